@@ -1,0 +1,67 @@
+# One front door. `make` alone prints what there is.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PG ?= 18
+export HOST PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test check format migrate seed import psql bench up down lock clean
+
+help: ## Print this help
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.run: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Tally needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tally needs Python 3.11 or newer, this is $$($(PYTHON) -V): set PYTHON="; exit 1; }
+	@echo "==> creating $(VENV) from requirements.lock (first time only)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	@echo "==> installing the tools for tests and checks from requirements-dev.lock (first time only)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+venv: $(VENV)/.dev ## Prepare .venv and nothing else
+
+run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
+	@$(BIN)/python -m service run
+
+test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
+	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types, import rules
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n 12; exit $${PIPESTATUS[0]}
+	@$(BIN)/basedpyright
+
+format: $(VENV)/.dev ## Format the code and mend what ruff can
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+migrate: $(VENV)/.run ## Bring the database up to date
+	@$(BIN)/python -m service migrate
+
+seed: $(VENV)/.run ## Import the files of SEEDS_DIR
+	@$(BIN)/python -m service seed
+
+import: $(VENV)/.run ## Import FILE into DATASET
+	@$(BIN)/python -m service import $(DATASET) $(FILE)
+
+psql: $(VENV)/.run ## Open psql on the database
+	@$(BIN)/python -m service psql
+
+lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --extra embedded --extra build pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove .venv, the embedded database and caches
+	@rm -rf $(VENV) .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

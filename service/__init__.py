@@ -1,0 +1,1 @@
+"""Tally: stored SQL as live, cached, safe JSON metrics over Postgres."""
