@@ -120,10 +120,8 @@ def serving(data_dir: Path) -> Generator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = file.read().strip() or "just starting"
-            raise Stop(
-                f"another Tally (process {holder}) serves {data_dir}: stop it or set DATA_DIR"
-            ) from None
+            other = f"another Tally (process {file.read().strip() or 'just starting'})"
+            raise Stop(f"{other} serves {data_dir}: stop it or set DATA_DIR") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -310,7 +308,7 @@ def _postmaster(cluster: Path) -> int | None:
         if Path("/proc/self").exists():
             command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
         else:
-            command = _User().run("ps", "-o", "command=", "-p", str(pid))[1]
+            command = _User().run("ps", "-ww", "-o", "command=", "-p", str(pid))[1]
     except (OSError, ValueError):
         return None
     return pid if f"{cluster} " in f"{command} " else None
@@ -376,9 +374,8 @@ def _tail(text: str) -> str:
 @contextmanager
 def _ends_by_exception() -> Generator[None]:
     """Turn the signals that would end Python on the spot into `SystemExit`, so that `finally` runs."""
-    plain = [number for number in HELD if signal.getsignal(number) is signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        plain = []
+    mine = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    plain = [number for number in HELD if mine and signal.getsignal(number) is signal.SIG_DFL]
     for number in plain:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
@@ -391,11 +388,9 @@ def _ends_by_exception() -> Generator[None]:
 @contextmanager
 def _signals_held() -> Generator[None]:
     """Deliver signals afterwards: no Ctrl-C, first or second, leaves a server half stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     arrived: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in HELD}
+    mask = HELD if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in mask}
     try:
         yield
     finally:
