@@ -144,7 +144,7 @@ def _usable(data_dir: Path) -> Path:
     data_dir = data_dir.absolute()
     try:
         if not data_dir.exists():
-            data_dir.mkdir(parents=True)
+            data_dir.mkdir(parents=True, exist_ok=True)
             data_dir.chmod(0o711)  # the server's user passes through; what is secret has its own mode
         with _lock(data_dir / "users.lock"):
             return data_dir
