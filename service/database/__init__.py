@@ -1,1 +1,1 @@
-"""Everything that talks to Postgres."""
+"""Everything that talks to Postgres, and the only home of asyncpg."""

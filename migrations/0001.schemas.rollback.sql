@@ -1,0 +1,5 @@
+DROP FUNCTION app.watch(regclass, text);
+DROP FUNCTION app.announce_change();
+DROP SCHEMA data;
+DROP SCHEMA catalog;
+-- app stays: it holds the list of applied migrations.

@@ -1,0 +1,266 @@
+"""The service's own routes (root, health, documents), and how every error is answered."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import Controller, Litestar, MediaType, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Redirect
+from litestar.routes import HTTPRoute
+from litestar.types import ControllerRouterHandler
+from msgspec import Struct
+
+from service import errors
+from service.database.gateway import Database
+from service.database.migrate import pending
+from service.errors import FieldError, InvalidInput, Problem
+
+_BY_STATUS: Final[Mapping[int, type[Problem]]] = {
+    400: errors.BadRequest,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.TooLarge,
+    415: errors.UnsupportedMediaType,
+    422: errors.InvalidInput,
+    429: errors.TooManyRequests,
+}
+SWAGGER_UI: Final = files("swagger_ui") / "static"
+
+_log: Any = structlog.get_logger("error")
+
+
+class ProblemDocument(Struct, frozen=True, omit_defaults=True):
+    """An error as RFC 9457 has it; `request_id` finds its log line."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: tuple[FieldError, ...] = ()
+
+
+class Health(Struct, frozen=True):
+    status: str
+    checks: dict[str, str]
+
+
+class Welcome(Struct, frozen=True):
+    message: str
+    docs: str
+    health: str
+
+
+def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Render any exception; what is not a known problem is logged with its traceback and says nothing."""
+    problem = _as_problem(error)
+    if problem.status == 500:  # noqa: PLR2004
+        _log.error("unexpected error", exc_info=error)
+    document = ProblemDocument(
+        type=f"urn:tally:problem:{problem.code}",
+        title=problem.title,
+        status=problem.status,
+        detail=problem.detail,
+        instance=request.scope["path"],
+        code=problem.code,
+        request_id=request.scope["state"].get("request_id", ""),
+        errors=problem.errors,
+    )
+    body = {**msgspec.to_builtins(document), **problem.members}
+    return Response(
+        msgspec.json.encode(body),
+        status_code=problem.status,
+        media_type="application/problem+json",
+        headers=problem.headers,
+    )
+
+
+def _as_problem(error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, ValidationException):
+        return InvalidInput(
+            errors=tuple(_field_error(item) for item in error.extra or ({"message": error.detail},))
+        )
+    if isinstance(error, HTTPException):
+        headers = dict(error.headers or {})
+        return _BY_STATUS.get(error.status_code, Problem)(headers=headers)
+    return Problem()
+
+
+def _field_error(item: Any) -> FieldError:
+    return FieldError(str(item.get("key", "body")), str(item.get("message", "invalid")))
+
+
+def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """Answer 422 for a query parameter that the route does not take, or that is given twice."""
+    if not request.scope["query_string"]:
+        return
+    handler = request.route_handler
+    if handler.opt.get("free_query"):
+        return
+    known = query_parameters(handler)
+    given = [name for name, _ in request.query_params.multi_items()]
+    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+    wrong = [FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known]
+    wrong += [
+        FieldError(name, "given more than once") for name in sorted(set(given)) if given.count(name) > 1
+    ]
+    if wrong:
+        raise InvalidInput(errors=tuple(wrong))
+
+
+def query_parameters(handler: Any) -> set[str]:
+    """Names of the query parameters that a route handler declares."""
+    assert isinstance(handler, HTTPRouteHandler)
+    return {
+        field.kwarg_definition.query or name
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    }
+
+
+class HealthController(Controller):
+    path = "/health"
+    tags = ("service",)
+
+    @get("/", summary="Whether the service is ready, with each check")
+    async def health(self, database: NamedDependency[Database]) -> Response[Health]:
+        return await self._ready(database)
+
+    @get("/live", summary="Whether the process answers", sync_to_thread=False)
+    def live(self) -> Health:
+        return Health("ok", {})
+
+    @get("/ready", summary="Whether the database answers and is migrated")
+    async def ready(self, database: NamedDependency[Database]) -> Response[Health]:
+        return await self._ready(database)
+
+    async def _ready(self, database: Database) -> Response[Health]:
+        try:
+            missing = await pending(database)
+            checks = {"database": "ok", "migrations": f"missing: {', '.join(missing)}" if missing else "ok"}
+        except errors.DatabaseUnavailable:
+            checks = {"database": "unreachable", "migrations": "unknown"}
+        ready = all(check == "ok" for check in checks.values())
+        return Response(Health("ok" if ready else "unavailable", checks), status_code=200 if ready else 503)
+
+
+@get("/", summary="What this is and where to go on", include_in_schema=False, sync_to_thread=False)
+def welcome() -> Welcome:
+    return Welcome("Tally: stored SQL as JSON metrics", "/docs", "/health")
+
+
+@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+def openapi_document(request: Request[Any, Any, Any]) -> Response[bytes]:
+    document = complete_document(request.app.openapi_schema.to_schema(), request.app)
+    return Response(msgspec.json.encode(document), media_type="application/json")
+
+
+def complete_document(document: dict[str, Any], app: Litestar) -> dict[str, Any]:
+    """Add to each operation what Litestar does not know: its problems and an example.
+
+    A handler says both in `opt`: `problems` (classes beyond those every route may answer) and `example`.
+    """
+    document["components"]["schemas"]["ProblemDocument"] = _PROBLEM_SCHEMA
+    for route in app.routes:
+        if isinstance(route, HTTPRoute) and (path := document["paths"].get(route.path_format)):
+            for handler in route.route_handlers:
+                for method in handler.http_methods:
+                    if operation := path.get(str(method).lower()):
+                        _complete_operation(operation, handler)
+    return document
+
+
+def _complete_operation(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    answers = operation["responses"]
+    answers.pop("400", None)
+    if example := handler.opt.get("example"):
+        answers[min(answers)]["content"]["application/json"]["example"] = example
+    for problem in (InvalidInput, *handler.opt.get("problems", ())):
+        text = f"{problem.title}: {problem.__doc__}"
+        answers[str(problem.status)] = {"description": text, "content": content}
+
+
+_PROBLEM_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "An error as RFC 9457 has it; `request_id` finds its log line",
+    "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
+    "properties": {
+        **{
+            name: {"type": "string"} for name in ("type", "title", "detail", "instance", "code", "request_id")
+        },
+        "status": {"type": "integer"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+_DOCS_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Tally: API</title>
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="icon" href="/docs/assets/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script src="/docs/assets/start.js"></script>
+</body>
+</html>
+"""
+_DOCS_START: Final = (
+    'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});'
+)
+_DOCS_ASSETS: Final = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+
+
+@get("/docs", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
+def docs_page() -> str:
+    return _DOCS_PAGE
+
+
+@get("/redoc", include_in_schema=False, sync_to_thread=False)
+def redoc_page() -> Redirect:
+    return Redirect("/docs")
+
+
+@get("/docs/assets/{name:str}", include_in_schema=False, sync_to_thread=True)
+def docs_asset(name: FromPath[str]) -> Response[bytes]:
+    if name == "start.js":
+        return Response(_DOCS_START.encode(), media_type="text/javascript")
+    if name not in _DOCS_ASSETS:
+        raise errors.NotFound
+    content = (SWAGGER_UI / name).read_bytes()
+    return Response(
+        content, media_type=_DOCS_ASSETS[name], headers={"Cache-Control": "public, max-age=86400"}
+    )
+
+
+def own_routes() -> list[ControllerRouterHandler]:
+    return [welcome, openapi_document, docs_page, redoc_page, docs_asset]

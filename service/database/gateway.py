@@ -1,0 +1,193 @@
+"""The owner's way to Postgres: five verbs over an asyncpg pool, and the one place that reads its errors.
+
+Store functions take `Database | Transaction` first, so that the caller decides what commits together.
+Stored SQL never runs here: it has a role and a pool of its own in `reader`.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import msgspec
+from asyncpg.pool import PoolConnectionProxy
+from msgspec import Struct
+
+from service.database.queries import Command, Statement
+from service.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    FieldError,
+    InvalidInput,
+    NotFound,
+    Problem,
+)
+
+if TYPE_CHECKING:  # generic for the type checker only
+    RawConnection = asyncpg.Connection[asyncpg.Record]
+    Connection = RawConnection | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    RawConnection = Connection = asyncpg.Connection
+    Pool = asyncpg.Pool
+
+Row = TypeVar("Row", bound=Struct)
+Record = Sequence[Any]
+
+OWNER_POOL_SIZE: Final = 8
+CONNECT_TIMEOUT_S: Final = 5
+WRITE_TIMEOUT_S: Final = 30
+
+# What asyncpg raises when the server is away, going away or not taking connections.
+LOST_CONNECTION: Final = (
+    OSError,  # TimeoutError too: no connection within CONNECT_TIMEOUT_S
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+# A named constraint is a rule of the domain: what a caller reads when a write breaks it.
+CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
+    "metric_query_id_fkey": lambda: InvalidInput(errors=(FieldError("query_id", "no query has this id"),)),
+    "metric_pkey": lambda: Conflict("A metric with this id exists already."),
+    "query_pkey": lambda: Conflict("A query with this id exists already."),
+    "layout_item_dashboard_id_fkey": lambda: NotFound("There is no dashboard with this id."),
+    "layout_item_metric_id_fkey": lambda: InvalidInput(
+        errors=(FieldError("i", "no metric has this id"),),
+    ),
+}
+
+
+class _Verbs:
+    """What `Database` and `Transaction` share: each verb borrows a connection and translates errors."""
+
+    def _borrow(self) -> Any:
+        raise NotImplementedError
+
+    async def read(self, statement: Statement[Row], *args: Any) -> list[Row]:
+        async with self._borrow() as connection:
+            rows = await connection.fetch(statement.sql, *args)
+        row = statement.row
+        return [row(*record) for record in rows]
+
+    async def read_one(self, statement: Statement[Row], *args: Any) -> Row | None:
+        async with self._borrow() as connection:
+            record = await connection.fetchrow(statement.sql, *args)
+        return None if record is None else statement.row(*record)
+
+    async def write(self, command: Command, *args: Any) -> int:
+        """Run a statement without rows; the number of rows it touched."""
+        async with self._borrow() as connection:
+            return _touched(await connection.execute(command.sql, *args))
+
+    async def copy(
+        self,
+        schema: str,
+        table: str,
+        *,
+        columns: Sequence[str],
+        records: Iterable[Record] | AsyncIterable[Record],
+    ) -> int:
+        """COPY records into a table; the number of rows copied."""
+        async with self._borrow() as connection:
+            status = await connection.copy_records_to_table(
+                table, schema_name=schema, columns=columns, records=records
+            )
+        return _touched(status)
+
+
+class Transaction(_Verbs):
+    """One open transaction; `savepoint` nests."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncGenerator[Connection]:
+        with translated():
+            yield self._connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator["Transaction"]:
+        """A savepoint: what it does is undone alone when its block raises."""
+        with translated():
+            async with self._connection.transaction():
+                yield self
+
+
+class Database(_Verbs):
+    """The owner's pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncGenerator[Connection]:
+        with translated():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        """Commits when the block ends, rolls back when it raises."""
+        async with self._borrow() as connection, connection.transaction():
+            yield Transaction(connection)
+
+
+@asynccontextmanager
+async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenerator[Database]:
+    """Open the owner's pool lazily: an unreachable server shows at the first verb (`DatabaseUnavailable`)."""
+    pool = asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        init=use_json,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=WRITE_TIMEOUT_S,
+        server_settings={"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"},
+    )
+    async with pool:
+        yield Database(pool)
+
+
+async def use_json(connection: Connection) -> None:
+    """Hand jsonb columns to and from Structs as Python values."""
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        encoder=_to_json,
+        decoder=msgspec.json.decode,
+    )
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _touched(status: str) -> int:
+    last = status.rsplit(" ", 1)[-1]
+    return int(last) if last.isdigit() else 0
+
+
+def address(url: str) -> str:
+    """`host:port` of a connection string, for messages: never its password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}"
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Raise `Problem`s for what the driver raises; programming errors pass through unchanged."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        known = CONSTRAINTS.get(error.constraint_name or "")
+        if known is None:
+            raise
+        raise known() from error
+    except LOST_CONNECTION as error:
+        raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error

@@ -1,0 +1,67 @@
+"""One LISTEN connection per process: what other sessions announce, and when announcements may be missing."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import asyncpg
+
+from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION
+
+HEARTBEAT_S: Final = 5.0
+RECONNECT_S: Final = (0.05, 2.0)
+
+Handler = Callable[[str], None]
+
+
+class Listener:
+    """Calls a channel's handler with each payload, and `on_gap` whenever announcements may have been lost.
+
+    `on_gap` runs after each (re)connect: what is held from before is suspect. While the connection is away
+    `connected` is false.
+    """
+
+    def __init__(self, url: str, handlers: Mapping[str, Handler], on_gap: Callable[[], None]) -> None:
+        self._url = url
+        self._handlers = handlers
+        self._on_gap = on_gap
+        self.connected = False
+
+    async def run(self) -> None:
+        """Listen until cancelled; reconnects with a growing pause."""
+        shortest, longest = RECONNECT_S
+        pause = shortest
+        while True:
+            with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
+                connection = await asyncpg.connect(
+                    self._url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "tally listen"}
+                )
+                try:
+                    await self._listen(connection)
+                finally:
+                    self.connected = False
+                    connection.terminate()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    async def _listen(self, connection: Any) -> None:
+        closed = asyncio.Event()
+
+        def close(_connection: object) -> None:
+            closed.set()
+
+        connection.add_termination_listener(close)
+        for channel in self._handlers:
+            await connection.add_listener(channel, self._received)
+        self.connected = True
+        self._on_gap()
+        while not closed.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await closed.wait()
+            if not closed.is_set():  # a peer that vanished without a word shows here
+                await connection.fetchval("SELECT 1", timeout=HEARTBEAT_S)
+
+    def _received(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        self._handlers[channel](str(payload))

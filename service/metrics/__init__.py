@@ -1,0 +1,1 @@
+"""Metrics: stored SQL, its parameters, its results."""

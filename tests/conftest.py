@@ -1,0 +1,214 @@
+"""A real Postgres for every test: TEST_DATABASE_URL, else a container, else the embedded one.
+
+One template database per worker; a test gets a transaction that is rolled back, or, where commits, roles or
+NOTIFY matter, a clone of its own.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+from msgspec import Struct
+
+from service.app import create_app
+from service.database.embedded import running
+from service.database.gateway import Database, Transaction, open_database
+from service.database.migrate import migrate
+from service.database.reader import Reader, open_reader
+from service.observe import RequestLog
+from service.settings import Database as DatabaseSettings
+from service.settings import Settings
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
+MAJOR = 16 if os.environ.get("PG") == "16" else 18
+
+
+class Server(Struct, frozen=True):
+    """A Postgres server that the tests may fill with databases and roles."""
+
+    kind: str
+    admin_url: str
+
+    def url(self, database: str, user: str = "", password: str = "") -> str:
+        parts = urlsplit(self.admin_url)
+        netloc = parts.netloc
+        if user:
+            netloc = f"{user}:{password}@{netloc.rsplit('@', 1)[-1]}"
+        return urlunsplit((parts.scheme, netloc, f"/{database}", parts.query, ""))
+
+
+@contextmanager
+def _server() -> Generator[Server]:
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield Server("TEST_DATABASE_URL", url)
+    elif _docker_answers():
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer(f"postgres:{MAJOR}", driver=None) as container:
+            yield Server("container", container.get_connection_url())
+    else:
+        # All workers of a run share one server; the last one out stops it.
+        folder = Path(tempfile.gettempdir()) / f"tally-tests-{RUN}"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        with running(folder, major=MAJOR, durable=False) as server:
+            yield Server("embedded", server.owner_url)
+
+
+def _docker_answers() -> bool:
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").is_socket():
+        return False
+    from docker import DockerClient
+    from docker.errors import DockerException
+
+    with closing(DockerClient.from_env(version="1.41", timeout=2)) as engine:
+        try:
+            return engine.ping()
+        except (DockerException, OSError):
+            return False
+
+
+@pytest.fixture(scope="session")
+def server() -> Generator[Server]:
+    with _server() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+async def template(server: Server) -> str:
+    """Name of this worker's migrated database; nobody connects to it, so it can be cloned at any time."""
+    name = f"tally_template_{RUN}_{WORKER}"
+    await _admin(server, f'CREATE DATABASE "{name}"')
+    await asyncio.to_thread(migrate, server.url(name), _reader_url(server, name), ("data",))
+    return name
+
+
+@pytest.fixture(scope="session")
+async def shared_database(server: Server, template: str) -> AsyncGenerator[Database]:
+    """A clone for tests that roll back."""
+    async with _cloned(server, template) as settings, open_database(settings.url or "") as database:
+        yield database
+
+
+@pytest.fixture
+async def tx(shared_database: Database) -> AsyncGenerator[Transaction]:
+    """A transaction on the migrated database that is rolled back after the test."""
+
+    class Undone(Exception):
+        pass
+
+    @asynccontextmanager
+    async def undone() -> AsyncIterator[Transaction]:
+        with suppress(Undone):
+            async with shared_database.transaction() as transaction:
+                yield transaction
+                raise Undone
+
+    async with held(undone()) as transaction:
+        yield transaction
+
+
+@pytest.fixture
+async def addresses(server: Server, template: str) -> AsyncGenerator[DatabaseSettings]:
+    """Settings of a database of this test's own."""
+    async with _cloned(server, template) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def clone(addresses: DatabaseSettings) -> AsyncGenerator[Database]:
+    """The owner's way to a database of this test's own."""
+    async with open_database(addresses.url or "") as database:
+        yield database
+
+
+@pytest.fixture
+async def reader(addresses: DatabaseSettings) -> AsyncGenerator[Reader]:
+    """The reader's way to the same database as `clone`."""
+    async with open_reader(addresses.reader_url or "", addresses) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def settings(addresses: DatabaseSettings) -> Settings:
+    return Settings(database=addresses)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
+    """HTTP on the whole service over the database of `clone`."""
+    async with serving(settings) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
+    """Run the service in this process; its lifespan begins and ends in one task, as with a real server."""
+    app = create_app(settings)
+    async with held(app.lifespan()):
+        transport = httpx.ASGITransport(app=RequestLog(app), raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://tally.test") as opened:
+            yield opened
+
+
+@asynccontextmanager
+async def held(manager: AbstractAsyncContextManager[Any]) -> AsyncGenerator[Any]:
+    """Enter and leave `manager` in one task, which a fixture's own set-up and tear-down are not."""
+    entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+
+    async def hold() -> None:
+        try:
+            async with manager as value:
+                entered.set_result(value)
+                await leave.wait()
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+    task = asyncio.create_task(hold())
+    try:
+        yield await entered
+    finally:
+        leave.set()
+        await task
+
+
+@asynccontextmanager
+async def _cloned(server: Server, template: str) -> AsyncGenerator[DatabaseSettings]:
+    name = f"tally_{uuid4().hex[:16]}"
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await _admin(server, f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')  # not copied from the template
+    try:
+        yield DatabaseSettings(url=server.url(name), reader_url=_reader_url(server, name))
+    finally:
+        await _admin(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _reader_url(server: Server, database: str) -> str:
+    return server.url(database, f"tally_reader_{RUN}_{WORKER}", "reader")
+
+
+async def _admin(server: Server, sql: str) -> None:
+    connection = await asyncpg.connect(server.admin_url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def decode():
+    """JSON bytes to Python, exactly."""
+    return msgspec.json.decode
