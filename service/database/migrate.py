@@ -32,12 +32,21 @@ class Migrated(Struct, frozen=True):
     missing_grants: list[str]
 
 
-_LIST_APPLIED = Statement("list_applied", "SELECT migration_id FROM app._yoyo_migration", Applied)
+class Found(Struct, frozen=True):
+    found: bool
+
+
+_HAS_MIGRATIONS: Final = Statement(
+    "has_migrations", "SELECT to_regclass('app._yoyo_migration') IS NOT NULL AS found", Found
+)
+_LIST_APPLIED: Final = Statement("list_applied", "SELECT migration_id FROM app._yoyo_migration", Applied)
 
 
 async def pending(database: Database) -> list[str]:
-    """Ids of migrations that the database lacks; `asyncpg.UndefinedTableError` never leaves here."""
-    applied = {row.migration_id for row in await database.read(_LIST_APPLIED)}
+    """Ids of migrations that the database lacks."""
+    applied: set[str] = set()
+    if (table := await database.read_one(_HAS_MIGRATIONS)) and table.found:
+        applied = {row.migration_id for row in await database.read(_LIST_APPLIED)}
     return [name for name in _names() if name not in applied]
 
 
@@ -83,10 +92,19 @@ def _apply(owner_url: str) -> list[str]:
 def _grant(session: psycopg.Connection, reader_url: str, schemas: tuple[str, ...]) -> list[str]:
     """Make the reader and its rights; what the owner may not do comes back as SQL for somebody who may."""
     refused: list[str] = []
+    warnings: list[str] = []  # a GRANT or REVOKE without the right to it only warns
+    session.add_notice_handler(lambda notice: warnings.append(notice.severity_nonlocalized or ""))
     for statement in _reader_statements(session, reader_url, schemas):
+        warnings.clear()
         try:
             session.execute(statement)
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName):
+        except (
+            psycopg.errors.InsufficientPrivilege,
+            psycopg.errors.InvalidSchemaName,
+            psycopg.errors.UndefinedObject,  # the role that could not be made
+        ):
+            warnings.append("WARNING")
+        if "WARNING" in warnings:
             refused.append(statement.as_string(session) + ";")
     return refused
 

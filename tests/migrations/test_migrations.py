@@ -1,0 +1,120 @@
+"""Migrations apply once, roll back, and give the reader its rights and no more."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import yoyo
+
+from service.database.gateway import open_database
+from service.database.migrate import MIGRATIONS, backend_url, migrate, pending
+from service.errors import Stop
+from tests.conftest import Server, _admin
+
+READER = "postgresql://tally_test_reader:reader@127.0.0.1:1/x"
+
+_SCHEMA = """
+    SELECT c.oid::regclass::text || ' ' || c.relkind::text || ' ' || coalesce(
+        (SELECT string_agg(a.attname || ':' || format_type(a.atttypid, a.atttypmod), ',' ORDER BY a.attnum)
+         FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '')
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname IN ('catalog', 'data', 'imports', 'quarantine', 'app') AND c.relname NOT LIKE '%yoyo%'
+    UNION ALL
+    SELECT conrelid::regclass::text || ' ' || conname || ' ' || pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace::regnamespace::text IN ('catalog', 'data', 'imports', 'quarantine', 'app')
+      AND conrelid::regclass::text NOT LIKE '%yoyo%'
+    UNION ALL
+    SELECT tgrelid::regclass::text || ' ' || tgname FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace::regnamespace::text IN ('app', 'data', 'imports')
+    ORDER BY 1
+"""
+
+
+@pytest.fixture
+async def empty(server: Server) -> AsyncGenerator[str]:
+    """Address of an empty database."""
+    name = f"tally_empty_{uuid4().hex[:12]}"
+    await _admin(server, f'CREATE DATABASE "{name}"')
+    yield server.url(name)
+    await _admin(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _schema(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row[0] for row in await connection.fetch(_SCHEMA)]
+    finally:
+        await connection.close()
+
+
+def test_every_migration_has_a_rollback_and_a_number_of_its_own():
+    names = [path.name.removesuffix(".sql") for path in sorted(MIGRATIONS.glob("*.sql"))]
+    forward = [name for name in names if not name.endswith(".rollback")]
+    assert [f"{name}.rollback" for name in forward] == [name for name in names if name.endswith(".rollback")]
+    assert len({name.split(".")[0] for name in forward}) == len(forward)
+
+
+async def test_migrations_apply_once_roll_back_and_apply_again(empty: str):
+    first = await asyncio.to_thread(migrate, empty, None, ("data",))
+    assert "0001.schemas" in first.applied
+    built = await _schema(empty)
+    assert (await asyncio.to_thread(migrate, empty, None, ("data",))).applied == []
+
+    def roll_back() -> None:
+        backend = yoyo.get_backend(backend_url(empty))
+        backend.rollback_migrations(backend.to_rollback(yoyo.read_migrations(str(MIGRATIONS))))
+        backend.connection.close()
+
+    await asyncio.to_thread(roll_back)
+    assert await _schema(empty) == []
+    await asyncio.to_thread(migrate, empty, None, ("data",))
+    assert await _schema(empty) == built
+
+
+async def test_instances_that_start_together_migrate_once(empty: str):
+    done = await asyncio.gather(*(asyncio.to_thread(migrate, empty, None, ("data",)) for _ in range(4)))
+    assert sorted(len(each.applied) > 0 for each in done) == [False, False, False, True]
+
+
+async def test_a_lock_row_left_by_a_killed_process_blocks_nobody(empty: str):
+    await asyncio.to_thread(migrate, empty, None, ("data",))
+    connection = await asyncpg.connect(empty)
+    await connection.execute("INSERT INTO app.yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
+    await connection.execute("DELETE FROM app._yoyo_migration WHERE migration_id = '0004.audit'")
+    await connection.execute("DROP TABLE app.audit CASCADE")
+    await connection.close()
+    assert (await asyncio.to_thread(migrate, empty, None, ("data",))).applied == ["0004.audit"]
+
+
+async def test_what_is_missing_is_named(empty: str):
+    async with open_database(empty) as database:
+        assert "0001.schemas" in await pending(database)
+        await asyncio.to_thread(migrate, empty, None, ("data",))
+        assert await pending(database) == []
+
+
+async def test_an_owner_who_may_not_make_roles_is_told_the_grants(server: Server, empty: str):
+    owner = f"plain_{uuid4().hex[:8]}"
+    name = empty.rsplit("/", 1)[-1]
+    await _admin(server, f"CREATE ROLE {owner} LOGIN PASSWORD 'owner'")
+    await _admin(server, f'GRANT CREATE ON DATABASE "{name}" TO {owner}')
+    done = await asyncio.to_thread(migrate, server.url(name, owner, "owner"), READER, ("data",))
+    assert done.missing_grants[0].startswith('CREATE ROLE "tally_test_reader" LOGIN PASSWORD')
+    assert 'GRANT SELECT ON ALL TABLES IN SCHEMA "data" TO "tally_test_reader";' in done.missing_grants
+    connection = await asyncpg.connect(empty)  # somebody who may
+    await connection.execute(" ".join(done.missing_grants))
+    again = await asyncio.to_thread(migrate, empty, READER, ("data",))
+    assert again.missing_grants == []
+    await connection.execute("DROP OWNED BY tally_test_reader; DROP ROLE tally_test_reader")
+    await connection.close()
+
+
+def test_an_unreachable_database_is_one_sentence_with_host_and_port():
+    with pytest.raises(Stop) as stop:
+        migrate("postgresql://me:secret@127.0.0.1:1/x", None, ("data",))
+    assert "127.0.0.1:1" in str(stop.value)
+    assert "secret" not in str(stop.value)
+    assert stop.value.exit_code == 1
