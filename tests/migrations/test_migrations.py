@@ -23,12 +23,14 @@ _SCHEMA = """
     WHERE n.nspname IN ('catalog', 'data', 'imports', 'quarantine', 'app') AND c.relname NOT LIKE '%yoyo%'
     UNION ALL
     SELECT conrelid::regclass::text || ' ' || conname || ' ' || pg_get_constraintdef(oid)
-    FROM pg_constraint WHERE connamespace::regnamespace::text IN ('catalog', 'data', 'imports', 'quarantine', 'app')
+    FROM pg_constraint WHERE connamespace::regnamespace::text IN
+        ('catalog', 'data', 'imports', 'quarantine', 'app')
       AND conrelid::regclass::text NOT LIKE '%yoyo%'
     UNION ALL
     SELECT tgrelid::regclass::text || ' ' || tgname FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL
-    SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace::regnamespace::text IN ('app', 'data', 'imports')
+    SELECT oid::regprocedure::text FROM pg_proc
+    WHERE pronamespace::regnamespace::text IN ('catalog', 'app', 'data', 'imports', 'quarantine')
     ORDER BY 1
 """
 
