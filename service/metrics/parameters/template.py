@@ -1,0 +1,338 @@
+"""A stored statement with its parameters: the text stays as it is, only slots of it take bound values.
+
+Without placeholders and with no window given, what runs is the stored text, byte for byte; only a closing
+semicolon is blanked, so that the text can be wrapped.
+`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NoReturn
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from sqlglot import exp
+
+from service.errors import FieldError, InvalidInput
+from service.metrics.parameters.days import Slot, day_slot
+from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
+from service.metrics.parameters.values import (
+    DAY,
+    DECLARED_POSTGRES,
+    Canonical,
+    Kind,
+    Shown,
+    Word,
+    from_json,
+    from_text,
+    kind_of,
+    shown,
+)
+from service.metrics.parameters.windows import END, NAMES, RANGE, START, Lifted, lift
+
+Source = Literal["placeholder", "window"]
+
+RANGE_LIMIT = 36_600
+DAY_KIND = Kind("date", "date")
+RANGE_KIND = Kind("integer", "int4")
+IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
+END_OF_DAY = "T23:59:59.999999"
+MESSAGES_LIMIT = 20
+
+
+class Declared(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
+
+    type: Word
+    array: bool = False
+    values: tuple[str, ...] = ()
+    default: Any = UNSET
+
+
+class Parameter(Struct, frozen=True):
+    """What a caller may give. A window's default is what the SQL says without it (null: it says no day)."""
+
+    name: str
+    type: Word
+    source: Source
+    array: bool = False
+    values: tuple[str, ...] = ()
+    required: bool = False
+    default: Shown = None
+    postgres_type: str = ""
+
+
+class Bound(Struct, frozen=True):
+    """Ready to run: `args` are texts or lists of texts, whatever the types.
+
+    Equal `key`s ask for the same result. `parameters` is what is in force, defaults included; its Decimals
+    are JSON numbers. `clock` says that CURRENT_DATE was put into the SQL.
+    """
+
+    sql: str
+    args: tuple[Canonical, ...]
+    parameters: dict[str, Shown]
+    key: bytes
+    clock: bool = False
+
+
+class Probe(Struct, frozen=True):
+    """SQL to prepare: the types that Postgres reports for `$1, $2, ...` belong to `names` in this order."""
+
+    sql: str
+    names: tuple[str, ...]
+
+
+class Template(Struct, frozen=True):
+    sql: str
+    slots: tuple[Slot, ...]
+    kinds: dict[str, Kind]
+    defaults: dict[str, Canonical]
+    lifted: Lifted
+
+    @property
+    def untyped(self) -> tuple[str, ...]:
+        """The placeholders that only Postgres's prepare can type: see `probe` and `with_types`."""
+        return tuple(name for name, kind in self.kinds.items() if not kind.postgres)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
+        lifted = (self._describe(name, IMPLIED[name], "window") for name in self._lifted)
+        return (*taken, *lifted)
+
+    def probe(self) -> Probe:
+        sql, names, _ = self._render(frozenset(), typed=False)
+        return Probe(sql, names)
+
+    def with_types(self, types: Mapping[str, str]) -> "Template":
+        """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
+
+        Names that are typed already are left as they are.
+        """
+        kinds = {
+            name: kind_of(types[name], kind if kind.word == "enum" else None)
+            if not kind.postgres and name in types
+            else kind
+            for name, kind in self.kinds.items()
+        }
+        return msgspec.structs.replace(self, kinds=kinds)
+
+    def trials(self) -> tuple[str, ...]:
+        """SQL with its windows in use: if Postgres cannot prepare one of them, take `without_windows`.
+
+        That happens where the window's column is no date, such as a day kept as text.
+        """
+        offered = [frozenset({START, END}), frozenset({RANGE})]
+        return tuple(self._render(given)[0] for given in offered if given & {*self._lifted})
+
+    def without_windows(self, why_not: str) -> "Template":
+        slots = tuple(slot for slot in self.slots if slot.on is None)
+        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not))
+
+    def bind(self, raw: Sequence[tuple[str, str]]) -> Bound:
+        """The pairs of a query string, each name at most once; InvalidInput names every wrong one."""
+        errors: list[FieldError] = []
+        given: dict[str, Canonical] = {}
+        seen: set[str] = set()
+        for name, text in raw:
+            if name in seen:
+                errors.append(FieldError(_label(name), f"{_label(name)} is given twice"))
+            elif name in self.accepted:
+                self._take(name, given, errors, text)
+            else:
+                errors.append(self._unknown(name))
+            seen.add(name)
+        return self._bind(given, errors)
+
+    def bind_json(self, raw: Mapping[str, Any]) -> Bound:
+        """The same for decoded JSON values: strings as in a query string, numbers, booleans and arrays."""
+        errors: list[FieldError] = []
+        given: dict[str, Canonical] = {}
+        for name, value in raw.items():
+            if name in self.accepted:
+                self._take(name, given, errors, value)
+            else:
+                errors.append(self._unknown(name))
+        return self._bind(given, errors)
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The names that a caller may give."""
+        return (*self.kinds, *self._lifted)
+
+    @property
+    def _lifted(self) -> tuple[str, ...]:
+        """`day_range` also sets day placeholders, so it is taken where `:start_date` is one."""
+        names = {*self.lifted.accepts, *([RANGE] if START in self.kinds else [])} - {*self.kinds}
+        if self._fixed & {START, END}:
+            names.discard(RANGE)
+        return tuple(name for name in NAMES if name in names)
+
+    def _take(self, name: str, given: dict[str, Canonical], errors: list[FieldError], value: Any) -> None:
+        kind = self.kinds.get(name) or IMPLIED[name]
+        if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
+            value += END_OF_DAY
+        try:
+            read = from_text(kind, value) if isinstance(value, str) else from_json(kind, value)
+        except ValueError as wrong:
+            errors.append(FieldError(name, f"{name} must be {wrong}"))
+            return
+        if name == RANGE and kind == RANGE_KIND and not 1 <= int(str(read)) <= RANGE_LIMIT:
+            errors.append(FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
+            return
+        given[name] = read
+
+    def _unknown(self, name: str) -> FieldError:
+        takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
+        message = f"{_label(name)} is no parameter of this metric: {takes}. {self.lifted.why_not}"
+        return FieldError(_label(name), message.strip().removesuffix("."))
+
+    def _bind(self, given: dict[str, Canonical], errors: list[FieldError]) -> Bound:
+        ranged = RANGE in given and RANGE not in self.kinds
+        if ranged and (START in given or END in given):
+            errors.append(FieldError(RANGE, "day_range goes without start_date and end_date"))
+        elif START in given and END in given and self._after(given[START], given[END]):
+            errors.append(FieldError(START, "start_date is after end_date"))
+        values = {name: given.get(name, self.defaults.get(name)) for name in self.kinds}
+        if ranged:
+            values = {name: value for name, value in values.items() if not self._follows_range(name)}
+        failed = {error.field for error in errors}
+        missing = [name for name in values if name not in {*given, *self.defaults, *failed}]
+        errors += [FieldError(name, f"{name} is needed: {self.kinds[name].wanted}") for name in missing]
+        if errors:
+            _refuse(errors)
+        for name in self._lifted:
+            if name in given and not (
+                name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
+            ):
+                values[name] = given[name]
+        sql, names, clock = self._render(frozenset(values) - frozenset(self.kinds))
+        return Bound(
+            sql, tuple(values[name] for name in names), self._in_force(values), _key(values), clock=clock
+        )
+
+    def _after(self, start: Canonical, end: Canonical) -> bool:
+        kinds = {(self.kinds.get(name) or IMPLIED[name]).word for name in (START, END)}
+        return len(kinds) == 1 and kinds <= {"date", "timestamp"} and str(start) > str(end)
+
+    def _follows_range(self, name: str) -> bool:
+        return name in {START, END} and self.kinds[name] == DAY_KIND
+
+    def _in_force(self, values: dict[str, Canonical]) -> dict[str, Shown]:
+        """What holds: the given, the defaults, and of the windows' literals those that were not replaced."""
+        force = {name: shown(self.kinds.get(name) or IMPLIED[name], value) for name, value in values.items()}
+        ranged = RANGE in values and RANGE not in self.kinds
+        hidden = {START, END} if ranged else {RANGE} if START in values else set[str]()
+        kept = {name: day for name, day in self.lifted.defaults.items() if name not in hidden}
+        return {**kept, **force}
+
+    def _describe(self, name: str, kind: Kind, source: Source) -> Parameter:
+        if source == "window":
+            required, default = False, self.lifted.defaults.get(name)
+        else:
+            required, default = name not in self.defaults, shown(kind, self.defaults.get(name))
+        ends = "[]" if kind.array and kind.postgres else ""
+        return Parameter(
+            name, kind.word, source, kind.array, kind.values, required, default, f"{kind.postgres}{ends}"
+        )
+
+    def _render(self, given: frozenset[str], *, typed: bool = True) -> tuple[str, tuple[str, ...], bool]:
+        """The SQL with the given windows switched on, the names of `$1, $2, ...`, and if it got a clock."""
+        numbers: dict[str, int] = {}
+        pieces: list[str] = []
+        at, clock = 0, False
+        for slot in self.slots:
+            if slot.on is not None and not slot.on & given:
+                continue
+            ranged = RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
+            clock = clock or ranged
+            name = RANGE if ranged else slot.name
+            value = "CURRENT_DATE"
+            if not ranged or slot.name == START:
+                cast = self._cast(name, typed=typed)
+                value = f"(${numbers.setdefault(name, len(numbers) + 1)}{cast})"
+                value = f"(CURRENT_DATE - {value})" if ranged else value
+            pieces += [self.sql[at : slot.start], slot.template.format(value)]
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return "".join(pieces), tuple(numbers), clock
+
+    @property
+    def _fixed(self) -> frozenset[str]:
+        """Placeholders that day_range cannot set, as they are declared to be no days."""
+        return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
+
+    def _cast(self, name: str, *, typed: bool) -> str:
+        kind = self.kinds.get(name) or IMPLIED[name]
+        return kind.cast if typed or kind.postgres else ""
+
+
+def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) -> Template:
+    """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
+    trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
+    InvalidInput for a declaration without its placeholder or with a default of another type.
+    """
+    tokens = tokenize(sql)
+    while tokens and tokens[-1].text == ";":
+        last = tokens.pop()
+        sql = f"{sql[: last.start]} {sql[last.end :]}"
+    found = placeholders(sql, tokens)
+    names = dict.fromkeys(token.text[1:] for token in found)
+    for name, item in declared.items():
+        if name not in names:
+            _refuse_declaration(name, f"the SQL has no :{_label(name)}")
+        if item.type == "enum" and not item.values:
+            _refuse_declaration(name, "an enum needs its values")
+        if item.values and item.type != "enum":
+            _refuse_declaration(name, "only an enum lists its values")
+    kinds = {name: _kind(name, declared.get(name)) for name in names}
+    slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
+    lifted = lift(sql, tokens, tree, taken=frozenset(names)) if tree is not None else Lifted()
+    defaults = {
+        name: _default(name, kinds[name], item.default)
+        for name, item in declared.items()
+        if not isinstance(item.default, UnsetType)
+    }
+    ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
+    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()))
+
+
+def _kind(name: str, item: Declared | None) -> Kind:
+    if item is None:
+        return IMPLIED.get(name, Kind())
+    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values)
+
+
+def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
+    token = tokens[at]
+    name = token.text[1:]
+    if name in {START, END} and kinds[name] == DAY_KIND:
+        return day_slot(tokens, at)
+    return Slot(token.start, token.end, name)
+
+
+def _default(name: str, kind: Kind, value: Any) -> Canonical:
+    if value is None:
+        return None
+    try:
+        return from_json(kind, value)
+    except ValueError as wrong:
+        _refuse_declaration(name, f"the default must be {wrong}")
+
+
+def _key(values: dict[str, Canonical]) -> bytes:
+    return msgspec.json.encode(list(values.items()))
+
+
+def _refuse(errors: list[FieldError]) -> NoReturn:
+    raise InvalidInput(f"{errors[0].message}.", errors=tuple(errors[:MESSAGES_LIMIT]))
+
+
+def _refuse_declaration(name: str, why: str) -> NoReturn:
+    field = f"parameters.{_label(name)}"
+    raise InvalidInput(f"Parameter {_label(name)}: {why}.", errors=(FieldError(field, why),))
+
+
+def _label(name: str) -> str:
+    """A caller's word, short and encodable whatever it is."""
+    return name[:NAME_LIMIT].encode("utf-8", "replace").decode()

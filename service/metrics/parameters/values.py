@@ -1,0 +1,260 @@
+"""Typed values: a caller's text or JSON becomes one canonical text, which is both what is bound and the key.
+
+Everything is bound as text and cast in SQL (`$1::text::date`), so that no driver's codec stands between:
+asyncpg would send 9999-12-31 as `infinity`, and would raise its own errors for numbers out of range.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal
+from typing import Any, Literal, TypeAlias, cast
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+Word = Literal["text", "integer", "number", "boolean", "date", "timestamp", "uuid", "enum"]
+Canonical: TypeAlias = str | list[str] | None
+Shown: TypeAlias = str | int | float | bool | Decimal | list[Any] | None
+
+CHARACTERS_LIMIT = 10_000
+ELEMENTS_LIMIT = 1000
+EXPONENT_LIMIT = 1000
+INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63}
+FLOATS = {"float4": "<f", "float8": "<d"}
+INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+MOMENT = re.compile(
+    rf"({DAY.pattern})(?:[Tt ]([0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]{{1,6}})?)?)"
+    r"(?:[Zz]|([+-][0-9]{2}(?::?[0-9]{2})?))?)?"
+)
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{12}")
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "1", "yes", "on"), "true"),
+    **dict.fromkeys(("false", "f", "0", "no", "off"), "false"),
+}
+EXAMPLES: dict[Word, str] = {
+    "text": "abc",
+    "integer": "7",
+    "number": "12.5",
+    "boolean": "true",
+    "date": "2025-06-30",
+    "timestamp": "2025-06-30T12:00:00Z",
+    "uuid": "c797b618-df12-45f7-bbb2-cc6695a48e46",
+}
+POSTGRES_WORDS: dict[str, Word] = {
+    **dict.fromkeys(INTEGER_BITS, "integer"),
+    **dict.fromkeys(("numeric", *FLOATS), "number"),
+    "bool": "boolean",
+    "date": "date",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamp",
+    "uuid": "uuid",
+}
+DECLARED_POSTGRES: dict[Word, str] = {
+    "text": "text",
+    "integer": "int8",
+    "number": "numeric",
+    "boolean": "bool",
+    "date": "date",
+    "timestamp": "timestamp",
+    "uuid": "uuid",
+}
+SURROGATE = re.compile("[\ud800-\udfff]")
+JSON_DECODER = msgspec.json.Decoder(float_hook=Decimal)
+
+
+class Kind(Struct, frozen=True):
+    """What a value must be: our word for it, and how SQL spells the (element's) type it is cast to.
+
+    `postgres` is empty while only Postgres's prepare can tell it.
+    """
+
+    word: Word = "text"
+    postgres: str = ""
+    array: bool = False
+    values: tuple[str, ...] = ()
+
+    @property
+    def cast(self) -> str:
+        """The cast of a bound text; a text that stays one needs a single step."""
+        ends = "[]" if self.array else ""
+        further = "" if self.postgres in {"", "text"} else f"::{self.postgres}{ends}"
+        return f"::text{ends}{further}"
+
+    @property
+    def wanted(self) -> str:
+        """The end of the sentence "must be ...", with an example."""
+        if self.word == "enum":
+            what, example = "one of " + ", ".join(self.values[:20]), ",".join(self.values[:2])
+        else:
+            what, example = _article(self.word), EXAMPLES[self.word]
+            if self.word == "text" and self.postgres not in {"", "text"}:
+                what = f"{what} that Postgres reads as {self.postgres}"
+        if self.array:
+            return f"a list, comma-separated or a JSON array, each {what}, such as {example}"
+        return what if self.word == "enum" else f"{what}, such as {example}"
+
+
+def kind_of(name: str, declared: Kind | None = None) -> Kind:
+    """The kind of a type that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
+
+    A declared enum keeps its words and takes only the type from Postgres.
+    """
+    element = name.removesuffix("[]")
+    known = element == "text" or element in POSTGRES_WORDS
+    postgres = element if known else '"' + element.replace('"', '""') + '"'
+    if declared is not None:
+        return Kind(declared.word, postgres, declared.array or element != name, declared.values)
+    return Kind(POSTGRES_WORDS.get(element, "text"), postgres, element != name)
+
+
+def from_text(kind: Kind, text: str) -> str | list[str]:
+    """The canonical value of a query-string text; ValueError with the sentence's end when it is none."""
+    _plain(text)
+    if not kind.array:
+        return _scalar(kind, text)
+    if not text.startswith("["):
+        return _elements(kind, list(text.split(",")))
+    try:
+        decoded = JSON_DECODER.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError(kind.wanted) from None
+    return from_json(kind, decoded)
+
+
+def from_json(kind: Kind, value: Any) -> str | list[str]:
+    """The same for a JSON value: a string may stand for any type, a number or a boolean only for its own."""
+    if not kind.array:
+        return _scalar(kind, _json_text(kind, value))
+    if isinstance(value, str):
+        return from_text(kind, value)
+    if not isinstance(value, list):
+        raise ValueError(kind.wanted)  # noqa: TRY004 (a caller's value, not a programmer's type)
+    elements = cast("list[Any]", value)[: ELEMENTS_LIMIT + 1]
+    return _elements(kind, [_json_text(kind, element) for element in elements])
+
+
+def shown(kind: Kind, canonical: Canonical) -> Shown:
+    """The canonical value as JSON shows it: numbers exact, all else as it is bound."""
+    if canonical is None:
+        return None
+    if isinstance(canonical, list):
+        return [shown(Kind(kind.word, kind.postgres), element) for element in canonical]
+    if kind.word == "integer":
+        return int(canonical)
+    if kind.word == "number":
+        return float(canonical) if kind.postgres in FLOATS else Decimal(canonical)
+    return canonical == "true" if kind.word == "boolean" else canonical
+
+
+def _plain(text: str) -> None:
+    if not text:
+        raise ValueError("given a value; it is empty")
+    if len(text) > CHARACTERS_LIMIT:
+        raise ValueError(f"at most {CHARACTERS_LIMIT} characters long")
+    if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
+        raise ValueError("text without NUL characters and lone surrogates")
+
+
+def _elements(kind: Kind, texts: list[str]) -> list[str]:
+    if len(texts) > ELEMENTS_LIMIT:
+        raise ValueError(f"a list of at most {ELEMENTS_LIMIT} values")
+    return [_scalar(kind, text) for text in texts]
+
+
+def _json_text(kind: Kind, value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            allowed = kind.word == "boolean"
+        case int() | float() | Decimal():
+            allowed = kind.word in {"integer", "number"}
+        case _:
+            allowed = False
+    if not allowed:
+        raise ValueError(kind.wanted)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _scalar(kind: Kind, text: str) -> str:
+    _plain(text)
+    reader = READERS.get(kind.word)
+    try:
+        read = reader(kind, text) if reader else text
+    except (ValueError, OverflowError):
+        read = None
+    if read is None:
+        raise ValueError(kind.wanted)
+    return read
+
+
+def _enum(kind: Kind, text: str) -> str | None:
+    if text not in kind.values:
+        return None
+    return _scalar(Kind(POSTGRES_WORDS.get(kind.postgres, "text"), kind.postgres), text)
+
+
+def _integer(kind: Kind, text: str) -> str | None:
+    limit = 1 << INTEGER_BITS.get(kind.postgres, 63)
+    if not INTEGER.fullmatch(text) or not -limit <= int(text) < limit:
+        return None
+    return str(int(text))
+
+
+def _number(kind: Kind, text: str) -> str | None:
+    if len(text) > EXPONENT_LIMIT or not NUMBER.fullmatch(text):
+        return None
+    if form := FLOATS.get(kind.postgres):
+        value = struct.unpack(form, struct.pack(form, float(text)))[0]
+        return None if value in {float("inf"), float("-inf")} else repr(value or 0.0)
+    exact = Decimal(text)
+    if not exact:
+        return "0"
+    if abs(exact.adjusted()) > EXPONENT_LIMIT:
+        return None
+    return format(Context(prec=EXPONENT_LIMIT).normalize(exact), "f")
+
+
+def _day(kind: Kind, text: str) -> str | None:
+    del kind
+    return date.fromisoformat(text).isoformat() if DAY.fullmatch(text) else None
+
+
+def _moment(kind: Kind, text: str) -> str | None:
+    """A moment without zone is one of UTC; a bare day is its midnight."""
+    if not MOMENT.fullmatch(text):
+        return None
+    read = datetime.fromisoformat(text.upper())
+    moment = read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read
+    zone = "+00" if kind.postgres == "timestamptz" else ""
+    return moment.isoformat(timespec="microseconds") + zone
+
+
+def _uuid(kind: Kind, text: str) -> str | None:
+    del kind
+    return str(UUID(text)) if UUID_TEXT.fullmatch(text) else None
+
+
+def _boolean(kind: Kind, text: str) -> str | None:
+    del kind
+    return BOOLEANS.get(text.lower())
+
+
+def _article(word: str) -> str:
+    return {"integer": "an integer", "text": "text"}.get(word, f"a {word}")
+
+
+READERS: dict[Word, Callable[[Kind, str], str | None]] = {
+    "enum": _enum,
+    "integer": _integer,
+    "number": _number,
+    "date": _day,
+    "timestamp": _moment,
+    "uuid": _uuid,
+    "boolean": _boolean,
+}

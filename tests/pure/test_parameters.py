@@ -1,0 +1,710 @@
+"""Parameters of stored SQL: which text is one, what may be given, what is bound, and what shares a key."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+import pytest
+import sqlglot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import InvalidInput, SqlRefused
+from service.metrics.parameters import Declared, analyse
+from service.metrics.parameters.lexer import tokenize
+
+START, END = ("start_date", "2025-06-05"), ("end_date", "2025-06-20")
+UNTIMED = settings(deadline=None)  # machines may be busy
+AUTHORED = "SELECT * FROM t WHERE day BETWEEN :start_date AND :end_date"
+
+
+def read(sql, **declared):
+    return analyse(sql, sqlglot.parse_one(sql, dialect="postgres"), declared)
+
+
+def trusted(sql, **declared):
+    """What an operator trusts although our parser does not read it."""
+    return analyse(sql, None, declared)
+
+
+def where(condition):
+    return read(f"SELECT * FROM t WHERE {condition}")
+
+
+def conditions(condition, *pairs):
+    """The condition that runs when these parameters are given."""
+    return where(condition).bind(pairs).sql.removeprefix("SELECT * FROM t WHERE ")
+
+
+def outcome(bind, raw):
+    """What was bound; None after an InvalidInput, which can always be written as JSON."""
+    try:
+        return bind(raw)
+    except InvalidInput as refused:
+        msgspec.json.encode([refused.detail, refused.errors])
+        return None
+
+
+def refusal(template, *pairs):
+    with pytest.raises(InvalidInput) as caught:
+        template.bind(pairs)
+    return {error.field: error.message for error in caught.value.errors}
+
+
+# -- which text is a placeholder
+
+DEAD = [
+    "':x'",
+    "'it''s :x'",
+    r"E'\':x'",
+    r"e'a\\' ",
+    "E'a'\n'\\':x'",
+    "E'a' -- :x\n '\\':x'",
+    r"'\'",
+    "U&':x'",
+    "B'1'",
+    "$$:x '$$",
+    "$a$ $$ :x $b$ $a$",
+    '":x"',
+    '"a"":x"',
+    "-- :x '\n",
+    "/* :x /* ' */ :x */",
+    "1::int",
+    "f(a := 1)",
+    "b[1:2]",
+    "b[:n]",
+    "b[lo:hi]",
+    "b[c[1]:n]",
+    "b[:]",
+    "a$1",
+    "a*/*:x*/2",
+    "5--:x\n",
+    "ARRAY[[1],[2]]",
+    "'é𝄞:x'",
+    "naïve",
+]
+LIVE = [
+    ":x",
+    "(:x)",
+    "cast(:x as integer)",
+    ":x::date",
+    "ARRAY[:x]",
+    "ARRAY[[1],[:x]]",
+    "b[(:x)]",
+    "a=:x",
+    "'a':x",
+    "E'\\\\':x",
+    "$$a$$:x",
+    "1:x",
+    "f(a := :x)",
+    "--\r:x",
+]
+
+
+@pytest.mark.parametrize("text", DEAD)
+def test_text_comments_casts_and_slices_hold_no_placeholder(text):
+    assert trusted(f"SELECT {text} ").parameters == ()
+
+
+@pytest.mark.parametrize("text", LIVE)
+def test_a_name_after_a_colon_is_a_placeholder_anywhere_else(text):
+    assert trusted(f"SELECT {text} ").probe().sql == f"SELECT {text} ".replace(":x", "($1)")
+
+
+@UNTIMED
+@given(st.lists(st.sampled_from(DEAD + LIVE), max_size=12))
+def test_only_placeholders_are_replaced_whatever_stands_around_them(pieces):
+    expected = " , ".join(piece if piece in DEAD else piece.replace(":x", "($1)") for piece in pieces)
+    assert trusted(" , ".join(pieces)).probe().sql == expected
+
+
+@UNTIMED
+@given(st.text(alphabet="'\"$E\\e:x[](){}-/*\n ab1;=é", max_size=60))
+def test_tokens_cover_any_text_in_order(sql):
+    ends = [0, *(place for token in tokenize(sql) for place in (token.start, token.end))]
+    assert ends == sorted(ends)
+    assert all(sql[token.start : token.end] == token.text for token in tokenize(sql))
+
+
+@pytest.mark.parametrize(
+    "tail", ["-" * 5000, "\n-" * 5000, "--x\n" * 5000, "\\'" * 5000, "(" * 5000, "/*" * 5000]
+)
+def test_no_text_takes_tokenizing_long(tail):
+    assert tokenize(f"E'a'{tail}")[0].start == 0
+
+
+def test_repeated_names_share_one_number_and_others_count_on():
+    probe = trusted("SELECT :b, :a, :b").probe()
+    assert (probe.sql, probe.names) == ("SELECT ($1), ($2), ($1)", ("b", "a"))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param("SELECT $1", id="numbered"),
+        pytest.param("SELECT :naïve", id="not ascii"),
+        pytest.param("SELECT :a$b", id="dollar"),
+        pytest.param(f"SELECT :{'n' * 64}", id="too long"),
+        pytest.param("SELECT :format", id="of the service"),
+        pytest.param("SELECT " + ",".join(f":p{n}" for n in range(101)), id="too many"),
+    ],
+)
+def test_placeholders_that_nobody_could_give_are_refused(sql):
+    with pytest.raises(SqlRefused):
+        trusted(sql)
+
+
+def test_a_refusal_names_the_place():
+    with pytest.raises(SqlRefused, match="Line 2, column 8"):
+        trusted("-- note\nSELECT $1")
+
+
+# -- running unchanged
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1",
+        "SELECT '{}' -- {}\n",
+        "SELECT * FROM t WHERE day BETWEEN '2025-06-01' AND '2025-06-30'",
+        "SELECT * FROM t WHERE day >= CURRENT_DATE - INTERVAL '30' DAY",
+    ],
+)
+def test_without_parameters_the_stored_text_runs_unchanged(sql):
+    bound = read(sql).bind([])
+    assert (bound.sql, bound.args, bound.clock) == (sql, (), False)
+
+
+def test_a_closing_semicolon_is_blanked_so_that_the_text_can_be_wrapped():
+    assert read("SELECT ';' ; -- end").bind([]).sql == "SELECT ';'   -- end"
+
+
+# -- values
+
+
+@pytest.mark.parametrize(
+    ("resolved", "text", "canonical"),
+    [
+        ("int2", "-32768", "-32768"),
+        ("int4", "007", "7"),
+        ("int8", "9223372036854775807", "9223372036854775807"),
+        ("numeric", "1.50", "1.5"),
+        ("numeric", "1e3", "1000"),
+        ("numeric", "-0.0", "0"),
+        ("float8", "-0", "0.0"),
+        ("float8", "1e3", "1000.0"),
+        ("bool", "YES", "true"),
+        ("bool", "0", "false"),
+        ("date", "9999-12-31", "9999-12-31"),
+        ("timestamp", "2025-06-01", "2025-06-01T00:00:00.000000"),
+        ("timestamp", "2025-06-01T02:00:00+02:00", "2025-06-01T00:00:00.000000"),
+        ("timestamptz", "2025-06-01 02:00+02", "2025-06-01T00:00:00.000000+00"),
+        ("timestamptz", "2025-06-01T00:00:00z", "2025-06-01T00:00:00.000000+00"),
+        ("uuid", "C797B618DF1245F7BBB2CC6695A48E46", "c797b618-df12-45f7-bbb2-cc6695a48e46"),
+        ("text", " a,b ", " a,b "),
+        ("inet", "10.0.0.1", "10.0.0.1"),
+        ("int4[]", "1,02", ["1", "2"]),
+        ("int4[]", "[1, 2]", ["1", "2"]),
+        ("text[]", '["a,b", "c"]', ["a,b", "c"]),
+        ("text[]", "[]", []),
+    ],
+)
+def test_a_value_is_bound_in_its_one_canonical_form(resolved, text, canonical):
+    assert trusted("SELECT :v").with_types({"v": resolved}).bind([("v", text)]).args == (canonical,)
+
+
+@pytest.mark.parametrize(
+    ("resolved", "text"),
+    [
+        ("int2", "32768"),
+        ("int4", "2147483648"),
+        ("int8", "9223372036854775808"),
+        ("int4", "1_000"),
+        ("int4", "٣"),
+        ("int4", "1.0"),
+        ("int4", "9" * 101),
+        ("numeric", "NaN"),
+        ("numeric", "1e99999"),
+        ("numeric", "0x1"),
+        ("float8", "1e999"),
+        ("float8", "inf"),
+        ("float4", "1e39"),
+        ("bool", "maybe"),
+        ("date", "30.06.2025"),
+        ("date", "2025-02-30"),
+        ("date", "20250630"),
+        ("date", "0000-01-01"),
+        ("date", "2025-06-30T00:00:00Z"),
+        ("timestamp", "yesterday"),
+        ("timestamptz", "0001-01-01T00:00:00+14:00"),
+        ("timestamptz", "2025-06-30T24:00:00Z"),
+        ("uuid", "{c797b618-df12-45f7-bbb2-cc6695a48e46}"),
+        ("text", ""),
+        ("text", "a\0b"),
+        ("text", "\ud800"),
+        ("text", "a" * 10_001),
+        ("int4[]", "1,,2"),
+        ("int4[]", "[1"),
+        ("int4[]", "[" * 5000),
+        ("int4[]", "[[1]]"),
+        ("int4[]", '{"a": 1}'),
+        ("int4[]", "[null]"),
+        ("text[]", ",".join("a" * 1001)),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(resolved, text):
+    template = trusted("SELECT :v").with_types({"v": resolved})
+    assert refusal(template, ("v", text))["v"].startswith("v must be ")
+
+
+def test_the_refusal_of_a_value_names_its_type_and_an_example():
+    template = trusted("SELECT :v").with_types({"v": "int4[]"})
+    message = "v must be a list, comma-separated or a JSON array, each an integer, such as 7"
+    assert refusal(template, ("v", "x")) == {"v": message}
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "canonical"),
+    [
+        ("integer", 7, "7"),
+        ("integer", "7", "7"),
+        ("number", 1.5, "1.5"),
+        ("number", Decimal("1.50"), "1.5"),
+        ("boolean", True, "true"),
+        ("text", "7", "7"),
+        ("date", "2025-06-30", "2025-06-30"),
+    ],
+)
+def test_json_values_mean_what_their_text_means(word, value, canonical):
+    assert read("SELECT :v", v=Declared(word)).bind_json({"v": value}).args == (canonical,)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("integer", True),
+        ("integer", 1.5),
+        ("integer", 1 << 70),
+        ("text", 7),
+        ("boolean", 1),
+        ("date", 20250630),
+        ("number", float("nan")),
+        ("text", None),
+        ("text", ["a"]),
+        ("text", {"a": 1}),
+        ("text", ""),
+    ],
+)
+def test_json_values_of_another_type_are_refused(word, value):
+    with pytest.raises(InvalidInput):
+        read("SELECT :v", v=Declared(word)).bind_json({"v": value})
+
+
+def test_json_arrays_are_lists():
+    template = read("SELECT :v", v=Declared("integer", array=True))
+    assert template.bind_json({"v": [1, "2"]}).args == (["1", "2"],)
+    with pytest.raises(InvalidInput):
+        template.bind_json({"v": [1, [2]]})
+
+
+WORDS = st.sampled_from(["text", "integer", "number", "boolean", "date", "timestamp", "uuid"])
+
+
+@UNTIMED
+@given(WORDS, st.booleans(), st.text() | st.from_regex(r"[-+0-9TZ:.eE,\[\] ]{0,40}", fullmatch=True))
+def test_any_text_is_either_bound_or_invalid_input(word, array, text):
+    template = trusted("SELECT :v", v=Declared(word, array=array))
+    if bound := outcome(template.bind, [("v", text)]):
+        assert template.bind_json({"v": bound.args[0]}).key == bound.key
+
+
+@UNTIMED
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists), WORDS)
+def test_any_json_is_either_bound_or_invalid_input(value, word):
+    for array in (False, True):
+        template = trusted("SELECT :v", v=Declared(word, array=array))
+        if bound := outcome(template.bind_json, {"v": value}):
+            assert template.bind_json({"v": bound.args[0]}).key == bound.key
+
+
+@UNTIMED
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4))
+def test_any_names_are_either_taken_or_invalid_input(raw):
+    bound = outcome(where("day >= '2025-06-01'").bind, list(raw.items()))
+    assert (bound is None) == bool(raw)
+
+
+@UNTIMED
+@given(st.dates(), st.datetimes(timezones=st.just(UTC)), st.integers(-(2**63), 2**63 - 1), st.uuids())
+def test_typed_values_come_back_as_they_were_given(day, moment, number, identity):
+    declared = {name: Declared(name) for name in ("date", "timestamp", "integer", "uuid")}
+    template = trusted("SELECT :date, :timestamp, :integer, :uuid", **declared)
+    values = {"date": day, "timestamp": moment.isoformat(), "integer": number, "uuid": identity}
+    args = template.bind([(name, str(value)) for name, value in values.items()]).args
+    assert date.fromisoformat(str(args[0])) == day
+    assert datetime.fromisoformat(str(args[1])).replace(tzinfo=UTC) == moment
+    assert (int(str(args[2])), UUID(str(args[3]))) == (number, identity)
+
+
+@UNTIMED
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**30), max_value=10**30))
+def test_numbers_stay_exact(number):
+    args = trusted("SELECT :n", n=Declared("number")).bind([("n", str(number))]).args
+    assert Decimal(str(args[0])) == number
+
+
+# -- declared parameters
+
+
+def test_a_declared_parameter_is_cast_and_its_default_fills_in():
+    template = read("SELECT :n", n=Declared("integer", default=5))
+    assert template.bind([]).sql == "SELECT ($1::text::int8)"
+    assert template.bind([]).args == ("5",)
+    assert template.bind([]).parameters == {"n": 5}
+
+
+def test_a_null_default_makes_a_parameter_optional():
+    template = read("SELECT :n", n=Declared("integer", default=None))
+    assert template.bind([]).args == (None,)
+    assert not template.parameters[0].required
+
+
+def test_an_enum_takes_its_words_alone():
+    template = read("SELECT :c", c=Declared("enum", values=("Email", "Call"))).with_types({"c": "text"})
+    assert template.bind([("c", "Call")]).args == ("Call",)
+    assert refusal(template, ("c", "call")) == {"c": "c must be one of Email, Call"}
+
+
+def test_an_enum_of_postgres_is_cast_to_its_type():
+    template = read("SELECT :c", c=Declared("enum", values=("a", "b"))).with_types({"c": "Mood"})
+    assert template.bind([("c", "a")]).sql == 'SELECT ($1::text::"Mood")'
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"other": Declared("text")},
+        {"n": Declared("integer", default="x")},
+        {"n": Declared("enum")},
+        {"n": Declared("text", values=("a",))},
+        {"n": Declared("enum", values=("a",), default="b")},
+    ],
+    ids=[
+        "not in the SQL",
+        "default of another type",
+        "enum without words",
+        "words without enum",
+        "default not among the words",
+    ],
+)
+def test_a_declaration_that_cannot_be_is_refused(declared):
+    with pytest.raises(InvalidInput):
+        read("SELECT :n", **declared)
+
+
+def test_what_is_not_declared_waits_for_the_type_that_postgres_resolves():
+    template = read("SELECT :a, :b, :start_date", b=Declared("date"))
+    assert template.untyped == ("a",)
+    assert template.probe().sql == "SELECT ($1), ($2::text::date), ($3::text::date)"
+    assert template.with_types({"a": "int4", "b": "text"}).bind(
+        [("a", "1"), ("b", "2025-06-30"), START]
+    ).sql == ("SELECT ($1::text::int4), ($2::text::date), ($3::text::date)")
+
+
+# -- what a caller may give
+
+
+def test_a_needed_parameter_is_asked_for():
+    assert refusal(read(AUTHORED), START) == {"end_date": "end_date is needed: a date, such as 2025-06-30"}
+
+
+def test_every_wrong_parameter_is_named():
+    wrong = [("start_date", "x"), ("end_date", ""), ("colour", "red"), ("end_date", "2025-06-30")]
+    assert list(refusal(read(AUTHORED), *wrong)) == ["start_date", "end_date", "colour"]
+
+
+def test_an_unknown_parameter_is_answered_with_those_that_are_taken():
+    messages = refusal(read("SELECT :a, :b", a=Declared("text", default="x"), b=Declared("date")), START)
+    assert messages["start_date"] == "start_date is no parameter of this metric: it takes a, b"
+
+
+def test_a_metric_without_parameters_says_so():
+    assert refusal(read("SELECT 1"), START)["start_date"].endswith("it takes none")
+
+
+def test_a_start_after_the_end_is_refused():
+    assert "start_date" in refusal(
+        where("day > '2025-01-01'"), ("start_date", "2025-07-01"), ("end_date", "2025-06-30")
+    )
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "36601", "1.5", "week"])
+def test_a_day_range_is_a_whole_number_of_days(text):
+    assert "day_range" in refusal(where("day >= CURRENT_DATE - 30"), ("day_range", text))
+
+
+@pytest.mark.parametrize("other", [START, END])
+def test_a_day_range_excludes_dates(other):
+    assert "day_range" in refusal(where("day >= CURRENT_DATE - 30"), ("day_range", "7"), other)
+
+
+# -- date windows
+
+DAY = "($1::text::date)"
+WHOLE_DAY = f"({DAY} + time '23:59:59.999999')"
+
+
+@pytest.mark.parametrize(
+    ("condition", "pairs", "expected"),
+    [
+        ("d BETWEEN '2025-06-01' AND '2025-06-30'", [START], f"d BETWEEN {DAY} AND '2025-06-30'"),
+        ("d BETWEEN '2025-06-01' AND '2025-06-30'", [END], f"d BETWEEN '2025-06-01' AND {WHOLE_DAY}"),
+        ("d >= DATE '2025-06-01'", [START], f"d >= {DAY}"),
+        ("d > '2025-06-01'::timestamp", [START], f"d > ({DAY} - interval '1 microsecond')"),
+        ("d < CAST('2025-07-01' AS date)", [END], f"d < ({DAY} + 1)"),
+        ("d <= '2025-06-30 23:59:59'", [END], f"d <= {WHOLE_DAY}"),
+        ("'2025-06-01' <= d", [START], f"{DAY} <= d"),
+        ("d >= '2025-06-01'", [END], f"d >= '2025-06-01' AND d <= {WHOLE_DAY}"),
+        ("d <= '2025-06-30'", [START], f"d <= '2025-06-30' AND d >= {DAY}"),
+        (
+            "DATE ( m.\"D\" ) >= '2025-06-01'",
+            [END],
+            f'DATE ( m."D" ) >= \'2025-06-01\' AND DATE ( m . "D" ) <= {WHOLE_DAY}',
+        ),
+        ("(x OR y) AND (d >= '2025-06-01' AND z)", [START], f"(x OR y) AND (d >= {DAY} AND z)"),
+        ("d >= now() - interval '7 days'", [START], f"d >= {DAY}"),
+        ("d >= date_trunc('month', now())", [START], f"d >= {DAY}"),
+        (
+            "d BETWEEN now() - interval '7 days' AND now()",
+            [END],
+            f"d BETWEEN now() - interval '7 days' AND {WHOLE_DAY}",
+        ),
+        ("d >= '2025-06-01' /* AND */ AND -- {x}\n x", [START], f"d >= {DAY} /* AND */ AND -- {{x}}\n x"),
+    ],
+)
+def test_a_given_day_takes_the_place_of_the_literal(condition, pairs, expected):
+    assert conditions(condition, *pairs) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (
+            "d >= CURRENT_DATE - INTERVAL '30' DAY",
+            "d >= CURRENT_DATE - make_interval(days => ($1::text::int4))",
+        ),
+        ("d >= CURRENT_DATE - 30", "d >= CURRENT_DATE - ($1::text::int4)"),
+        (
+            "d >= (now() - interval '1 month')::date",
+            "d >= (now() - make_interval(days => ($1::text::int4)))::date",
+        ),
+        (
+            "d > now() - '2 weeks'::interval AND d < now()",
+            "d > now() - make_interval(days => ($1::text::int4)) AND d < now()",
+        ),
+        (
+            "d BETWEEN '2025-06-01' AND '2025-06-30'",
+            "d BETWEEN (CURRENT_DATE - ($1::text::int4)) AND (CURRENT_DATE + time '23:59:59.999999')",
+        ),
+        (
+            "d >= '2025-06-01' AND d < '2025-07-01'",
+            "d >= (CURRENT_DATE - ($1::text::int4)) AND d < (CURRENT_DATE + 1)",
+        ),
+        ("d >= '2025-06-01'", "d >= (CURRENT_DATE - ($1::text::int4))"),
+        (
+            "d >= date_trunc('month', now()) - interval '1 month' AND d < date_trunc('month', now())",
+            "d >= (CURRENT_DATE - ($1::text::int4)) AND d < (CURRENT_DATE + 1)",
+        ),
+    ],
+)
+def test_a_day_range_replaces_the_interval_or_ends_today(condition, expected):
+    assert conditions(condition, ("day_range", "10")) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "defaults"),
+    [
+        ("d BETWEEN '2025-06-01' AND '2025-06-30'", ("2025-06-01", "2025-06-30", None)),
+        ("d >= '2025-06-01' AND d < '2025-07-01'", ("2025-06-01", "2025-06-30", None)),
+        ("d::date > '2025-05-31'", ("2025-06-01", None, None)),
+        ("d BETWEEN '2025-06-01 00:00' AND '2025-06-30 23:59:59'", ("2025-06-01", "2025-06-30", None)),
+        ("d >= '2025-06-01 08:30'", ("2025-06-01T08:30", None, None)),
+        ("d >= '2025-06-01 08:30'::date", ("2025-06-01", None, None)),
+        ("d >= CURRENT_DATE - INTERVAL '30' DAY", (None, None, 30)),
+        ("d >= now() - interval '2 weeks'", (None, None, 14)),
+        ("d >= now() - interval '1 month'", (None, None, None)),
+        ("d >= CURRENT_DATE - 7 AND d <= CURRENT_DATE", (None, None, 7)),
+    ],
+)
+def test_the_literal_is_the_default(condition, defaults):
+    parameters = where(condition).parameters
+    assert tuple(parameter.default for parameter in parameters) == defaults
+    assert [parameter.name for parameter in parameters] == ["start_date", "end_date", "day_range"]
+    assert not any(parameter.required for parameter in parameters)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "d >= '2025-06-01' OR x",
+        "NOT d >= '2025-06-01'",
+        "d NOT BETWEEN '2025-06-01' AND '2025-06-30'",
+        "d BETWEEN SYMMETRIC '2025-06-01' AND '2025-06-30'",
+        "d = '2025-06-01'",
+        "date_trunc('month', d) >= '2025-06-01'",
+        "year >= EXTRACT(year FROM now())",
+        "version >= '1.2'",
+        "d >= (SELECT max(d) FROM u) - 30",
+        "d >= '2025-02-30'",
+        "d >= other - interval '1 day'",
+        "age > interval '30 days'",
+    ],
+)
+def test_what_is_no_window_is_not_lifted(condition):
+    assert where(condition).parameters == ()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 FROM t WHERE d >= '2025-06-01' UNION SELECT 2 FROM t WHERE d >= '2025-05-01'",
+        "SELECT count(*) FILTER (WHERE d >= CURRENT_DATE - 7) FROM t WHERE d >= CURRENT_DATE - 30",
+        "SELECT 1 FROM t WHERE a <= CURRENT_DATE AND d >= CURRENT_DATE - 30",
+        "SELECT 1 FROM t WHERE d >= '2025-06-01' AND d >= '2025-05-01'",
+        "WITH RECURSIVE c AS (SELECT 1 UNION SELECT d + 1 FROM c WHERE d < '2025-06-30') SELECT * FROM c",
+    ],
+    ids=["union", "filter", "columns", "twice", "recursion"],
+)
+def test_windows_that_differ_or_steer_are_left_alone_and_said_so(sql):
+    template = read(sql)
+    assert template.parameters == ()
+    assert "not adjustable" in refusal(template, START)["start_date"]
+
+
+def test_windows_that_agree_move_together():
+    sql = (
+        "WITH a AS (SELECT * FROM t WHERE d BETWEEN '2025-06-01' AND '2025-06-30')"
+        " SELECT * FROM a JOIN u ON u.id = a.id AND u.at >= '2025-06-01' AND u.at < '2025-07-01'"
+    )
+    assert read(sql).bind([START, END]).sql == (
+        f"WITH a AS (SELECT * FROM t WHERE d BETWEEN {DAY} AND {WHOLE_DAY.replace('$1', '$2')})"
+        f" SELECT * FROM a JOIN u ON u.id = a.id AND u.at >= {DAY} AND u.at < ({DAY.replace('$1', '$2')} + 1)"
+    )
+
+
+def test_a_bound_of_another_kind_stays_and_takes_its_name_away():
+    template = where("d >= :origin::date AND d < '2025-07-01'")
+    assert template.accepted == ("origin", "end_date")
+
+
+def test_windows_that_postgres_cannot_prepare_can_be_given_up():
+    template = where("d >= '2025-06-01'")
+    assert len(template.trials()) == 2
+    given_up = template.without_windows("The column is no date.")
+    assert given_up.parameters == given_up.trials() == ()
+    assert "The column is no date" in refusal(given_up, START)["start_date"]
+
+
+def test_sql_without_a_tree_keeps_its_placeholders_and_lifts_no_window():
+    template = trusted("SELECT :n FROM t WHERE d >= '2025-06-01'")
+    assert [parameter.name for parameter in template.parameters] == ["n"]
+
+
+# -- authored day placeholders
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("d <= :end_date", f"d <= {WHOLE_DAY}"),
+        ("d < :end_date", f"d < ({DAY} + 1)"),
+        ("d <= :end_date::date", f"d <= {WHOLE_DAY}"),
+        ("d <= :end_date::timestamp without time zone", f"d <= {WHOLE_DAY}"),
+        ("d <= CAST(:end_date AS date) AND x", f"d <= {WHOLE_DAY} AND x"),
+        ("d <= DATE(:end_date)", f"d <= {WHOLE_DAY}"),
+        ("d <= (:end_date)", f"d <= {WHOLE_DAY}"),
+        (":end_date >= d", f"{WHOLE_DAY} >= d"),
+        ("NOT d <= :end_date", f"NOT d <= {WHOLE_DAY}"),
+        ("(:end_date IS NULL OR d <= :end_date)", f"({DAY} IS NULL OR d <= {WHOLE_DAY})"),
+        ("d < :end_date + 1", f"d < {DAY} + 1"),
+        ("d < :end_date::date + interval '1 day'", f"d < {DAY}::date + interval '1 day'"),
+        ("d = :end_date", f"d = {DAY}"),
+        ("f(:end_date) >= d", f"f({DAY}) >= d"),
+        ("d BETWEEN '2025-01-01' AND :end_date", f"d BETWEEN '2025-01-01' AND {WHOLE_DAY}"),
+    ],
+)
+def test_an_authored_end_date_covers_its_whole_day_where_it_is_a_bound(condition, expected):
+    assert conditions(condition, END) == expected
+
+
+def test_an_authored_window_takes_a_day_range():
+    assert read(AUTHORED).bind([("day_range", "7")]).sql == (
+        "SELECT * FROM t WHERE day BETWEEN (CURRENT_DATE - ($1::text::int4))"
+        " AND (CURRENT_DATE + time '23:59:59.999999')"
+    )
+
+
+def test_an_authored_day_range_is_an_integer_of_its_own():
+    assert conditions("d >= CURRENT_DATE - :day_range", ("day_range", "7")) == (
+        "d >= CURRENT_DATE - ($1::text::int4)"
+    )
+
+
+def test_an_end_date_declared_as_a_timestamp_covers_its_whole_day():
+    template = read("SELECT * FROM t WHERE d <= :end_date", end_date=Declared("timestamp"))
+    assert template.bind([END]).args == ("2025-06-20T23:59:59.999999",)
+    assert template.bind([("end_date", "2025-06-20T12:00:00Z")]).args == ("2025-06-20T12:00:00.000000",)
+
+
+# -- what is shown, and what shares a key
+
+
+def test_the_parameters_in_force_are_shown():
+    template = where("DATE(d) BETWEEN '2025-06-01' AND '2025-06-30'")
+    assert template.bind([]).parameters == {"start_date": "2025-06-01", "end_date": "2025-06-30"}
+    assert template.bind([END]).parameters == {"start_date": "2025-06-01", "end_date": "2025-06-20"}
+    assert template.bind([("day_range", "7")]).parameters == {"day_range": 7}
+
+
+def test_an_intervals_length_is_shown_until_a_start_replaces_it():
+    template = where("d >= CURRENT_DATE - INTERVAL '30' DAY")
+    assert template.bind([END]).parameters == {"day_range": 30, "end_date": "2025-06-20"}
+    assert template.bind([START]).parameters == {"start_date": "2025-06-05"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([("n", "1"), ("t", "a")], [("t", "a"), ("n", "01")]),
+        ([("n", "5"), ("t", "a")], [("t", "a")]),
+    ],
+    ids=["order and spelling", "default"],
+)
+def test_parameters_that_mean_the_same_share_a_key(one, other):
+    template = read("SELECT :n, :t", n=Declared("integer", default=5), t=Declared("text"))
+    assert template.bind(one) == template.bind(other)
+
+
+def test_a_window_given_its_own_default_is_the_unchanged_metric():
+    template = where("DATE(d) BETWEEN '2025-06-01' AND '2025-06-30'")
+    assert template.bind([("start_date", "2025-06-01"), ("end_date", "2025-06-30")]) == template.bind([])
+
+
+def test_a_given_end_covers_more_than_an_equal_literal_on_a_moment():
+    template = where("d BETWEEN '2025-06-01' AND '2025-06-30'")
+    assert template.bind([("end_date", "2025-06-30")]).key != template.bind([]).key
+
+
+@UNTIMED
+@given(st.lists(st.tuples(st.text("abc,[]\"'", min_size=1), st.text("abc,[]\"'", min_size=1)), min_size=2))
+def test_different_values_never_share_a_key(pairs):
+    template = read("SELECT :a, :b", a=Declared("text"), b=Declared("text"))
+    keys = {template.bind([("a", a), ("b", b)]).key for a, b in pairs}
+    assert len(keys) == len(set(pairs))
+
+
+def test_a_clock_put_into_the_sql_is_told():
+    template = where("d >= '2025-06-01'")
+    assert [template.bind([pair]).clock for pair in (START, ("day_range", "7"))] == [False, True]
