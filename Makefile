@@ -31,7 +31,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 venv: $(VENV)/.dev ## Prepare .venv and nothing else
 
 run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
-	@$(BIN)/python -m service run
+	@echo "==> migrating" && $(BIN)/python -m service migrate
+	@echo "==> seeding" && { $(BIN)/python -m service seed || echo "some files were refused (see above): serving what loaded"; }
+	@exec $(BIN)/python -m service serve
 
 test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
 	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
@@ -63,5 +65,17 @@ lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
+COMPOSE = $(shell for c in "docker compose" docker-compose "podman compose"; do $$c version >/dev/null 2>&1 && echo "$$c" && break; done)
+
+up: ## Postgres and the service in containers on http://127.0.0.1:$PORT
+	@test -n "$(COMPOSE)" || { echo "make up needs docker compose, docker-compose or podman compose: install one, or use make run"; exit 1; }
+	@$(COMPOSE) up --build --detach
+	@echo "==> http://127.0.0.1:$(PORT) (log: $(COMPOSE) logs --follow service)"
+
+down: ## Stop and remove the containers; their volumes stay
+	@test -n "$(COMPOSE)" || { echo "make down needs docker compose, docker-compose or podman compose"; exit 1; }
+	@$(COMPOSE) down
+
 clean: ## Remove .venv, the embedded database and caches
+	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
 	@rm -rf $(VENV) .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

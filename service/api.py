@@ -1,5 +1,6 @@
 """The service's own routes (root, health, documents), and how every error is answered."""
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -8,9 +9,10 @@ import msgspec
 import structlog
 from litestar import Controller, Litestar, MediaType, Request, Response, get
 from litestar.di import NamedDependency
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.enums import RequestEncodingType
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath, QueryParameter
+from litestar.params import BodyKwarg, FromPath, QueryParameter
 from litestar.response import Redirect
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
@@ -32,22 +34,10 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     422: errors.InvalidInput,
     429: errors.TooManyRequests,
 }
+_NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
 SWAGGER_UI: Final = files("swagger_ui") / "static"
 
 _log: Any = structlog.get_logger("error")
-
-
-class ProblemDocument(Struct, frozen=True, omit_defaults=True):
-    """An error as RFC 9457 has it; `request_id` finds its log line."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str
-    errors: tuple[FieldError, ...] = ()
 
 
 class Health(Struct, frozen=True):
@@ -66,19 +56,11 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     problem = _as_problem(error)
     if problem.status == 500:  # noqa: PLR2004
         _log.error("unexpected error", exc_info=error)
-    document = ProblemDocument(
-        type=f"urn:tally:problem:{problem.code}",
-        title=problem.title,
-        status=problem.status,
-        detail=problem.detail,
-        instance=request.scope["path"],
-        code=problem.code,
-        request_id=request.scope["state"].get("request_id", ""),
-        errors=problem.errors,
+    document = problem.document(
+        instance=request.scope["path"], request_id=request.scope["state"].get("request_id", "")
     )
-    body = {**msgspec.to_builtins(document), **problem.members}
     return Response(
-        msgspec.json.encode(body),
+        msgspec.json.encode(document),
         status_code=problem.status,
         media_type="application/problem+json",
         headers=problem.headers,
@@ -100,6 +82,42 @@ def _as_problem(error: Exception) -> Problem:
 
 def _field_error(item: Any) -> FieldError:
     return FieldError(str(item.get("key", "body")), str(item.get("message", "invalid")))
+
+
+async def refuse_bad_input(request: Request[Any, Any, Any]) -> None:
+    """Look at parameters and body before the handler's own parsing, which is laxer and says less."""
+    refuse_unknown_parameters(request)
+    await refuse_bad_body(request)
+
+
+async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
+    """Answer 415 or 422 for a body that is not the JSON that the handler's `data` takes."""
+    handler = request.route_handler
+    field = handler.parsed_data_field
+    takes = field.kwarg_definition if field else None
+    if field is None or not isinstance(takes, BodyKwarg) or takes.media_type != RequestEncodingType.JSON:
+        return
+    media_type, _ = request.content_type
+    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+        raise errors.UnsupportedMediaType(f"Send application/json, not {media_type[:60]}.")
+    try:
+        msgspec.json.decode(await request.body(), type=field.annotation)
+    except InternalServerException:  # what Litestar raises when the client hangs up in its body
+        raise errors.BadRequest("The connection ended within the body.") from None
+    except RecursionError:
+        raise InvalidInput(errors=(FieldError("body", "JSON is nested too deep"),)) from None
+    except UnicodeDecodeError:
+        raise InvalidInput(errors=(FieldError("body", "JSON must be UTF-8"),)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidInput(errors=(_body_error(str(error)),)) from None
+
+
+def _body_error(text: str) -> FieldError:
+    """Read msgspec's message: what is wrong, then where as a path from `$`."""
+    message, _, path = text.partition(" - at `$")
+    named = _NAMED_FIELD.search(message)
+    field = ".".join(filter(None, [path.strip("`."), named[1] if named else ""]))
+    return FieldError(field or "body", message)
 
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Final, cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -13,31 +14,41 @@ from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from service import __version__
-from service.api import HealthController, answer_problem, own_routes, refuse_unknown_parameters
+from service.api import HealthController, answer_problem, own_routes, refuse_bad_input
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
-from service.database.reader import open_reader
-from service.errors import Stop
+from service.database.reader import QUEUE_WAIT_S, open_reader
+from service.errors import DatabaseUnavailable, Stop
 from service.metrics import catalog
-from service.metrics.api import MetricsController
+from service.metrics.api import DashboardsController, MetricsController
+from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
+from service.metrics.store import Editor
 from service.observe import RequestLog, set_up_logs
 from service.settings import Settings, load
+from service.wire import App, Wire
+
+JSON_BYTES_LIMIT: Final = 8_388_608
 
 
 def from_environment() -> ASGIApp:
     """Build the app in a server's worker."""
     settings = load(os.environ)
     set_up_logs(settings.logs)
-    return RequestLog(create_app(settings))
+    return layered(create_app(settings))
+
+
+def layered(app: Litestar) -> ASGIApp:
+    """The app as the server runs it: what is logged is what went over the wire."""
+    return RequestLog(cast("ASGIApp", Wire(cast("App", app))))
 
 
 def create_app(settings: Settings) -> Litestar:
     """Build the app; opens nothing before its lifespan. Raises `Stop` without database addresses."""
     if settings.database.url is None or settings.database.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
-    features = [HealthController, MetricsController]
+    features = [HealthController, MetricsController, DashboardsController]
     return Litestar(
         route_handlers=[
             Router("/api/v1", route_handlers=features),
@@ -48,9 +59,12 @@ def create_app(settings: Settings) -> Litestar:
             "database": Provide(_database, sync_to_thread=False),
             "catalog": Provide(_catalog, sync_to_thread=False),
             "executor": Provide(_executor, sync_to_thread=False),
+            "batcher": Provide(_batcher, sync_to_thread=False),
+            "editor": Provide(_editor, sync_to_thread=False),
         },
         lifespan=[lambda app: _opened(app, settings)],
-        before_request=refuse_unknown_parameters,
+        before_request=refuse_bad_input,
+        request_max_body_size=JSON_BYTES_LIMIT,
         exception_handlers={Exception: answer_problem},
         openapi_config=OpenAPIConfig(
             title="Tally",
@@ -76,6 +90,14 @@ def _executor(state: State) -> Executor:
     return state.executor
 
 
+def _batcher(state: State) -> Batcher:
+    return state.batcher
+
+
+def _editor(state: State) -> Editor:
+    return state.editor
+
+
 @asynccontextmanager
 async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
@@ -86,8 +108,13 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         open_database(addresses.url) as database,
         open_reader(addresses.reader_url, addresses) as reader,
     ):
-        held = Catalog(database)
-        app.state.update({"database": database, "catalog": held, "executor": Executor(reader)})
+        held = Catalog(database, addresses.data_schemas)
+        executor = Executor(reader, held, addresses.data_schemas)
+        batcher = Batcher(held, executor, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
+        app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
+        app.state.editor = Editor(database, held, executor)
+        with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
+            await held.load()
         listener = Listener(addresses.url, {catalog.CHANNEL: held.changed}, on_gap=held.changed)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(held.keep()), tasks.create_task(listener.run())]

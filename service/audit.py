@@ -8,6 +8,13 @@ from service.database.gateway import Transaction
 from service.database.queries import Command
 
 
+class Actor(Struct, frozen=True):
+    """Who does something, and in which request."""
+
+    name: str
+    request_id: str | None
+
+
 class Deed(Struct, frozen=True, kw_only=True):
     """`action` reads `<thing>.<verb>`, such as `metrics.create`; `target` is the thing's id.
 

@@ -48,6 +48,21 @@ class Problem(Exception):  # noqa: N818 (RFC 9457's word)
     def detail(self) -> str:
         return str(self)
 
+    def document(self, **where: str) -> dict[str, Any]:
+        """The problem document (RFC 9457); `where` adds `instance` and `request_id`."""
+        document: dict[str, Any] = {
+            "type": f"urn:tally:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **where,
+            "code": self.code,
+            **self.members,
+        }
+        if self.errors:
+            document["errors"] = [{"field": each.field, "message": each.message} for each in self.errors]
+        return document
+
 
 class BadRequest(Problem):
     """The request is not well-formed HTTP."""

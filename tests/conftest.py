@@ -20,14 +20,15 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from service.app import create_app
+from service.app import create_app, layered
 from service.database.embedded import running
 from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
+from service.database.queries import Command
 from service.database.reader import Reader, open_reader
-from service.observe import RequestLog
+from service.observe import set_up_logs
 from service.settings import Database as DatabaseSettings
-from service.settings import Settings
+from service.settings import Logs, Settings
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
@@ -154,9 +155,10 @@ async def client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     """Run the service in this process; its lifespan begins and ends in one task, as with a real server."""
+    set_up_logs(Logs(level="error"))
     app = create_app(settings)
     async with held(app.lifespan()):
-        transport = httpx.ASGITransport(app=RequestLog(app), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://tally.test") as opened:
             yield opened
 
@@ -206,6 +208,37 @@ async def _admin(server: Server, sql: str) -> None:
         await connection.execute(sql)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def make_metric(clone: Database, client: httpx.AsyncClient):
+    """Store a metric straight in the tables, as an import or an operator would; its id."""
+
+    async def make(sql: str, **fields: Any) -> str:
+        metric_id, query_id = uuid4(), f"query-{uuid4().hex[:12]}"
+        trusted = fields.pop("trusted", False)
+        columns = {"id": metric_id, "query_id": query_id, **fields}
+        marks = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+        async with clone.transaction() as tx:
+            await tx.write(
+                Command("q", "INSERT INTO catalog.query (id, sql, trusted) VALUES ($1, $2, $3)"),
+                query_id,
+                sql,
+                trusted,
+            )
+            insert = f"INSERT INTO catalog.metric ({', '.join(columns)}) VALUES ({marks})"
+            await tx.write(Command("m", insert), *columns.values())
+        await visible(client, metric_id)
+        return str(metric_id)
+
+    return make
+
+
+async def visible(client: httpx.AsyncClient, metric_id: object) -> None:
+    """Wait until the running service has heard of a metric."""
+    async with asyncio.timeout(10):
+        while (await client.get(f"/metrics/{metric_id}/versions")).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # the listener runs meanwhile
 
 
 @pytest.fixture

@@ -50,6 +50,12 @@ LOST_CONNECTION: Final = (
     asyncpg.TooManyConnectionsError,
 )
 
+NOT_MIGRATED: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidSchemaNameError,
+)
+
 # A named constraint is a rule of the domain: what a caller reads when a write breaks it.
 CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
     "metric_query_id_fkey": lambda: InvalidInput(errors=(FieldError("query_id", "no query has this id"),)),
@@ -189,5 +195,7 @@ def translated() -> Generator[None]:
         if known is None:
             raise
         raise known() from error
+    except NOT_MIGRATED as error:
+        raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
     except LOST_CONNECTION as error:
         raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error

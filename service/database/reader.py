@@ -39,8 +39,6 @@ QUEUE_WAIT_S: Final = 2.0
 GRACE_S: Final = 0.5
 LOCK_TIMEOUT_MS: Final = 1000
 
-_WRAP: Final = "SELECT {columns} FROM (\n"
-
 
 class Column(Struct, frozen=True):
     """A column of a result: its unique name and Postgres's name of its type."""
@@ -52,14 +50,24 @@ class Column(Struct, frozen=True):
 class Description(Struct, frozen=True):
     """What Postgres says of a stored statement without running it.
 
-    `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `sql` is the text to run, which
-    wraps types that the driver cannot decode exactly; `plan` is EXPLAIN's generic plan.
+    `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is EXPLAIN's generic plan;
+    `odd` are the columns that the driver cannot hand over exactly.
     """
 
-    sql: str
     parameters: tuple[str, ...]
     columns: tuple[Column, ...]
     plan: dict[str, Any]
+    odd: frozenset[int]
+
+    def runnable(self, sql: str) -> str:
+        """The text to run for `sql`, which gives these columns: Postgres writes the odd ones as JSON."""
+        if not self.odd:
+            return sql
+        names = [f"c{number}" for number in range(len(self.columns))]
+        columns = ", ".join(
+            f"to_json({name})" if number in self.odd else name for number, name in enumerate(names)
+        )
+        return f"SELECT {columns} FROM (\n{sql}\n) AS tally({', '.join(names)})"  # noqa: S608 (judged text)
 
 
 class Rows(Struct, frozen=True):
@@ -97,6 +105,13 @@ class Reader:
             with _translated(connection, self._settings):
                 async with connection.transaction(readonly=True):
                     return await _describe(connection, sql)
+
+    async def parameter_types(self, sql: str) -> tuple[str, ...]:
+        """What Postgres takes `$1, $2, ...` of a statement for: names as in `pg_type`."""
+        async with self._borrow() as connection:
+            with _translated(connection, self._settings):
+                statement = await connection.prepare(sql)
+                return tuple(kind.name for kind in statement.get_parameters())
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncGenerator["ReaderConnection"]:
@@ -276,18 +291,14 @@ async def _describe(connection: Any, sql: str) -> Description:
         [attribute.type.oid for attribute in attributes],
     )
     columns = tuple(map(Column, _unique(attribute.name for attribute in attributes), types or ()))
-    text = _wrapped(sql, [attribute.type for attribute in attributes])
-    return Description(text, parameters, columns, await _plan(connection, text, len(parameters)))
-
-
-async def _plan(connection: Any, sql: str, parameters: int) -> dict[str, Any]:
+    odd = frozenset(n for n, attribute in enumerate(attributes) if not _is_plain(attribute.type))
     # A plan for any values: with NULLs bound, Postgres would plan for NULLs and drop tables from it.
     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-    await connection.prepare(sql, name="tally_described")
-    nulls = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
-    explained = await connection.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE tally_described{nulls}")
-    await connection.execute("DEALLOCATE tally_described")
-    return msgspec.json.decode(bytes(explained))[0]["Plan"]
+    nulls = f"({', '.join(['NULL'] * len(parameters))})" if parameters else ""
+    explained = await connection.fetchval(
+        f'EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE "{statement.get_name()}"{nulls}'
+    )
+    return Description(parameters, columns, msgspec.json.decode(bytes(explained))[0]["Plan"], odd)
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:
@@ -299,17 +310,6 @@ def _unique(names: Iterable[str]) -> Iterator[str]:
             candidate, number = f"{name}_{number}", number + 1
         used.add(candidate)
         yield candidate
-
-
-def _wrapped(sql: str, kinds: Sequence[Any]) -> str:
-    """Let Postgres itself write ranges, records and other types that the driver cannot hand over exactly."""
-    if all(map(_is_plain, kinds)):
-        return sql
-    names = [f"c{number}" for number in range(1, len(kinds) + 1)]
-    columns = ", ".join(
-        name if _is_plain(kind) else f"to_json({name})" for name, kind in zip(names, kinds, strict=True)
-    )
-    return f"{_WRAP.format(columns=columns)}{sql}\n) AS tally({', '.join(names)})"
 
 
 def _is_plain(kind: Any) -> bool:

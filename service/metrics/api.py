@@ -1,21 +1,80 @@
-"""Metrics over HTTP."""
+"""Metrics and dashboards over HTTP."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody, QueryParameter
 
-from service.errors import DatabaseUnavailable, FieldError, InvalidInput, NotFound, QueryTimeout
-from service.metrics.catalog import Catalog
-from service.metrics.execute import Executor
-from service.metrics.models import Definition, Metric, MetricPage, MetricSummary
+from service.audit import Actor
+from service.errors import (
+    Busy,
+    DatabaseUnavailable,
+    FieldError,
+    InvalidInput,
+    NotAcceptable,
+    NotEditable,
+    NotFound,
+    PreconditionFailed,
+    QueryTimeout,
+    ResultTooLarge,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from service.metrics.batch import Batcher, DashboardData, Tiles, parse_id
+from service.metrics.catalog import Catalog, Dashboard
+from service.metrics.execute import Answer, Executor, Prepared, etag_of
+from service.metrics.formats import choose
+from service.metrics.models import (
+    Batch,
+    DashboardItem,
+    DashboardPage,
+    DashboardSummary,
+    DashboardView,
+    Definition,
+    Metric,
+    MetricChange,
+    MetricMade,
+    MetricPage,
+    MetricSummary,
+    NewMetric,
+    Place,
+    Places,
+    Result,
+    VersionList,
+)
+from service.metrics.store import Editor, tag
 
 MAX_PAGE: Final = 500
+RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, Busy)
+WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
+CHANGE_PROBLEMS: Final = (NotFound, NotEditable, PreconditionFailed, *WRITE_PROBLEMS)
+# Query parameters of the answer itself; every other one is the metric's.
+ANSWER_PARAMETERS: Final = ("format", "excel")
+
+RESULT_EXAMPLE: Final[dict[str, Any]] = {
+    "id": "5f3c9c1e-8a55-4a86-9f0e-3b0a4a4d8a11",
+    "title": "Alerts by type",
+    "query_id": "alerts-by-type",
+    "is_editable": True,
+    "layouts": [{"breakpoint": "lg", "x": 0, "y": 0, "w": 6, "h": 8, "static": False}],
+    "parameters": {"start_date": "2025-06-01", "end_date": "2025-06-30"},
+    "columns": [{"name": "alert_type", "type": "text"}, {"name": "total_alerts", "type": "bigint"}],
+    "records": [{"alert_type": "Critical", "total_alerts": 3}],
+    "row_count": 1,
+    "truncated": False,
+    "as_of": "2025-08-02T09:00:00Z",
+}
+
+Catalogue = NamedDependency[Catalog]
+Runner = NamedDependency[Executor]
+Changes = NamedDependency[Editor]
+Call = Request[Any, Any, Any]
 
 
 class MetricsController(Controller):
@@ -25,7 +84,7 @@ class MetricsController(Controller):
     @get("/", summary="Metrics, paged", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
     def list_metrics(
         self,
-        catalog: NamedDependency[Catalog],
+        catalog: Catalogue,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
         cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
     ) -> MetricPage:
@@ -36,30 +95,136 @@ class MetricsController(Controller):
     @get(
         "/{metric_id:str}",
         summary="A metric's result",
-        opt={"problems": (NotFound, QueryTimeout, DatabaseUnavailable)},
+        description="Takes the metric's parameters (see its definition) as query parameters, and `format`: "
+        "json, csv or ndjson; `excel=true` prefixes CSV cells that a spreadsheet would run.",
+        responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
+        opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
     async def result(
-        self, metric_id: FromPath[str], catalog: NamedDependency[Catalog], executor: NamedDependency[Executor]
+        self, metric_id: FromPath[str], request: Call, catalog: Catalogue, executor: Runner
     ) -> Response[bytes]:
-        body = await executor.run(catalog.get(parse_id(metric_id)))
-        return Response(body, media_type="application/json")
+        metric = catalog.get(parse_id(metric_id))
+        given, options = _given(request)
+        form = choose(request.headers.get("accept", ""), options.get("format"))
+        answer = await executor.answer(metric, given, form, excel=_flag(options.get("excel")))
+        return _respond(answer)
 
     @get(
         "/{metric_id:str}/definition",
         summary="A metric's SQL, parameters, columns and tables",
-        opt={"problems": (NotFound, DatabaseUnavailable)},
+        opt={"problems": (NotFound, QueryTimeout, Busy)},
     )
     async def definition(
-        self, metric_id: FromPath[str], catalog: NamedDependency[Catalog], executor: NamedDependency[Executor]
-    ) -> Definition:
-        return await executor.define(catalog.get(parse_id(metric_id)))
+        self, metric_id: FromPath[str], catalog: Catalogue, executor: Runner
+    ) -> Response[Definition]:
+        return _defined(await executor.prepare(catalog.get(parse_id(metric_id))))
+
+    @post("/", summary="Make a metric from SQL", opt={"problems": (*WRITE_PROBLEMS, QueryTimeout)})
+    async def create(self, data: JSONBody[NewMetric], request: Call, editor: Changes) -> Response[MetricMade]:
+        metric, prepared = await editor.create(data, _actor(request))
+        made = MetricMade(
+            id=metric.id,
+            title=metric.shown_title,
+            query_id=metric.query_id,
+            sql=metric.sql,
+            parameters=prepared.template.parameters,
+            columns=prepared.description.columns,
+            generator="sql",
+        )
+        return Response(made, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
+
+    @patch("/{metric_id:str}", summary="Change a metric", opt={"problems": CHANGE_PROBLEMS})
+    async def change(
+        self, metric_id: FromPath[str], data: JSONBody[MetricChange], request: Call, editor: Changes
+    ) -> Response[Definition]:
+        condition = request.headers.get("if-match")
+        changed = await editor.change(parse_id(metric_id), data, if_match=condition, actor=_actor(request))
+        return _defined(changed)
+
+    @get(
+        "/{metric_id:str}/versions",
+        summary="What a metric is and was",
+        opt={"problems": (NotFound, DatabaseUnavailable)},
+    )
+    async def versions(self, metric_id: FromPath[str], editor: Changes) -> VersionList:
+        return VersionList(await editor.versions(parse_id(metric_id)))
+
+    @post(
+        "/{metric_id:str}/versions/{version:int}/restore",
+        summary="Bring a version back, as a new one",
+        status_code=200,
+        opt={"problems": CHANGE_PROBLEMS},
+    )
+    async def restore(
+        self, metric_id: FromPath[str], version: FromPath[int], request: Call, editor: Changes
+    ) -> Response[Definition]:
+        condition = request.headers.get("if-match")
+        changed = await editor.restore(
+            parse_id(metric_id), version, if_match=condition, actor=_actor(request)
+        )
+        return _defined(changed)
+
+    @delete("/{metric_id:str}", summary="Delete a metric", opt={"problems": CHANGE_PROBLEMS})
+    async def delete(self, metric_id: FromPath[str], request: Call, editor: Changes) -> None:
+        condition = request.headers.get("if-match")
+        await editor.delete(parse_id(metric_id), if_match=condition, actor=_actor(request))
+
+    @post(
+        "/batch", summary="Several metrics in one answer", status_code=200, opt={"problems": WRITE_PROBLEMS}
+    )
+    async def batch(self, data: JSONBody[Batch], batcher: NamedDependency[Batcher]) -> Tiles:
+        return Tiles(await batcher.batch(data.metrics))
 
 
-def parse_id(text: str) -> UUID:
-    try:
-        return msgspec.convert(text, UUID, strict=False)
-    except msgspec.ValidationError:
-        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
+class DashboardsController(Controller):
+    path = "/dashboards"
+    tags = ("dashboards",)
+
+    @get("/", summary="Dashboards", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
+    def list_dashboards(self, catalog: Catalogue) -> DashboardPage:
+        found = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in catalog.dashboards()]
+        return DashboardPage(found, None)
+
+    @get(
+        "/{dashboard_id:str}",
+        summary="A dashboard's metrics and layouts",
+        sync_to_thread=False,
+        opt={"problems": (NotFound, DatabaseUnavailable)},
+    )
+    def dashboard(self, dashboard_id: FromPath[str], catalog: Catalogue) -> DashboardView:
+        return _view(catalog.dashboard(dashboard_id))
+
+    @put(
+        "/{dashboard_id:str}/layouts",
+        summary="Place a dashboard's metrics anew",
+        opt={"problems": (NotFound, *WRITE_PROBLEMS)},
+    )
+    async def put_layouts(
+        self, dashboard_id: FromPath[str], data: JSONBody[Places], request: Call, editor: Changes
+    ) -> DashboardView:
+        return _view(await editor.put_layouts(dashboard_id, data, _actor(request)))
+
+    @get(
+        "/{dashboard_id:str}/data",
+        summary="Every tile of a dashboard",
+        description="Query parameters go to each metric that takes them; a tile lists those it ignored.",
+        opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True},
+    )
+    async def data(
+        self,
+        dashboard_id: FromPath[str],
+        request: Call,
+        catalog: Catalogue,
+        batcher: NamedDependency[Batcher],
+    ) -> Response[bytes]:
+        dashboard = catalog.dashboard(dashboard_id)
+        pairs = list(request.query_params.multi_items())
+        given = dict(pairs)
+        if len(given) != len(pairs):
+            raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
+        tiles = await batcher.dashboard(dashboard, given)
+        body = msgspec.json.encode(DashboardData(dashboard.id, tiles))
+        return Response(body, media_type="application/json", headers={"ETag": etag_of(body)})
 
 
 def _summary(metric: Metric) -> MetricSummary:
@@ -70,6 +235,49 @@ def _summary(metric: Metric) -> MetricSummary:
         is_editable=metric.is_editable,
         layouts=metric.layouts,
     )
+
+
+def _view(dashboard: Dashboard) -> DashboardView:
+    layouts: dict[str, list[Place]] = {}
+    for place in dashboard.places:
+        at = Place(place.metric_id, place.x, place.y, place.w, place.h, place.static)
+        layouts.setdefault(place.breakpoint, []).append(at)
+    items = [
+        DashboardItem(each.id, each.shown_title, each.query_id, each.is_editable)
+        for each in dashboard.metrics
+    ]
+    return DashboardView(dashboard.id, dashboard.title, items, layouts)
+
+
+def _defined(prepared: Prepared) -> Response[Definition]:
+    return Response(prepared.definition(), headers={"ETag": tag(prepared.metric)})
+
+
+def _actor(request: Call) -> Actor:
+    return Actor("local", request.scope["state"].get("request_id"))
+
+
+def _given(request: Call) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Split a query string into the metric's parameters and the answer's own."""
+    pairs = list(request.query_params.multi_items())
+    options: dict[str, str] = {}
+    for name, value in pairs:
+        if name in ANSWER_PARAMETERS:
+            if name in options:
+                raise InvalidInput(errors=(FieldError(name, "given more than once"),))
+            options[name] = value
+    return [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS], options
+
+
+def _flag(text: str | None) -> bool:
+    if text not in {None, "true", "false"}:
+        raise InvalidInput(errors=(FieldError("excel", "true or false"),))
+    return text == "true"
+
+
+def _respond(answer: Answer) -> Response[bytes]:
+    headers = {"ETag": answer.etag, "Server-Timing": answer.timings.header(), "Vary": "Accept"}
+    return Response(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def _write_cursor(after: UUID) -> str:

@@ -1,6 +1,7 @@
-"""All metrics in memory: read once, and again whenever the catalogue announces a change."""
+"""All metrics and dashboards in memory: read once, and again whenever the catalogue announces a change."""
 
 import asyncio
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,9 @@ from service.metrics.models import Layout, Metric
 
 DEFAULT_DASHBOARD: Final = "default"
 CHANNEL: Final = "tally_catalog"
+RETRY_S: Final = 0.2
+
+SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 
 
 class LayoutItem(Struct, frozen=True):
@@ -28,18 +32,49 @@ class LayoutItem(Struct, frozen=True):
     h: int
     static: bool
 
+    def layout(self) -> Layout:
+        return Layout(self.breakpoint, self.x, self.y, self.w, self.h, self.static)
 
-_SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
-_LIST_METRICS: Final = _SQL.rows("list_metrics", Metric)
-_LIST_LAYOUT_ITEMS: Final = _SQL.rows("list_layout_items", LayoutItem)
+
+class DashboardRow(Struct, frozen=True):
+    id: str
+    title: str | None
+
+
+class Function(Struct, frozen=True):
+    name: str
+
+
+class Dashboard(Struct, frozen=True):
+    """A dashboard, where its metrics sit in reading order of each breakpoint, and each of them once."""
+
+    id: str
+    title: str | None
+    places: tuple[LayoutItem, ...]
+    metrics: tuple[Metric, ...]
+
+
+class _Held(Struct, frozen=True):
+    """One reading of the catalogue."""
+
+    metrics: dict[UUID, Metric]
+    dashboards: dict[str, Dashboard]
+    functions: frozenset[str]
+
+
+_LIST_METRICS: Final = SQL.rows("list_metrics", Metric)
+_LIST_LAYOUT_ITEMS: Final = SQL.rows("list_layout_items", LayoutItem)
+_LIST_DASHBOARDS: Final = SQL.rows("list_dashboards", DashboardRow)
+_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Function)
 
 
 class Catalog:
     """Metrics by id; until the first `load` succeeds every look-up raises `DatabaseUnavailable`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, schemas: tuple[str, ...]) -> None:
         self._database = database
-        self._metrics: dict[UUID, Metric] | None = None
+        self._schemas = schemas
+        self._held: _Held | None = None
         self._changed = asyncio.Event()
 
     def changed(self, _payload: str = "") -> None:
@@ -53,23 +88,35 @@ class Catalog:
             self._changed.clear()
             try:
                 await self.load()
-            except DatabaseUnavailable:  # the listener announces a gap once the database is back
-                await asyncio.sleep(0.1)
+            except DatabaseUnavailable:
+                self._changed.set()
+                await asyncio.sleep(RETRY_S)
 
     async def load(self) -> None:
-        layouts: dict[UUID, list[Layout]] = {}
-        for item in await self._database.read(_LIST_LAYOUT_ITEMS):
-            if item.dashboard_id == DEFAULT_DASHBOARD:
-                place = Layout(item.breakpoint, item.x, item.y, item.w, item.h, item.static)
-                layouts.setdefault(item.metric_id, []).append(place)
-        self._metrics = {
-            metric.id: msgspec.structs.replace(metric, layouts=tuple(layouts.get(metric.id, ())))
-            for metric in await self._database.read(_LIST_METRICS)
-        }
+        """Read everything; a metric that stands as it stood keeps its object."""
+        before = self._held.metrics if self._held else {}
+        places = await self._database.read(_LIST_LAYOUT_ITEMS)
+        layouts = _layouts(places)
+        metrics: dict[UUID, Metric] = {}
+        for row in await self._database.read(_LIST_METRICS):
+            metric = msgspec.structs.replace(row, layouts=layouts.get(row.id, ()))
+            metrics[row.id] = before[row.id] if before.get(row.id) == metric else metric
+        dashboards: dict[str, Dashboard] = {}
+        for row in await self._database.read(_LIST_DASHBOARDS):
+            own = tuple(place for place in places if place.dashboard_id == row.id)
+            shown = dict.fromkeys(place.metric_id for place in own if place.metric_id in metrics)
+            dashboards[row.id] = Dashboard(row.id, row.title, own, tuple(metrics[each] for each in shown))
+        functions = await self._database.read(_LIST_FUNCTIONS, list(self._schemas))
+        self._held = _Held(metrics, dashboards, frozenset(function.name for function in functions))
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Functions of the data schemas that `pg_catalog` has no namesake of."""
+        return self._now().functions
 
     def get(self, metric_id: UUID) -> Metric:
         """Raises `NotFound`, with the metric whose id looks most alike."""
-        metrics = self._held()
+        metrics = self._now().metrics
         if metric := metrics.get(metric_id):
             return metric
         alike = get_close_matches(str(metric_id), map(str, metrics), n=1, cutoff=0.0)
@@ -81,10 +128,29 @@ class Catalog:
 
     def page(self, after: UUID | None, limit: int) -> list[Metric]:
         """Up to `limit` + 1 metrics in the order of their ids; the extra one says that more follow."""
-        metrics = self._held().values()
+        metrics = self._now().metrics.values()
         return [metric for metric in metrics if after is None or metric.id > after][: limit + 1]
 
-    def _held(self) -> dict[UUID, Metric]:
-        if self._metrics is None:
+    def dashboards(self) -> list[Dashboard]:
+        return list(self._now().dashboards.values())
+
+    def dashboard(self, dashboard_id: str) -> Dashboard:
+        """Raises `NotFound`, naming the dashboards there are."""
+        dashboards = self._now().dashboards
+        if found := dashboards.get(dashboard_id):
+            return found
+        raise NotFound(f"There is no dashboard {dashboard_id[:60]!r}; there are: {', '.join(dashboards)}.")
+
+    def _now(self) -> _Held:
+        if self._held is None:
             raise DatabaseUnavailable(headers={"Retry-After": "2"})
-        return self._metrics
+        return self._held
+
+
+def _layouts(places: Iterable[LayoutItem]) -> dict[UUID, tuple[Layout, ...]]:
+    """Where each metric sits on the default dashboard."""
+    found: dict[UUID, list[Layout]] = {}
+    for place in places:
+        if place.dashboard_id == DEFAULT_DASHBOARD:
+            found.setdefault(place.metric_id, []).append(place.layout())
+    return {metric_id: tuple(layouts) for metric_id, layouts in found.items()}

@@ -2,25 +2,33 @@
 
 import re
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.database.reader import Column
+from service.metrics.parameters import Declared, Parameter
 
 _TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*?)\s*$", re.MULTILINE)
 
+GridUnit = Annotated[int, Meta(ge=0, le=10_000_000)]
+GridSize = Annotated[int, Meta(ge=1, le=10_000_000)]
+Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
+Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+SqlText = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
+Breakpoint = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[A-Za-z0-9_-]+$")]
 
-class Layout(Struct, frozen=True):
+
+class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a metric sits at one breakpoint, in grid units (react-grid-layout)."""
 
-    breakpoint: str
-    x: int
-    y: int
-    w: int
-    h: int
-    static: bool
+    breakpoint: Breakpoint
+    x: GridUnit
+    y: GridUnit
+    w: GridSize
+    h: GridSize
+    static: bool = False
 
 
 class Metric(Struct, frozen=True):
@@ -73,7 +81,7 @@ class Result(Struct, frozen=True, kw_only=True):
     layouts: tuple[Layout, ...]
     parameters: dict[str, Any]
     columns: tuple[Column, ...]
-    records: list[Any] = field(default_factory=list[Any])
+    records: list[Any]
     row_count: int
     truncated: bool
     as_of: datetime
@@ -87,8 +95,117 @@ class Definition(Struct, frozen=True, kw_only=True):
     query_id: str
     is_editable: bool
     sql: str
+    parameters: tuple[Parameter, ...]
     columns: tuple[Column, ...]
     tables: tuple[str, ...]
     estimated_cost: float
+    fresh_for_s: int | None
+    stale_for_s: int | None
+    layouts: tuple[Layout, ...]
     version: int
     updated_at: datetime
+
+
+class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A metric to make from SQL; `parameters` declares placeholders of it."""
+
+    sql: SqlText
+    title: Title | None = None
+    is_editable: bool = True
+    layouts: tuple[Layout, ...] = ()
+    fresh_for_s: Seconds | None = None
+    stale_for_s: Seconds | None = None
+    parameters: dict[str, Declared] = {}
+
+
+class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields to change; what is left out stays."""
+
+    sql: SqlText | UnsetType = UNSET
+    title: Title | UnsetType | None = UNSET
+    is_editable: bool | UnsetType = UNSET
+    layouts: tuple[Layout, ...] | UnsetType = UNSET
+    fresh_for_s: Seconds | UnsetType | None = UNSET
+    stale_for_s: Seconds | UnsetType | None = UNSET
+    parameters: dict[str, Declared] | UnsetType = UNSET
+
+
+class MetricMade(Struct, frozen=True, kw_only=True):
+    """A metric just made; `generator` says what wrote its SQL."""
+
+    id: UUID
+    title: str | None
+    query_id: str
+    sql: str
+    parameters: tuple[Parameter, ...]
+    columns: tuple[Column, ...]
+    generator: str
+
+
+class Version(Struct, frozen=True):
+    """What a metric was; `replaced_at` is null for what it is now."""
+
+    version: int
+    title: str | None
+    sql: str
+    is_editable: bool
+    fresh_for_s: int | None
+    stale_for_s: int | None
+    parameters: dict[str, Any]
+    replaced_at: datetime | None
+
+
+class VersionList(Struct, frozen=True):
+    items: list[Version]
+
+
+class BatchEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """One metric to run; `id` is text so that a malformed one fails alone."""
+
+    id: str
+    parameters: dict[str, Any] = {}
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    metrics: Annotated[tuple[BatchEntry, ...], Meta(min_length=1, max_length=100)]
+
+
+class Place(Struct, frozen=True, forbid_unknown_fields=True):
+    """A metric's place in a dashboard's layouts; `i` is the metric's id, a null `static` is false."""
+
+    i: UUID
+    x: GridUnit
+    y: GridUnit
+    w: GridSize
+    h: GridSize
+    static: bool | None = False
+
+
+Places = dict[Breakpoint, list[Place]]
+
+
+class DashboardItem(Struct, frozen=True):
+    id: UUID
+    title: str | None
+    query_id: str
+    is_editable: bool
+
+
+class DashboardView(Struct, frozen=True):
+    """A dashboard's metrics and, by breakpoint, where they sit (react-grid-layout)."""
+
+    id: str
+    title: str | None
+    items: list[DashboardItem]
+    layouts: dict[str, list[Place]]
+
+
+class DashboardSummary(Struct, frozen=True):
+    id: str
+    title: str | None
+    metrics: int
+
+
+class DashboardPage(Struct, frozen=True):
+    items: list[DashboardSummary]
+    next_cursor: str | None

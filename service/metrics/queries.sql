@@ -14,7 +14,107 @@ FROM catalog.metric AS m
 JOIN catalog.query AS q ON q.id = m.query_id
 ORDER BY m.id
 
+-- name: lock_metric
+SELECT m.id,
+       m.query_id,
+       q.sql,
+       q.trusted,
+       m.title,
+       m.is_editable,
+       m.fresh_for_s,
+       m.stale_for_s,
+       m.parameters,
+       m.version,
+       greatest(m.updated_at, q.updated_at) AS updated_at
+FROM catalog.metric AS m
+JOIN catalog.query AS q ON q.id = m.query_id
+WHERE m.id = $1
+FOR UPDATE
+
+-- name: list_dashboards
+SELECT id, title
+FROM catalog.dashboard
+ORDER BY id
+
 -- name: list_layout_items
 SELECT dashboard_id, metric_id, breakpoint, x, y, w, h, static
 FROM catalog.layout_item
 ORDER BY dashboard_id, breakpoint, y, x, metric_id
+
+-- name: list_layout_items_of
+SELECT dashboard_id, metric_id, breakpoint, x, y, w, h, static
+FROM catalog.layout_item
+WHERE metric_id = $1 AND dashboard_id = 'default'
+ORDER BY breakpoint
+
+-- name: list_functions
+SELECT DISTINCT p.proname AS name
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = ANY($1)
+  AND NOT EXISTS (
+      SELECT FROM pg_proc AS c
+      WHERE c.proname = p.proname AND c.pronamespace = 'pg_catalog'::regnamespace
+  )
+
+-- name: insert_query
+INSERT INTO catalog.query (id, sql)
+VALUES ($1, $2)
+
+-- name: insert_metric
+INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters)
+VALUES ($1, $2, $3, $4, $5, $6)
+RETURNING id
+
+-- name: update_metric
+UPDATE catalog.metric
+SET query_id = $2,
+    title = $3,
+    is_editable = $4,
+    fresh_for_s = $5,
+    stale_for_s = $6,
+    parameters = $7
+WHERE id = $1
+
+-- name: update_query
+UPDATE catalog.query
+SET sql = $2
+WHERE id = $1
+
+-- name: trust_query
+UPDATE catalog.query
+SET trusted = $2
+WHERE id = $1
+
+-- name: count_metrics_of_query
+SELECT count(*) AS n
+FROM catalog.metric
+WHERE query_id = $1
+
+-- name: delete_metric
+DELETE FROM catalog.metric
+WHERE id = $1
+
+-- name: delete_unused_query
+DELETE FROM catalog.query AS q
+WHERE q.id = $1 AND NOT EXISTS (SELECT FROM catalog.metric AS m WHERE m.query_id = q.id)
+
+-- name: list_versions
+SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters, replaced_at
+FROM catalog.metric_version
+WHERE metric_id = $1
+ORDER BY version DESC
+
+-- name: delete_layout_items_of
+DELETE FROM catalog.layout_item
+WHERE metric_id = $1 AND dashboard_id = 'default'
+
+-- name: lock_dashboard
+SELECT id, title
+FROM catalog.dashboard
+WHERE id = $1
+FOR UPDATE
+
+-- name: delete_layout_items
+DELETE FROM catalog.layout_item
+WHERE dashboard_id = $1

@@ -129,6 +129,11 @@ class Template(Struct, frozen=True):
         slots = tuple(slot for slot in self.slots if slot.on is None)
         return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not))
 
+    @property
+    def plain(self) -> str:
+        """The typed SQL with no window given."""
+        return self._render(frozenset())[0]
+
     def bind(self, raw: Sequence[tuple[str, str]]) -> Bound:
         """The pairs of a query string, each name at most once; InvalidInput names every wrong one."""
         errors: list[FieldError] = []

@@ -1,0 +1,132 @@
+"""A metric's rows as JSON, CSV or NDJSON bytes, exactly as Postgres gave them."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from service.database.reader import Column
+from service.errors import FieldError, InvalidInput, NotAcceptable
+from service.metrics.models import Metric, Result
+
+Format = Literal["json", "csv", "ndjson"]
+
+MEDIA_TYPES: Final[dict[Format, str]] = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+}
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+# Parameters hold Decimals; the rows never do.
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What a run gave, before it is written in a format."""
+
+    metric: Metric
+    parameters: dict[str, Any]
+    columns: tuple[Column, ...]
+    record: type[Struct]
+    rows: Sequence[Iterable[Any]]
+    truncated: bool
+    as_of: datetime
+
+
+def record_type(columns: Sequence[Column]) -> type[Struct]:
+    """A Struct whose fields are encoded under the columns' names, whatever these are."""
+    fields: list[tuple[str, Any]] = [(f"c{number}", Any) for number in range(len(columns))]
+    names = {f"c{number}": column.name for number, column in enumerate(columns)}
+    return msgspec.defstruct("Record", fields, rename=names, frozen=True, gc=False)
+
+
+def render(outcome: Outcome, form: Format, *, excel: bool = False) -> bytes:
+    """Write an outcome; `excel` prefixes CSV cells that a spreadsheet would run as a formula."""
+    if form == "csv":
+        return _csv(outcome, excel=excel)
+    record = outcome.record
+    records = [record(*row) for row in outcome.rows]
+    if form == "ndjson":
+        return _encoder.encode_lines(records)
+    metric = outcome.metric
+    return _encoder.encode(
+        Result(
+            id=metric.id,
+            title=metric.shown_title,
+            query_id=metric.query_id,
+            is_editable=metric.is_editable,
+            layouts=metric.layouts,
+            parameters=outcome.parameters,
+            columns=outcome.columns,
+            records=records,
+            row_count=len(records),
+            truncated=outcome.truncated,
+            as_of=outcome.as_of,
+        )
+    )
+
+
+def _csv(outcome: Outcome, *, excel: bool) -> bytes:
+    """RFC 4180 with a header row; null is an empty cell, nested values are their JSON."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([_cell(column.name, excel=excel) for column in outcome.columns])
+    for row in outcome.rows:
+        writer.writerow([_cell(value, excel=excel) for value in row])
+    return text.getvalue().encode()
+
+
+def _cell(value: Any, *, excel: bool) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return f"'{value}" if excel and value.startswith(_FORMULA_STARTS) else value
+        case msgspec.Raw():
+            return bytes(value).decode()
+        case _:  # numbers, booleans, bytes and arrays read as in JSON
+            return _encoder.encode(value).decode().strip('"')
+
+
+def choose(accept: str, asked: str | None) -> Format:
+    """The format of an answer: `?format=` wins over `Accept`; `NotAcceptable` if `Accept` rules all out."""
+    if asked is not None:
+        if asked not in MEDIA_TYPES:
+            raise InvalidInput(errors=(FieldError("format", f"one of {', '.join(MEDIA_TYPES)}"),))
+        return asked
+    best, best_weight = None, 0.0
+    for form, media_type in MEDIA_TYPES.items():
+        weight = _weight(accept, media_type.split(";")[0])
+        if weight > best_weight:
+            best, best_weight = form, weight
+    if best is None:
+        raise NotAcceptable
+    return best
+
+
+def _weight(accept: str, media_type: str) -> float:
+    """Preference of a media type in an Accept header (RFC 9110): the most specific range decides."""
+    if not accept.strip():
+        return 1.0
+    found: tuple[int, float] = (-1, 0.0)
+    for part in accept.split(","):
+        name, *options = (piece.strip() for piece in part.lower().split(";"))
+        ranges = (media_type, f"{media_type.split('/', maxsplit=1)[0]}/*", "*/*")
+        if name in ranges:
+            found = max(found, (2 - ranges.index(name), _quality(options)))
+    return found[1]
+
+
+def _quality(options: Sequence[str]) -> float:
+    for option in options:
+        if option.startswith("q="):
+            try:
+                return min(max(float(option[2:]), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,275 @@
+"""Changes of the catalogue, each with its audit row in one transaction."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from service import audit
+from service.audit import Actor, Deed
+from service.database.gateway import Database, Transaction
+from service.errors import FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
+from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
+from service.metrics.execute import Executor, Prepared
+from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version
+
+
+class _Id(Struct, frozen=True):
+    id: UUID
+
+
+class _Count(Struct, frozen=True):
+    n: int
+
+
+_LOCK_METRIC: Final = SQL.rows("lock_metric", Metric)
+_LIST_LAYOUTS: Final = SQL.rows("list_layout_items_of", LayoutItem)
+_INSERT_QUERY: Final = SQL.command("insert_query")
+_INSERT_METRIC: Final = SQL.rows("insert_metric", _Id)
+_UPDATE_METRIC: Final = SQL.command("update_metric")
+_UPDATE_QUERY: Final = SQL.command("update_query")
+_TRUST_QUERY: Final = SQL.command("trust_query")
+_COUNT_METRICS: Final = SQL.rows("count_metrics_of_query", _Count)
+_DELETE_METRIC: Final = SQL.command("delete_metric")
+_DELETE_UNUSED_QUERY: Final = SQL.command("delete_unused_query")
+_LIST_VERSIONS: Final = SQL.rows("list_versions", Version)
+_DELETE_LAYOUTS_OF: Final = SQL.command("delete_layout_items_of")
+_LOCK_DASHBOARD: Final = SQL.rows("lock_dashboard", DashboardRow)
+_DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
+_VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters")
+_LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
+
+
+def tag(metric: Metric) -> str:
+    """Strong ETag of a definition, for `If-Match`: it changes with whatever a PATCH can change."""
+    return f'"v{metric.version}-{_hash(metric)[:24]}"'
+
+
+class Editor:
+    """Changes metrics and dashboards: judged and planned first, stored with its audit row, then visible here.
+
+    Raises `NotFound`; `NotEditable`; `PreconditionFailed` when `if_match` names another state; and what
+    `Executor.understand` raises for SQL that cannot run.
+    """
+
+    def __init__(self, database: Database, catalog: Catalog, executor: Executor) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._executor = executor
+
+    async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, Prepared]:
+        """Store a metric with a query of its own."""
+        prepared = await self._executor.understand(_drafted(new))
+        query_id = str(uuid4())
+        async with self._database.transaction() as tx:
+            await tx.write(_INSERT_QUERY, query_id, new.sql)
+            row = await tx.read_one(
+                _INSERT_METRIC,
+                query_id,
+                new.title,
+                new.is_editable,
+                new.fresh_for_s,
+                new.stale_for_s,
+                msgspec.to_builtins(new.parameters),
+            )
+            assert row is not None, "RETURNING gives the row"
+            await _put_layouts_of(tx, row.id, new.layouts)
+            metric = await _read(tx, row.id)
+            await _record(tx, actor, "metrics.create", None, metric)
+        await self._catalog.load()
+        return metric, prepared
+
+    async def change(
+        self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
+    ) -> Prepared:
+        """Change a metric; SQL that other metrics show too is changed for this one alone."""
+        metric = self._catalog.get(metric_id)
+        if metric.is_editable:
+            await self._executor.understand(_applied(metric, change))
+        async with self._database.transaction() as tx:
+            metric = await _editable(tx, metric_id, if_match)
+            query_id = await _put_sql(tx, metric, change)
+            after = _applied(metric, change)
+            await tx.write(
+                _UPDATE_METRIC,
+                metric.id,
+                query_id,
+                after.title,
+                after.is_editable,
+                after.fresh_for_s,
+                after.stale_for_s,
+                after.parameters,
+            )
+            if change.layouts is not UNSET:
+                await tx.write(_DELETE_LAYOUTS_OF, metric.id)
+                await _put_layouts_of(tx, metric.id, change.layouts)
+            await _record(tx, actor, "metrics.change", metric, await _read(tx, metric.id))
+        await self._catalog.load()
+        return await self._executor.prepare(self._catalog.get(metric_id))
+
+    async def restore(self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor) -> Prepared:
+        """Bring a version back, as a new one."""
+        found = await self.versions(metric_id)
+        for old in found:
+            if old.version == version:
+                fields = {name: getattr(old, name) for name in _VERSIONED}
+                change = msgspec.convert(fields, MetricChange)
+                return await self.change(metric_id, change, if_match=if_match, actor=actor)
+        known = ", ".join(str(old.version) for old in found)
+        raise NotFound(f"There is no version {version}; there are: {known}.")
+
+    async def versions(self, metric_id: UUID) -> list[Version]:
+        """What a metric is and was, newest first."""
+        metric = self._catalog.get(metric_id)
+        now = Version(
+            metric.version, **{name: getattr(metric, name) for name in _VERSIONED}, replaced_at=None
+        )
+        return [now, *await self._database.read(_LIST_VERSIONS, metric_id)]
+
+    async def delete(self, metric_id: UUID, *, if_match: str | None, actor: Actor) -> None:
+        """Delete a metric with its places, and its query if no other metric shows it."""
+        async with self._database.transaction() as tx:
+            metric = await _editable(tx, metric_id, if_match)
+            await tx.write(_DELETE_METRIC, metric.id)
+            await tx.write(_DELETE_UNUSED_QUERY, metric.query_id)
+            await _record(tx, actor, "metrics.delete", metric, None)
+        await self._catalog.load()
+
+    async def put_layouts(self, dashboard_id: str, layouts: Places, actor: Actor) -> Dashboard:
+        """Replace all places of a dashboard; `InvalidInput` names an unknown metric."""
+        rows = [
+            (dashboard_id, place.i, size, place.x, place.y, place.w, place.h, place.static or False)
+            for size, places in layouts.items()
+            for place in places
+        ]
+        if len({row[:3] for row in rows}) != len(rows):
+            raise InvalidInput(errors=(FieldError("i", "a metric stands twice at one breakpoint"),))
+        async with self._database.transaction() as tx:
+            if await tx.read_one(_LOCK_DASHBOARD, dashboard_id) is None:
+                self._catalog.dashboard(dashboard_id)  # says which there are
+                raise NotFound
+            await tx.write(_DELETE_LAYOUTS, dashboard_id)
+            await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
+            deed = Deed(
+                actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
+            )
+            await audit.record(tx, deed)
+        await self._catalog.load()
+        return self._catalog.dashboard(dashboard_id)
+
+
+async def trust(database: Database, query_id: str, *, trusted: bool) -> None:
+    """Let a query run that our parser cannot read, or no longer; raises `NotFound`."""
+    async with database.transaction() as tx:
+        if await tx.write(_TRUST_QUERY, query_id, trusted) == 0:
+            raise NotFound(f"There is no query {query_id!r}.")
+        action = "queries.trust" if trusted else "queries.distrust"
+        await audit.record(tx, Deed(actor="operator", action=action, target=query_id))
+
+
+async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> Metric:
+    metric = await _read(tx, metric_id)
+    if not metric.is_editable:
+        raise NotEditable
+    if if_match is not None and if_match.strip() != "*" and tag(metric) not in _tags(if_match):
+        raise PreconditionFailed
+    return metric
+
+
+def _tags(header: str) -> set[str]:
+    return {part.strip() for part in header.split(",")}
+
+
+async def _read(tx: Transaction, metric_id: UUID) -> Metric:
+    """A metric with its layouts, locked until the transaction ends."""
+    row = await tx.read_one(_LOCK_METRIC, metric_id)
+    if row is None:
+        raise NotFound(f"There is no metric {metric_id}.")
+    items = await tx.read(_LIST_LAYOUTS, metric_id)
+    return msgspec.structs.replace(row, layouts=tuple(item.layout() for item in items))
+
+
+async def _put_layouts_of(tx: Transaction, metric_id: UUID, layouts: Iterable[Layout]) -> None:
+    rows = [
+        (DEFAULT_DASHBOARD, metric_id, each.breakpoint, each.x, each.y, each.w, each.h, each.static)
+        for each in layouts
+    ]
+    if len({row[2] for row in rows}) != len(rows):
+        raise InvalidInput(errors=(FieldError("layouts", "a breakpoint is given twice"),))
+    await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
+
+
+async def _record(
+    tx: Transaction, actor: Actor, action: str, before: Metric | None, after: Metric | None
+) -> None:
+    metric = after or before
+    assert metric is not None, "a deed has a target"
+    await audit.record(
+        tx,
+        Deed(
+            actor=actor.name,
+            action=action,
+            target=str(metric.id),
+            request_id=actor.request_id,
+            before_hash=_hash(before) if before else None,
+            after_hash=_hash(after) if after else None,
+        ),
+    )
+
+
+def _hash(metric: Metric) -> str:
+    """SHA-256 of what a PATCH can change."""
+    state = [
+        metric.sql,
+        metric.title,
+        metric.is_editable,
+        metric.fresh_for_s,
+        metric.stale_for_s,
+        metric.parameters,
+        metric.layouts,
+    ]
+    return sha256(msgspec.json.encode(state, order="deterministic")).hexdigest()
+
+
+async def _put_sql(tx: Transaction, metric: Metric, change: MetricChange) -> str:
+    """Store changed SQL; the id of the query that the metric shows then."""
+    if change.sql is UNSET or change.sql == metric.sql:
+        return metric.query_id
+    used = await tx.read_one(_COUNT_METRICS, metric.query_id)
+    if used is not None and used.n > 1:
+        query_id = str(uuid4())
+        await tx.write(_INSERT_QUERY, query_id, change.sql)
+        return query_id
+    await tx.write(_UPDATE_QUERY, metric.query_id, change.sql)
+    return metric.query_id
+
+
+def _drafted(new: NewMetric) -> Metric:
+    """A metric as it would be, to be judged before it is stored."""
+    return Metric(
+        id=UUID(int=0),
+        query_id="",
+        sql=new.sql,
+        trusted=False,
+        title=new.title,
+        is_editable=new.is_editable,
+        fresh_for_s=new.fresh_for_s,
+        stale_for_s=new.stale_for_s,
+        parameters=msgspec.to_builtins(new.parameters),
+        version=1,
+        updated_at=datetime.now(UTC),
+    )
+
+
+def _applied(metric: Metric, change: MetricChange) -> Metric:
+    """The metric as it will be: what must be accepted before it is stored."""
+    fields = {
+        name: msgspec.to_builtins(value) if name == "parameters" else value
+        for name in change.__struct_fields__
+        if (value := getattr(change, name)) is not UNSET
+    }
+    return msgspec.structs.replace(metric, **fields)

@@ -1,0 +1,161 @@
+"""What every answer shares on the wire: HEAD, compression, an ETag per representation, and 304.
+
+A body over 1 KB is compressed as `Accept-Encoding` allows; its strong ETag then ends in the coding's name,
+since the bytes differ. A matching `If-None-Match` on a 200 with an ETag is answered 304.
+"""
+
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal
+
+import zstandard
+
+Coding = Literal["zstd", "gzip", "identity"]
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SMALLEST: Final = 1024
+_COMPRESSIBLE: Final = (b"application/json", b"application/problem+json", b"application/x-ndjson", b"text/")
+_GZIP_WINDOW: Final = 31  # zlib's number for a gzip frame
+
+
+class Wire:
+    """ASGI layer around the app; streams pass through untouched."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        answer = _Answer(send, scope["method"], headers)
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, answer.take)
+
+
+_WANTED: Final = frozenset({b"accept-encoding", b"if-none-match"})
+
+
+class _Answer:
+    """One answer: its start is held until the first piece of its body shows whether it is whole."""
+
+    def __init__(self, send: Send, method: str, request: Mapping[bytes, bytes]) -> None:
+        self._send = send
+        self._method = method
+        self._request = request
+        self._start: Message | None = None
+
+    async def take(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is None:  # further pieces of a stream
+            await self._send(message)
+        elif message.get("more_body", False):
+            await self._send(start)
+            await self._send(message)
+        else:
+            await self._finish(start, message)
+
+    async def _finish(self, start: Message, message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        headers = {bytes(name): bytes(value) for name, value in start["headers"]}
+        kept = [(name, value) for name, value in start["headers"] if name not in _REWRITTEN]
+        tag = headers.get(b"etag")
+        if _can_compress(headers, body):
+            kept.append((b"vary", _varying(headers)))
+            coding = choose_coding(self._request.get(b"accept-encoding", b"").decode("latin-1"))
+            if coding != "identity":
+                body = compress(body, coding)
+                kept.append((b"content-encoding", coding.encode()))
+                tag = tag and tag_of_coding(tag.decode(), coding).encode()
+        elif b"vary" in headers:
+            kept.append((b"vary", headers[b"vary"]))
+        if tag is not None:
+            kept.append((b"etag", tag))
+            asked = self._request.get(b"if-none-match", b"").decode("latin-1")
+            if start["status"] == _OK and self._method in _SAFE and matches(asked, tag.decode()):
+                left = [(name, value) for name, value in kept if name not in _OF_THE_BODY]
+                await self._send({**start, "status": 304, "headers": left})
+                await self._send({"type": "http.response.body", "body": b""})
+                return
+        if start["status"] not in _BODILESS:
+            kept.append((b"content-length", str(len(body)).encode()))
+        await self._send({**start, "headers": kept})
+        await self._send({**message, "body": b"" if self._method == "HEAD" else body})
+
+
+_OK: Final = 200
+_BODILESS: Final = frozenset({204, 304})
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_REWRITTEN: Final = frozenset({b"content-length", b"etag", b"vary"})
+_OF_THE_BODY: Final = frozenset({b"content-type", b"content-encoding"})
+
+
+def choose_coding(accept_encoding: str) -> Coding:
+    """The coding that a client likes best, zstd before gzip where it likes both alike (RFC 9110)."""
+    weights: dict[str, float] = {}
+    for part in accept_encoding.lower().split(","):
+        name, _, options = part.strip().partition(";")
+        weights[name.strip()] = _quality(options)
+    anything = weights.get("*", 0.0)
+    best: Coding = "identity"
+    weight = 0.0
+    for coding in _CODINGS:
+        if (liked := weights.get(coding, anything)) > weight:
+            best, weight = coding, liked
+    return best if weight >= weights.get("identity", 0.0) else "identity"
+
+
+_CODINGS: Final[tuple[Coding, ...]] = ("zstd", "gzip")
+
+
+def _quality(options: str) -> float:
+    text = options.replace(" ", "")
+    if not text.startswith("q="):
+        return 1.0
+    try:
+        return min(max(float(text[2:]), 0.0), 1.0)
+    except ValueError:
+        return 0.0
+
+
+def compress(body: bytes, coding: Coding) -> bytes:
+    """Equal bodies give equal bytes, as a strong ETag needs."""
+    if coding == "zstd":
+        return zstandard.ZstdCompressor(level=3).compress(body)
+    if coding == "gzip":
+        deflate = zlib.compressobj(level=5, wbits=_GZIP_WINDOW)
+        return deflate.compress(body) + deflate.flush()
+    return body
+
+
+def tag_of_coding(tag: str, coding: Coding) -> str:
+    """The strong ETag of a coded twin: `"abc"` becomes `"abc-gzip"`."""
+    return tag if coding == "identity" else f'{tag[:-1]}-{coding}"'
+
+
+def matches(if_none_match: str, tag: str) -> bool:
+    """Whether a list of ETags, or `*`, holds this one; weak marks do not count (RFC 9110, 13.1.2)."""
+    wanted = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return wanted == ["*"] or tag.removeprefix("W/") in wanted
+
+
+def _can_compress(headers: Mapping[bytes, bytes], body: bytes) -> bool:
+    return (
+        len(body) > SMALLEST
+        and b"content-encoding" not in headers
+        and headers.get(b"content-type", b"").startswith(_COMPRESSIBLE)
+    )
+
+
+def _varying(headers: Mapping[bytes, bytes]) -> bytes:
+    before = headers.get(b"vary")
+    return b"Accept-Encoding" if before is None else before + b", Accept-Encoding"

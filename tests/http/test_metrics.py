@@ -1,0 +1,358 @@
+"""Metrics over HTTP: results, definitions, formats, changes."""
+
+import csv
+import io
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+
+from service.database.gateway import Database
+from service.database.queries import Command
+
+FACTS = """
+    INSERT INTO data.metrics (id, date, alert_type, parts_flagged) VALUES
+    ('a', '2025-06-01 08:00', 'Critical', 1), ('a', '2025-06-30 23:30', 'Warning', 2),
+    ('a', '2025-07-01 00:00', 'Warning', 4), ('a', '2025-05-31 23:59', 'Info', 8)
+"""
+JUNE = """-- Alerts in June
+SELECT alert_type, count(*) AS n FROM metrics
+WHERE id = 'a' AND date(date) BETWEEN '2025-06-01' AND '2025-06-30'
+GROUP BY alert_type ORDER BY alert_type;"""
+
+
+@pytest.fixture
+async def facts(clone: Database) -> None:
+    await clone.write(Command("facts", FACTS))
+
+
+def problem(answer: httpx.Response) -> dict:
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    return body
+
+
+async def test_a_result_has_the_documented_shape(client, make_metric, facts):
+    metric = await make_metric(JUNE)
+    answer = await client.get(f"/api/v1/metrics/{metric}")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert list(body) == [
+        "id", "title", "query_id", "is_editable", "layouts", "parameters",
+        "columns", "records", "row_count", "truncated", "as_of",
+    ]  # fmt: skip
+    assert body["title"] == "Alerts in June"
+    assert body["columns"] == [{"name": "alert_type", "type": "text"}, {"name": "n", "type": "bigint"}]
+    assert body["records"] == [{"alert_type": "Critical", "n": 1}, {"alert_type": "Warning", "n": 1}]
+    assert body["parameters"] == {"start_date": "2025-06-01", "end_date": "2025-06-30"}
+    assert (body["row_count"], body["truncated"]) == (2, False)
+    assert body["as_of"].endswith("Z")
+    assert answer.headers["etag"].startswith('"')
+    assert "run;dur=" in answer.headers["server-timing"]
+
+
+async def test_both_addresses_give_the_same(client, make_metric, facts):
+    metric = await make_metric(JUNE)
+    at_root, versioned = [await client.get(f"{base}/metrics/{metric}") for base in ("", "/api/v1")]
+    assert at_root.json()["records"] == versioned.json()["records"]
+
+
+@pytest.mark.parametrize(
+    ("query", "total"),
+    [
+        ("", 2),
+        ("start_date=2025-05-31", 3),
+        ("end_date=2025-07-01", 3),
+        ("start_date=2025-05-01&end_date=2025-07-31", 4),
+        ("start_date=2025-06-30&end_date=2025-06-30", 1),
+    ],
+)
+async def test_a_window_moves_with_the_given_days(client, make_metric, facts, query, total):
+    metric = await make_metric(JUNE)
+    records = (await client.get(f"/metrics/{metric}?{query}")).json()["records"]
+    assert sum(record["n"] for record in records) == total
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "says"),
+    [
+        ("nope=1", "nope", "start_date"),
+        ("start_date=yesterday", "start_date", "date"),
+        ("start_date=", "start_date", "date"),
+        ("start_date=2025-06-01&start_date=2025-06-02", "start_date", "twice"),
+        ("start_date=2025-07-01&end_date=2025-06-01", "start_date", "after"),
+        ("format=xml", "format", "json"),
+        ("excel=maybe", "excel", "true"),
+    ],
+)
+async def test_a_wrong_parameter_is_named(client, make_metric, query, field, says):
+    metric = await make_metric(JUNE)
+    answer = await client.get(f"/metrics/{metric}?{query}")
+    assert answer.status_code == 422
+    error = problem(answer)["errors"][0]
+    assert error["field"] == field
+    assert says in error["message"]
+
+
+async def test_an_unknown_metric_names_the_nearest(client, make_metric):
+    metric = await make_metric("-- Only one\nSELECT 1 AS one")
+    answer = await client.get(f"/metrics/{uuid4()}")
+    assert answer.status_code == 404
+    assert f"'Only one' ({metric})" in problem(answer)["detail"]
+
+
+async def test_an_id_that_is_no_uuid_is_422(client):
+    answer = await client.get("/metrics/abc")
+    assert answer.status_code == 422
+    assert problem(answer)["errors"] == [{"field": "id", "message": "'abc' is not a UUID"}]
+
+
+async def test_csv_has_a_header_row_and_leaves_formulas_alone(client, make_metric):
+    metric = await make_metric(
+        """SELECT * FROM (VALUES ('=1+1', 1.50, NULL), ('a,"b"', 2, 'x')) AS t("a b", n, m)"""
+    )
+    answer = await client.get(f"/metrics/{metric}", headers={"Accept": "text/csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert list(csv.reader(io.StringIO(answer.text))) == [
+        ["a b", "n", "m"],
+        ["=1+1", "1.50", ""],
+        ['a,"b"', "2", "x"],
+    ]
+    excel = await client.get(f"/metrics/{metric}?format=csv&excel=true")
+    assert "'=1+1" in excel.text
+
+
+async def test_ndjson_is_a_line_per_record(client, make_metric):
+    metric = await make_metric("SELECT n, '{\"a\":\n 1}'::json AS j FROM generate_series(1, 3) AS n")
+    answer = await client.get(f"/metrics/{metric}?format=ndjson")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert [msgspec.json.decode(line) for line in answer.text.splitlines()] == [
+        {"n": n, "j": {"a": 1}} for n in (1, 2, 3)
+    ]
+
+
+async def test_a_format_that_cannot_be_served_is_406(client, make_metric):
+    metric = await make_metric("SELECT 1 AS one")
+    answer = await client.get(f"/metrics/{metric}", headers={"Accept": "image/png"})
+    assert answer.status_code == 406
+    assert "text/csv" in problem(answer)["detail"]
+
+
+async def test_sql_that_fails_when_run_says_why(client, make_metric):
+    metric = await make_metric("SELECT 1 / (count(*) - count(*)) AS n FROM metrics")
+    answer = await client.get(f"/metrics/{metric}")
+    body = problem(answer)
+    assert (answer.status_code, body["code"], body["sqlstate"]) == (422, "query-failed", "22012")
+    assert "division by zero" in body["detail"]
+
+
+async def test_a_definition_tells_parameters_tables_and_columns(client, make_metric):
+    metric = await make_metric(
+        "SELECT c.type, count(*) AS n FROM external_interactions i JOIN customers c USING (customer_id) "
+        "WHERE i.interaction = :channel AND i.customer_id > :least GROUP BY c.type",
+        parameters={"channel": {"type": "text", "default": "Email"}},
+    )
+    answer = await client.get(f"/metrics/{metric}/definition")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["tables"] == ["data.customers", "data.external_interactions"]
+    found = {each["name"]: (each["type"], each["required"], each["default"]) for each in body["parameters"]}
+    assert found == {"channel": ("text", False, "Email"), "least": ("integer", True, None)}
+    assert body["estimated_cost"] > 0
+
+
+async def test_a_view_depends_on_its_tables(client, clone, make_metric):
+    await clone.write(
+        Command("v", "CREATE VIEW data.critical AS SELECT * FROM data.metrics WHERE alert_type = 'Critical'")
+    )
+    metric = await make_metric("SELECT count(*) AS n FROM critical")
+    assert (await client.get(f"/metrics/{metric}/definition")).json()["tables"] == ["data.metrics"]
+
+
+async def test_a_metric_is_made_changed_restored_and_deleted(client, clone):
+    made = await client.post(
+        "/api/v1/metrics",
+        json={
+            "sql": "SELECT count(*) AS n FROM metrics WHERE alert_type = :kind",
+            "title": "By kind",
+            "layouts": [{"breakpoint": "lg", "x": 0, "y": 0, "w": 4, "h": 4}],
+            "parameters": {"kind": {"type": "text", "default": "Info"}},
+        },
+    )
+    assert made.status_code == 201
+    body = made.json()
+    assert made.headers["location"] == f"/api/v1/metrics/{body['id']}"
+    assert set(body) == {"id", "title", "query_id", "sql", "parameters", "columns", "generator"}
+    address = made.headers["location"]
+    assert (await client.get(f"{address}?kind=Critical")).json()["parameters"] == {"kind": "Critical"}
+
+    before = await client.get(f"{address}/definition")
+    changed = await client.patch(
+        address, json={"sql": "SELECT 7 AS n", "parameters": {}}, headers={"If-Match": before.headers["etag"]}
+    )
+    assert changed.status_code == 200
+    assert changed.json()["version"] == 2
+    assert (await client.get(address)).json()["records"] == [{"n": 7}]
+    stale = await client.patch(address, json={"title": "late"}, headers={"If-Match": before.headers["etag"]})
+    assert (stale.status_code, problem(stale)["code"]) == (412, "precondition-failed")
+
+    versions = (await client.get(f"{address}/versions")).json()["items"]
+    assert [each["version"] for each in versions] == [2, 1]
+    restored = await client.post(f"{address}/versions/1/restore")
+    assert (restored.status_code, restored.json()["version"]) == (200, 3)
+    assert restored.json()["sql"] == body["sql"]
+    assert (await client.post(f"{address}/versions/9/restore")).status_code == 404
+
+    assert (await client.delete(address)).status_code == 204
+    assert (await client.get(address)).status_code == 404
+    left = await clone._pool.fetchval("SELECT count(*) FROM catalog.query WHERE id = $1", body["query_id"])
+    assert left == 0
+    deeds = await clone._pool.fetch("SELECT action FROM app.audit ORDER BY id")
+    assert [row[0] for row in deeds] == [
+        "metrics.create",
+        "metrics.change",
+        "metrics.change",
+        "metrics.delete",
+    ]
+
+
+async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, make_metric):
+    metric = await make_metric("SELECT 1 AS n")
+    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+    await clone.write(Command("m", "INSERT INTO catalog.metric (query_id, title) VALUES ($1, 'twin')"), query)
+    answer = await client.patch(f"/metrics/{metric}", json={"sql": "SELECT 2 AS n"})
+    assert answer.json()["query_id"] != query
+    assert await clone._pool.fetchval("SELECT sql FROM catalog.query WHERE id = $1", query) == "SELECT 1 AS n"
+
+
+async def test_a_metric_that_is_not_editable_stays(client, make_metric):
+    metric = await make_metric("SELECT 1 AS n", is_editable=False)
+    for answer in (
+        await client.patch(f"/metrics/{metric}", json={"title": "x"}),
+        await client.delete(f"/metrics/{metric}"),
+    ):
+        assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"sql": "DELETE FROM metrics"}, 422, "sql-refused"),
+        ({"sql": "SELECT * FROM pg_authid"}, 422, "sql-refused"),
+        ({"sql": "SELECT 1; SELECT 2"}, 422, "sql-refused"),
+        ({"sql": "SELECT nope FROM metrics"}, 422, "query-failed"),
+        ({"sql": "SELECT 1", "colour": "red"}, 422, "invalid-input"),
+        ({"title": "no sql"}, 422, "invalid-input"),
+        ({"sql": "SELECT :a", "parameters": {"b": {"type": "text"}}}, 422, "invalid-input"),
+    ],
+)
+async def test_what_cannot_run_is_not_stored(client, clone, body, status, code):
+    answer = await client.post("/metrics", json=body)
+    assert (answer.status_code, problem(answer)["code"]) == (status, code)
+    assert await clone._pool.fetchval("SELECT count(*) FROM catalog.query") == 0
+
+
+async def test_postgres_says_where_the_fault_is(client):
+    body = problem(await client.post("/metrics", json={"sql": "SELECT nope FROM metrics"}))
+    assert (body["sqlstate"], body["position"]) == ("42703", 8)
+    assert 'column "nope" does not exist' in body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [(b"{", "application/json", 422), (b"[]", "application/json", 422), (b"a=1", "text/plain", 415)],
+)
+async def test_a_body_that_is_no_json_is_refused(client, content, kind, status):
+    answer = await client.post("/metrics", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    problem(answer)
+
+
+async def test_a_batch_answers_each_entry_alone_and_in_order(client, make_metric, facts):
+    good, bad = await make_metric(JUNE), await make_metric("SELECT 1 / (count(*) - count(*)) FROM metrics")
+    unknown = str(uuid4())
+    answer = await client.post(
+        "/metrics/batch",
+        json={
+            "metrics": [
+                {"id": good, "parameters": {"start_date": "2025-05-01"}},
+                {"id": bad},
+                {"id": unknown},
+                {"id": "abc"},
+                {"id": good, "parameters": {"nope": 1}},
+                {"id": good},
+            ]
+        },
+    )
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [each["id"] for each in results] == [good, bad, unknown, "abc", good, good]
+    assert [each["status"] for each in results] == [200, 422, 404, 422, 422, 200]
+    assert results[0]["result"]["row_count"] == 3
+    assert results[1]["problem"]["code"] == "query-failed"
+    assert results[5]["etag"].startswith('"')
+
+
+async def test_a_batch_of_more_than_100_is_422(client):
+    answer = await client.post("/metrics/batch", json={"metrics": [{"id": str(uuid4())}] * 101})
+    assert answer.status_code == 422
+
+
+async def test_a_dashboard_gives_every_tile_and_says_what_was_ignored(client, make_metric, facts):
+    windowed = await make_metric(JUNE)
+    plain = await make_metric("SELECT 1 AS n")
+    broken = await make_metric("SELECT 1 / (count(*) - count(*)) FROM metrics")
+    places = [{"i": each, "x": n, "y": 0, "w": 1, "h": 1} for n, each in enumerate((windowed, plain, broken))]
+    put = await client.put("/api/v1/dashboards/default/layouts", json={"lg": places})
+    assert put.status_code == 200
+    view = (await client.get("/dashboards/default")).json()
+    assert [each["id"] for each in view["items"]] == [windowed, plain, broken]
+    assert view["layouts"]["lg"][0] == {**places[0], "static": False}
+
+    answer = await client.get("/dashboards/default/data?start_date=2025-05-01")
+    results = answer.json()["results"]
+    assert [each["status"] for each in results] == [200, 200, 422]
+    assert results[0]["result"]["row_count"] == 3
+    assert "ignored_parameters" not in results[0]
+    assert results[1]["ignored_parameters"] == ["start_date"]
+    assert answer.headers["etag"]
+
+
+async def test_layouts_of_an_unknown_metric_or_dashboard_are_refused(client):
+    place = {"i": str(uuid4()), "x": 0, "y": 0, "w": 1, "h": 1}
+    assert (await client.put("/dashboards/default/layouts", json={"lg": [place]})).status_code == 422
+    assert (await client.put("/dashboards/nope/layouts", json={})).status_code == 404
+    assert (await client.get("/dashboards/nope")).status_code == 404
+    assert (await client.get("/dashboards/nope/data")).status_code == 404
+
+
+async def test_lists_page_by_cursor(client, make_metric):
+    made = sorted([await make_metric(f"SELECT {n} AS n") for n in range(5)])
+    seen, cursor = [], None
+    while True:
+        page = (
+            await client.get("/metrics", params={"limit": 2, **({"cursor": cursor} if cursor else {})})
+        ).json()
+        seen += [each["id"] for each in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == made
+    assert (await client.get("/metrics?cursor=zzz")).status_code == 422
+
+
+async def test_trusted_sql_runs_though_our_parser_cannot_read_it(client, make_metric):
+    sql = "SELECT current_setting('server_version_num')::int > 0 AS modern"
+    refused = await make_metric(sql)
+    assert (await client.get(f"/metrics/{refused}")).status_code == 422
+    trusted = await make_metric(sql, trusted=True)
+    assert (await client.get(f"/metrics/{trusted}")).json()["records"] == [{"modern": True}]
+
+
+async def test_a_head_request_has_the_headers_alone(client, make_metric):
+    metric = await make_metric("SELECT 1 AS n")
+    answer = await client.head(f"/metrics/{metric}")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["etag"]
