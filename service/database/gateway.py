@@ -71,24 +71,27 @@ CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
 class _Verbs:
     """What `Database` and `Transaction` share: each verb borrows a connection and translates errors."""
 
+    _timeout_s: float | None = None
+    """Seconds a statement may take; None takes the pool's WRITE_TIMEOUT_S."""
+
     def _borrow(self) -> Any:
         raise NotImplementedError
 
     async def read(self, statement: Statement[Row], *args: Any) -> list[Row]:
         async with self._borrow() as connection:
-            rows = await connection.fetch(statement.sql, *args)
+            rows = await connection.fetch(statement.sql, *args, timeout=self._timeout_s)
         row = statement.row
         return [row(*record) for record in rows]
 
     async def read_one(self, statement: Statement[Row], *args: Any) -> Row | None:
         async with self._borrow() as connection:
-            record = await connection.fetchrow(statement.sql, *args)
+            record = await connection.fetchrow(statement.sql, *args, timeout=self._timeout_s)
         return None if record is None else statement.row(*record)
 
     async def write(self, command: Command, *args: Any) -> int:
         """Run a statement without rows; the number of rows it touched."""
         async with self._borrow() as connection:
-            return _touched(await connection.execute(command.sql, *args))
+            return _touched(await connection.execute(command.sql, *args, timeout=self._timeout_s))
 
     async def copy(
         self,
@@ -101,7 +104,7 @@ class _Verbs:
         """COPY records into a table; the number of rows copied."""
         async with self._borrow() as connection:
             status = await connection.copy_records_to_table(
-                table, schema_name=schema, columns=columns, records=records
+                table, schema_name=schema, columns=columns, records=records, timeout=self._timeout_s
             )
         return _touched(status)
 
@@ -109,8 +112,9 @@ class _Verbs:
 class Transaction(_Verbs):
     """One open transaction; `savepoint` nests."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, timeout_s: float | None = None) -> None:
         self._connection = connection
+        self._timeout_s = timeout_s
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncGenerator[Connection]:
@@ -118,11 +122,11 @@ class Transaction(_Verbs):
             yield self._connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator["Transaction"]:
+    async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator["Transaction"]:
         """A savepoint: what it does is undone alone when its block raises."""
         with translated():
             async with self._connection.transaction():
-                yield self
+                yield Transaction(self._connection, timeout_s or self._timeout_s)
 
 
 class Database(_Verbs):
@@ -138,10 +142,10 @@ class Database(_Verbs):
                 yield connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Transaction]:
-        """Commits when the block ends, rolls back when it raises."""
+    async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
+        """Commits when the block ends, rolls back when it raises; `timeout_s` is for each statement."""
         async with self._borrow() as connection, connection.transaction():
-            yield Transaction(connection)
+            yield Transaction(connection, timeout_s)
 
 
 @asynccontextmanager

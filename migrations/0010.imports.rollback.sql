@@ -1,0 +1,15 @@
+DROP POLICY present ON data.metrics;
+DROP POLICY present ON data.customers;
+DROP POLICY present ON data.external_interactions;
+DROP POLICY present ON data.products_of_discussion;
+ALTER TABLE data.metrics DISABLE ROW LEVEL SECURITY;
+ALTER TABLE data.customers DISABLE ROW LEVEL SECURITY;
+ALTER TABLE data.external_interactions DISABLE ROW LEVEL SECURITY;
+ALTER TABLE data.products_of_discussion DISABLE ROW LEVEL SECURITY;
+ALTER TABLE data.metrics DROP COLUMN content_hash, DROP COLUMN occurrence, DROP COLUMN gone_at;
+ALTER TABLE data.customers DROP COLUMN gone_at;
+ALTER TABLE data.external_interactions DROP COLUMN gone_at;
+ALTER TABLE data.products_of_discussion DROP COLUMN gone_at;
+DROP TABLE data.vocabulary;
+DROP SCHEMA quarantine CASCADE;
+DROP SCHEMA imports CASCADE;

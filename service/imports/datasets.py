@@ -1,0 +1,269 @@
+"""The contracts: what a row of each dataset must be before it may enter its table.
+
+A dataset is one Struct below and its name in `DATASETS`; the Struct's field names are the table's columns.
+Field types choose the cleaning and the check (`checks.py`); `column(...)` adds what a type cannot say.
+How to add one stands in docs at the README's "Adding a dataset".
+"""
+
+import types
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import msgspec
+from msgspec import NODEFAULT, Meta, Struct, structs
+
+Kind = Literal["text", "sql", "integer", "number", "flag", "moment", "month", "uuid"]
+Reason = Literal[
+    "field-count", "missing-value", "wrong-type", "out-of-range", "unknown-column", "duplicate",
+    "conflict", "orphan", "encoding", "too-large", "sql-refused",
+]  # fmt: skip
+
+INT4 = 2_147_483_647
+INT8 = 9_223_372_036_854_775_807
+KINDS: dict[type, Kind] = {
+    str: "text", int: "integer", Decimal: "number", bool: "flag",
+    datetime: "moment", date: "month", UUID: "uuid",
+}  # fmt: skip
+
+
+def column(
+    *aliases: str,
+    key: bool = False,
+    refers_to: str = "",
+    vocabulary: str = "",
+    sql: bool = False,
+    **limits: Any,
+) -> Meta:
+    """What a type cannot say of a column.
+
+    `aliases` are further headings (case, spaces, `_` and `-` never matter). `key` columns identify the row.
+    `refers_to` names the dataset whose key must hold the value, else the row waits as an orphan. A
+    `vocabulary` keeps one spelling per word, the first seen. `sql` text is judged and never reworded.
+    `limits` are msgspec's (`ge`, `le`, `max_length` in characters).
+    """
+    own = {
+        "aliases": aliases, "key": key, "refers_to": refers_to, "vocabulary": vocabulary, "sql": sql,
+    }  # fmt: skip
+    shown = {f"x-{name.replace('_', '-')}": value for name, value in own.items() if value}
+    return Meta(extra=own, extra_json_schema=shown, **limits)
+
+
+class Contract(Struct, frozen=True, kw_only=True):
+    """A row. `X | None` may be empty; a default also allows the heading to be absent.
+
+    No column marked as key means facts: a row is known by its whole content and its occurrence in the file.
+    """
+
+    dataset: ClassVar[str]
+    schema: ClassVar[str] = "data"
+    table: ClassVar[str]
+    json_part: ClassVar[str] = "items"
+    """Where a JSON document that is an object holds the rows."""
+    also_in: ClassVar[str] = ""
+    """The dataset whose JSON files carry rows of this one as well."""
+    on_update: ClassVar[str] = ""
+    """Further assignments when a stored row changes."""
+
+
+class Queries(Contract, frozen=True, kw_only=True):
+    """Stored SQL."""
+
+    dataset = "queries"
+    schema = "catalog"
+    table = "query"
+    on_update = "trusted = false, updated_at = now()"
+
+    id: Annotated[str, column("query_id", key=True, max_length=200)]
+    sql: Annotated[str, column("query", sql=True, max_length=100_000)]
+
+
+class Metrics(Contract, frozen=True, kw_only=True):
+    """Named tiles, each over one stored query."""
+
+    dataset = "metrics"
+    schema = "catalog"
+    table = "metric"
+    on_update = "version = t.version + 1, updated_at = now()"
+
+    id: Annotated[UUID, column("metric_id", key=True)]
+    query_id: Annotated[str, column(refers_to="queries", max_length=200)]
+    title: Annotated[str | None, column(max_length=255)] = None
+    is_editable: Annotated[bool, column()] = True
+    fresh_for_s: Annotated[int | None, column(ge=0, le=INT4)] = None
+    stale_for_s: Annotated[int | None, column(ge=0, le=INT4)] = None
+
+
+class Layouts(Contract, frozen=True, kw_only=True):
+    """Where metrics sit on a dashboard, in the shape of react-grid-layout."""
+
+    dataset = "layouts"
+    schema = "catalog"
+    table = "layout_item"
+    json_part = "layouts"
+    also_in = "metrics"
+
+    dashboard_id: Annotated[Literal["default"], column("dashboard", key=True)] = "default"
+    metric_id: Annotated[UUID, column("i", "metric", key=True, refers_to="metrics")]
+    breakpoint: Annotated[str, column(key=True, max_length=20)]
+    x: Annotated[int, column(ge=0, le=INT4)]
+    y: Annotated[int, column(ge=0, le=INT4)]
+    w: Annotated[int, column("width", ge=1, le=INT4)]
+    h: Annotated[int, column("height", ge=1, le=INT4)]
+    static: Annotated[bool, column()] = False
+
+
+class MetricRecords(Contract, frozen=True, kw_only=True):
+    """Recorded facts; each kind of fact fills its own columns."""
+
+    dataset = "metric_records"
+    table = "metrics"
+
+    id: Annotated[str, column(max_length=200)]
+    date: Annotated[datetime, column()]
+    obsolescence: Annotated[Decimal | None, column()] = None
+    alert_type: Annotated[str | None, column(vocabulary="alert_type", max_length=200)] = None
+    parts_flagged: Annotated[int | None, column(ge=-INT4, le=INT4)] = None
+    obsolescence_val: Annotated[Decimal | None, column()] = None
+    alert_category: Annotated[str | None, column(vocabulary="alert_category", max_length=200)] = None
+
+
+class Customers(Contract, frozen=True, kw_only=True):
+    """Who the company is in touch with."""
+
+    dataset = "customers"
+    table = "customers"
+
+    customer_id: Annotated[int, column("customer", "customers", key=True, ge=1, le=INT8)]
+    occupation: Annotated[str | None, column(vocabulary="occupation", max_length=200)]
+    type: Annotated[str | None, column("customer_type", vocabulary="customer_type", max_length=200)]
+
+
+class ExternalInteractions(Contract, frozen=True, kw_only=True):
+    """One contact with one customer over one channel."""
+
+    dataset = "external_interactions"
+    table = "external_interactions"
+
+    date_start: Annotated[datetime, column("date", key=True)]
+    interaction: Annotated[str, column("channel", key=True, vocabulary="channel", max_length=200)]
+    customer_id: Annotated[
+        int, column("customer", "customers", key=True, refers_to="customers", ge=1, le=INT8)
+    ]
+
+
+class ProductsOfDiscussion(Contract, frozen=True, kw_only=True):
+    """Which product the company talked about in a month."""
+
+    dataset = "products_of_discussion"
+    table = "products_of_discussion"
+
+    month: Annotated[date, column("date", key=True)]
+    product: Annotated[str, column("products", key=True, vocabulary="product", max_length=200)]
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """A field of a contract as reading and checking need it."""
+
+    name: str
+    kind: Kind
+    needs_heading: bool
+    needs_value: bool
+    default: str | None
+    key: bool
+    refers_to: str
+    vocabulary: str
+    headings: frozenset[str]
+    choices: tuple[str, ...]
+    least: int | None
+    most: int | None
+    longest: int | None
+
+
+class Dataset(Struct, frozen=True, kw_only=True):
+    name: str
+    row: type[Contract]
+    columns: tuple[Column, ...]
+
+    @property
+    def target(self) -> str:
+        return f'"{self.row.schema}"."{self.row.table}"'
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Columns that identify a row; none for facts."""
+        return tuple(column.name for column in self.columns if column.key)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Columns that a later file may change."""
+        return tuple(column.name for column in self.columns if not column.key)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether its rows can be marked as gone: those of the catalogue are edited in other ways too."""
+        return self.row.schema == "data"
+
+    @property
+    def headings(self) -> dict[str, Column]:
+        """Every heading that is understood, folded, with its column."""
+        return {heading: column for column in self.columns for heading in column.headings}
+
+
+def fold(heading: str) -> str:
+    """Bring headings, sheet names and file names to the form in which they are compared."""
+    return "".join(part for part in heading.casefold() if part.isalnum())
+
+
+def describe(row: type[Contract]) -> Dataset:
+    return Dataset(name=row.dataset, row=row, columns=tuple(_columns(row)))
+
+
+def _columns(row: type[Contract]) -> Iterator[Column]:
+    hints = get_type_hints(row, include_extras=True)
+    for field in structs.fields(row):
+        kind, meta = get_args(hints[field.name])
+        options = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
+        own = meta.extra
+        missing = field.default is NODEFAULT
+        yield Column(
+            name=field.name,
+            kind="sql" if own["sql"] else KINDS.get(options[0], "text"),
+            choices=get_args(options[0]) if get_origin(options[0]) is Literal else (),
+            needs_heading=missing,
+            needs_value=missing and types.NoneType not in options,
+            default=None if missing or field.default is None else str(field.default),
+            key=own["key"],
+            refers_to=own["refers_to"],
+            vocabulary=own["vocabulary"],
+            headings=frozenset(map(fold, (field.name, *own["aliases"]))),
+            least=meta.ge,
+            most=meta.le,
+            longest=meta.max_length,
+        )
+
+
+DATASETS: tuple[Dataset, ...] = tuple(
+    describe(row)
+    for row in (
+        Queries,
+        Metrics,
+        Layouts,
+        MetricRecords,
+        Customers,
+        ExternalInteractions,
+        ProductsOfDiscussion,
+    )
+)
+"""In the order of their references: what others refer to comes first."""
+
+
+def find(name: str) -> Dataset | None:
+    """Look a dataset up by name in any case, with spaces or dashes for `_`."""
+    return next((dataset for dataset in DATASETS if fold(dataset.name) == fold(name)), None)
+
+
+def json_schema(dataset: Dataset) -> dict[str, Any]:
+    return msgspec.json.schema(dataset.row)

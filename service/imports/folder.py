@@ -1,0 +1,77 @@
+"""A folder of files: what belongs to which dataset is told by file names, sheets and JSON keys."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from service.database.gateway import Database
+from service.errors import InvalidInput, Stop, TooLarge
+from service.imports.datasets import DATASETS, Dataset, find
+from service.imports.landing import Options, Report, import_file
+from service.imports.readers import Upload, inspect
+from service.imports.readers.documents import has_part
+from service.imports.readers.workbooks import sheet_names
+
+SUFFIXES: Final = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".xlsm", ".xls"}
+
+
+class Refusal(Struct, frozen=True):
+    source: str
+    detail: str
+
+
+class Imported(Struct, frozen=True):
+    reports: list[Report]
+    refusals: list[Refusal]
+
+
+async def import_folder(database: Database, folder: Path, options: Options) -> Imported:
+    """Import all files of a folder, what others refer to first; a refused file does not stop the others.
+
+    Files known from before are left alone even where rows of the catalogue were edited since.
+    """
+    reports: list[Report] = []
+    refusals: list[Refusal] = []
+    jobs: list[tuple[Dataset, Upload]] = []
+    options = msgspec.structs.replace(options, keep_edits=True)
+    for upload in await asyncio.to_thread(_uploads, folder):
+        try:
+            held = await asyncio.to_thread(_held, upload, options)
+        except (InvalidInput, TooLarge) as refusal:
+            refusals.append(Refusal(upload.source, refusal.detail))
+        else:
+            jobs += [(dataset, upload) for dataset in held]
+    for dataset, upload in sorted(jobs, key=lambda job: DATASETS.index(job[0])):
+        try:
+            reports.append(await import_file(database, upload, dataset, options))
+        except (InvalidInput, TooLarge) as refusal:
+            refusals.append(Refusal(upload.source, refusal.detail))
+    return Imported(reports, refusals)
+
+
+def _uploads(folder: Path) -> list[Upload]:
+    """Raises `Stop` if there is no such folder."""
+    if not folder.is_dir():
+        raise Stop(f"{folder} is not a folder; set SEEDS_DIR", exit_code=2)
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return [Upload(path, path.name) for path in sorted(paths)]
+
+
+def _held(upload: Upload, options: Options) -> list[Dataset]:
+    """The datasets that a file holds."""
+    facts = inspect(upload, bytes_limit=options.bytes_limit)
+    named = find(upload.path.stem)
+    found = [named] if named else []
+    if facts.format == "xlsx":
+        sheets = sheet_names(upload.path, upload.source, bytes_limit=options.bytes_limit)
+        found = [dataset for dataset in map(find, sheets) if dataset] or found
+    elif facts.format == "json" and named:
+        others = (dataset for dataset in DATASETS if dataset.row.also_in == named.name)
+        found += [other for other in others if has_part(upload.path, upload.source, other.row.json_part)]
+    if not found:
+        known = ", ".join(dataset.name for dataset in DATASETS)
+        raise InvalidInput(f"{upload.source}: no dataset is named so; there are {known}")
+    return found

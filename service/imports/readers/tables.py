@@ -1,0 +1,201 @@
+"""Rows under headings become records: what COPY lands, with what is wrong with a row's shape.
+
+A record is `(line, quarantine_id, raw, reason, message, *cells)`, the cells in the order of `Table.columns`.
+`raw` is None where it can be told again from the headings and the cells.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+from msgspec import Struct
+
+from service.errors import InvalidInput
+from service.imports.datasets import Column, Dataset, Reason, fold
+
+Record = tuple[Any, ...]
+Problem = tuple[Reason, str]
+
+COLUMNS = 1000
+PREFIXED = re.compile(r"'+[=+\-@]")
+RETURNED = fold("quarantine_id")
+EXPLAINED = {fold("reason"), fold("message")}
+NUMBERS_OF_THOUSANDS_OF_DIGITS = re.compile(r"[0-9][eE][+-]?[0-9]{3}")
+NOT_FOR_POSTGRES = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})", re.IGNORECASE)
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object in the order it is written, repeated keys included; its numbers are text."""
+
+
+class Table(Struct, frozen=True):
+    columns: tuple[str, ...]
+    records: Iterator[Record]
+    present: set[str]
+    """Columns that the file has; for JSON known once all records are drawn."""
+    returns: bool = True
+    """Whether rows may name a quarantined row that they mend."""
+    headings: tuple[str, ...] = ()
+    """As they stand in the file, one for each column; empty when each record brings its raw."""
+    notes: tuple[str, ...] = ()
+
+
+def grid_table(
+    source: str,
+    dataset: Dataset,
+    found: list[str],
+    rows: Iterator[tuple[int, list[str]]],
+    *,
+    notes: tuple[str, ...] = (),
+    has_nul: bool = False,
+) -> Table:
+    headings = [heading.strip() or f"column {number}" for number, heading in enumerate(found, 1)]
+    check_headings(source, dataset, headings)
+    known = [dataset.headings.get(fold(heading)) for heading in headings]
+    names = [column.name for column in known if column]
+    if len(set(names)) == len(headings) and not has_nul:
+        records = _plain(rows, headings, dataset, tuple(names))
+        return Table(tuple(names), records, set(names), returns=False, headings=tuple(headings), notes=notes)
+    columns = tuple(column.name for column in dataset.columns if column.name in names)
+    shape = Shaper(dataset, columns)
+    return Table(
+        columns, (_shaped(line, row, headings, shape) for line, row in rows), set(columns), notes=notes
+    )
+
+
+def check_headings(source: str, dataset: Dataset, headings: list[str]) -> None:
+    if len(headings) > COLUMNS:
+        raise InvalidInput(f"{source}: {len(headings)} columns; at most {COLUMNS} are read")
+    folded = {fold(heading) for heading in headings}
+    missing = [c.name for c in dataset.columns if c.needs_heading and not c.headings & folded]
+    if missing:
+        shown = ", ".join(heading[:40] for heading in headings[:20])
+        raise InvalidInput(
+            f"{source}: line 1: no heading for {', '.join(missing)} of dataset {dataset.name}; found: {shown}"
+        )
+
+
+def _plain(
+    rows: Iterator[tuple[int, list[str]]], headings: list[str], dataset: Dataset, columns: tuple[str, ...]
+) -> Iterator[Record]:
+    """Each heading is one column: the file's order is COPY's order and cells pass untouched."""
+    width = len(headings)
+    shape = Shaper(dataset, columns)
+    for line, row in rows:
+        if len(row) == width:
+            yield (line, None, None, None, None, *row)
+        else:
+            yield _shaped(line, row, headings, shape)
+
+
+def _shaped(line: int, row: list[str], headings: list[str], shape: "Shaper") -> Record:
+    pairs: list[tuple[str, Any]] = list(zip(headings, row, strict=False))
+    pairs += [
+        (f"column {number}", cell) for number, cell in enumerate(row[len(headings) :], len(headings) + 1)
+    ]
+    if len(row) == len(headings):
+        return shape(line, pairs)
+    return shape(line, pairs, ("field-count", f"{len(row)} fields, the heading has {len(headings)}"))
+
+
+class Shaper:
+    """Turns named values into a record of the dataset and says what is wrong with its shape."""
+
+    def __init__(self, dataset: Dataset, columns: tuple[str, ...]) -> None:
+        self._dataset = dataset
+        self._place = {name: number for number, name in enumerate(columns)}
+        self._headings = dataset.headings
+        self.seen: set[str] = set()
+        """Columns that were named by any row."""
+
+    def __call__(
+        self,
+        line: int,
+        pairs: list[tuple[str, Any]],
+        problem: Problem | None = None,
+        raw: str | None = None,
+    ) -> Record:
+        """`problem` is what is known to be wrong already; `raw` the row's own JSON text if there is one."""
+        returned, pairs = _returned(pairs)
+        cells: list[str | None] = [None] * len(self._place)
+        for name, value in pairs:
+            column = self._headings.get(fold(name))
+            text, wrong = _text(value)
+            if column is None:
+                problem = problem or self._unknown(name, text)
+                continue
+            self.seen.add(column.name)
+            at = self._place[column.name]
+            problem = problem or _disputed(column, cells[at], text, wrong)
+            cells[at] = cells[at] or text
+        reason, message = problem or (None, None)
+        whole = raw if raw is not None and _fits_jsonb(raw) else _raw(pairs)
+        return (line, returned, whole, reason, message, *cells)
+
+    def _unknown(self, name: str, text: str | None) -> Problem | None:
+        if not text or not text.strip():
+            return None
+        columns = ", ".join(column.name for column in self._dataset.columns)
+        place = f"{self._dataset.name} has {columns}"
+        return "unknown-column", f'{storable(name)[:60]}: "{text[:60]}" has no place; {place}'
+
+
+def _disputed(column: Column, before: str | None, text: str | None, wrong: Reason | None) -> Problem | None:
+    if wrong == "encoding":
+        return wrong, f"{column.name}: holds NUL or half a surrogate pair (shown as \u2400 or \ufffd)"
+    if wrong:
+        return wrong, f"{column.name}: a list or an object; one value is expected"
+    if before and text and before != text:
+        return "conflict", f'{column.name}: given twice, as "{before[:60]}" and "{text[:60]}"'
+    return None
+
+
+def _returned(pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str, Any]]]:
+    """Take a row of the quarantine's export apart: the id it came with, and its cells without the `'`
+    that kept a spreadsheet from reading them as formulas.
+    """
+    ids = [value for name, value in pairs if fold(name) == RETURNED]
+    if not ids:
+        return None, pairs
+    own = [(name, value) for name, value in pairs if fold(name) not in {RETURNED, *EXPLAINED}]
+    freed = [
+        (name, value[1:] if isinstance(value, str) and PREFIXED.match(value) else value)
+        for name, value in own
+    ]
+    return str(ids[0] or "").strip() or None, freed
+
+
+def _text(value: Any) -> tuple[str | None, Reason | None]:
+    """A value as cell text, with the reason if it is no text that Postgres can hold."""
+    if value is None:
+        return None, None
+    if isinstance(value, bool):
+        return ("true" if value else "false"), None
+    if not isinstance(value, str):
+        return json.dumps(plain(value)), "wrong-type"
+    if "\0" in value or any("\ud800" <= mark <= "\udfff" for mark in value if mark > "\ud7ff"):
+        return storable(value), "encoding"
+    return value, None
+
+
+def storable(text: str) -> str:
+    """Show what Postgres cannot store: NUL as U+2400, half a surrogate pair as U+FFFD."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text.replace("\0", "\u2400"))
+
+
+def _fits_jsonb(raw: str) -> bool:
+    return not NOT_FOR_POSTGRES.search(raw) and not NUMBERS_OF_THOUSANDS_OF_DIGITS.search(raw)
+
+
+def plain(value: Any) -> Any:
+    """Objects as dicts again."""
+    if isinstance(value, Pairs):
+        return {name: plain(inner) for name, inner in value}
+    if isinstance(value, list):
+        return [plain(inner) for inner in cast("list[Any]", value)]
+    return value
+
+
+def _raw(pairs: list[tuple[str, Any]]) -> str:
+    return storable(json.dumps(plain(Pairs(pairs)), ensure_ascii=False)).replace("\\u0000", "\u2400")

@@ -1,0 +1,236 @@
+# ruff: noqa: S608 (names come from the contracts, which are code; values are parameters)
+"""The SQL that cleans and checks landed rows, made from a dataset's contract: the one place for it.
+
+Landed cells are text. `check` cleans them, tells the first problem of each row as a number and types the
+sound ones; `tell` turns numbers into reason and message for the few rows that have one. Dates are ISO or
+day first, without zone, never month first; five digits count days as spreadsheets do.
+"""
+
+from itertools import product
+
+from service.imports.datasets import Column, Dataset, Kind, Reason
+
+CELL_BYTES = 1 << 20
+GIVEN = -1
+"""The problem of a row whose reason and message are not made here."""
+
+SQL_TYPES: dict[Kind, str] = {
+    "text": "text", "sql": "text", "integer": "bigint", "number": "numeric", "flag": "boolean",
+    "moment": "timestamp", "month": "date", "uuid": "uuid",
+}  # fmt: skip
+EXPECTED: dict[Kind, str] = {
+    "text": "a text", "sql": "a text", "integer": "a whole number", "number": "a number",
+    "flag": "true or false", "moment": "a date (2019-10-04 09:00 or 04/10/2019 09:00, without zone)",
+    "month": "a month (10-2021, 2021-10 or a date)", "uuid": "a UUID",
+}  # fmt: skip
+TRUE = ("true", "t", "yes", "y", "1")
+FALSE = ("false", "f", "no", "n", "0")
+BLANKS = r"E' \t\n\r\f\v'"
+ODD_BLANKS = r"E'\u00a0\u2007\u202f\u3000\ufeff'"
+SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
+"""A text with every digit as 0 and the marks between the parts of a date as `-`."""
+
+Rule = tuple[str, Reason, str]
+"""What is tested, the reason if it holds, what the message then says."""
+
+
+def _date_shapes() -> tuple[str, ...]:
+    days = [
+        *("-".join(parts) for parts in product(["0000"], ["0", "00"], ["0", "00"])),
+        *("-".join(parts) for parts in product(["0", "00"], ["0", "00"], ["0000"])),
+    ]
+    minutes = [f" {hour}:00" for hour in ("0", "00")]
+    seconds = [f"{minute}:00" for minute in minutes]
+    fractions = [f"{second}-{'0' * digits}" for second in seconds for digits in range(1, 7)]
+    return tuple(day + time for day in days for time in ["", *minutes, *seconds, *fractions])
+
+
+SERIAL_SHAPES = ("00000", *("00000-" + "0" * digits for digits in range(1, 16)))
+NUMBER_SHAPES = tuple(
+    "".join(parts)
+    for parts in product(("", "-", "+"), ("", "."), ("", *map("".join, product("eE", ["", *"+-"]))))
+)
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def landing(dataset: Dataset) -> str:
+    return f'pg_temp."landing_{dataset.name}"'
+
+
+def checked(dataset: Dataset) -> str:
+    return f'pg_temp."checked_{dataset.name}"'
+
+
+def create_landing(dataset: Dataset) -> str:
+    cells = ", ".join(f"{quoted(column.name)} text" for column in dataset.columns)
+    return f"""CREATE TEMPORARY TABLE "landing_{dataset.name}" (
+      nth bigint GENERATED ALWAYS AS IDENTITY, line bigint, quarantine_id text, raw text, reason text,
+      message text, {cells}
+    ) ON COMMIT DROP"""
+
+
+def check(dataset: Dataset) -> str:
+    """Make the table of checked rows: typed cells where `problem` is null, else the number of the problem.
+
+    Each `OFFSET 0` keeps the planner from writing a subquery's expressions out again at every use.
+    """
+    columns = dataset.columns
+    cleaned = ", ".join(f"{_cleaned(column)} AS {quoted(column.name)}" for column in columns)
+    shaped = ", ".join(f"{_shaped(column)} AS {quoted(column.name)}" for column in columns)
+    typed = ", ".join(f"{_typed(column)} AS {quoted(column.name)}" for column in columns)
+    sizes = ", ".join(f"octet_length({quoted(c.name)}) AS {_size(c)}" for c in columns)
+    cases = " ".join(f"WHEN {test} THEN {number}" for number, test, _, _ in _problems(dataset))
+    return f"""CREATE TEMPORARY TABLE "checked_{dataset.name}" ON COMMIT DROP AS
+    SELECT nth, line, quarantine_id, problem, NULL::text AS reason, NULL::text AS message,
+      NULL::text AS waits_for, NULL::text AS waits_key, false AS repeated, {typed}
+    FROM (
+      SELECT nth, line, quarantine_id, {", ".join(quoted(c.name) for c in columns)},
+        CASE WHEN reason IS NOT NULL THEN {GIVEN} {cases} END AS problem
+      FROM (
+        SELECT nth, line, quarantine_id, reason, {", ".join(map(_size, columns))}, {shaped}
+        FROM (
+          SELECT nth, line, quarantine_id, reason, {sizes}, {cleaned} FROM {landing(dataset)} OFFSET 0
+        ) AS cleaned OFFSET 0
+      ) AS shaped OFFSET 0
+    ) AS told"""
+
+
+def tell(dataset: Dataset) -> str:
+    """Write reason and message where `check` left a number."""
+    problems = _problems(dataset)
+    reasons = " ".join(f"WHEN {number} THEN {literal(reason)}" for number, _, reason, _ in problems)
+    messages = " ".join(f"WHEN {number} THEN {message}" for number, _, _, message in problems)
+    return f"""UPDATE {checked(dataset)} AS c
+    SET reason = CASE c.problem {reasons} ELSE l.reason END,
+      message = CASE c.problem {messages} ELSE l.message END
+    FROM {landing(dataset)} AS l
+    WHERE c.nth = l.nth AND c.problem IS NOT NULL AND c.reason IS NULL"""
+
+
+def _problems(dataset: Dataset) -> list[tuple[int, str, Reason, str]]:
+    """Number, test, reason and message (an expression over the landed row `l`) of all that can be wrong."""
+    found: list[Rule] = []
+    for column in dataset.columns:
+        shown = literal(f'{column.name}: "') + f" || left(l.{quoted(column.name)}, 60) || "
+        for test, reason, says in _rules(column, quoted(column.name)):
+            missing = reason == "missing-value"
+            message = literal(f"{column.name}: {says}") if missing else shown + literal(f'" {says}')
+            found.append((test, reason, message))
+    return [(number, *rule) for number, rule in enumerate(found, 1)]
+
+
+def _rules(column: Column, cell: str) -> list[Rule]:
+    """The first that holds counts, so each may rely on those before it."""
+    rules: list[Rule] = [
+        (f"{_size(column)} > {CELL_BYTES}", "too-large", f"... has more than {CELL_BYTES} bytes")
+    ]
+    if column.needs_value:
+        rules.append((f"{cell} IS NULL", "missing-value", "a value is needed and the cell is empty"))
+    return rules + _type_rules(column, cell) + _bounds(column, cell)
+
+
+def _type_rules(column: Column, cell: str) -> list[Rule]:
+    wrong = f"is not {EXPECTED[column.kind]}"
+    valid = f"pg_input_is_valid({cell}, '{SQL_TYPES[column.kind]}')"
+    match column.kind:
+        case "text" | "sql":
+            return []
+        case "integer":
+            return [
+                (f"translate({cell}, '0123456789', '') NOT IN ('', '-', '+')", "wrong-type", wrong),
+                (f"{cell} IN ('-', '+')", "wrong-type", wrong),
+                (f"NOT {valid}", "out-of-range", "has too many digits"),
+            ]
+        case "number":
+            digits = f"translate({cell}, '0123456789', '')"
+            fits = f"pg_input_is_valid({cell}, 'numeric(60, 20)')"
+            return [
+                (f"{digits} <> ALL ({_array(NUMBER_SHAPES)})", "wrong-type", wrong),
+                (f"NOT {valid}", "wrong-type", wrong),
+                (f"length({cell}) > 60 OR NOT {fits}", "out-of-range", "has too many digits"),
+            ]
+        case "flag":
+            return [(f"lower({cell}) <> ALL ({_array(TRUE + FALSE)})", "wrong-type", wrong)]
+        case "moment" | "month":
+            return [
+                (f"{SHAPE.format(cell)} <> ALL ({_array(_date_shapes())})", "wrong-type", wrong),
+                (f"NOT pg_input_is_valid({cell}, 'timestamp')", "wrong-type", wrong),
+            ]
+        case "uuid":
+            return [(f"NOT {valid}", "wrong-type", wrong)]
+
+
+def _bounds(column: Column, cell: str) -> list[Rule]:
+    rules: list[Rule] = []
+    if column.least is not None:
+        rules.append((f"{cell}::numeric < {column.least}", "out-of-range", f"is below {column.least}"))
+    if column.most is not None:
+        rules.append((f"{cell}::numeric > {column.most}", "out-of-range", f"is above {column.most}"))
+    if column.longest is not None:
+        says = f"has more than {column.longest} characters"
+        rules.append((f"length({cell}) > {column.longest}", "too-large", says))
+    if column.choices:
+        says = f"is not one of {', '.join(column.choices)}"
+        rules.append((f"{cell} <> ALL ({_array(column.choices)})", "out-of-range", says))
+    return rules
+
+
+def _array(words: tuple[str, ...]) -> str:
+    return f"ARRAY[{', '.join(map(literal, words))}]"
+
+
+def _size(column: Column) -> str:
+    return quoted(f"size_{column.name}")
+
+
+def _cleaned(column: Column) -> str:
+    cell = quoted(column.name)
+    if column.kind == "sql":
+        return f"nullif(btrim({cell}, {BLANKS} || {ODD_BLANKS}), '')"
+    one_byte_each = f"octet_length({cell}) = length({cell})"  # then there is nothing to normalise
+    normal = f"translate(normalize({cell}, NFC), {ODD_BLANKS}, '     ')"
+    return f"nullif(btrim(CASE WHEN {one_byte_each} THEN {cell} ELSE {normal} END, {BLANKS}), '')"
+
+
+def _shaped(column: Column) -> str:
+    """Bring a cleaned cell to the form that its type reads."""
+    cell = quoted(column.name)
+    shape = SHAPE.format(cell)
+    seconds = f"make_interval(secs => round({cell}::numeric * 86400)::float8)"
+    serial = (
+        f"WHEN {shape} = ANY ({_array(SERIAL_SHAPES)}) AND {cell} NOT LIKE '%/%' "
+        f"THEN (timestamp '1899-12-30' + {seconds})::text"
+    )
+    match column.kind:
+        case "integer":
+            return rf"CASE WHEN {cell} LIKE '%.%' THEN regexp_replace({cell}, '\.0*$', '') ELSE {cell} END"
+        case "moment":
+            return f"CASE {serial} ELSE {cell} END"
+        case "month":
+            return f"""CASE {serial}
+            WHEN {shape} IN ('0-0000', '00-0000') THEN '01-' || translate({cell}, './', '--')
+            WHEN {shape} IN ('0000-0', '0000-00') THEN translate({cell}, './', '--') || '-01'
+            ELSE {cell} END"""
+        case _:
+            return cell
+
+
+def _typed(column: Column) -> str:
+    cell = quoted(column.name)
+    match column.kind:
+        case "flag":
+            value = f"lower({cell}) = ANY ({_array(TRUE)})"
+        case "month":
+            value = f"date_trunc('month', {cell}::timestamp)::date"
+        case _:
+            value = f"{cell}::{SQL_TYPES[column.kind]}"
+    if column.default is not None:
+        value = f"coalesce({value}, {literal(column.default)}::{SQL_TYPES[column.kind]})"
+    return f"CASE WHEN problem IS NULL THEN {value} END"

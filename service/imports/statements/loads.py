@@ -1,0 +1,326 @@
+# ruff: noqa: S608 (names come from the contracts, which are code; values are parameters)
+"""The SQL that takes checked rows on: words, repeats, orphans, quarantine, table; made from the contract.
+
+Every statement works on the temporary tables of `checks` and takes the parameters its docstring names.
+A row leaves the way when `problem` is set; what is left at the end is loaded.
+"""
+
+from service.imports.datasets import DATASETS, Column, Dataset
+from service.imports.statements.checks import GIVEN, checked, landing, literal, quoted
+
+SHOWN = 60
+
+
+def _list(columns: tuple[str, ...], prefix: str = "") -> str:
+    return ", ".join(prefix + quoted(name) for name in columns)
+
+
+def _equal(columns: tuple[str, ...], left: str, right: str) -> str:
+    return " AND ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in columns)
+
+
+def _shown(columns: tuple[str, ...]) -> str:
+    """A key in words: `id a, breakpoint lg`."""
+    return " || ', ' || ".join(
+        f"{literal(name + ' ')} || left(c.{quoted(name)}::text, {SHOWN})" for name in columns
+    )
+
+
+def all_columns(dataset: Dataset) -> tuple[str, ...]:
+    return tuple(column.name for column in dataset.columns)
+
+
+def parent(column: Column) -> Dataset:
+    return next(dataset for dataset in DATASETS if dataset.name == column.refers_to)
+
+
+def children(dataset: Dataset) -> list[Dataset]:
+    """Datasets whose waiting rows may be freed, directly or through one another, in the order to do so."""
+    found: list[Dataset] = []
+    for other in DATASETS:
+        wanted = {dataset.name, *(child.name for child in found)}
+        if any(column.refers_to in wanted for column in other.columns):
+            found.append(other)
+    return found
+
+
+def land_waiting(dataset: Dataset, where: str) -> str:
+    """Land quarantined rows again, the oldest first; `where` is over `q` (`quarantine.row`)."""
+    cells = ", ".join(f"q.cells ->> {literal(name)}" for name in all_columns(dataset))
+    return f"""INSERT INTO {landing(dataset)} (line, quarantine_id, {_list(all_columns(dataset))})
+    SELECT q.line, q.id::text, {cells}
+    FROM quarantine.row AS q
+    WHERE q.dataset = {literal(dataset.name)} AND q.status = 'open' AND {where}
+    ORDER BY q.import_number, q.line, q.id"""
+
+
+def now_there(dataset: Dataset) -> str:
+    """Waiting rows whose reference has arrived."""
+    arrived = " OR ".join(
+        f"q.waits_for = {literal(column.refers_to)} AND EXISTS ("
+        f"SELECT FROM {parent(column).target} AS p "
+        f"WHERE p.{quoted(parent(column).key[0])}::text = q.waits_key)"
+        for column in dataset.columns
+        if column.refers_to
+    )
+    return f"q.reason = 'orphan' AND ({arrived})"
+
+
+def refuse_closed(dataset: Dataset) -> str:
+    """Rows that name a quarantined row which is not open: loaded facts repeat, others have no claim."""
+    return f"""UPDATE {checked(dataset)} AS c
+    SET quarantine_id = NULL, repeated = r.repeats,
+      problem = CASE WHEN r.refused THEN {GIVEN} ELSE c.problem END,
+      reason = CASE WHEN r.refused THEN 'conflict' END,
+      message = CASE WHEN r.refused
+        THEN 'quarantine_id: "' || left(c.quarantine_id, {SHOWN}) || '" is no open row of this dataset' END
+    FROM (
+      SELECT c.nth, coalesce(q.status = 'loaded', false) AND {"false" if dataset.key else "true"} AS repeats,
+        c.problem IS NULL AND q.status IS DISTINCT FROM 'loaded' AS refused
+      FROM {checked(dataset)} AS c
+      LEFT JOIN quarantine.row AS q
+        ON q.dataset = {literal(dataset.name)} AND q.id::text = lower(c.quarantine_id)
+      WHERE c.quarantine_id IS NOT NULL AND q.status IS DISTINCT FROM 'open'
+    ) AS r
+    WHERE r.nth = c.nth"""
+
+
+def learn(dataset: Dataset, column: Column) -> str:
+    """Add new words of a vocabulary in the order of their first appearance."""
+    word, words = quoted(column.name), literal(column.vocabulary)
+    return f"""INSERT INTO data.vocabulary (list, folded, spelling, position)
+    SELECT {words}, n.folded, n.spelling,
+      coalesce((SELECT max(position) FROM data.vocabulary WHERE list = {words}), 0)
+        + row_number() OVER (ORDER BY n.nth)
+    FROM (
+      SELECT DISTINCT ON (lower(s.spelling)) lower(s.spelling) AS folded, s.spelling, s.nth
+      FROM (
+        SELECT {word} AS spelling, min(nth) AS nth FROM {checked(dataset)}
+        WHERE problem IS NULL AND {word} IS NOT NULL GROUP BY {word}
+      ) AS s
+      ORDER BY lower(s.spelling), s.nth
+    ) AS n
+    WHERE NOT EXISTS (SELECT FROM data.vocabulary AS v WHERE v.list = {words} AND v.folded = n.folded)"""
+
+
+def respell(dataset: Dataset, column: Column) -> str:
+    """Bring words to their known spelling."""
+    word = quoted(column.name)
+    return f"""UPDATE {checked(dataset)} AS c SET {word} = k.spelling
+    FROM (
+      SELECT d.word, v.spelling
+      FROM (SELECT DISTINCT {word} AS word FROM {checked(dataset)} WHERE {word} IS NOT NULL) AS d
+      JOIN data.vocabulary AS v
+        ON v.list = {literal(column.vocabulary)} AND v.folded = lower(d.word) AND v.spelling <> d.word
+    ) AS k
+    WHERE c.{word} = k.word"""
+
+
+def repeats(dataset: Dataset) -> str:
+    """Within one file the first row of a key wins: the same again is unchanged, other content a duplicate."""
+    same = " AND ".join(
+        f"{quoted(name)} IS NOT DISTINCT FROM first_value({quoted(name)}) OVER same_key"
+        for name in dataset.values
+    )
+    return f"""UPDATE {checked(dataset)} AS c
+    SET repeated = r.same,
+      problem = CASE WHEN NOT r.same THEN {GIVEN} END,
+      reason = CASE WHEN NOT r.same THEN 'duplicate' END,
+      message = CASE WHEN NOT r.same
+        THEN {_shown(dataset.key)} || ' is taken by line ' || r.first || ' with other content; the first wins'
+      END
+    FROM (
+      SELECT nth, {same} AS same, row_number() OVER same_key AS turn, first_value(line) OVER same_key AS first
+      FROM {checked(dataset)} WHERE problem IS NULL
+      WINDOW same_key AS (PARTITION BY {_list(dataset.key)} ORDER BY nth)
+    ) AS r
+    WHERE r.nth = c.nth AND r.turn > 1"""
+
+
+def taken(dataset: Dataset) -> str:
+    """A row that comes back from the quarantine changes nothing that is stored meanwhile."""
+    return f"""UPDATE {checked(dataset)} AS c
+    SET problem = {GIVEN}, reason = 'duplicate',
+      message = {_shown(dataset.key)} || ' is taken by a stored row with other content'
+    FROM {dataset.target} AS t
+    WHERE c.problem IS NULL AND c.quarantine_id IS NOT NULL AND {_equal(dataset.key, "t", "c")}
+      AND ({_list(dataset.values, "t.")}) IS DISTINCT FROM ({_list(dataset.values, "c.")})"""
+
+
+def orphans(dataset: Dataset, column: Column) -> str:
+    cell, other = quoted(column.name), parent(column)
+    return f"""UPDATE {checked(dataset)} AS c
+    SET problem = {GIVEN}, reason = 'orphan', waits_for = {literal(other.name)}, waits_key = c.{cell}::text,
+      message = {literal(column.name + ': "')} || left(c.{cell}::text, {SHOWN})
+        || {literal(f'" is not among {other.name}; the row loads when it arrives')}
+    WHERE c.problem IS NULL AND c.{cell} IS NOT NULL
+      AND NOT EXISTS (SELECT FROM {other.target} AS p WHERE p.{quoted(other.key[0])} = c.{cell})"""
+
+
+def settle(dataset: Dataset) -> str:
+    """Close open rows of this source that are sound now. Parameter: source."""
+    return f"""UPDATE quarantine.row AS q SET status = 'loaded', closed_at = now()
+    FROM {checked(dataset)} AS c
+    JOIN {landing(dataset)} AS l ON l.nth = c.nth
+    WHERE c.problem IS NULL AND c.quarantine_id IS NULL AND q.dataset = {literal(dataset.name)}
+      AND q.source = $1 AND q.status = 'open' AND q.cells = {_cells(dataset)}"""
+
+
+def keep(dataset: Dataset, columns: tuple[str, ...]) -> str:
+    """Quarantine the rows with a problem; one that is known adds nothing, whatever became of it.
+
+    `columns` stand in the order of the file's headings. Parameters: source, import id, import number, the
+    headings (null where every row brings its raw).
+    """
+    cells = ", ".join(f"coalesce(l.{quoted(name)}, '')" for name in columns)
+    return f"""INSERT INTO quarantine.row AS q (dataset, id, source, line, raw, cells, reason, message,
+      waits_for, waits_key, import_id, import_number)
+    SELECT {literal(dataset.name)},
+      md5(concat_ws(chr(31), {literal(dataset.name)}, $1::text, k.turn, k.raw))::uuid,
+      $1, k.line, k.raw, k.cells, k.reason, k.message, k.waits_for, k.waits_key, $2, $3
+    FROM (
+      SELECT r.*, row_number() OVER (PARTITION BY r.raw ORDER BY r.nth) AS turn
+      FROM (
+        SELECT c.nth, c.line, c.reason, c.message, c.waits_for, c.waits_key, {_cells(dataset)} AS cells,
+          coalesce(l.raw::jsonb, jsonb_object($4::text[], ARRAY[{cells}]::text[])) AS raw
+        FROM {checked(dataset)} AS c
+        JOIN {landing(dataset)} AS l ON l.nth = c.nth
+        WHERE c.problem IS NOT NULL AND c.quarantine_id IS NULL
+      ) AS r
+    ) AS k
+    ON CONFLICT (id, dataset) DO UPDATE
+    SET reason = excluded.reason, message = excluded.message,
+      waits_for = excluded.waits_for, waits_key = excluded.waits_key
+    WHERE q.status = 'open' AND q.reason <> excluded.reason"""
+
+
+def retell(dataset: Dataset) -> str:
+    """Say anew why rows that came back from the quarantine stay there."""
+    return f"""UPDATE quarantine.row AS q
+    SET reason = c.reason, message = c.message, waits_for = c.waits_for, waits_key = c.waits_key
+    FROM {checked(dataset)} AS c
+    WHERE c.problem IS NOT NULL AND q.dataset = {literal(dataset.name)}
+      AND q.id::text = lower(c.quarantine_id)
+      AND (q.reason, q.message) IS DISTINCT FROM (c.reason, c.message)"""
+
+
+def close(dataset: Dataset) -> str:
+    """Mark rows that came back from the quarantine as loaded; a fixed one keeps what it was as `original`."""
+    return f"""UPDATE quarantine.row AS q
+    SET status = 'loaded', closed_at = now(), raw = coalesce(l.raw::jsonb, q.raw),
+      cells = {_cells(dataset)},
+      original = CASE WHEN l.raw::jsonb <> q.raw THEN coalesce(q.original, q.raw) ELSE q.original END
+    FROM {checked(dataset)} AS c
+    JOIN {landing(dataset)} AS l ON l.nth = c.nth
+    WHERE c.problem IS NULL AND q.dataset = {literal(dataset.name)} AND q.id::text = lower(c.quarantine_id)"""
+
+
+def change(dataset: Dataset, present: set[str]) -> str:
+    """Bring stored rows to what the file says; `present` are the columns that it has."""
+    values = [name for name in dataset.values if name in present]
+    assigned = [f"{quoted(name)} = c.{quoted(name)}" for name in values]
+    differs = [f"t.{quoted(name)} IS DISTINCT FROM c.{quoted(name)}" for name in values]
+    if dataset.mirrored:
+        assigned.append("gone_at = NULL")
+        differs.append("t.gone_at IS NOT NULL")
+    further = [dataset.row.on_update] if dataset.row.on_update else []
+    return f"""UPDATE {dataset.target} AS t SET {", ".join(assigned + further)}
+    FROM {checked(dataset)} AS c
+    WHERE c.problem IS NULL AND NOT c.repeated AND {_equal(dataset.key, "t", "c")}
+      AND ({" OR ".join(differs)})"""
+
+
+def add(dataset: Dataset) -> str:
+    columns = all_columns(dataset)
+    return f"""INSERT INTO {dataset.target} ({_list(columns)})
+    SELECT {_list(columns)} FROM {checked(dataset)} WHERE problem IS NULL AND NOT repeated
+    ON CONFLICT ({_list(dataset.key)}) DO NOTHING"""
+
+
+def number_facts(dataset: Dataset) -> str:
+    """Give each sound fact its identity: the hash of its content and which occurrence of it this is.
+
+    A fact that comes back from the quarantine counts on after all that are stored or in the file.
+    """
+    content = ", ".join(
+        f"{literal(c.name)}, {'trim_scale(' if c.kind == 'number' else '('}{quoted(c.name)})"
+        for c in dataset.columns
+    )
+    return f"""CREATE TEMPORARY TABLE "facts_{dataset.name}" ON COMMIT DROP AS
+    SELECT f.*, CASE WHEN f.back THEN f.turn - f.plain + greatest(f.plain, (
+        SELECT max(t.occurrence) FROM {dataset.target} AS t WHERE t.content_hash = f.content_hash
+      )) ELSE f.turn END::integer AS occurrence
+    FROM (
+      SELECT nth, {_list(all_columns(dataset))}, content_hash, back,
+        row_number() OVER (PARTITION BY content_hash ORDER BY back, nth) AS turn,
+        count(*) FILTER (WHERE NOT back) OVER (PARTITION BY content_hash) AS plain
+      FROM (
+        SELECT *, quarantine_id IS NOT NULL AS back,
+          md5(jsonb_strip_nulls(jsonb_build_object({content}))::text)::uuid AS content_hash
+        FROM {checked(dataset)} WHERE problem IS NULL AND NOT repeated
+      ) AS h
+    ) AS f"""
+
+
+def facts(dataset: Dataset) -> str:
+    return f'pg_temp."facts_{dataset.name}"'
+
+
+def add_facts(dataset: Dataset) -> str:
+    columns = _list((*all_columns(dataset), "content_hash", "occurrence"))
+    return f"""INSERT INTO {dataset.target} ({columns}) SELECT {columns} FROM {facts(dataset)} ORDER BY nth
+    ON CONFLICT (content_hash, occurrence) DO NOTHING"""
+
+
+def return_facts(dataset: Dataset) -> str:
+    """Take the mark off facts that were gone."""
+    return f"""UPDATE {dataset.target} AS t SET gone_at = NULL FROM {facts(dataset)} AS f
+    WHERE t.gone_at IS NOT NULL AND {_equal(("content_hash", "occurrence"), "t", "f")}"""
+
+
+def mark_gone(dataset: Dataset) -> str:
+    """Mark stored rows that the file no longer has; a row that is in it, but broken, still is in it."""
+    if not dataset.key:
+        return f"""UPDATE {dataset.target} AS t SET gone_at = now()
+        WHERE t.gone_at IS NULL AND t.content_hash IS NOT NULL AND NOT EXISTS (
+          SELECT FROM {facts(dataset)} AS f WHERE {_equal(("content_hash", "occurrence"), "t", "f")}
+        )"""
+    as_text = " AND ".join(f"btrim(l.{quoted(name)}) = t.{quoted(name)}::text" for name in dataset.key)
+    return f"""UPDATE {dataset.target} AS t SET gone_at = now()
+    WHERE t.gone_at IS NULL
+      AND NOT EXISTS (SELECT FROM {checked(dataset)} AS c
+        WHERE c.problem IS NULL AND {_equal(dataset.key, "t", "c")})
+      AND NOT EXISTS (SELECT FROM {checked(dataset)} AS c JOIN {landing(dataset)} AS l ON l.nth = c.nth
+        WHERE c.problem IS NOT NULL AND {as_text})"""
+
+
+def drop(dataset: Dataset) -> list[str]:
+    """Leave nothing behind where the transaction goes on, such as after a savepoint."""
+    return [f"DROP TABLE IF EXISTS {name}" for name in (landing(dataset), checked(dataset), facts(dataset))]
+
+
+def count_rows(dataset: Dataset) -> str:
+    return f"SELECT count(*) AS number FROM {dataset.target}"
+
+
+def count_checked(dataset: Dataset) -> str:
+    """Rows by reason; sound ones have none."""
+    return f"SELECT reason, count(*) AS rows FROM {checked(dataset)} GROUP BY reason"
+
+
+def unjudged(dataset: Dataset, column: Column) -> str:
+    """A page of sound SQL. Parameters: the last number seen, the number of rows."""
+    return f"""SELECT nth, {quoted(column.name)} AS sql FROM {checked(dataset)}
+    WHERE problem IS NULL AND {quoted(column.name)} IS NOT NULL AND nth > $1 ORDER BY nth LIMIT $2"""
+
+
+def refuse(dataset: Dataset) -> str:
+    """Parameters: numbers and messages of refused SQL, side by side."""
+    return f"""UPDATE {checked(dataset)} AS c
+    SET problem = {GIVEN}, reason = 'sql-refused', message = r.message
+    FROM unnest($1::bigint[], $2::text[]) AS r(nth, message) WHERE c.nth = r.nth"""
+
+
+def _cells(dataset: Dataset) -> str:
+    cells = ", ".join(f"{literal(name)}, l.{quoted(name)}" for name in all_columns(dataset))
+    return f"jsonb_strip_nulls(jsonb_build_object({cells}))"
