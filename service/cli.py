@@ -1,12 +1,14 @@
 """The commands; each calls one feature function and turns `Stop` into a sentence and an exit status."""
 
 import argparse
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +17,15 @@ from granian.constants import Interfaces, Loops
 from granian.server import Server as HttpServer
 
 from service.database.embedded import running, serving
+from service.database.gateway import Database, address, open_database
 from service.database.migrate import migrate
-from service.errors import Stop
+from service.errors import DatabaseUnavailable, Stop
+from service.imports.folder import Imported, import_folder
+from service.imports.landing import Options
+from service.imports.show import show
+from service.metrics.catalog import Catalog
+from service.metrics.judge import judge
+from service.observe import set_up_logs
 from service.settings import Settings, load
 
 WORKER_GRACE_S: Final = 10
@@ -28,10 +37,16 @@ def main(argv: list[str] | None = None) -> None:
     """Run a command; exit status 0, 1 (the world) or 2 (the input)."""
     arguments = _parser().parse_args(argv)
     try:
-        sys.exit(arguments.command(load(os.environ), arguments))
+        settings = load(os.environ)
+        set_up_logs(settings.logs)
+        sys.exit(arguments.command(settings, arguments))
     except Stop as stop:
         sys.stderr.write(f"tally: {stop}\n")
         sys.exit(stop.exit_code)
+    except DatabaseUnavailable as error:
+        where = address(os.environ.get("DATABASE_URL", ""))
+        sys.stderr.write(f"tally: the database at {where}: {error}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -49,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
-    with serving(settings.database.data_dir), _database_ready(settings) as (ready, _):
+    embedded = settings.database.url is None
+    with (
+        serving(settings.database.data_dir) if embedded else nullcontext(),
+        _database_ready(settings) as (ready, _),
+    ):
         if ready.database.reader_url is None:
             raise Stop(
                 "READER_DATABASE_URL is needed beside DATABASE_URL: the role that runs stored SQL",
@@ -104,6 +123,27 @@ def _migrate(settings: Settings, _arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _seed(settings: Settings, _arguments: argparse.Namespace) -> int:
+    with _database_ready(settings) as (ready, _):
+        imported = asyncio.run(_import_seeds(ready))
+    show(imported.reports, imported.refusals)
+    return 1 if imported.refusals else 0
+
+
+async def _import_seeds(settings: Settings) -> Imported:
+    async with open_database(settings.database.url or "") as database:
+        options = Options(
+            judge=await _judge(database, settings), bytes_limit=settings.imports.bytes_limit, actor="seed"
+        )
+        return await import_folder(database, settings.seeds_dir, options)
+
+
+async def _judge(database: Database, settings: Settings) -> Callable[[str], object]:
+    catalog = Catalog(database, settings.database.data_schemas)
+    await catalog.load()
+    return partial(judge, schemas=settings.database.data_schemas, functions=catalog.functions)
+
+
 def _psql(settings: Settings, _arguments: argparse.Namespace) -> int:
     with _database_ready(settings) as (ready, folder):
         try:
@@ -128,5 +168,6 @@ def _database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
 _COMMANDS: Final[list[tuple[str, Command, str]]] = [
     ("serve", _serve, "Answer HTTP until stopped"),
     ("migrate", _migrate, "Bring the database up to date and give the reader its rights"),
+    ("seed", _seed, "Import the files of SEEDS_DIR; again changes nothing"),
     ("psql", _psql, "Open psql on the database"),
 ]

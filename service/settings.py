@@ -58,6 +58,13 @@ class Database(Struct, frozen=True, kw_only=True):
     ] = 128
 
 
+class Imports(Struct, frozen=True, kw_only=True):
+    bytes_limit: Annotated[
+        int,
+        env("IMPORT_BYTES_LIMIT", "bytes of a file to import, of what an XLSX unzips to as well", ge=1024),
+    ] = 104_857_600
+
+
 class Server(Struct, frozen=True, kw_only=True):
     host: Annotated[str, env("HOST", "address to listen on")] = "127.0.0.1"
     port: Annotated[int, env("PORT", "port to listen on", ge=1, le=65535)] = 8000
@@ -78,6 +85,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     server: Server = Server()
     logs: Logs = Logs()
+    imports: Imports = Imports()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports")] = Path("seeds")
 
 
