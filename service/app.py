@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import signal
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from threading import Thread
 from typing import Final, cast
 
 from litestar import Litestar, Router
@@ -30,13 +33,25 @@ from service.settings import Settings, load
 from service.wire import App, Wire
 
 JSON_BYTES_LIMIT: Final = 8_388_608
+ORPHAN_CHECK_S: Final = 0.5
+ORPHAN_GRACE_S: Final = 10
 
 
 def from_environment() -> ASGIApp:
-    """Build the app in a server's worker."""
+    """Build the app in a server's worker, which ends when the server's main process is killed."""
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = load(os.environ)
     set_up_logs(settings.logs)
     return layered(create_app(settings))
+
+
+def _end_with(parent: int) -> None:
+    """Stop this worker once it is an orphan: it would keep the port and serve without its database."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_CHECK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_GRACE_S)
+    os._exit(1)
 
 
 def layered(app: Litestar) -> ASGIApp:

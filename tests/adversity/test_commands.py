@@ -1,0 +1,198 @@
+"""The commands as a user runs them: in processes of their own, from the environment."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def data_dir() -> Generator[Path]:
+    """A folder that the server's unprivileged user can reach, which pytest's own is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(**variables: object) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
+    return {**kept, **{name: str(value) for name, value in variables.items()}}
+
+
+def tally(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def start(**variables: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", "serve"],
+        cwd=ROOT,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until_ready(port: int) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("the service did not become ready")
+
+
+def until_gone(port: int) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("something still listens")
+
+
+def test_a_bad_setting_is_one_sentence_and_exit_2():
+    done = tally("serve", PORT="eighty")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tally: PORT='eighty'")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["migrate", "seed"])
+def test_an_unreachable_database_is_one_sentence_and_exit_1(command: str):
+    done = tally(command, DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serving_another_database_needs_the_readers_address():
+    done = tally("serve", DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+    assert done.returncode == 2
+    assert "READER_DATABASE_URL" in done.stderr
+
+
+def test_help_names_every_command():
+    done = tally("--help")
+    assert done.returncode == 0
+    for command in ("serve", "migrate", "seed", "psql"):
+        assert command in done.stdout
+
+
+def test_the_service_serves_seeds_and_stops_without_a_trace(data_dir: Path):
+    port = free_port()
+    assert tally("migrate", DATA_DIR=data_dir).returncode == 0
+    assert tally("seed", DATA_DIR=data_dir).returncode == 0
+    service = start(DATA_DIR=data_dir, PORT=port)
+    try:
+        until_ready(port)
+        base = f"http://127.0.0.1:{port}/api/v1"
+        metrics = httpx.get(f"{base}/metrics?limit=500").json()["items"]
+        assert len(metrics) == 16
+        tiles = httpx.get(f"{base}/dashboards/default/data").json()["results"]
+        assert {tile["status"] for tile in tiles} == {200}
+
+        second = tally("serve", DATA_DIR=data_dir, PORT=free_port())
+        assert second.returncode == 1
+        assert "another Tally" in second.stderr
+        taken = tally("psql", DATA_DIR=data_dir)  # shares the running server
+        assert taken.returncode == 0
+    finally:
+        service.send_signal(signal.SIGINT)
+        output, _ = service.communicate(timeout=20)
+    assert service.returncode == 0
+    assert f"http://127.0.0.1:{port}" in output
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_killed_service_leaves_the_port_and_the_next_one_takes_over(data_dir: Path):
+    port = free_port()
+    tally("migrate", DATA_DIR=data_dir)
+    killed = start(DATA_DIR=data_dir, PORT=port)
+    until_ready(port)
+    killed.kill()
+    killed.communicate()
+    until_gone(port)
+    following = start(DATA_DIR=data_dir, PORT=port)
+    try:
+        until_ready(port)
+    finally:
+        following.send_signal(signal.SIGTERM)
+        following.communicate(timeout=20)
+    assert following.returncode == 0
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_taken_port_is_one_sentence(data_dir: Path):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        done = tally("serve", DATA_DIR=data_dir, PORT=port)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_readiness_waits_for_migrations(data_dir: Path):
+    port = free_port()
+    service = start(DATA_DIR=data_dir, PORT=port)
+    try:
+        until = time.monotonic() + PATIENCE_S
+        answer = None
+        while answer is None and time.monotonic() < until:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/health/ready")
+            except httpx.TransportError:
+                time.sleep(0.05)
+        assert answer is not None
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["migrations"].startswith("missing: 0001.schemas")
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 503
+        assert tally("migrate", DATA_DIR=data_dir).returncode == 0
+        until_ready(port)
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.communicate(timeout=20)
+    assert service.returncode == 0
+
+
+def test_a_malformed_seed_file_is_refused_and_the_others_load(data_dir: Path, tmp_path: Path):
+    (tmp_path / "queries.csv").write_text("id,query\nq1,SELECT 1\n")
+    (tmp_path / "metrics.json").write_text('{"items": [')
+    assert tally("migrate", DATA_DIR=data_dir).returncode == 0
+    done = tally("seed", DATA_DIR=data_dir, SEEDS_DIR=tmp_path)
+    assert done.returncode == 1
+    assert '"dataset":"queries"' in done.stdout
+    assert "metrics.json" in done.stderr
+    assert "Traceback" not in done.stderr
