@@ -10,6 +10,7 @@ from litestar import Controller, Request, Response, delete, get, patch, post, pu
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.response.base import ASGIResponse
 
 from service.audit import Actor
 from service.errors import (
@@ -100,9 +101,10 @@ class MetricsController(Controller):
         responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
         opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
-    async def result(
-        self, metric_id: FromPath[str], request: Call, catalog: Catalogue, executor: Runner
-    ) -> Response[bytes]:
+    async def result(self, metric_id: FromPath[str], request: Call) -> ASGIResponse:
+        # Straight from the state: resolving dependencies would cost more than a small query.
+        catalog: Catalog = request.app.state.catalog
+        executor: Executor = request.app.state.executor
         metric = catalog.get(parse_id(metric_id))
         given, options = _given(request)
         form = choose(request.headers.get("accept", ""), options.get("format"))
@@ -275,9 +277,9 @@ def _flag(text: str | None) -> bool:
     return text == "true"
 
 
-def _respond(answer: Answer) -> Response[bytes]:
-    headers = {"ETag": answer.etag, "Server-Timing": answer.timings.header(), "Vary": "Accept"}
-    return Response(answer.body, media_type=answer.media_type, headers=headers)
+def _respond(answer: Answer) -> ASGIResponse:
+    headers = {"etag": answer.etag, "server-timing": answer.timings.header(), "vary": "Accept"}
+    return ASGIResponse(body=answer.body, media_type=answer.media_type, headers=headers)
 
 
 def _write_cursor(after: UUID) -> str:
