@@ -76,6 +76,12 @@ class Unauthorized(Problem):
     status, code, title = 401, "unauthorized", "Not authenticated"
 
 
+class InvalidToken(Unauthorized):
+    """The bearer token is not valid."""
+
+    code, title = "invalid-token", "Invalid token"
+
+
 class Forbidden(Problem):
     """The token lacks the scope that this needs."""
 
@@ -86,6 +92,36 @@ class NotFound(Problem):
     """There is nothing at this address."""
 
     status, code, title = 404, "not-found", "Not found"
+
+
+class TokenProblem(Problem):
+    """The token request is not well-formed; RFC 6749's error words are the codes of these."""
+
+    status, code, title = 400, "invalid_request", "Invalid token request"
+
+
+class GrantRefused(TokenProblem):
+    """The only grant type is client_credentials."""
+
+    code, title = "unsupported_grant_type", "Unsupported grant type"
+
+
+class ScopeRefused(TokenProblem):
+    """The client may not have that scope."""
+
+    code, title = "invalid_scope", "Invalid scope"
+
+
+class ClientRefused(TokenProblem):
+    """The client is unknown or its secret is wrong."""
+
+    status, code, title = 401, "invalid_client", "Invalid client"
+
+
+class ClientFailures(TokenProblem):
+    """Too many failures: wait the seconds that `Retry-After` names."""
+
+    status, code, title = 429, "temporarily_unavailable", "Too many failures"
 
 
 class MethodNotAllowed(Problem):
@@ -176,6 +212,12 @@ class DatabaseUnavailable(Problem):
     """The database cannot be reached right now."""
 
     status, code, title = 503, "database-unavailable", "Database unavailable"
+
+
+class IssuerUnavailable(Problem):
+    """The token's issuer cannot be asked for its keys right now."""
+
+    status, code, title = 503, "issuer-unavailable", "Issuer unavailable"
 
 
 class UpstreamUnavailable(Problem):

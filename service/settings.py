@@ -4,6 +4,7 @@ Each field carries its variable, unit, default and help; the README's table is c
 """
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -70,6 +71,66 @@ class Server(Struct, frozen=True, kw_only=True):
     port: Annotated[int, env("PORT", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, env("WORKERS", "server processes", ge=1, le=64)] = 1
 
+    @property
+    def on_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+
+PerMinute = Annotated[int, Meta(ge=0, le=100_000_000)]
+
+
+class Auth(Struct, frozen=True, kw_only=True):
+    mode: Annotated[
+        Literal["on", "off"],
+        env("AUTH", "`off` lets everyone in as everyone: only on a loopback HOST"),
+    ] = "on"
+    clients: Annotated[
+        str | None,
+        env(
+            "AUTH_CLIENTS",
+            "`id:secret-hash:scope scope` entries, comma-separated, for `/oauth2/token`; the hash is "
+            "hexadecimal SHA-256 of a machine-made secret, or an argon2id string",
+        ),
+    ] = None
+    public_url: Annotated[
+        str | None,
+        env("PUBLIC_URL", "address that clients use; the issuer of our tokens", shown="http://HOST:PORT"),
+    ] = None
+    oidc_issuer: Annotated[
+        str | None, env("OIDC_ISSUER", "an outside issuer (Cognito, Keycloak, Auth0) whose JWTs are accepted")
+    ] = None
+    oidc_audience: Annotated[
+        tuple[str, ...],
+        env(
+            "OIDC_AUDIENCE",
+            "audiences, comma-separated, one of which its tokens must name",
+            shown="none",
+        ),
+    ] = ()
+    oidc_jwks_url: Annotated[
+        str | None, env("OIDC_JWKS_URL", "address of its keys", shown="by discovery")
+    ] = None
+    cors_origins: Annotated[
+        tuple[str, ...],
+        env("CORS_ORIGINS", "web origins, comma-separated, whose pages may call the API", shown="none"),
+    ] = ()
+    rate_limit: Annotated[
+        PerMinute | None,
+        env(
+            "RATE_LIMIT",
+            "requests a minute per caller and worker, 0 for no limit",
+            shown="60000; none on a loopback HOST",
+        ),
+    ] = None
+    metric_rate_limit: Annotated[
+        PerMinute | None,
+        env(
+            "METRIC_RATE_LIMIT",
+            "requests a minute per caller, metric and worker, 0 for no limit",
+            shown="60000; none on a loopback HOST",
+        ),
+    ] = None
+
 
 class Logs(Struct, frozen=True, kw_only=True):
     level: Annotated[
@@ -84,9 +145,25 @@ class Logs(Struct, frozen=True, kw_only=True):
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     server: Server = Server()
+    auth: Auth = Auth()
     logs: Logs = Logs()
     imports: Imports = Imports()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports")] = Path("seeds")
+
+    @property
+    def public_url(self) -> str:
+        """The address that clients use, without a slash at its end."""
+        if self.auth.public_url is not None:
+            return self.auth.public_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.server.host, self.server.host)  # noqa: S104 (a word to replace)
+        return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{self.server.port}"
+
+    @property
+    def rate_limits(self) -> tuple[int, int]:
+        """Requests a minute: per caller, and per caller and metric; 0 is no limit."""
+        default = 0 if self.server.on_loopback else 60_000
+        given = (self.auth.rate_limit, self.auth.metric_rate_limit)
+        return (default if given[0] is None else given[0], default if given[1] is None else given[1])
 
 
 class Row(Struct, frozen=True):
@@ -102,7 +179,17 @@ def load(environ: Mapping[str, str]) -> Settings:
 
     Raises `Stop` (exit status 2) with one sentence that names the variable.
     """
-    return _load(Settings, environ)
+    settings = _load(Settings, environ)
+    _check_auth(settings)
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """A name other than `localhost` may resolve to anything, so it does not count."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def rows(tree: type[Struct] = Settings) -> list[Row]:
@@ -155,6 +242,43 @@ def _check_database_url(variable: str, text: str) -> None:
         well_formed = False
     if not well_formed:  # the text is not repeated: it holds a password
         raise Stop(f"{variable}: expected postgresql://user:password@host:port/database", exit_code=2)
+
+
+def _check_auth(settings: Settings) -> None:
+    auth, host = settings.auth, settings.server.host
+    if auth.mode == "off" and not settings.server.on_loopback:
+        raise Stop(
+            f"AUTH=off lets everyone in and is allowed only on a loopback address, but HOST is {host}:"
+            " set AUTH=on or HOST=127.0.0.1",
+            exit_code=2,
+        )
+    if auth.oidc_issuer is not None and not auth.oidc_audience:
+        raise Stop("OIDC_ISSUER needs OIDC_AUDIENCE: whom its tokens must be meant for", exit_code=2)
+    if auth.oidc_issuer is None and (auth.oidc_audience or auth.oidc_jwks_url):
+        raise Stop("OIDC_AUDIENCE and OIDC_JWKS_URL need OIDC_ISSUER", exit_code=2)
+    addresses = {
+        "OIDC_ISSUER": (auth.oidc_issuer, False),
+        "OIDC_JWKS_URL": (auth.oidc_jwks_url, False),
+        "PUBLIC_URL": (auth.public_url, True),
+    }
+    for variable, (address, plain) in addresses.items():
+        if address is not None and not _is_address(address, plain=plain):
+            secure = "http or https" if plain else "https (http on loopback only)"
+            raise Stop(f"{variable}={address!r}: expected an absolute {secure} address", exit_code=2)
+    for origin in auth.cors_origins:
+        if not _is_address(origin, plain=True) or urlsplit(origin).path:
+            raise Stop(f"CORS_ORIGINS: {origin!r} is no origin such as https://example.org", exit_code=2)
+
+
+def _is_address(text: str, *, plain: bool) -> bool:
+    """An absolute http(s) address without user, query and fragment; `plain` allows http anywhere."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    secure = parts.scheme == "https" or (parts.scheme == "http" and (plain or is_loopback(host or "")))
+    return bool(secure and host and not parts.query and not parts.fragment and "@" not in parts.netloc)
 
 
 def _text(value: Any) -> str:

@@ -51,3 +51,66 @@ def test_a_bad_database_url_does_not_print_its_password():
     with pytest.raises(Stop) as stop:
         load({"DATABASE_URL": "mysql://me:secret@localhost/x"})
     assert "secret" not in str(stop.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"])
+def test_everyone_may_be_let_in_on_a_loopback_address(host: str):
+    assert load({"AUTH": "off", "HOST": host}).auth.mode == "off"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org", "localhost.example.org"])  # noqa: S104 (refused)
+def test_everyone_is_not_let_in_anywhere_else(host: str):
+    with pytest.raises(Stop, match="AUTH=off") as stop:
+        load({"AUTH": "off", "HOST": host})
+    assert stop.value.exit_code == 2
+    assert load({"HOST": host}).auth.mode == "on"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OIDC_ISSUER": "https://issuer.example"},
+        {"OIDC_AUDIENCE": "tally"},
+        {"OIDC_ISSUER": "http://issuer.example", "OIDC_AUDIENCE": "tally"},
+        {"OIDC_ISSUER": "issuer.example", "OIDC_AUDIENCE": "tally"},
+        {"OIDC_ISSUER": "https://u:p@issuer.example", "OIDC_AUDIENCE": "tally"},
+        {"OIDC_ISSUER": "https://a.example", "OIDC_AUDIENCE": "a", "OIDC_JWKS_URL": "http://b.example"},
+        {"PUBLIC_URL": "tally.example"},
+        {"PUBLIC_URL": "https://tally.example:port"},
+        {"CORS_ORIGINS": "https://a.example/path"},
+        {"CORS_ORIGINS": "https://a.example, *"},
+        {"AUTH": "maybe"},
+        {"RATE_LIMIT": "-1"},
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_together_are_refused(environ: dict[str, str]):
+    with pytest.raises(Stop) as stop:
+        load(environ)
+    assert any(variable in str(stop.value) for variable in environ)
+
+
+def test_an_issuer_on_loopback_may_speak_plain_http():
+    settings = load({"OIDC_ISSUER": "http://127.0.0.1:5000/pool", "OIDC_AUDIENCE": "a, b"})
+    assert settings.auth.oidc_audience == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"HOST": "0.0.0.0", "PORT": "9"}, "http://127.0.0.1:9"),  # noqa: S104 (a value)
+        ({"HOST": "::1"}, "http://[::1]:8000"),
+        ({"HOST": "::"}, "http://[::1]:8000"),
+        ({"PUBLIC_URL": "https://tally.example/"}, "https://tally.example"),
+    ],
+    ids=str,
+)
+def test_the_public_address_follows_host_and_port_unless_given(environ: dict[str, str], address: str):
+    assert load(environ).public_url == address
+
+
+def test_rates_are_not_limited_on_loopback_unless_asked_for():
+    assert load({}).rate_limits == (0, 0)
+    assert load({"RATE_LIMIT": "5"}).rate_limits == (5, 0)
+    assert load({"HOST": "192.0.2.7", "METRIC_RATE_LIMIT": "0"}).rate_limits == (60_000, 0)

@@ -1,0 +1,180 @@
+"""Who may ask for tokens, and for which: clients of AUTH_CLIENTS and of `app.api_client`.
+
+Secrets that we make have 256 bits, so a fast hash guards them; chosen ones need argon2id. Every failure
+costs one argon2id check and reads the same, so that nobody learns from it which clients exist.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from hmac import compare_digest
+from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
+
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import Argon2Error, InvalidHashError
+from msgspec import Struct
+
+from service.auth.limits import Allowance
+from service.auth.tokens import BACKEND, SCOPES, granted
+from service.errors import ClientFailures, ClientRefused, ScopeRefused, Stop
+
+FAILURES_A_MINUTE = 60
+CHECKS_AT_ONCE = 2
+CHECKS_WAITING = 32
+"""Past it a caller is told to come back: each check takes some 20 MB and 20 ms of a core."""
+
+CLIENT_ID = re.compile(r"[A-Za-z0-9._~@/-]{1,128}")
+
+_ENTRY = re.compile(
+    r"""(?P<id>[^:,\s]+) : (?P<hash>[0-9a-f]{64} | \$argon2id\$[^:\s]+) : (?P<scopes>[^,]+) (?:,|$)""",
+    re.VERBOSE,
+)
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+
+
+class Client(Struct, frozen=True):
+    """`secret_hash` is hexadecimal SHA-256 or an argon2id string."""
+
+    id: str
+    secret_hash: str
+    scopes: tuple[str, ...]
+
+
+def new_secret() -> tuple[str, str]:
+    """A secret of 256 bits and the hash to keep."""
+    secret = secrets.token_urlsafe(32)
+    return secret, sha256(secret.encode()).hexdigest()
+
+
+def hash_chosen(secret: str) -> str:
+    return _HASHER.hash(secret)
+
+
+def parse_clients(text: str | None) -> dict[str, Client]:
+    """Read AUTH_CLIENTS; argon2id strings hold commas themselves.
+
+    Raises `Stop` naming the entry by its number, never by its text.
+    """
+    found: dict[str, Client] = {}
+    position, rest = 0, (text or "").strip().rstrip(",")
+    while position < len(rest):
+        entry = _ENTRY.match(rest, position)
+        number = f"AUTH_CLIENTS: entry {len(found) + 1}"
+        if entry is None or not CLIENT_ID.fullmatch(entry["id"]):
+            raise Stop(f"{number} is not `id:hash:scope scope` (SHA-256 in hex, or argon2id)", exit_code=2)
+        if entry["id"] in found:
+            raise Stop(f"{number} repeats the id {entry['id']}", exit_code=2)
+        if _is_argon2(entry["hash"]) and not _is_well_formed(entry["hash"]):
+            raise Stop(f"{number} has a damaged argon2id string", exit_code=2)
+        scopes = parse_scopes(entry["scopes"], number)
+        found[entry["id"]] = Client(entry["id"], entry["hash"], scopes)
+        position = entry.end()
+        position += len(rest[position:]) - len(rest[position:].lstrip())
+    return found
+
+
+def parse_scopes(text: str, place: str) -> tuple[str, ...]:
+    """Raises `Stop` for none and for unknown ones."""
+    scopes = tuple(dict.fromkeys(text.split()))
+    unknown = [scope for scope in scopes if scope not in (*SCOPES, BACKEND)]
+    if unknown or not scopes:
+        raise Stop(f"{place}: unknown scope {unknown[0]!r}" if unknown else f"{place}: no scope", exit_code=2)
+    return scopes
+
+
+def narrow(client: Client, asked: str | None) -> tuple[str, ...]:
+    """The scopes a token gets: all of the client's, or those asked for. Raises `ScopeRefused`."""
+    if asked is None:
+        return client.scopes
+    wanted = tuple(dict.fromkeys(asked.split()))
+    allowed = granted(client.scopes).union(client.scopes)
+    if not wanted or not allowed.issuperset(wanted):
+        raise ScopeRefused
+    return wanted
+
+
+class Clients:
+    """Checks credentials; `stored` finds a client of the database."""
+
+    def __init__(
+        self,
+        configured: Mapping[str, Client],
+        stored: Callable[[str], Awaitable[Client | None]],
+        *,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self._configured = configured
+        self._stored = stored
+        self._failures = Allowance(FAILURES_A_MINUTE, 60, now=now)
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
+        self._waiting = 0
+        own = (client.secret_hash for client in configured.values())
+        self._decoy = next((hashed for hashed in own if _is_argon2(hashed)), None) or hash_chosen("decoy")
+
+    async def authenticate(self, client_id: str, offered: Sequence[bytes], address: str) -> Client:
+        """The client whose secret is among `offered` (the spellings a header may mean).
+
+        Raises `ClientRefused`, the same for an unknown client and a wrong secret, and `ClientFailures`
+        once an address has failed too often. A right machine-made secret always passes: it cannot be
+        guessed, and nobody is locked out by the failures of others.
+        """
+        client = await self._find(client_id)
+        digests = [sha256(secret).hexdigest() for secret in offered]
+        if client is not None and any(compare_digest(digest, client.secret_hash) for digest in digests):
+            return client
+        place = _network(address)
+        if not (verdict := self._failures.look(place)).allowed:
+            raise ClientFailures(headers={"Retry-After": str(verdict.retry_s)})
+        hashed = client.secret_hash if client is not None and _is_argon2(client.secret_hash) else None
+        right = [await self._check(hashed or self._decoy, secret) for secret in offered]
+        if client is not None and hashed is not None and any(right):
+            return client
+        if not (verdict := self._failures.take(place)).allowed:
+            raise ClientFailures(headers={"Retry-After": str(verdict.retry_s)})
+        raise ClientRefused(headers={"WWW-Authenticate": 'Basic realm="tally", charset="UTF-8"'})
+
+    async def _find(self, client_id: str) -> Client | None:
+        if not CLIENT_ID.fullmatch(client_id):
+            return None
+        return self._configured.get(client_id) or await self._stored(client_id)
+
+    async def _check(self, hashed: str, secret: bytes) -> bool:
+        if self._waiting >= CHECKS_WAITING:
+            raise ClientFailures(headers={"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            async with self._checks:
+                return await asyncio.to_thread(_verify, hashed, secret)
+        finally:
+            self._waiting -= 1
+
+
+def _is_argon2(hashed: str) -> bool:
+    return hashed.startswith("$argon2id$")
+
+
+def _is_well_formed(hashed: str) -> bool:
+    try:
+        extract_parameters(hashed)
+    except InvalidHashError:
+        return False
+    return True
+
+
+def _verify(hashed: str, secret: bytes) -> bool:
+    try:
+        return _HASHER.verify(hashed, secret)
+    except (Argon2Error, InvalidHashError):
+        return False
+
+
+def _network(address: str) -> str:
+    """Who fails is an address, or the /64 that one holder of IPv6 addresses has at hand."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((parsed, 64), strict=False)) if isinstance(parsed, IPv6Address) else address

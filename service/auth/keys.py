@@ -1,0 +1,173 @@
+"""The public keys of issuers: what counts as one, and how a set of them is kept up to date."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
+from typing import Any, cast
+
+import jwt
+import msgspec
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from msgspec import Struct
+
+from service.errors import IssuerUnavailable, Problem
+
+ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA"})
+RSA_BITS = 2048
+JWKS_KEYS = 100
+"""Keys of one set that are looked at."""
+
+FetchJson = Callable[[str], Awaitable[Any]]
+"""Gets an address and decodes its JSON; raises a `Problem` when that fails in any way."""
+
+_PUBLIC_PARTS = frozenset({"kty", "n", "e", "crv", "x", "y"})
+
+log = structlog.get_logger("tally.auth")
+
+
+class Key:
+    """A public key bound to its one algorithm."""
+
+    def __init__(self, jwk: dict[str, Any]) -> None:
+        """Raise `jwt.PyJWTError` for what is no signing key of an allowed algorithm."""
+        parts = {name: jwk[name] for name in _PUBLIC_PARTS.intersection(jwk)}
+        stated = jwk.get("alg")
+        if stated is not None and stated not in ALGORITHMS:
+            raise jwt.InvalidKeyError("another algorithm")
+        found = jwt.PyJWK(parts, stated)
+        key: object = found.key
+        if found.algorithm_name not in ALGORITHMS or jwk.get("use", "sig") != "sig":
+            raise jwt.InvalidKeyError("no signing key")
+        if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
+            raise jwt.InvalidKeyError("too short")
+        if parts.get("crv", "P-256") not in {"P-256", "Ed25519"}:
+            raise jwt.InvalidKeyError("another curve")
+        self.algorithm = found.algorithm_name
+        self._jwk = found
+
+    def signed(self, algorithm: str, text: bytes, signature: bytes) -> bool:
+        """Whether this key made the signature, by its own algorithm and no other."""
+        return algorithm == self.algorithm and self._jwk.Algorithm.verify(text, self._jwk.key, signature)
+
+
+class Keys:
+    """An issuer's keys by `kid`, fetched when first needed, when an unknown `kid` turns up, and when old.
+
+    Known keys answer at once, whatever the issuer is doing; a failed fetch keeps what is known.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[Any]],
+        *,
+        interval_s: float = 5,
+        max_age_s: float = 600,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self._load = load
+        self._interval_s = interval_s
+        self._max_age_s = max_age_s
+        self._now = now
+        self._keys: dict[str | None, Key] = {}
+        self._jwks: Any = None
+        self._tried_at = self._loaded_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+        self.generation = 0
+        """Raised when the keys changed: tokens checked before may have lost theirs."""
+
+    async def find(self, kid: str | None) -> Key | None:
+        """Raises `IssuerUnavailable` while no key of this issuer could ever be fetched."""
+        known = self._known(kid)
+        if known is not None:
+            self.refresh_if_old()
+            return known
+        task = self._start()
+        if task is not None:
+            await asyncio.shield(task)
+        known = self._known(kid)
+        if known is None and not self._keys:
+            raise IssuerUnavailable(headers={"Retry-After": str(max(1, round(self._interval_s)))})
+        return known
+
+    def refresh_if_old(self) -> None:
+        if self._now() - self._loaded_at > self._max_age_s:
+            self._start()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _known(self, kid: str | None) -> Key | None:
+        """A token may leave out `kid` while there is one key only."""
+        if kid is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid)
+
+    def _start(self) -> asyncio.Task[None] | None:
+        """The fetch under way, or a new one unless the last was within the interval."""
+        if self._task is None or self._task.done():
+            if self._now() - self._tried_at < self._interval_s:
+                return None
+            self._tried_at = self._now()
+            self._task = asyncio.get_running_loop().create_task(self._refresh(), name="fetch signing keys")
+        return self._task
+
+    async def _refresh(self) -> None:
+        try:
+            jwks = await self._load()
+            if jwks != self._jwks:
+                self._replace(jwks)
+            self._loaded_at = self._now()
+        except (Problem, ValueError, msgspec.ValidationError) as error:
+            log.warning("signing keys not fetched", reason=str(error), known=len(self._keys))
+
+    def _replace(self, jwks: Any) -> None:
+        keys = read_jwks(jwks)
+        if not keys:
+            raise ValueError("the answer holds no usable signing key")
+        self._keys, self._jwks = keys, jwks
+        self.generation += 1
+
+
+def read_jwks(jwks: Any) -> dict[str | None, Key]:
+    """The usable keys of a JWK set; what is no signing key of an allowed algorithm is passed over."""
+    listed: object = cast("dict[str, Any]", jwks).get("keys") if isinstance(jwks, dict) else None
+    found: dict[str | None, Key] = {}
+    for jwk in cast("list[Any]", listed)[:JWKS_KEYS] if isinstance(listed, list) else []:
+        try:
+            kid: object = jwk.get("kid")
+            if kid is None or isinstance(kid, str):
+                found[kid] = Key(jwk)
+        except (jwt.PyJWTError, AttributeError, TypeError, ValueError, KeyError):
+            continue
+    return found
+
+
+class Trust(Struct, frozen=True):
+    """An issuer whose tokens are accepted: its exact name, who they must be meant for, its keys."""
+
+    issuer: str
+    audiences: frozenset[str]
+    keys: Keys
+
+
+class Discovery(Struct, frozen=True):
+    issuer: str
+    jwks_uri: str
+
+
+def outside(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetch_json: FetchJson) -> Trust:
+    """An OpenID Connect issuer; its key address comes from discovery unless one is given."""
+
+    async def load() -> Any:
+        if jwks_url is not None:
+            return await fetch_json(jwks_url)
+        found = await fetch_json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        document = msgspec.convert(found, Discovery)
+        if document.issuer != issuer:
+            raise ValueError("the discovery document is another issuer's")
+        return await fetch_json(document.jwks_uri)
+
+    return Trust(issuer, frozenset(audiences), Keys(load))

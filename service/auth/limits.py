@@ -1,0 +1,60 @@
+"""How often: one allowance per key, refilled evenly, in memory that cannot grow.
+
+The algorithm is GCRA: a key costs one float, the time at which its allowance is whole again.
+Allowances are kept by each worker for itself.
+"""
+
+from collections.abc import Callable, Hashable
+from math import ceil, floor
+from time import monotonic
+
+from msgspec import Struct
+
+KEYS = 20_000
+"""Keys remembered; past it the one longest unseen is forgotten, which gives it a whole allowance again."""
+
+
+class Verdict(Struct, frozen=True):
+    """`reset_s` is when the allowance is whole again, `retry_s` when one more request fits (0: at once)."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_s: int
+    retry_s: int
+
+
+class Allowance:
+    """`limit` requests within `window_s` seconds for each key, all at once if the caller likes."""
+
+    def __init__(self, limit: int, window_s: int, *, now: Callable[[], float] = monotonic) -> None:
+        self.limit = limit
+        self.window_s = window_s
+        self._interval = window_s / limit
+        self._whole_at: dict[Hashable, float] = {}
+        self._now = now
+
+    def take(self, key: Hashable) -> Verdict:
+        """Count one request; a refused one costs nothing."""
+        now = self._now()
+        whole_at = max(self._whole_at.pop(key, now), now) + self._interval
+        allowed = whole_at - now <= self.window_s + 1e-9
+        if not allowed:
+            whole_at -= self._interval
+        self._whole_at[key] = whole_at
+        if len(self._whole_at) > KEYS:
+            del self._whole_at[next(iter(self._whole_at))]
+        return self._verdict(allowed, whole_at - now)
+
+    def look(self, key: Hashable) -> Verdict:
+        """Whether one more request would be allowed, without counting it."""
+        now = self._now()
+        missing = max(self._whole_at.get(key, now) - now, 0.0)
+        return self._verdict(missing + self._interval <= self.window_s + 1e-9, missing)
+
+    def _verdict(self, allowed: bool, missing: float) -> Verdict:  # noqa: FBT001 (private)
+        remaining = floor((self.window_s - missing) / self._interval + 1e-6)
+        wait = max(missing + self._interval - self.window_s, 0.0)
+        return Verdict(
+            allowed, self.limit, max(remaining, 0), ceil(missing), 0 if allowed else ceil(wait) or 1
+        )

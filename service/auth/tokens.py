@@ -1,0 +1,279 @@
+"""Who calls: bearer tokens checked against the keys of known issuers, then remembered until they expire.
+
+Cheap reasons to refuse come first, the signature last. A key is bound to one algorithm, and an issuer to
+its own keys, so what a token's header claims about keys (`jku`, `x5u`, `jwk`, `x5c`) is never looked at.
+"""
+
+import asyncio
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from math import isfinite
+from time import time
+from typing import Annotated, Any, NoReturn, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from service.auth.keys import ALGORITHMS, Trust
+from service.errors import InvalidToken
+
+SCOPES = (
+    "metrics:read",
+    "metrics:write",
+    "imports:write",
+    "items:read",
+    "items:write",
+    "alerts:read",
+    "alerts:write",
+    "admin",
+)
+BACKEND = "api/backend_access"
+"""All reads and writes except `admin`."""
+
+TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+LEEWAY_S = 30
+TOKEN_BYTES = 16_384
+REMEMBERED_BYTES = 64 << 20
+REFUSED_TOKENS = 4096
+REFUSED_FOR_S = 60
+
+_COMPACT = re.compile(rb"([\w-]+)\.([\w-]+)\.([\w-]+)", re.ASCII)
+
+
+class Principal(Struct, frozen=True):
+    """A caller whose token was checked.
+
+    `scopes` are those of ours that the token grants, `claims` is the token's whole payload as JSON text
+    with sorted keys: what stored SQL reads as `request.claims`.
+    """
+
+    subject: str
+    scopes: frozenset[str]
+    claims: str
+
+
+Seconds = Annotated[float, Meta(ge=0, lt=253_402_300_800)]
+
+
+class Header(Struct, frozen=True):
+    alg: str
+    kid: Annotated[str, Meta(max_length=256)] | None = None
+    typ: str = "JWT"
+    crit: Any = None
+    b64: bool = True
+
+
+class Claims(Struct, frozen=True):
+    iss: str
+    sub: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    exp: Seconds
+    nbf: Seconds = 0
+    iat: Seconds = 0
+    aud: str | list[str] | None = None
+    client_id: str | None = None
+    scope: str | list[str] = ""
+    token_use: str = "access"  # noqa: S105 (Cognito's word)
+    typ: str = "Bearer"
+
+
+class Parsed(Struct, frozen=True):
+    """A token taken apart, nothing in it believed yet."""
+
+    header: Header
+    claims: Claims
+    text: str
+    signed: bytes
+    signature: bytes
+
+
+def granted(scopes: Iterable[str]) -> frozenset[str]:
+    """The scopes of ours among these, `api/backend_access` spelled out."""
+    named = set(scopes)
+    if BACKEND in named:
+        named.update(scope for scope in SCOPES if scope != "admin")
+    return frozenset(named.intersection(SCOPES))
+
+
+def parse(token: bytes) -> Parsed:
+    """Take a compact JWS apart, strictly: one spelling per token, no name twice, the types RFC 7519 says."""
+    if len(token) > TOKEN_BYTES:
+        raise InvalidToken(f"The token is longer than {TOKEN_BYTES} bytes.")
+    match = _COMPACT.fullmatch(token)
+    if match is None:
+        raise InvalidToken("The token is not a signed JWT.")
+    header_part, payload_part, signature_part = match.groups()
+    header, claims = _json(header_part), _json(payload_part)
+    try:
+        text = json.dumps(claims, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        text.encode()
+        parsed = Parsed(
+            msgspec.convert(header, Header),
+            msgspec.convert(claims, Claims),
+            text,
+            token[: match.end(2)],
+            _base64(signature_part),
+        )
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidToken(f"The token is malformed: {_reason(error)}.") from None
+    if parsed.header.alg not in ALGORITHMS:
+        raise InvalidToken(f"The token's algorithm is not one of {', '.join(sorted(ALGORITHMS))}.")
+    if parsed.header.crit is not None or not parsed.header.b64 or parsed.header.typ.lower() not in TYPES:
+        raise InvalidToken("The token's header asks for something that is not supported.")
+    return parsed
+
+
+def _reason(error: Exception) -> str:
+    """msgspec names the place and the expected type, never the value."""
+    return str(error) if isinstance(error, msgspec.ValidationError) else "text that is not Unicode"
+
+
+def _base64(part: bytes) -> bytes:
+    """Without padding and in its only spelling, else two texts would be one token."""
+    try:
+        decoded = urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    except Base64Error:
+        decoded = b""
+    if urlsafe_b64encode(decoded).rstrip(b"=") != part:
+        raise InvalidToken("The token is not base64url.")
+    return decoded
+
+
+def _json(part: bytes) -> dict[str, Any]:
+    try:
+        found: object = json.loads(
+            _base64(part).decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError):
+        raise InvalidToken("The token does not hold well-formed JSON.") from None
+    if not isinstance(found, dict):
+        raise InvalidToken("The token does not hold a JSON object.")
+    return cast("dict[str, Any]", found)
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise ValueError("a number is out of range")
+    return number
+
+
+def check_claims(claims: Claims, audiences: frozenset[str], now: float) -> None:
+    if claims.exp <= now - LEEWAY_S:
+        raise InvalidToken("The token has expired.")
+    if claims.nbf > now + LEEWAY_S:
+        raise InvalidToken("The token is not valid yet.")
+    if claims.token_use != "access" or claims.typ != "Bearer":  # noqa: S105 (Cognito's and Keycloak's words)
+        raise InvalidToken("The token is no access token.")
+    meant_for = claims.aud if claims.aud is not None else claims.client_id
+    if audiences.isdisjoint([meant_for] if isinstance(meant_for, str) else meant_for or ()):
+        raise InvalidToken("The token is meant for another audience.")
+
+
+class Remembered(Struct, frozen=True):
+    principal: Principal
+    expires_at: float
+    weight: int
+
+
+class Tokens:
+    """The way in for bearer tokens: `lookup` for those seen before, `verify` for any."""
+
+    def __init__(self, trusted: Iterable[Trust], *, now: Callable[[], float] = time) -> None:
+        self._trusted = {trust.issuer: trust for trust in trusted}
+        self._now = now
+        self._remembered: dict[bytes, Remembered] = {}
+        self._weight = 0
+        self._refused: dict[bytes, tuple[float, str]] = {}
+        self._generation = 0
+
+    def lookup(self, token: bytes) -> Principal | None:
+        """The caller behind a token that was verified before and still holds; one dictionary lookup."""
+        found = self._remembered.get(token)
+        if found is None or found.expires_at <= self._now():
+            return None
+        return found.principal
+
+    async def verify(self, token: bytes) -> Principal:
+        """Raises `InvalidToken` (401) with the reason, `IssuerUnavailable` when its keys cannot be had."""
+        principal = self.lookup(token)
+        if principal is not None:
+            return principal
+        parsed = parse(token)
+        trust = self._trusted.get(parsed.claims.iss)
+        if trust is None:
+            raise InvalidToken("The token's issuer is not trusted here.")
+        check_claims(parsed.claims, trust.audiences, self._now())
+        digest = sha256(token).digest()
+        self._raise_if_refused(digest)
+        key = await trust.keys.find(parsed.header.kid)
+        self._forget_if_keys_changed()
+        if key is None:
+            raise InvalidToken("The token's key is not known.")
+        if not key.signed(parsed.header.alg, parsed.signed, parsed.signature):
+            self._refuse(digest, "The token's signature is wrong.")
+        return self._remember(token, parsed)
+
+    async def watch(self, every_s: float = 5) -> None:
+        """Runs for as long as the service: notices withdrawn keys even if nobody sends a new token."""
+        while True:
+            for trust in self._trusted.values():
+                trust.keys.refresh_if_old()
+            await asyncio.sleep(every_s)
+            self._forget_if_keys_changed()
+
+    async def close(self) -> None:
+        for trust in self._trusted.values():
+            await trust.keys.close()
+
+    def _remember(self, token: bytes, parsed: Parsed) -> Principal:
+        claims = parsed.claims
+        scopes = claims.scope.split() if isinstance(claims.scope, str) else claims.scope
+        principal = Principal(claims.sub, granted(scopes), parsed.text)
+        weight = 1024 + len(token) + 4 * len(parsed.text)
+        self._drop(token)
+        self._remembered[token] = Remembered(principal, claims.exp + LEEWAY_S, weight)
+        self._weight += weight
+        while self._weight > REMEMBERED_BYTES:
+            self._drop(next(iter(self._remembered)))
+        return principal
+
+    def _drop(self, token: bytes) -> None:
+        if dropped := self._remembered.pop(token, None):
+            self._weight -= dropped.weight
+
+    def _forget_if_keys_changed(self) -> None:
+        generation = sum(trust.keys.generation for trust in self._trusted.values())
+        if generation != self._generation:
+            self._generation = generation
+            self._remembered.clear()
+            self._refused.clear()
+            self._weight = 0
+
+    def _raise_if_refused(self, digest: bytes) -> None:
+        until, reason = self._refused.get(digest, (0.0, ""))
+        if until > self._now():
+            raise InvalidToken(reason)
+
+    def _refuse(self, digest: bytes, reason: str) -> NoReturn:
+        """Remember a wrong signature for a while, so that repeating it costs no second check."""
+        self._refused[digest] = (self._now() + REFUSED_FOR_S, reason)
+        if len(self._refused) > REFUSED_TOKENS:
+            del self._refused[next(iter(self._refused))]
+        raise InvalidToken(reason)
