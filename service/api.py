@@ -15,10 +15,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, FromPath, QueryParameter
 from litestar.response import Redirect
 from litestar.routes import HTTPRoute
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, HTTPScope, Scope, Send, WebSocketScope
 from msgspec import Struct
 
 from service import errors
+from service.auth.guards import page_headers, scope_of
+from service.auth.tokens import SCOPE_TEXTS
 from service.database.gateway import Database
 from service.database.migrate import pending
 from service.errors import FieldError, InvalidInput, Problem
@@ -36,6 +38,8 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
 }
 _NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
 SWAGGER_UI: Final = files("swagger_ui") / "static"
+
+PUBLIC: Final[dict[str, Any]] = {"scope": None}
 
 _log: Any = structlog.get_logger("error")
 
@@ -56,15 +60,33 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     problem = _as_problem(error)
     if problem.status == 500:  # noqa: PLR2004
         _log.error("unexpected error", exc_info=error)
-    document = problem.document(
-        instance=request.scope["path"], request_id=request.scope["state"].get("request_id", "")
-    )
     return Response(
-        msgspec.json.encode(document),
+        _document(problem, request.scope),
         status_code=problem.status,
         media_type="application/problem+json",
         headers=problem.headers,
     )
+
+
+async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: Problem) -> None:
+    """Answer a call that never reached the framework; a WebSocket's handshake is answered as HTTP too."""
+    prefix = "http" if scope["type"] == "http" else "websocket.http"
+    start: Any = {
+        "type": f"{prefix}.response.start",
+        "status": problem.status,
+        "headers": [
+            (b"content-type", b"application/problem+json"),
+            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        ],
+    }
+    body: Any = {"type": f"{prefix}.response.body", "body": _document(problem, scope), "more_body": False}
+    await send(start)
+    await send(body)
+
+
+def _document(problem: Problem, scope: Scope) -> bytes:
+    request_id = scope["state"].get("request_id", "")
+    return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
 
 
 def _as_problem(error: Exception) -> Problem:
@@ -151,6 +173,7 @@ def query_parameters(handler: Any) -> set[str]:
 class HealthController(Controller):
     path = "/health"
     tags = ("service",)
+    opt = PUBLIC
 
     @get("/", summary="Whether the service is ready, with each check")
     async def health(self, database: NamedDependency[Database]) -> Response[Health]:
@@ -174,12 +197,14 @@ class HealthController(Controller):
         return Response(Health("ok" if ready else "unavailable", checks), status_code=200 if ready else 503)
 
 
-@get("/", summary="What this is and where to go on", include_in_schema=False, sync_to_thread=False)
+@get(
+    "/", summary="What this is and where to go on", include_in_schema=False, sync_to_thread=False, opt=PUBLIC
+)
 def welcome() -> Welcome:
     return Welcome("Tally: stored SQL as JSON metrics", "/docs", "/health")
 
 
-@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+@get("/openapi.json", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
 def openapi_document(request: Request[Any, Any, Any]) -> Response[bytes]:
     document = complete_document(request.app.openapi_schema.to_schema(), request.app)
     return Response(msgspec.json.encode(document), media_type="application/json")
@@ -191,6 +216,7 @@ def complete_document(document: dict[str, Any], app: Litestar) -> dict[str, Any]
     A handler says both in `opt`: `problems` (classes beyond those every route may answer) and `example`.
     """
     document["components"]["schemas"]["ProblemDocument"] = _PROBLEM_SCHEMA
+    document["components"]["securitySchemes"] = {"oauth2": _SECURITY}
     for route in app.routes:
         if isinstance(route, HTTPRoute) and (path := document["paths"].get(route.path_format)):
             for handler in route.route_handlers:
@@ -206,9 +232,46 @@ def _complete_operation(operation: dict[str, Any], handler: HTTPRouteHandler) ->
     answers.pop("400", None)
     if example := handler.opt.get("example"):
         answers[min(answers)]["content"]["application/json"]["example"] = example
-    for problem in (InvalidInput, *handler.opt.get("problems", ())):
+    for problem in (InvalidInput, *_gate_problems(handler), *handler.opt.get("problems", ())):
         text = f"{problem.title}: {problem.__doc__}"
         answers[str(problem.status)] = {"description": text, "content": content}
+    scope = scope_of(handler)
+    operation["security"] = [{"oauth2": [scope]}] if scope else []
+    if form := handler.opt.get("form"):
+        _complete_token_operation(operation, form)
+
+
+def _gate_problems(handler: HTTPRouteHandler) -> tuple[type[Problem], ...]:
+    if scope_of(handler) is None:
+        return (errors.BadRequest,)
+    return (
+        errors.BadRequest,
+        errors.Unauthorized,
+        errors.Forbidden,
+        errors.TooManyRequests,
+        errors.IssuerUnavailable,
+    )
+
+
+def _complete_token_operation(operation: dict[str, Any], form: dict[str, str]) -> None:
+    """RFC 6749 has a form as body and errors of its own shape."""
+    fields = (*form, "client_id", "client_secret")
+    schema = {
+        "type": "object",
+        "required": ["grant_type"],
+        "properties": {name: {"type": "string"} for name in fields},
+    }
+    media = {"application/x-www-form-urlencoded": {"schema": schema, "example": form}}
+    operation["requestBody"] = {"required": True, "content": media}
+    refusal = {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("error", "error_description")},
+    }
+    operation["responses"].pop("422")
+    for problem in (errors.TokenProblem, errors.ClientRefused, errors.ClientFailures):
+        text = f"{problem.title}: {problem.__doc__}"
+        content = {"application/json": {"schema": refusal}}
+        operation["responses"][str(problem.status)] = {"description": text, "content": content}
 
 
 _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
@@ -232,19 +295,25 @@ _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
+_SECURITY: Final[dict[str, Any]] = {
+    "type": "oauth2",
+    "description": "A bearer token of this service or of the issuer it is set to trust",
+    "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": SCOPE_TEXTS}},
+}
+
 _DOCS_PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Tally: API</title>
-<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="stylesheet" nonce="{nonce}" href="/docs/assets/swagger-ui.css">
 <link rel="icon" href="/docs/assets/favicon-32x32.png">
 </head>
 <body>
 <div id="swagger-ui"></div>
-<script src="/docs/assets/swagger-ui-bundle.js"></script>
-<script src="/docs/assets/start.js"></script>
+<script nonce="{nonce}" src="/docs/assets/swagger-ui-bundle.js"></script>
+<script nonce="{nonce}" src="/docs/assets/start.js"></script>
 </body>
 </html>
 """
@@ -258,17 +327,19 @@ _DOCS_ASSETS: Final = {
 }
 
 
-@get("/docs", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
-def docs_page() -> str:
-    return _DOCS_PAGE
+@get("/docs", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
+def docs_page() -> Response[str]:
+    nonce, headers = page_headers()
+    return Response(_DOCS_PAGE.format(nonce=nonce), media_type=MediaType.HTML, headers=headers)
 
 
-@get("/redoc", include_in_schema=False, sync_to_thread=False)
+@get("/redoc", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
 def redoc_page() -> Redirect:
-    return Redirect("/docs")
+    _, headers = page_headers()
+    return Redirect("/docs", headers=headers)
 
 
-@get("/docs/assets/{name:str}", include_in_schema=False, sync_to_thread=True)
+@get("/docs/assets/{name:str}", include_in_schema=False, sync_to_thread=True, opt=PUBLIC)
 def docs_asset(name: FromPath[str]) -> Response[bytes]:
     if name == "start.js":
         return Response(_DOCS_START.encode(), media_type="text/javascript")

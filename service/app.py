@@ -6,18 +6,26 @@ import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from threading import Thread
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from service import __version__
-from service.api import HealthController, answer_problem, own_routes, refuse_bad_input
+from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
+from service.auth.api import AuditController, TokenController
+from service.auth.clients import Clients, find, parse_clients
+from service.auth.guards import Cors, Gate, allow, caller, public_addresses
+from service.auth.issuer import Issuer, KeyFile
+from service.auth.keys import outside
+from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
 from service.database.reader import QUEUE_WAIT_S, open_reader
@@ -64,18 +72,23 @@ def create_app(settings: Settings) -> Litestar:
     if settings.database.url is None or settings.database.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
     features = [HealthController, MetricsController, DashboardsController]
-    return Litestar(
+    app = Litestar(
         route_handlers=[
-            Router("/api/v1", route_handlers=features),
+            Router("/api/v1", route_handlers=[*features, AuditController]),
             Router("/", route_handlers=features, include_in_schema=False),
+            TokenController,
             *own_routes(),
         ],
+        guards=[allow],
         dependencies={
             "database": Provide(_database, sync_to_thread=False),
             "catalog": Provide(_catalog, sync_to_thread=False),
             "executor": Provide(_executor, sync_to_thread=False),
             "batcher": Provide(_batcher, sync_to_thread=False),
             "editor": Provide(_editor, sync_to_thread=False),
+            "issuer": Provide(_issuer, sync_to_thread=False),
+            "clients": Provide(_clients, sync_to_thread=False),
+            "principal": Provide(caller, sync_to_thread=False),
         },
         lifespan=[lambda app: _opened(app, settings)],
         before_request=refuse_bad_input,
@@ -85,12 +98,43 @@ def create_app(settings: Settings) -> Litestar:
             title="Tally",
             version=__version__,
             description="Stored SQL as live, cached, safe JSON metrics over Postgres.",
-            path="/internal/openapi",
-            tags=[Tag("metrics", "Results and definitions"), Tag("service", "Health")],
+            openapi_router=Router("/internal/openapi", route_handlers=[], opt={"scope": "admin"}),
+            render_plugins=[JsonRenderPlugin()],
+            tags=[
+                Tag("metrics", "Results and definitions"),
+                Tag("tokens", "Tokens and the keys that verify them"),
+                Tag("audit", "Who did what"),
+                Tag("service", "Health"),
+            ],
         ),
         debug=False,
         logging_config=None,
     )
+    _guard(app, settings)
+    return app
+
+
+def _guard(app: Litestar, settings: Settings) -> None:
+    """Put the gate before the router, so that a token is asked for at unknown addresses too."""
+    auth = settings.auth
+    issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
+    trusted = [issuer.trust()]
+    if auth.oidc_issuer is not None:
+
+        async def fetch_json(url: str) -> Any:
+            return await app.state.outbound.get_json(url, dict[str, Any])
+
+        trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
+    app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})
+    app.asgi_handler = Gate(
+        app.asgi_handler,
+        app.state.tokens if auth.mode == "on" else None,
+        public=public_addresses(app.routes),
+        settings=settings,
+        refuse=send_problem,
+    )
+    if auth.cors_origins:
+        app.asgi_handler = Cors(app.asgi_handler, auth.cors_origins)
 
 
 def _database(state: State) -> Database:
@@ -113,6 +157,14 @@ def _editor(state: State) -> Editor:
     return state.editor
 
 
+def _issuer(state: State) -> Issuer:
+    return state.issuer
+
+
+def _clients(state: State) -> Clients:
+    return state.clients
+
+
 @asynccontextmanager
 async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
@@ -127,12 +179,17 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         executor = Executor(reader, held, addresses.data_schemas)
         batcher = Batcher(held, executor, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
+        app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         app.state.editor = Editor(database, held, executor)
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
+        tokens: Tokens = app.state.tokens
         listener = Listener(addresses.url, {catalog.CHANNEL: held.changed}, on_gap=held.changed)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(held.keep()), tasks.create_task(listener.run())]
+            if settings.auth.mode == "on":
+                background.append(tasks.create_task(tokens.watch()))
             yield
             for task in background:
                 task.cancel()
+            await tokens.close()

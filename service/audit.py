@@ -1,11 +1,14 @@
-"""Who did what to which thing, written in the transaction of the deed."""
+"""Who did what to which thing, written in the transaction of the deed; the table only grows."""
 
-from typing import Final
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
-from service.database.gateway import Transaction
-from service.database.queries import Command
+from service.database.gateway import Database, Transaction
+from service.database.queries import Command, Statement
 
 
 class Actor(Struct, frozen=True):
@@ -29,6 +32,27 @@ class Deed(Struct, frozen=True, kw_only=True):
     after_hash: str | None = None
 
 
+class Entry(Struct, frozen=True):
+    """A deed as it was recorded."""
+
+    id: int
+    actor: str
+    action: str
+    target: str
+    at: datetime
+    request_id: str | None
+
+
+_PAGE: Final = Statement(
+    "page_of_audit",
+    "SELECT id, actor, action, target, at, request_id FROM app.audit"
+    " WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR target = $3)"
+    " ORDER BY id DESC LIMIT $4",
+    Entry,
+)
+NEWEST: Final = 2**63 - 1
+"""Above every id."""
+
 _RECORD: Final = Command(
     "record_deed",
     "INSERT INTO app.audit (actor, action, target, request_id, before_hash, after_hash)"
@@ -46,3 +70,20 @@ async def record(transaction: Transaction, deed: Deed) -> None:
         deed.before_hash,
         deed.after_hash,
     )
+
+
+def digest(thing: Any) -> str:
+    """SHA-256 of a thing's JSON, for `before_hash` and `after_hash`."""
+    return sha256(msgspec.json.encode(thing)).hexdigest()
+
+
+async def page(
+    db: Database | Transaction,
+    limit: int,
+    *,
+    before: int = NEWEST,
+    actor: str | None = None,
+    target: str | None = None,
+) -> list[Entry]:
+    """Up to `limit` + 1 entries with ids below `before`, newest first."""
+    return await db.read(_PAGE, before, actor, target, limit + 1)

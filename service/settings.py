@@ -192,6 +192,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_loopback_address(url: str) -> bool:
+    """Whether this is a plain `http://` address of this machine."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and is_loopback(parts.hostname or "")
+    except ValueError:
+        return False
+
+
 def rows(tree: type[Struct] = Settings) -> list[Row]:
     """Every setting in the order of the tree, as the README prints it."""
     found: list[Row] = []
@@ -277,7 +286,7 @@ def _is_address(text: str, *, plain: bool) -> bool:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    secure = parts.scheme == "https" or (parts.scheme == "http" and (plain or is_loopback(host or "")))
+    secure = parts.scheme == "https" or (plain and parts.scheme == "http") or is_loopback_address(text)
     return bool(secure and host and not parts.query and not parts.fragment and "@" not in parts.netloc)
 
 

@@ -27,8 +27,8 @@ from service.database.migrate import migrate
 from service.database.queries import Command
 from service.database.reader import Reader, open_reader
 from service.observe import set_up_logs
+from service.settings import Auth, Logs, Settings
 from service.settings import Database as DatabaseSettings
-from service.settings import Logs, Settings
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
@@ -141,8 +141,10 @@ async def reader(addresses: DatabaseSettings) -> AsyncGenerator[Reader]:
 
 
 @pytest.fixture
-async def settings(addresses: DatabaseSettings) -> Settings:
-    return Settings(database=addresses)
+async def settings(addresses: DatabaseSettings, tmp_path: Path) -> Settings:
+    """Everybody may do everything; tests of tokens set `auth`."""
+    own = msgspec.structs.replace(addresses, data_dir=tmp_path)
+    return Settings(database=own, auth=Auth(mode="off"))
 
 
 @pytest.fixture
@@ -159,7 +161,7 @@ async def serving(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     app = create_app(settings)
     async with held(app.lifespan()):
         transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://tally.test") as opened:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as opened:
             yield opened
 
 

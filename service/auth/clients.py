@@ -8,18 +8,25 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from hmac import compare_digest
 from ipaddress import IPv6Address, ip_address, ip_network
+from pathlib import Path
 from time import monotonic
+from typing import Final
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Struct
 
+from service import audit
+from service.audit import Deed
 from service.auth.limits import Allowance
 from service.auth.tokens import BACKEND, SCOPES, granted
-from service.errors import ClientFailures, ClientRefused, ScopeRefused, Stop
+from service.database.gateway import Database, Transaction
+from service.database.queries import SqlFile
+from service.errors import ClientFailures, ClientRefused, NotFound, ScopeRefused, Stop
 
 FAILURES_A_MINUTE = 60
 CHECKS_AT_ONCE = 2
@@ -40,7 +47,7 @@ class Client(Struct, frozen=True):
 
     id: str
     secret_hash: str
-    scopes: tuple[str, ...]
+    scopes: Sequence[str]
 
 
 def new_secret() -> tuple[str, str]:
@@ -88,12 +95,66 @@ def parse_scopes(text: str, place: str) -> tuple[str, ...]:
 def narrow(client: Client, asked: str | None) -> tuple[str, ...]:
     """The scopes a token gets: all of the client's, or those asked for. Raises `ScopeRefused`."""
     if asked is None:
-        return client.scopes
+        return tuple(client.scopes)
     wanted = tuple(dict.fromkeys(asked.split()))
     allowed = granted(client.scopes).union(client.scopes)
     if not wanted or not allowed.issuperset(wanted):
         raise ScopeRefused
     return wanted
+
+
+class ListedClient(Struct, frozen=True):
+    """A client of the database as `tally client list` shows it; `chosen` tells how its secret came to be."""
+
+    id: str
+    scopes: list[str]
+    chosen: bool
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+_SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
+_FIND: Final = _SQL.rows("find_client", Client)
+_LIST: Final = _SQL.rows("list_clients", ListedClient)
+_ADD: Final = _SQL.command("add_client")
+_REVOKE: Final = _SQL.command("revoke_client")
+
+
+async def find(db: Database | Transaction, client_id: str) -> Client | None:
+    """A client that was not revoked."""
+    return await db.read_one(_FIND, client_id)
+
+
+async def list_all(db: Database | Transaction) -> list[ListedClient]:
+    return await db.read(_LIST)
+
+
+async def add(
+    db: Database | Transaction, client_id: str, scopes: tuple[str, ...], *, chosen: str | None, actor: str
+) -> str:
+    """Register a client with a chosen secret or a new one, which is returned and kept nowhere.
+
+    Raises `Stop` for an id of another form, `Conflict` for one that was used before.
+    """
+    if not CLIENT_ID.fullmatch(client_id):
+        raise Stop(
+            f"{client_id!r} is no client id: letters, digits and . _ ~ @ / - (at most 128)", exit_code=2
+        )
+    secret, hashed = new_secret() if chosen is None else (chosen, hash_chosen(chosen))
+    async with db.transaction() as tx:
+        await tx.write(_ADD, client_id, hashed, list(scopes))
+        await audit.record(tx, Deed(actor=actor, action="client.add", target=client_id))
+    return secret
+
+
+async def revoke(db: Database | Transaction, client_id: str, *, actor: str) -> None:
+    """Give no more tokens to a client; those it has hold until they expire. Raises `NotFound`."""
+    async with db.transaction() as tx:
+        if not await tx.write(_REVOKE, client_id):
+            raise NotFound(
+                f"There is no client {client_id!r} to revoke; AUTH_CLIENTS is edited where it is set."
+            )
+        await audit.record(tx, Deed(actor=actor, action="client.revoke", target=client_id))
 
 
 class Clients:

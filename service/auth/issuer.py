@@ -24,6 +24,7 @@ from msgspec import Meta, Struct
 
 from service.auth.keys import RSA_BITS, Keys, Trust
 from service.errors import Stop
+from service.settings import is_loopback_address
 
 AUDIENCE = "tally"
 TTL_S = 3600
@@ -157,7 +158,8 @@ class Issuer:
             except Stop as stop:
                 raise ValueError(str(stop)) from None
 
-        return Trust(self.name, frozenset({AUDIENCE}), Keys(load, interval_s=0, max_age_s=5))
+        keys = Keys(load, interval_s=0, max_age_s=5)
+        return Trust(self.name, frozenset({AUDIENCE}), keys, any_loopback=is_loopback_address(self.name))
 
 
 def _new_key(now: float) -> SigningKey:

@@ -146,11 +146,16 @@ def read_jwks(jwks: Any) -> dict[str | None, Key]:
 
 
 class Trust(Struct, frozen=True):
-    """An issuer whose tokens are accepted: its exact name, who they must be meant for, its keys."""
+    """An issuer whose tokens are accepted: its exact name, who they must be meant for, its keys.
+
+    `any_loopback` is for our own issuer on loopback: without PUBLIC_URL its name follows HOST and PORT,
+    which may differ between the command that signs and the service, and the key alone tells.
+    """
 
     issuer: str
     audiences: frozenset[str]
     keys: Keys
+    any_loopback: bool = False
 
 
 class Discovery(Struct, frozen=True):

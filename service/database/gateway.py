@@ -61,6 +61,7 @@ CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
     "metric_query_id_fkey": lambda: InvalidInput(errors=(FieldError("query_id", "no query has this id"),)),
     "metric_pkey": lambda: Conflict("A metric with this id exists already."),
     "query_pkey": lambda: Conflict("A query with this id exists already."),
+    "api_client_pkey": lambda: Conflict("A client with this id exists already, or was revoked."),
     "layout_item_dashboard_id_fkey": lambda: NotFound("There is no dashboard with this id."),
     "layout_item_metric_id_fkey": lambda: InvalidInput(
         errors=(FieldError("i", "no metric has this id"),),

@@ -81,6 +81,7 @@ Call = Request[Any, Any, Any]
 class MetricsController(Controller):
     path = "/metrics"
     tags = ("metrics",)
+    opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
     @get("/", summary="Metrics, paged", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
     def list_metrics(

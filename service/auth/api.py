@@ -1,0 +1,190 @@
+"""Tokens, keys and discovery for clients; the audit for administrators."""
+
+import binascii
+from base64 import b64decode
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl, unquote_plus
+
+from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+from msgspec import Struct
+
+from service import audit
+from service.audit import Entry
+from service.auth.clients import Clients, narrow
+from service.auth.issuer import TTL_S, Issuer
+from service.auth.tokens import BACKEND, SCOPES
+from service.database.gateway import Database
+from service.errors import (
+    ClientRefused,
+    DatabaseUnavailable,
+    GrantRefused,
+    TokenProblem,
+    TooLarge,
+)
+
+FORM: Final = "application/x-www-form-urlencoded"
+FORM_BYTES: Final = 65_536
+MAX_PAGE: Final = 500
+NO_NUL: Final = r"^[^\x00]*$"
+"""What Postgres can hold as text."""
+CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="tally", charset="UTF-8"'}
+NOT_STORED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class Token(Struct, frozen=True):
+    """RFC 6749's answer; `expires_in` is in seconds."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    scope: str
+
+
+class AuditPage(Struct, frozen=True):
+    items: list[Entry]
+    next_cursor: str | None
+
+
+class Credentials(Struct, frozen=True):
+    """A client's id and the spellings its secret may have."""
+
+    client_id: str
+    secrets: tuple[bytes, ...]
+
+
+def answer_token_problem(_request: Request[Any, Any, Any], problem: TokenProblem) -> Response[dict[str, str]]:
+    """As RFC 6749 has it."""
+    return Response(
+        {"error": problem.code, "error_description": problem.detail},
+        status_code=problem.status,
+        media_type="application/json",
+        headers=NOT_STORED | problem.headers,
+    )
+
+
+class TokenController(Controller):
+    tags = ("tokens",)
+    opt = {"scope": None}  # noqa: RUF012 (Litestar's way)
+
+    @post(
+        "/oauth2/token",
+        summary="A token for a client (OAuth2 client credentials, by HTTP Basic or in the form)",
+        status_code=200,
+        exception_handlers={TokenProblem: answer_token_problem},
+        opt={
+            "problems": (TooLarge, DatabaseUnavailable),
+            "form": {"grant_type": "client_credentials", "scope": "metrics:read"},
+        },
+    )
+    async def token(
+        self,
+        request: Request[Any, Any, Any],
+        clients: NamedDependency[Clients],
+        issuer: NamedDependency[Issuer],
+    ) -> Response[Token]:
+        form = read_form(request.headers.get("content-type", ""), await _body(request))
+        credentials = read_credentials(request.headers.get("authorization"), form)
+        if "grant_type" not in form:
+            raise TokenProblem("grant_type is missing.")
+        if form["grant_type"] != "client_credentials":
+            raise GrantRefused
+        address = request.client.host if request.client else ""
+        client = await clients.authenticate(credentials.client_id, credentials.secrets, address)
+        scopes = narrow(client, form.get("scope"))
+        signed = issuer.sign(client.id, scopes)
+        return Response(Token(signed, "Bearer", TTL_S, " ".join(scopes)), headers=NOT_STORED)
+
+    @get("/.well-known/jwks.json", summary="The keys that verify our tokens", sync_to_thread=False)
+    def jwks(self, issuer: NamedDependency[Issuer]) -> Response[dict[str, Any]]:
+        return Response(issuer.jwks(), headers={"Cache-Control": "public, max-age=60"})
+
+    @get("/.well-known/openid-configuration", summary="Where what is", sync_to_thread=False)
+    def discovery(self, issuer: NamedDependency[Issuer]) -> dict[str, Any]:
+        return {
+            "issuer": issuer.name,
+            "token_endpoint": f"{issuer.name}/oauth2/token",
+            "jwks_uri": f"{issuer.name}/.well-known/jwks.json",
+            "grant_types_supported": ["client_credentials"],
+            "response_types_supported": ["token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "scopes_supported": [*SCOPES, BACKEND],
+        }
+
+
+class AuditController(Controller):
+    path = "/audit"
+    tags = ("audit",)
+    opt = {"scope": "admin"}  # noqa: RUF012 (Litestar's way)
+
+    @get("/", summary="Who did what to which thing, newest first", opt={"problems": (DatabaseUnavailable,)})
+    async def entries(
+        self,
+        database: NamedDependency[Database],
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        cursor: Annotated[
+            int, QueryParameter(ge=0, le=audit.NEWEST, description="`next_cursor` of the page before")
+        ] = audit.NEWEST,
+        actor: Annotated[
+            str | None, QueryParameter(pattern=NO_NUL, description="only deeds of this caller")
+        ] = None,
+        target: Annotated[
+            str | None, QueryParameter(pattern=NO_NUL, description="only deeds on this thing")
+        ] = None,
+    ) -> AuditPage:
+        found = await audit.page(database, limit, before=cursor, actor=actor, target=target)
+        following = str(found[limit - 1].id) if len(found) > limit else None
+        return AuditPage(found[:limit], following)
+
+
+def read_form(content_type: str, body: bytes) -> dict[str, str]:
+    """Fields of a token request. Raises `TokenProblem` for another media type and for repeated fields."""
+    if content_type.partition(";")[0].strip().lower() != FORM:
+        raise TokenProblem(f"The body has to be {FORM}.")
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        raise TokenProblem("The body is not a form.") from None
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise TokenProblem("A field is given more than once.")
+    return form
+
+
+def read_credentials(authorization: str | None, form: dict[str, str]) -> Credentials:
+    """By HTTP Basic or in the form, not both (RFC 6749, 2.3). Raises `TokenProblem` or `ClientRefused`.
+
+    RFC 6749 has id and secret form-encoded inside Basic, which many clients do not do: a secret counts in
+    both spellings.
+    """
+    if authorization is None:
+        if "client_id" not in form or "client_secret" not in form:
+            raise ClientRefused(headers=CHALLENGE)
+        return Credentials(form["client_id"], (form["client_secret"].encode(),))
+    scheme, _, value = authorization.partition(" ")
+    try:
+        user, colon, secret = b64decode(value.strip(), validate=True).partition(b":")
+        client_id = user.decode()
+    except (binascii.Error, ValueError):
+        raise ClientRefused(headers=CHALLENGE) from None
+    if scheme.lower() != "basic" or not colon:
+        raise ClientRefused(headers=CHALLENGE)
+    if "client_secret" in form or form.get("client_id", client_id) not in {
+        client_id,
+        unquote_plus(client_id),
+    }:
+        raise TokenProblem("The client names itself twice: by HTTP Basic and in the form.")
+    decoded = unquote_plus(secret.decode(errors="replace")).encode()
+    return Credentials(unquote_plus(client_id), tuple(dict.fromkeys((secret, decoded))))
+
+
+async def _body(request: Request[Any, Any, Any]) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_BYTES:
+            raise TooLarge(f"A token request takes at most {FORM_BYTES} bytes.")
+    return body

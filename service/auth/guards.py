@@ -1,0 +1,278 @@
+"""The way in over HTTP: who calls (`Gate`), whether they may (`allow`), and what browsers are told.
+
+Every route says once in its `opt` which scope it needs: `{"scope": "metrics:read"}`, or `{"scope": None}` for
+everybody. The gate asks for a token before anything else is looked at, so an unknown address is 401 too.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from secrets import token_urlsafe
+from typing import Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+from litestar.routes import BaseRoute
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
+from msgspec import Struct
+
+from service.auth.limits import Allowance, Verdict
+from service.auth.tokens import EVERYONE, SCOPES, Principal, Tokens
+from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
+from service.settings import Settings, is_loopback
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+Call = HTTPScope | WebSocketScope
+Refuse = Callable[[Call, Send, Problem], Awaitable[None]]
+"""Answers a call with a problem."""
+
+CHALLENGE: Final = 'Bearer realm="tally"'
+WINDOW_S: Final = 60
+
+_BEARER: Final = re.compile(rb"bearer +(\S+) *", re.IGNORECASE)
+_METRIC: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_ALWAYS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_NO_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+
+class Addresses(Struct, frozen=True):
+    """Which addresses a token is not needed for: whole ones, and beginnings of those with parameters."""
+
+    whole: frozenset[str]
+    beginnings: tuple[str, ...]
+
+    def hold(self, path: str) -> bool:
+        return (path.rstrip("/") or "/") in self.whole or path.startswith(self.beginnings)
+
+
+class Limits:
+    """How many requests a minute: of one caller, and of one caller for one metric; 0 is no limit."""
+
+    def __init__(self, per_caller: int, per_metric: int) -> None:
+        self._per_caller = Allowance(per_caller, WINDOW_S) if per_caller else None
+        self._per_metric = Allowance(per_metric, WINDOW_S) if per_metric else None
+
+    def take(self, principal: Principal, path: str) -> tuple[tuple[bytes, bytes], ...]:
+        """Count a request and give the headers that say so. Raises `TooManyRequests`."""
+        verdicts: dict[str, Verdict] = {}
+        if self._per_caller is not None:
+            verdicts["caller"] = self._per_caller.take(principal.subject)
+        if self._per_metric is not None and (metric := _METRIC.match(path)):
+            verdicts["metric"] = self._per_metric.take((principal.subject, metric[1]))
+        if not verdicts:
+            return ()
+        policy = ", ".join(f'"{name}";q={verdict.limit};w={WINDOW_S}' for name, verdict in verdicts.items())
+        state = ", ".join(
+            f'"{name}";r={verdict.remaining};t={verdict.reset_s}' for name, verdict in verdicts.items()
+        )
+        headers = {"RateLimit-Policy": policy, "RateLimit": state}
+        if wait := max(verdict.retry_s for verdict in verdicts.values()):
+            raise TooManyRequests(headers=headers | {"Retry-After": str(wait)})
+        return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
+class Gate:
+    """ASGI layer: puts the caller into `scope["state"]["principal"]`, or answers instead of the app.
+
+    At a public address the caller is None unless a good token came along. `tokens` is None while AUTH=off:
+    then everybody is everyone, except pages of other sites.
+    """
+
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens | None, *, public: Addresses, settings: Settings, refuse: Refuse
+    ) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._public = public
+        self._limits = Limits(*settings.rate_limits)
+        self._own_hosts = frozenset(filter(None, [urlsplit(settings.public_url).hostname]))
+        self._origins = frozenset(settings.auth.cors_origins)
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extra = _ALWAYS
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = with_defaults(message["headers"], extra)
+            await send(message)
+
+        try:
+            principal = await self._principal(scope)
+            if principal is not None:
+                extra += self._limits.take(principal, scope["path"])
+        except Problem as problem:
+            await self._refuse(scope, told, problem)
+            return
+        scope["state"]["principal"] = principal
+        await self._app(scope, receive, told)
+
+    async def _principal(self, scope: Call) -> Principal | None:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) > 1:
+            raise BadRequest("Two Authorization headers: send one.")
+        if self._tokens is None:
+            self._refuse_foreign_page(scope)
+            return EVERYONE
+        bearer = _BEARER.fullmatch(given[0]) if given else None
+        if self._public.hold(scope["path"]):
+            return None if bearer is None else await self._try(self._tokens, bearer[1])
+        if bearer is None:
+            raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
+        try:
+            return self._tokens.lookup(bearer[1]) or await self._tokens.verify(bearer[1])
+        except InvalidToken as invalid:
+            challenge = f'{CHALLENGE}, error="invalid_token", error_description="{_quoted(str(invalid))}"'
+            raise InvalidToken(str(invalid), headers={"WWW-Authenticate": challenge}) from None
+
+    @staticmethod
+    async def _try(tokens: Tokens, token: bytes) -> Principal | None:
+        try:
+            return await tokens.verify(token)
+        except Problem:
+            return None
+
+    def _refuse_foreign_page(self, scope: Call) -> None:
+        """While everyone may do everything, a page of another site open in the same browser may not.
+
+        Such a page cannot forge `Origin`, and a name of its own that points at this machine shows in `Host`.
+        """
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"localhost").decode("latin-1")
+        name = urlsplit(f"//{host}").hostname or ""
+        if not (is_loopback(name) or name in self._own_hosts):
+            raise Forbidden(f"AUTH=off answers on loopback names only, not on {name[:100]!r}: set AUTH=on")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        own = {f"{scheme}://{host}" for scheme in ("http", "https")} | self._origins
+        reads_only = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
+        if origin and origin not in own and not reads_only:
+            raise Forbidden("AUTH=off takes no changes from pages of other sites: see CORS_ORIGINS")
+
+
+class Cors:
+    """ASGI layer: pages of CORS_ORIGINS may call the API; without this layer browsers let none."""
+
+    EXPOSED: Final = (
+        "ETag, Age, Cache-Status, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+    )
+
+    def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(cast("list[tuple[bytes, bytes]]", scope["headers"]))
+        origin = headers.get(b"origin")
+        allowed: list[tuple[bytes, bytes]] = []
+        if origin is not None and origin in self._origins:
+            allowed = [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", self.EXPOSED.encode()),
+            ]
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *allowed, (b"vary", b"Origin")]
+            await send(message)
+
+        if allowed and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            await _preflight(told, headers)
+        else:
+            await self._app(scope, receive, told)
+
+
+async def _preflight(send: Send, headers: dict[bytes, bytes]) -> None:
+    answer = [
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+        (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
+        (b"access-control-max-age", b"600"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": answer})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def allow(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Guard of the whole app: 403 without the route's scope, before its address or body is looked at."""
+    if connection.scope["type"] == "http" and connection.scope["method"] == "OPTIONS":
+        return
+    scope, principal = scope_of(handler), connection.scope["state"].get("principal")
+    if scope is None or (handler.opt.get("loopback") and _comes_from_here(connection)):
+        return
+    if principal is None:
+        raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
+    if scope not in principal.scopes:
+        challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+        raise Forbidden(f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+
+
+def scope_of(handler: BaseRouteHandler) -> str | None:
+    """Raises `LookupError` for a route that does not say which scope it needs."""
+    scope = handler.opt.get("scope", "")
+    if scope is not None and scope not in SCOPES:
+        raise LookupError(f"{handler}: opt['scope'] is {scope!r}; it has to be one of SCOPES, or None")
+    return scope
+
+
+def public_addresses(routes: Iterable[BaseRoute]) -> Addresses:
+    """The addresses with a route that somebody without a token may call."""
+    public = {
+        route.path_format
+        for route in routes
+        for handler in stated_handlers(route)
+        if scope_of(handler) is None or handler.opt.get("loopback")
+    }
+    beginnings = tuple(sorted(path.split("{")[0] for path in public if "{" in path))
+    return Addresses(frozenset(path for path in public if "{" not in path), beginnings)
+
+
+def stated_handlers(route: BaseRoute) -> list[BaseRouteHandler]:
+    """A route's handlers without the framework's own answer to OPTIONS."""
+    found = cast("Any", route)
+    handlers: list[BaseRouteHandler] = getattr(found, "route_handlers", None) or [found.route_handler]
+    return [handler for handler in handlers if getattr(handler, "http_methods", None) != {"OPTIONS"}]
+
+
+def caller(scope: Scope) -> Principal:
+    """The caller of a route that needs a scope; for dependency injection."""
+    return cast("Any", scope)["state"]["principal"]
+
+
+def page_headers(*, connect: Literal["'self'", "'none'"] = "'self'") -> tuple[str, dict[str, str]]:
+    """A nonce for the page's own scripts and styles, and the headers that let the browser run no others."""
+    nonce = token_urlsafe(16)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; "
+        f"img-src 'self' data:; font-src 'self'; connect-src {connect}; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    return nonce, {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
+
+
+def with_defaults(
+    headers: Iterable[tuple[bytes, bytes]], extra: tuple[tuple[bytes, bytes], ...]
+) -> list[tuple[bytes, bytes]]:
+    """Add what every answer carries; a page brings a policy of its own."""
+    found = [*headers, *extra]
+    if not any(name == _NO_PAGE[0] for name, _ in found):
+        found.append(_NO_PAGE)
+    return found
+
+
+def _comes_from_here(connection: Connection) -> bool:
+    """A proxy on this machine passes on the calls of others, and says so."""
+    forwarded = {b"forwarded", b"x-forwarded-for"}.intersection(
+        name for name, _ in connection.scope["headers"]
+    )
+    return connection.client is not None and is_loopback(connection.client.host) and not forwarded
+
+
+def _quoted(text: str) -> str:
+    """For a quoted string in a header."""
+    return re.sub(r'[^\x20-\x7e]|["\\]', "'", text)

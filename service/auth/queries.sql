@@ -1,0 +1,20 @@
+-- name: find_client
+SELECT id, secret_hash, scopes
+FROM app.api_client
+WHERE id = $1
+  AND revoked_at IS NULL
+
+-- name: list_clients
+SELECT id, scopes, secret_hash LIKE '$argon2id$%' AS chosen, created_at, revoked_at
+FROM app.api_client
+ORDER BY id
+
+-- name: add_client
+INSERT INTO app.api_client (id, secret_hash, scopes)
+VALUES ($1, $2, $3)
+
+-- name: revoke_client
+UPDATE app.api_client
+SET revoked_at = now()
+WHERE id = $1
+  AND revoked_at IS NULL
