@@ -6,20 +6,25 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from getpass import getpass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from granian.constants import Interfaces, Loops
 from granian.server import Server as HttpServer
 
+from service.auth import clients
+from service.auth.clients import CHOSEN_LENGTH, parse_clients, parse_scopes
+from service.auth.issuer import OVERLAP_S, TTL_LIMIT_S, TTL_S, Issuer, KeyFile
+from service.auth.tokens import BACKEND
 from service.database.embedded import running, serving
 from service.database.gateway import Database, address, open_database
 from service.database.migrate import migrate
-from service.errors import DatabaseUnavailable, Stop
+from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.folder import Imported, import_folder
 from service.imports.landing import Options
 from service.imports.show import show
@@ -29,6 +34,8 @@ from service.observe import set_up_logs
 from service.settings import Settings, load
 
 WORKER_GRACE_S: Final = 10
+
+T = TypeVar("T")
 
 Command = Callable[[Settings, argparse.Namespace], int]
 
@@ -60,7 +67,34 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in _COMMANDS:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
+    _add_auth_commands(commands)
     return parser
+
+
+def _add_auth_commands(commands: Any) -> None:
+    def add(place: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = place.add_parser(name, help=text, description=text)
+        parser.set_defaults(command=command)
+        return parser
+
+    token = add(commands, "token", _token, "Print a bearer token for local work")
+    token.add_argument("--scope", nargs="+", default=[BACKEND], help=f"scopes (default: {BACKEND})")
+    token.add_argument("--subject", default="cli", help="who the token is for (default: cli)")
+    token.add_argument("--ttl", type=int, default=TTL_S, help=f"seconds it holds (default: {TTL_S})")
+    client = commands.add_parser("client", help="Clients that may ask for tokens").add_subparsers(
+        required=True
+    )
+    new = add(client, "add", _client_add, "Register a client and print its secret, which is kept nowhere")
+    new.add_argument("id")
+    new.add_argument("--scope", nargs="+", required=True, help="scopes that it may ask for")
+    new.add_argument("--chosen", action="store_true", help="read the secret from standard input")
+    add(client, "list", _client_list, "List the clients of the database")
+    add(client, "revoke", _client_revoke, "Give a client no more tokens").add_argument("id")
+    key = commands.add_parser("key", help="Signing keys").add_subparsers(required=True)
+    rotate = add(key, "rotate", _key_rotate, "Sign with a new key from now on")
+    rotate.add_argument(
+        "--overlap", type=int, default=OVERLAP_S, help=f"seconds the old key verifies (default: {OVERLAP_S})"
+    )
 
 
 def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
@@ -77,6 +111,9 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
         # The workers read their settings from the environment, as any worker would.
         os.environ["DATABASE_URL"] = ready.database.url or ""
         os.environ["READER_DATABASE_URL"] = ready.database.reader_url
+        if settings.auth.mode == "on":
+            KeyFile(settings.database.data_dir).read()
+        parse_clients(settings.auth.clients)
         _refuse_taken_port(settings)
         server = HttpServer(
             "service.app:from_environment",
@@ -150,6 +187,68 @@ def _psql(settings: Settings, _arguments: argparse.Namespace) -> int:
             return subprocess.run([folder / "psql", ready.database.url or ""], check=False).returncode  # noqa: S603
         except FileNotFoundError:
             raise Stop("psql is not installed; it comes with the PostgreSQL client programs") from None
+
+
+def _token(settings: Settings, arguments: argparse.Namespace) -> int:
+    if not 0 < arguments.ttl <= TTL_LIMIT_S:
+        raise Stop(f"--ttl is 1 to {TTL_LIMIT_S} seconds", exit_code=2)
+    scopes = parse_scopes(" ".join(arguments.scope), "--scope")
+    issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
+    print(issuer.sign(arguments.subject, scopes, arguments.ttl))
+    return 0
+
+
+def _client_add(settings: Settings, arguments: argparse.Namespace) -> int:
+    scopes = parse_scopes(" ".join(arguments.scope), "--scope")
+    chosen = None
+    if arguments.chosen:
+        chosen = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+        if len(chosen) < CHOSEN_LENGTH:
+            raise Stop(f"a chosen secret has at least {CHOSEN_LENGTH} characters", exit_code=2)
+    secret = _with_database(
+        settings, lambda db: clients.add(db, arguments.id, scopes, chosen=chosen, actor="cli")
+    )
+    if chosen is None:
+        print(secret)
+    return 0
+
+
+def _client_list(settings: Settings, _arguments: argparse.Namespace) -> int:
+    for client in _with_database(settings, clients.list_all):
+        state = f"revoked {client.revoked_at:%Y-%m-%d}" if client.revoked_at else "active"
+        secret = "chosen" if client.chosen else "made"
+        print(client.id, state, f"secret {secret}", " ".join(client.scopes), sep="\t")
+    return 0
+
+
+def _client_revoke(settings: Settings, arguments: argparse.Namespace) -> int:
+    _with_database(settings, lambda db: clients.revoke(db, arguments.id, actor="cli"))
+    print(f"{arguments.id} gets no more tokens; those it has hold for up to {TTL_S} seconds")
+    return 0
+
+
+def _key_rotate(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.overlap < 0:
+        raise Stop("--overlap is not negative", exit_code=2)
+    key = KeyFile(settings.database.data_dir).rotate(arguments.overlap)
+    print(f"{key.kid} signs from now on; older keys verify for {arguments.overlap} seconds at most")
+    return 0
+
+
+def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run one function against the database; what a caller over HTTP would read is the sentence."""
+
+    async def run(url: str) -> T:
+        async with open_database(url, size=1) as database:
+            return await work(database)
+
+    with _database_ready(settings) as (ready, _):
+        try:
+            return asyncio.run(run(ready.database.url or ""))
+        except DatabaseUnavailable:
+            raise
+        except Problem as problem:
+            raise Stop(problem.detail, exit_code=2) from None
 
 
 @contextmanager

@@ -33,6 +33,9 @@ CHECKS_AT_ONCE = 2
 CHECKS_WAITING = 32
 """Past it a caller is told to come back: each check takes some 20 MB and 20 ms of a core."""
 
+CHOSEN_LENGTH = 12
+"""Characters that a chosen secret has at least."""
+
 CLIENT_ID = re.compile(r"[A-Za-z0-9._~@/-]{1,128}")
 
 _ENTRY = re.compile(
