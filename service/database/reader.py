@@ -22,6 +22,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
+from service.database.claims import claiming, is_per_caller
 from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION, Pool, RawConnection
 from service.errors import (
     Busy,
@@ -51,13 +52,15 @@ class Description(Struct, frozen=True):
     """What Postgres says of a stored statement without running it.
 
     `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is EXPLAIN's generic plan;
-    `odd` are the columns that the driver cannot hand over exactly.
+    `odd` are the columns that the driver cannot hand over exactly; `per_caller` says that the rows may
+    depend on who asks: the run needs `claims`, and its result belongs to them.
     """
 
     parameters: tuple[str, ...]
     columns: tuple[Column, ...]
     plan: dict[str, Any]
     odd: frozenset[int]
+    per_caller: bool
 
     def runnable(self, sql: str) -> str:
         """The text to run for `sql`, which gives these columns: Postgres writes the odd ones as JSON."""
@@ -88,13 +91,18 @@ class Reader:
         self._room = settings.reader_pool_size + settings.reader_queue_limit
         self._inside = 0
 
-    async def run(self, sql: str, args: Sequence[Any] = ()) -> Rows:
-        """Run one described statement; `Busy` when the queue is full, else what `_translated` raises."""
+    async def run(self, sql: str, args: Sequence[Any] = (), *, claims: str | None = None) -> Rows:
+        """Run one described statement; `Busy` when the queue is full, else what `_translated` raises.
+
+        `claims` is what the statement and the policies of its tables read as
+        `current_setting('request.claims', true)`: JSON text, for this statement alone.
+        """
         asked = time.perf_counter()
         async with self._borrow() as connection:
             started = time.perf_counter()
             with _translated(connection, self._settings):
-                records = await connection.fetch_capped(sql, args)
+                async with claiming(connection, claims):
+                    records = await connection.fetch_capped(sql, args)
             ended = time.perf_counter()
         limit = self._settings.row_limit
         return Rows(records[:limit], len(records) > limit, started - asked, ended - started)
@@ -298,7 +306,8 @@ async def _describe(connection: Any, sql: str) -> Description:
     explained = await connection.fetchval(
         f'EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE "{statement.get_name()}"{nulls}'
     )
-    return Description(parameters, columns, msgspec.json.decode(bytes(explained))[0]["Plan"], odd)
+    plan = msgspec.json.decode(bytes(explained))[0]["Plan"]
+    return Description(parameters, columns, plan, odd, await is_per_caller(connection, sql, plan))
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:
