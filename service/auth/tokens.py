@@ -39,6 +39,7 @@ BACKEND = "api/backend_access"
 TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 LEEWAY_S = 30
 TOKEN_BYTES = 16_384
+SUBJECT_LENGTH = 255
 REMEMBERED_BYTES = 64 << 20
 REFUSED_TOKENS = 4096
 REFUSED_FOR_S = 60
@@ -77,7 +78,7 @@ class Header(Struct, frozen=True):
 
 class Claims(Struct, frozen=True):
     iss: str
-    sub: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    sub: Annotated[str, Meta(min_length=1, max_length=SUBJECT_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
     exp: Seconds
     nbf: Seconds = 0
     iat: Seconds = 0

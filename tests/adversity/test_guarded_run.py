@@ -1,0 +1,207 @@
+"""A whole run of the service as a process, with tokens: what it prints, and when it will not start."""
+
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from service.auth.clients import new_secret
+
+SECRET, HASH = new_secret()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def environment(addresses, folder, **more):
+    return {
+        **os.environ,
+        "DATABASE_URL": addresses.url or "",
+        "READER_DATABASE_URL": addresses.reader_url or "",
+        "DATA_DIR": str(folder),
+        "HOST": "127.0.0.1",
+        "AUTH": "on",
+        "LOG_FORMAT": "json",
+        "LOG_LEVEL": "debug",
+        **more,
+    }
+
+
+def tally(*arguments, env, stdin=""):
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@contextmanager
+def run(env, log):
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "service", "serve"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        try:
+            said = process.stdout.readline() if process.stdout else ""
+            assert "serves on" in said, log.read_text()
+            yield f"http://127.0.0.1:{env['PORT']}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+def call(url, *, data=None, **headers):
+    request = urllib.request.Request(url, data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode(), str(answer.headers)
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, answer.read().decode(), str(answer.headers)
+
+
+def basic(user, secret):
+    return "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
+
+
+def wait_until_up(base):
+    """The server says so before its first worker listens."""
+    for _ in range(200):
+        try:
+            if call(f"{base}/health")[0] == 200:
+                return
+        except (urllib.error.URLError, ConnectionError):
+            pass
+        time.sleep(0.05)
+    pytest.fail("the service did not come up")
+
+
+async def test_no_secret_is_printed_in_a_whole_run(addresses, tmp_path):
+    env = environment(
+        addresses, tmp_path / "data", PORT=str(free_port()), AUTH_CLIENTS=f"poller:{HASH}:metrics:read"
+    )
+    log, answers = tmp_path / "log", []
+    added = tally("client", "add", "stored", "--scope", "items:read", "admin", env=env)
+    assert added.returncode == 0, added.stderr
+    stored = added.stdout.strip()
+    with run(env, log) as base:
+        wait_until_up(base)
+        form = {"data": b"grant_type=client_credentials", "Content-Type": "application/x-www-form-urlencoded"}
+        granted = call(f"{base}/oauth2/token", Authorization=basic("poller", SECRET), **form)
+        assert granted[0] == 200
+        token = json.loads(granted[1])["access_token"]
+        # The command knows neither the service's port nor its address, only its key.
+        commanded = tally("token", "--scope", "metrics:read", env=env | {"PORT": "9"}).stdout.strip()
+        bearer = {"Authorization": f"Bearer {token}"}
+        for good in (token, commanded):
+            assert call(f"{base}/api/v1/metrics", Authorization=f"Bearer {good}")[0] == 200
+        answers += [
+            call(f"{base}/api/v1/metrics?access_token={token}"),
+            call(f"{base}/api/v1/metrics/nonsense?access_token={token}", **bearer),
+            call(f"{base}/api/v1/metrics", Authorization=f"Bearer {token[:-3]}AAA"),
+            call(f"{base}/api/v1/metrics", Cookie=f"token={token}"),
+            call(f"{base}/api/v1/audit", **bearer),
+            call(f"{base}/api/v1/metrics", data=json.dumps({"prompt": token}).encode(), **bearer),
+            call(f"{base}/oauth2/token", Authorization=basic("poller", SECRET + "x"), **form),
+            call(f"{base}/oauth2/token", data=b'{"client_secret": "%s"}' % SECRET.encode()),
+            call(f"{base}/oauth2/token", Authorization=basic("nobody", stored), **form),
+        ]
+        assert call(f"{base}/oauth2/token", Authorization=basic("stored", stored), **form)[0] == 200
+        assert [status for status, _, _ in answers if status >= 500] == []
+    key = json.loads((tmp_path / "data" / "signing-keys.json").read_text())[0]["jwk"]
+    password = re.search(r":([^:@/]+)@", addresses.url)
+    printed = log.read_text()
+    assert '"status": 401' in printed
+    assert '"status": 403' in printed
+    secrets = {
+        "token": token,
+        "tail of a token": token[-40:-3],
+        "secret": SECRET,
+        "hash": HASH,
+        "DSN": addresses.url,
+    }
+    secrets |= {"stored secret": stored, "key": key["d"], "token of the command": commanded}
+    if password:
+        secrets["password"] = password[1]
+    everything = printed + "".join(body + headers for _, body, headers in answers)
+    assert [name for name, secret in secrets.items() if secret in everything] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"AUTH": "off", "HOST": "0.0.0.0"}, "AUTH=off"),  # noqa: S104 (refused)
+        ({"AUTH_CLIENTS": "poller:plaintext:metrics:read"}, "AUTH_CLIENTS"),
+        ({"OIDC_ISSUER": "https://issuer.example"}, "OIDC_AUDIENCE"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else ",".join(value),
+)
+async def test_a_service_that_would_be_open_or_closed_to_all_does_not_start(addresses, tmp_path, more, said):
+    ended = tally("serve", env=environment(addresses, tmp_path, PORT=str(free_port()), **more))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "plaintext" not in ended.stderr
+
+
+async def test_a_key_file_open_to_others_stops_the_start(addresses, tmp_path):
+    env = environment(addresses, tmp_path, PORT=str(free_port()))
+    assert tally("token", env=env).returncode == 0
+    (tmp_path / "signing-keys.json").chmod(0o640)
+    ended = tally("serve", env=env)
+    assert (ended.returncode, "chmod 600" in ended.stderr) == (1, True)
+
+
+COMMANDS = {
+    "an unknown scope": (["token", "--scope", "metrics:red"], "unknown scope"),
+    "no time": (["token", "--ttl", "0"], "--ttl"),
+    "a year": (["token", "--ttl", "31536000"], "--ttl"),
+    "an empty subject": (["token", "--subject", ""], "--subject"),
+    "a subject of two lines": (["token", "--subject", "a\nb"], "--subject"),
+    "a client with an odd id": (["client", "add", "a b", "--scope", "admin"], "a b"),
+    "a short chosen secret": (["client", "add", "a", "--scope", "admin", "--chosen"], "at least"),
+    "revoking nobody": (["client", "revoke", "nobody"], "nobody"),
+    "a negative overlap": (["key", "rotate", "--overlap", "-1"], "--overlap"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), COMMANDS.values(), ids=COMMANDS)
+async def test_a_wrong_command_is_answered_in_one_sentence(addresses, tmp_path, arguments, said):
+    ended = tally(*arguments, env=environment(addresses, tmp_path), stdin="short\n")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+async def test_clients_are_kept_by_commands(addresses, tmp_path):
+    env = environment(addresses, tmp_path)
+    made = tally("client", "add", "poller", "--scope", "metrics:read items:read", env=env)
+    assert re.fullmatch(r"[\w-]{43}\n", made.stdout)
+    chosen = tally("client", "add", "ann", "--scope", "admin", "--chosen", env=env, stdin="a chosen secret\n")
+    assert (chosen.returncode, chosen.stdout) == (0, "")
+    assert tally("client", "revoke", "poller", env=env).returncode == 0
+    listed = tally("client", "list", env=env).stdout.splitlines()
+    assert listed[0] == "ann\tactive\tsecret chosen\tadmin"
+    assert re.fullmatch(r"poller\trevoked \d{4}-\d\d-\d\d\tsecret made\tmetrics:read items:read", listed[1])
