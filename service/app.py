@@ -22,7 +22,7 @@ from service import __version__
 from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
 from service.auth.api import AuditController, TokenController
 from service.auth.clients import Clients, find, parse_clients
-from service.auth.guards import Cors, Gate, allow, caller, public_addresses
+from service.auth.guards import Cors, Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
@@ -88,7 +88,6 @@ def create_app(settings: Settings) -> Litestar:
             "editor": Provide(_editor, sync_to_thread=False),
             "issuer": Provide(_issuer, sync_to_thread=False),
             "clients": Provide(_clients, sync_to_thread=False),
-            "principal": Provide(caller, sync_to_thread=False),
         },
         lifespan=[lambda app: _opened(app, settings)],
         before_request=refuse_bad_input,

@@ -24,10 +24,14 @@ def set_up_logs(settings: Logs) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Tracebacks without local variables: these hold requests, and requests hold tokens.
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
     )
-    tracebacks = [] if console else [structlog.processors.dict_tracebacks]
+    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    tracebacks = [] if console else [structlog.processors.ExceptionRenderer(plain)]
     structlog.configure(
         processors=[*shared, *tracebacks, last],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -16,6 +16,7 @@ from litestar.routes import BaseRoute
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 from msgspec import Struct
 
+from service.audit import Actor
 from service.auth.limits import Allowance, Verdict
 from service.auth.tokens import EVERYONE, SCOPES, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
@@ -240,8 +241,13 @@ def stated_handlers(route: BaseRoute) -> list[BaseRouteHandler]:
 
 
 def caller(scope: Scope) -> Principal:
-    """The caller of a route that needs a scope; for dependency injection."""
+    """The caller of a route that needs a scope."""
     return cast("Any", scope)["state"]["principal"]
+
+
+def actor(scope: Scope) -> Actor:
+    """Who the audit names for what this call does."""
+    return Actor(caller(scope).subject, cast("Any", scope)["state"].get("request_id"))
 
 
 def page_headers(*, connect: Literal["'self'", "'none'"] = "'self'") -> tuple[str, dict[str, str]]:

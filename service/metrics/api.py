@@ -12,7 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
 
-from service.audit import Actor
+from service.auth.guards import actor, caller
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -109,7 +109,8 @@ class MetricsController(Controller):
         metric = catalog.get(parse_id(metric_id))
         given, options = _given(request)
         form = choose(request.headers.get("accept", ""), options.get("format"))
-        answer = await executor.answer(metric, given, form, excel=_flag(options.get("excel")))
+        claims, excel = caller(request.scope).claims, _flag(options.get("excel"))
+        answer = await executor.answer(metric, given, form, claims=claims, excel=excel)
         return _respond(answer)
 
     @get(
@@ -122,9 +123,13 @@ class MetricsController(Controller):
     ) -> Response[Definition]:
         return _defined(await executor.prepare(catalog.get(parse_id(metric_id))))
 
-    @post("/", summary="Make a metric from SQL", opt={"problems": (*WRITE_PROBLEMS, QueryTimeout)})
+    @post(
+        "/",
+        summary="Make a metric from SQL",
+        opt={"scope": "metrics:write", "problems": (*WRITE_PROBLEMS, QueryTimeout)},
+    )
     async def create(self, data: JSONBody[NewMetric], request: Call, editor: Changes) -> Response[MetricMade]:
-        metric, prepared = await editor.create(data, _actor(request))
+        metric, prepared = await editor.create(data, actor(request.scope))
         made = MetricMade(
             id=metric.id,
             title=metric.shown_title,
@@ -136,12 +141,18 @@ class MetricsController(Controller):
         )
         return Response(made, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
 
-    @patch("/{metric_id:str}", summary="Change a metric", opt={"problems": CHANGE_PROBLEMS})
+    @patch(
+        "/{metric_id:str}",
+        summary="Change a metric",
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
+    )
     async def change(
         self, metric_id: FromPath[str], data: JSONBody[MetricChange], request: Call, editor: Changes
     ) -> Response[Definition]:
         condition = request.headers.get("if-match")
-        changed = await editor.change(parse_id(metric_id), data, if_match=condition, actor=_actor(request))
+        changed = await editor.change(
+            parse_id(metric_id), data, if_match=condition, actor=actor(request.scope)
+        )
         return _defined(changed)
 
     @get(
@@ -156,32 +167,37 @@ class MetricsController(Controller):
         "/{metric_id:str}/versions/{version:int}/restore",
         summary="Bring a version back, as a new one",
         status_code=200,
-        opt={"problems": CHANGE_PROBLEMS},
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
     )
     async def restore(
         self, metric_id: FromPath[str], version: FromPath[int], request: Call, editor: Changes
     ) -> Response[Definition]:
         condition = request.headers.get("if-match")
         changed = await editor.restore(
-            parse_id(metric_id), version, if_match=condition, actor=_actor(request)
+            parse_id(metric_id), version, if_match=condition, actor=actor(request.scope)
         )
         return _defined(changed)
 
-    @delete("/{metric_id:str}", summary="Delete a metric", opt={"problems": CHANGE_PROBLEMS})
+    @delete(
+        "/{metric_id:str}",
+        summary="Delete a metric",
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
+    )
     async def delete(self, metric_id: FromPath[str], request: Call, editor: Changes) -> None:
         condition = request.headers.get("if-match")
-        await editor.delete(parse_id(metric_id), if_match=condition, actor=_actor(request))
+        await editor.delete(parse_id(metric_id), if_match=condition, actor=actor(request.scope))
 
     @post(
         "/batch", summary="Several metrics in one answer", status_code=200, opt={"problems": WRITE_PROBLEMS}
     )
-    async def batch(self, data: JSONBody[Batch], batcher: NamedDependency[Batcher]) -> Tiles:
-        return Tiles(await batcher.batch(data.metrics))
+    async def batch(self, data: JSONBody[Batch], request: Call, batcher: NamedDependency[Batcher]) -> Tiles:
+        return Tiles(await batcher.batch(data.metrics, caller(request.scope).claims))
 
 
 class DashboardsController(Controller):
     path = "/dashboards"
     tags = ("dashboards",)
+    opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
     @get("/", summary="Dashboards", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
     def list_dashboards(self, catalog: Catalogue) -> DashboardPage:
@@ -200,12 +216,12 @@ class DashboardsController(Controller):
     @put(
         "/{dashboard_id:str}/layouts",
         summary="Place a dashboard's metrics anew",
-        opt={"problems": (NotFound, *WRITE_PROBLEMS)},
+        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
     )
     async def put_layouts(
         self, dashboard_id: FromPath[str], data: JSONBody[Places], request: Call, editor: Changes
     ) -> DashboardView:
-        return _view(await editor.put_layouts(dashboard_id, data, _actor(request)))
+        return _view(await editor.put_layouts(dashboard_id, data, actor(request.scope)))
 
     @get(
         "/{dashboard_id:str}/data",
@@ -225,7 +241,7 @@ class DashboardsController(Controller):
         given = dict(pairs)
         if len(given) != len(pairs):
             raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
-        tiles = await batcher.dashboard(dashboard, given)
+        tiles = await batcher.dashboard(dashboard, given, caller(request.scope).claims)
         body = msgspec.json.encode(DashboardData(dashboard.id, tiles))
         return Response(body, media_type="application/json", headers={"ETag": etag_of(body)})
 
@@ -254,10 +270,6 @@ def _view(dashboard: Dashboard) -> DashboardView:
 
 def _defined(prepared: Prepared) -> Response[Definition]:
     return Response(prepared.definition(), headers={"ETag": tag(prepared.metric)})
-
-
-def _actor(request: Call) -> Actor:
-    return Actor("local", request.scope["state"].get("request_id"))
 
 
 def _given(request: Call) -> tuple[list[tuple[str, str]], dict[str, str]]:

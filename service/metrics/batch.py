@@ -45,11 +45,13 @@ class Batcher:
         self._executor = executor
         self._deadline_s = deadline_s
 
-    async def batch(self, entries: Sequence[BatchEntry]) -> list[Tile]:
+    async def batch(self, entries: Sequence[BatchEntry], claims: str | None = None) -> list[Tile]:
         """Tiles in the order of the entries."""
-        return await self._run([(entry.id, entry.parameters, ()) for entry in entries])
+        return await self._run([(entry.id, entry.parameters, ()) for entry in entries], claims)
 
-    async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str]) -> list[Tile]:
+    async def dashboard(
+        self, dashboard: Dashboard, given: Mapping[str, str], claims: str | None = None
+    ) -> list[Tile]:
         """Every tile of a dashboard; each takes of `given` what it knows and says what it ignored."""
         wanted: list[tuple[str, Mapping[str, Any], tuple[str, ...]]] = []
         for metric in dashboard.metrics:
@@ -59,9 +61,11 @@ class Batcher:
                 accepted = ()
             taken = {name: value for name, value in given.items() if name in accepted}
             wanted.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
-        return await self._run(wanted)
+        return await self._run(wanted, claims)
 
-    async def _run(self, wanted: Sequence[tuple[str, Mapping[str, Any], tuple[str, ...]]]) -> list[Tile]:
+    async def _run(
+        self, wanted: Sequence[tuple[str, Mapping[str, Any], tuple[str, ...]]], claims: str | None
+    ) -> list[Tile]:
         side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
         once: dict[bytes, asyncio.Task[Answer | Problem]] = {}
         async with asyncio.TaskGroup() as tasks:
@@ -70,16 +74,23 @@ class Batcher:
             for metric_id, given, ignored in wanted:
                 key = msgspec.json.encode((metric_id.lower(), given), order="deterministic")
                 if key not in once:
-                    once[key] = tasks.create_task(self._answer(metric_id, given, side_by_side, deadline))
+                    answer = self._answer(metric_id, given, claims, side_by_side, deadline)
+                    once[key] = tasks.create_task(answer)
                 started.append((metric_id, once[key], ignored))
         return [_tile(metric_id, task.result(), ignored) for metric_id, task, ignored in started]
 
     async def _answer(
-        self, metric_id: str, given: Mapping[str, Any], side_by_side: asyncio.Semaphore, deadline: float
+        self,
+        metric_id: str,
+        given: Mapping[str, Any],
+        claims: str | None,
+        side_by_side: asyncio.Semaphore,
+        deadline: float,
     ) -> Answer | Problem:
         try:
             async with asyncio.timeout_at(deadline), side_by_side:
-                return await self._executor.answer(self._catalog.get(parse_id(metric_id)), given)
+                metric = self._catalog.get(parse_id(metric_id))
+                return await self._executor.answer(metric, given, claims=claims)
         except TimeoutError:
             return QueryTimeout(f"Not reached within the {self._deadline_s:g} s that one request may take.")
         except Problem as problem:

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from service.database.reader import Description, Reader
+from service.database.reader import Description, Reader, Rows
 from service.errors import QueryFailed
 from service.metrics.catalog import Catalog
 from service.metrics.formats import MEDIA_TYPES, Format, Outcome, record_type, render
@@ -120,28 +120,34 @@ class Executor:
         given: Sequence[tuple[str, str]] | Mapping[str, Any],
         form: Format = "json",
         *,
+        claims: str | None = None,
         excel: bool = False,
     ) -> Answer:
-        """Run a metric with what a caller gave: pairs of a query string, or decoded JSON values."""
+        """Run a metric with what a caller gave: pairs of a query string, or decoded JSON values.
+
+        `claims` says who asks; without them a table's policies let nothing through.
+        """
         started = time.perf_counter()
         prepared = await self.prepare(metric)
         template = prepared.template
         bound = template.bind_json(given) if isinstance(given, Mapping) else template.bind(given)
         parsed = time.perf_counter()
-        outcome, waited, ran = await self._run(prepared, bound)
+        outcome, waited, ran = await self._run(prepared, bound, claims)
         read = time.perf_counter()
         body = render(outcome, form, excel=excel)
         timings = Timings(parsed - started, waited, ran, time.perf_counter() - read)
         return Answer(body, MEDIA_TYPES[form], etag_of(body), timings)
 
-    async def _run(self, prepared: Prepared, bound: Bound) -> tuple[Outcome, float, float]:
+    async def _run(
+        self, prepared: Prepared, bound: Bound, claims: str | None
+    ) -> tuple[Outcome, float, float]:
         as_of = datetime.now(UTC)
-        rows = await self._reader.run(prepared.description.runnable(bound.sql), bound.args)
+        rows = await self._rows(prepared, bound, claims)
         if rows.records and len(rows.records[0]) != len(prepared.description.columns):
             # A table changed under `SELECT *`: what we know of the statement is old.
             self._prepared.pop(prepared.metric.id, None)
             prepared = await self.prepare(prepared.metric)
-            rows = await self._reader.run(prepared.description.runnable(bound.sql), bound.args)
+            rows = await self._rows(prepared, bound, claims)
         outcome = Outcome(
             metric=prepared.metric,
             parameters=bound.parameters,
@@ -152,6 +158,11 @@ class Executor:
             as_of=as_of,
         )
         return outcome, rows.waited_s, rows.ran_s
+
+    async def _rows(self, prepared: Prepared, bound: Bound, claims: str | None) -> Rows:
+        description = prepared.description
+        own = claims if description.per_caller else None
+        return await self._reader.run(description.runnable(bound.sql), bound.args, claims=own)
 
 
 def tables_of(plan: Mapping[str, Any]) -> tuple[str, ...]:

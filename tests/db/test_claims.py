@@ -22,6 +22,19 @@ CREATE VIEW data.who AS SELECT current_setting('request.claims', true)::json ->>
 CREATE FUNCTION data.inlined() RETURNS SETOF data.visits LANGUAGE sql STABLE AS 'SELECT * FROM data.visits';
 CREATE FUNCTION data.opaque() RETURNS bigint LANGUAGE plpgsql STABLE
     AS 'BEGIN RETURN (SELECT sum(visitors) FROM data.visits); END';
+CREATE SCHEMA auth;
+GRANT USAGE ON SCHEMA auth TO PUBLIC;
+CREATE FUNCTION auth.region() RETURNS text LANGUAGE sql STABLE
+    AS $$SELECT current_setting('request.claims', true)::json ->> 'region'$$;
+CREATE TABLE data.orders (region text);
+INSERT INTO data.orders VALUES ('north'), ('north'), ('south');
+ALTER TABLE data.orders ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_region ON data.orders USING (region = auth.region());
+CREATE TABLE data.shown (region text, hidden boolean);
+ALTER TABLE data.shown ENABLE ROW LEVEL SECURITY;
+CREATE POLICY shown ON data.shown USING (NOT hidden);
+CREATE POLICY own_writes ON data.shown FOR INSERT
+    WITH CHECK (region = current_setting('request.claims', true));
 CREATE TABLE data.yearly (region text, year int) PARTITION BY LIST (year);
 CREATE TABLE data.yearly_2025 PARTITION OF data.yearly FOR VALUES IN (2025);
 INSERT INTO data.yearly VALUES ('north', 2025), ('south', 2025);
@@ -54,6 +67,7 @@ PER_CALLER = {
     "a view with the caller's rights": ("SELECT sum(visitors) FROM own_visits", 3, 30),
     "a function that is inlined": ("SELECT sum(visitors) FROM inlined()", 3, 30),
     "a function that is not": ("SELECT opaque()", 3, 30),
+    "a policy that calls a function": ("SELECT count(*) FROM orders", 2, 1),
     "a partitioned table": ("SELECT count(*) FROM yearly WHERE region = 'north'", 1, 0),
     "the setting itself": ("SELECT current_setting('request.claims', true)::json ->> 'sub'", "ann", "bob"),
     "the setting in other spelling": (
@@ -77,7 +91,8 @@ async def test_each_caller_sees_their_own_rows(reader, sql, north, south):
 SHARED = {
     "a plain table": "SELECT count(*) FROM metrics",
     "no table": "SELECT 1",
-    "a view of the table's owner, who sees all": "SELECT count(*) FROM customers",
+    "a table of ours, which hides rows that are gone": "SELECT count(*) FROM customers",
+    "a policy that is the same for all": "SELECT count(*) FROM shown",
 }
 
 

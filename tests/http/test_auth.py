@@ -25,11 +25,18 @@ PUBLIC = {
 }
 
 
+class Anything(dict[str, object]):
+    """A value for any path parameter."""
+
+    def __missing__(self, name: str):
+        return uuid4()
+
+
 def routes(settings: Settings):
     """Each address with each method and the scope it states."""
     for route in create_app(settings).routes:
         for handler in stated_handlers(route):
-            path = route.path_format.format_map(dict.fromkeys(("metric_id", "id", "name", "path"), uuid4()))
+            path = route.path_format.format_map(Anything(version=1))
             for method in getattr(handler, "http_methods", ()):
                 yield str(method), route.path_format, path, handler
 
