@@ -33,15 +33,16 @@ def free_port() -> int:
 
 def environment(**variables: object) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
-    return {**kept, **{name: str(value) for name, value in variables.items()}}
+    return {**kept, "AUTH": "off", **{name: str(value) for name, value in variables.items()}}
 
 
-def tally(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+def tally(*arguments: str, stdin: str = "", **variables: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", *arguments]
     return subprocess.run(
         command,
         cwd=ROOT,
         env=environment(**variables),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -2,74 +2,30 @@
 
 import base64
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
 from service.auth.clients import new_secret
+from tests.processes import free_port, start, tally, until_ready
 
 SECRET, HASH = new_secret()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
-
-
-def environment(addresses, folder, **more):
+def guarded(addresses, folder, **more):
+    """Variables of a service that asks for tokens."""
     return {
-        **os.environ,
-        "DATABASE_URL": addresses.url or "",
-        "READER_DATABASE_URL": addresses.reader_url or "",
-        "DATA_DIR": str(folder),
-        "HOST": "127.0.0.1",
+        "DATABASE_URL": addresses.url,
+        "READER_DATABASE_URL": addresses.reader_url,
+        "DATA_DIR": folder,
         "AUTH": "on",
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "debug",
         **more,
     }
-
-
-def tally(*arguments, env, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        env=env,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-@contextmanager
-def run(env, log):
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "service", "serve"],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as process,
-    ):
-        try:
-            said = process.stdout.readline() if process.stdout else ""
-            assert "serves on" in said, log.read_text()
-            yield f"http://127.0.0.1:{env['PORT']}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
 
 
 def call(url, *, data=None, **headers):
@@ -86,34 +42,21 @@ def basic(user, secret):
     return "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
 
 
-def wait_until_up(base):
-    """The server says so before its first worker listens."""
-    for _ in range(200):
-        try:
-            if call(f"{base}/health")[0] == 200:
-                return
-        except (urllib.error.URLError, ConnectionError):
-            pass
-        time.sleep(0.05)
-    pytest.fail("the service did not come up")
-
-
 async def test_no_secret_is_printed_in_a_whole_run(addresses, tmp_path):
-    env = environment(
-        addresses, tmp_path / "data", PORT=str(free_port()), AUTH_CLIENTS=f"poller:{HASH}:metrics:read"
-    )
-    log, answers = tmp_path / "log", []
-    added = tally("client", "add", "stored", "--scope", "items:read", "admin", env=env)
+    port, answers = free_port(), []
+    env = guarded(addresses, tmp_path, PORT=port, AUTH_CLIENTS=f"poller:{HASH}:metrics:read")
+    added = tally("client", "add", "stored", "--scope", "items:read", "admin", **env)
     assert added.returncode == 0, added.stderr
     stored = added.stdout.strip()
-    with run(env, log) as base:
-        wait_until_up(base)
+    service, base = start(**env), f"http://127.0.0.1:{port}"
+    try:
+        until_ready(port)
         form = {"data": b"grant_type=client_credentials", "Content-Type": "application/x-www-form-urlencoded"}
         granted = call(f"{base}/oauth2/token", Authorization=basic("poller", SECRET), **form)
         assert granted[0] == 200
         token = json.loads(granted[1])["access_token"]
         # The command knows neither the service's port nor its address, only its key.
-        commanded = tally("token", "--scope", "metrics:read", env=env | {"PORT": "9"}).stdout.strip()
+        commanded = tally("token", "--scope", "metrics:read", **env | {"PORT": 9}).stdout.strip()
         bearer = {"Authorization": f"Bearer {token}"}
         for good in (token, commanded):
             assert call(f"{base}/api/v1/metrics", Authorization=f"Bearer {good}")[0] == 200
@@ -130,9 +73,11 @@ async def test_no_secret_is_printed_in_a_whole_run(addresses, tmp_path):
         ]
         assert call(f"{base}/oauth2/token", Authorization=basic("stored", stored), **form)[0] == 200
         assert [status for status, _, _ in answers if status >= 500] == []
-    key = json.loads((tmp_path / "data" / "signing-keys.json").read_text())[0]["jwk"]
+    finally:
+        service.send_signal(signal.SIGTERM)
+        printed, _ = service.communicate(timeout=20)
+    key = json.loads((tmp_path / "signing-keys.json").read_text())[0]["jwk"]
     password = re.search(r":([^:@/]+)@", addresses.url)
-    printed = log.read_text()
     assert '"status": 401' in printed
     assert '"status": 403' in printed
     secrets = {
@@ -159,7 +104,7 @@ async def test_no_secret_is_printed_in_a_whole_run(addresses, tmp_path):
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
 )
 async def test_a_service_that_would_be_open_or_closed_to_all_does_not_start(addresses, tmp_path, more, said):
-    ended = tally("serve", env=environment(addresses, tmp_path, PORT=str(free_port()), **more))
+    ended = tally("serve", **guarded(addresses, tmp_path, PORT=free_port(), **more))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
@@ -167,10 +112,10 @@ async def test_a_service_that_would_be_open_or_closed_to_all_does_not_start(addr
 
 
 async def test_a_key_file_open_to_others_stops_the_start(addresses, tmp_path):
-    env = environment(addresses, tmp_path, PORT=str(free_port()))
-    assert tally("token", env=env).returncode == 0
+    env = guarded(addresses, tmp_path, PORT=free_port())
+    assert tally("token", **env).returncode == 0
     (tmp_path / "signing-keys.json").chmod(0o640)
-    ended = tally("serve", env=env)
+    ended = tally("serve", **env)
     assert (ended.returncode, "chmod 600" in ended.stderr) == (1, True)
 
 
@@ -189,19 +134,19 @@ COMMANDS = {
 
 @pytest.mark.parametrize(("arguments", "said"), COMMANDS.values(), ids=COMMANDS)
 async def test_a_wrong_command_is_answered_in_one_sentence(addresses, tmp_path, arguments, said):
-    ended = tally(*arguments, env=environment(addresses, tmp_path), stdin="short\n")
+    ended = tally(*arguments, stdin="short\n", **guarded(addresses, tmp_path))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
 async def test_clients_are_kept_by_commands(addresses, tmp_path):
-    env = environment(addresses, tmp_path)
-    made = tally("client", "add", "poller", "--scope", "metrics:read items:read", env=env)
+    env = guarded(addresses, tmp_path)
+    made = tally("client", "add", "poller", "--scope", "metrics:read items:read", **env)
     assert re.fullmatch(r"[\w-]{43}\n", made.stdout)
-    chosen = tally("client", "add", "ann", "--scope", "admin", "--chosen", env=env, stdin="a chosen secret\n")
+    chosen = tally("client", "add", "ann", "--scope", "admin", "--chosen", stdin="a chosen secret\n", **env)
     assert (chosen.returncode, chosen.stdout) == (0, "")
-    assert tally("client", "revoke", "poller", env=env).returncode == 0
-    listed = tally("client", "list", env=env).stdout.splitlines()
+    assert tally("client", "revoke", "poller", **env).returncode == 0
+    listed = tally("client", "list", **env).stdout.splitlines()
     assert listed[0] == "ann\tactive\tsecret chosen\tadmin"
     assert re.fullmatch(r"poller\trevoked \d{4}-\d\d-\d\d\tsecret made\tmetrics:read items:read", listed[1])

@@ -57,7 +57,7 @@ class Parameter(Struct, frozen=True):
     array: bool = False
     values: tuple[str, ...] = ()
     required: bool = False
-    default: Shown = None
+    default: Any = None  # what `shown` gives; the document of the API cannot say its union
     postgres_type: str = ""
 
 
