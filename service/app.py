@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from threading import Thread
@@ -16,7 +16,7 @@ from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Tag
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, HTTPScope
 
 from service import __version__
 from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
@@ -28,19 +28,26 @@ from service.auth.keys import outside
 from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
-from service.database.reader import QUEUE_WAIT_S, open_reader
+from service.database.reader import GRACE_S, QUEUE_WAIT_S, open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.metrics import catalog
-from service.metrics.api import DashboardsController, MetricsController
+from service.metrics.api import DashboardsController, MetricsController, Shelf
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 from service.metrics.store import Editor
 from service.observe import RequestLog, set_up_logs
+from service.results import changes
+from service.results.cache import Results
+from service.results.changes import Changes
+from service.results.freshness import Generations
+from service.results.lane import Aliases, Lane
+from service.results.table import ResultTable
 from service.settings import Settings, load
-from service.wire import App, Wire
+from service.wire import App, Leaving, Wire
 
 JSON_BYTES_LIMIT: Final = 8_388_608
+LISTEN_WAIT_S: Final = 2.0
 ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
 
@@ -63,15 +70,29 @@ def _end_with(parent: int) -> None:
 
 
 def layered(app: Litestar) -> ASGIApp:
-    """The app as the server runs it: what is logged is what went over the wire."""
-    return RequestLog(cast("ASGIApp", Wire(cast("App", app))))
+    """The app as the server runs it: what is logged is what went over the wire, hits only now and then."""
+    inner = RequestLog(cast("ASGIApp", Wire(Leaving(cast("App", app)))))
+    gate: Gate = app.state.gate
+
+    def admit(scope: dict[str, Any]) -> list[tuple[bytes, bytes]] | None:
+        return gate.admit(cast("HTTPScope", scope), "metrics:read")
+
+    return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
 
 
 def create_app(settings: Settings) -> Litestar:
     """Build the app; opens nothing before its lifespan. Raises `Stop` without database addresses."""
-    if settings.database.url is None or settings.database.reader_url is None:
+    addresses = settings.database
+    if addresses.url is None or addresses.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
     features = [HealthController, MetricsController, DashboardsController]
+    results = Results(
+        Generations(),
+        ResultTable(settings.results.cache_bytes),
+        time.monotonic,
+        wait_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
+        stale_if_error_s=settings.results.stale_if_error_s,
+    )
     app = Litestar(
         route_handlers=[
             Router("/api/v1", route_handlers=[*features, AuditController]),
@@ -88,7 +109,9 @@ def create_app(settings: Settings) -> Litestar:
             "editor": Provide(_editor, sync_to_thread=False),
             "issuer": Provide(_issuer, sync_to_thread=False),
             "clients": Provide(_clients, sync_to_thread=False),
+            "shelf": Provide(_shelf, sync_to_thread=False),
         },
+        state=State({"results": results, "aliases": Aliases()}),
         lifespan=[lambda app: _opened(app, settings)],
         before_request=refuse_bad_input,
         request_max_body_size=JSON_BYTES_LIMIT,
@@ -125,7 +148,7 @@ def _guard(app: Litestar, settings: Settings) -> None:
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
     app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})
-    app.asgi_handler = Gate(
+    app.asgi_handler = app.state.gate = Gate(
         app.asgi_handler,
         app.state.tokens if auth.mode == "on" else None,
         public=public_addresses(app.routes),
@@ -164,6 +187,10 @@ def _clients(state: State) -> Clients:
     return state.clients
 
 
+def _shelf(state: State) -> Shelf:
+    return state.shelf
+
+
 @asynccontextmanager
 async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
@@ -174,21 +201,53 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         open_database(addresses.url) as database,
         open_reader(addresses.reader_url, addresses) as reader,
     ):
-        held = Catalog(database, addresses.data_schemas)
-        executor = Executor(reader, held, addresses.data_schemas)
-        batcher = Batcher(held, executor, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
+        results: Results = app.state.results
+        aliases: Aliases = app.state.aliases
+
+        def forget(version: int, owners: list[Hashable]) -> None:
+            aliases.version = version
+            for owner in owners:
+                results.table.drop(owner)
+
+        held = Catalog(database, addresses.data_schemas, forget)
+        followed = Changes(database, results.generations, results.clock)
+        executor = Executor(reader, held, settings, results=results, changes=followed)
+        batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         app.state.editor = Editor(database, held, executor)
+        app.state.shelf = Shelf(results, aliases)
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
         tokens: Tokens = app.state.tokens
-        listener = Listener(addresses.url, {catalog.CHANNEL: held.changed}, on_gap=held.changed)
+        listener = _listener(addresses.url, held, results)
+        keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]
+        if settings.auth.mode == "on":
+            keepers.append(tokens.watch())
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(held.keep()), tasks.create_task(listener.run())]
-            if settings.auth.mode == "on":
-                background.append(tasks.create_task(tokens.watch()))
+            background = [tasks.create_task(keeper) for keeper in keepers]
+            with suppress(TimeoutError):  # what is asked for before it listens would be run again
+                async with asyncio.timeout(LISTEN_WAIT_S):
+                    await listener.connected.wait()
             yield
+            await executor.close()
+            await results.close()
             for task in background:
                 task.cancel()
             await tokens.close()
+
+
+def _listener(url: str, held: Catalog, results: Results) -> Listener:
+    def on_gap() -> None:
+        held.changed()
+        results.heard()
+
+    def announced(payload: str) -> None:
+        results.generations.announced(payload, results.clock())
+
+    return Listener(
+        url,
+        {catalog.CHANNEL: held.changed, changes.CHANNEL: announced},
+        on_gap=on_gap,
+        on_silence=lambda: results.generations.silent(results.clock()),
+    )

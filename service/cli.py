@@ -24,6 +24,7 @@ from service.auth.tokens import BACKEND, SUBJECT_LENGTH
 from service.database.embedded import running, serving
 from service.database.gateway import Database, address, open_database
 from service.database.migrate import migrate
+from service.database.watch import watch
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.folder import Imported, import_folder
 from service.imports.landing import Options
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text in _COMMANDS:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
     _add_auth_commands(commands)
+    commands.choices["watch"].add_argument("table", help="schema.table, with its partitions")
     return parser
 
 
@@ -181,6 +183,13 @@ async def _judge(database: Database, settings: Settings) -> Callable[[str], obje
     return partial(judge, schemas=settings.database.data_schemas, functions=catalog.functions)
 
 
+def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
+    with _database_ready(settings) as (ready, _):
+        watched = watch(ready.database.url or "", arguments.table)
+    print("\n".join(f"{table} announces its changes" for table in watched))
+    return 0
+
+
 def _psql(settings: Settings, _arguments: argparse.Namespace) -> int:
     with _database_ready(settings) as (ready, folder):
         try:
@@ -270,5 +279,6 @@ _COMMANDS: Final[list[tuple[str, Command, str]]] = [
     ("serve", _serve, "Answer HTTP until stopped"),
     ("migrate", _migrate, "Bring the database up to date and give the reader its rights"),
     ("seed", _seed, "Import the files of SEEDS_DIR; again changes nothing"),
+    ("watch", _watch, "Let a table of your own announce its changes, so that its results are never stale"),
     ("psql", _psql, "Open psql on the database"),
 ]

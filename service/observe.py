@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import uuid4
 
@@ -62,11 +63,11 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
-        status = 500
+        status = 499  # nginx's word for a caller who left before the answer
         size = 0
 
         async def observed(message: Message) -> None:
@@ -93,8 +94,8 @@ class RequestLog:
             structlog.contextvars.unbind_contextvars("request_id")
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value.decode()
     return uuid4().hex

@@ -66,6 +66,31 @@ class Imports(Struct, frozen=True, kw_only=True):
     ] = 104_857_600
 
 
+class Results(Struct, frozen=True, kw_only=True):
+    cache_bytes: Annotated[int, env("RESULT_CACHE_BYTES", "bytes of memory for results per worker", ge=0)] = (
+        268_435_456
+    )
+    fresh_for_s: Annotated[
+        int,
+        env(
+            "FRESH_FOR_S",
+            "seconds that results stay fresh which time bounds; others until their data change",
+            ge=0,
+        ),
+    ] = 60
+    stale_for_s: Annotated[
+        int,
+        env(
+            "STALE_FOR_S",
+            "seconds past fresh that a result is served, so marked, while it is run again",
+            ge=0,
+        ),
+    ] = 600
+    stale_if_error_s: Annotated[
+        int, env("STALE_IF_ERROR_S", "seconds that held results are served without the database", ge=0)
+    ] = 86_400
+
+
 class Server(Struct, frozen=True, kw_only=True):
     host: Annotated[str, env("HOST", "address to listen on")] = "127.0.0.1"
     port: Annotated[int, env("PORT", "port to listen on", ge=1, le=65535)] = 8000
@@ -144,6 +169,7 @@ class Logs(Struct, frozen=True, kw_only=True):
 
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
+    results: Results = Results()
     server: Server = Server()
     auth: Auth = Auth()
     logs: Logs = Logs()

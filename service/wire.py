@@ -4,6 +4,7 @@ A body over 1 KB is compressed as `Accept-Encoding` allows; its strong ETag then
 since the bytes differ. A matching `If-None-Match` on a 200 with an ETag is answered 304.
 """
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal
@@ -92,6 +93,76 @@ class _Answer:
         await self._send({**message, "body": b"" if self._method == "HEAD" else body})
 
 
+class Leaving:
+    """ASGI layer that cancels what runs for a caller who has gone: reads and batches, never changes.
+
+    Watching costs, so it begins when an answer has taken `WATCH_AFTER_S`, and ends when the answer begins.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["method"] in _SAFE or scope["path"].endswith("/batch")):
+            await _Caller(receive, send).serve(self._app, scope)
+        else:
+            await self._app(scope, receive, send)
+
+
+class _Caller:
+    """One caller: `receive` and `send` as the app sees them, and a watch for the end of the connection."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._read = False
+        self._kept: list[Message] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._gone = False
+
+    async def serve(self, app: App, scope: Scope) -> None:
+        task = asyncio.current_task()
+        assert task, "a request is served in a task"
+        self._read = scope["method"] in _SAFE
+        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin_watch, task)
+        try:
+            await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if not self._gone or task.uncancel():
+                raise
+        finally:
+            timer.cancel()
+            self._end_watch()
+
+    async def receive(self) -> Message:
+        if self._kept:
+            return self._kept.pop(0)
+        self._end_watch()
+        message = await self._receive()
+        self._read = self._read or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._end_watch()
+        await self._send(message)
+
+    def _begin_watch(self, task: "asyncio.Task[None]") -> None:
+        if self._read:
+            self._watch = asyncio.create_task(self._wait_for_end(task))
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    async def _wait_for_end(self, task: "asyncio.Task[None]") -> None:
+        while (message := await self._receive())["type"] != "http.disconnect":
+            self._kept.append(message)
+        self._gone = True
+        task.cancel()
+
+
+WATCH_AFTER_S: Final = 0.05
 _OK: Final = 200
 _BODILESS: Final = frozenset({204, 304})
 _SAFE: Final = frozenset({"GET", "HEAD"})
@@ -158,4 +229,6 @@ def _can_compress(headers: Mapping[bytes, bytes], body: bytes) -> bool:
 
 def _varying(headers: Mapping[bytes, bytes]) -> bytes:
     before = headers.get(b"vary")
-    return b"Accept-Encoding" if before is None else before + b", Accept-Encoding"
+    if before is None or b"accept-encoding" in before.lower():
+        return before or b"Accept-Encoding"
+    return before + b", Accept-Encoding"

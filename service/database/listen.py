@@ -9,24 +9,32 @@ import asyncpg
 
 from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION
 
-HEARTBEAT_S: Final = 5.0
+HEARTBEAT_S: Final = 1.0
 RECONNECT_S: Final = (0.05, 2.0)
 
 Handler = Callable[[str], None]
 
 
 class Listener:
-    """Calls a channel's handler with each payload, and `on_gap` whenever announcements may have been lost.
+    """Calls a channel's handler with each payload, and says when announcements may have been lost.
 
-    `on_gap` runs after each (re)connect: what is held from before is suspect. While the connection is away
-    `connected` is false.
+    `on_silence` runs when the connection is gone, `on_gap` after each (re)connect: what is held from before
+    is suspect then. `connected` is set while announcements arrive.
     """
 
-    def __init__(self, url: str, handlers: Mapping[str, Handler], on_gap: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        handlers: Mapping[str, Handler],
+        *,
+        on_gap: Callable[[], None],
+        on_silence: Callable[[], None],
+    ) -> None:
         self._url = url
         self._handlers = handlers
         self._on_gap = on_gap
-        self.connected = False
+        self._on_silence = on_silence
+        self.connected = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled; reconnects with a growing pause."""
@@ -38,9 +46,11 @@ class Listener:
                     self._url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "tally listen"}
                 )
                 try:
+                    pause = shortest
                     await self._listen(connection)
                 finally:
-                    self.connected = False
+                    self.connected.clear()
+                    self._on_silence()
                     connection.terminate()
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -50,11 +60,12 @@ class Listener:
 
         def close(_connection: object) -> None:
             closed.set()
+            self._on_silence()
 
         connection.add_termination_listener(close)
         for channel in self._handlers:
             await connection.add_listener(channel, self._received)
-        self.connected = True
+        self.connected.set()
         self._on_gap()
         while not closed.is_set():
             with suppress(TimeoutError):

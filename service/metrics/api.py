@@ -2,10 +2,9 @@
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
-import msgspec
 from litestar import Controller, Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
@@ -27,9 +26,9 @@ from service.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from service.metrics.batch import Batcher, DashboardData, Tiles, parse_id
+from service.metrics.batch import Batcher, Tiles, parse_id
 from service.metrics.catalog import Catalog, Dashboard
-from service.metrics.execute import Answer, Executor, Prepared, etag_of
+from service.metrics.execute import Asker, Executor, Prepared
 from service.metrics.formats import choose
 from service.metrics.models import (
     Batch,
@@ -50,6 +49,11 @@ from service.metrics.models import (
     VersionList,
 )
 from service.metrics.store import Editor, tag
+from service.results.cache import Results
+from service.results.headers import directives, result_headers
+from service.results.lane import Aliases
+from service.results.table import Served
+from service.wire import SMALLEST, Coding, Scope, choose_coding
 
 MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, Busy)
@@ -72,10 +76,35 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
     "as_of": "2025-08-02T09:00:00Z",
 }
 
+Call = Request[Any, Any, Any]
+
+
+class Shelf:
+    """Hands finished results out over HTTP, and tells the hot lane what it may hand out by itself."""
+
+    def __init__(self, results: Results, aliases: Aliases) -> None:
+        self._results = results
+        self._aliases = aliases
+
+    async def respond(self, request: Call, served: Served, version: int) -> ASGIResponse:
+        """`version` is the catalogue's when the request was first looked at."""
+        entry = served.entry
+        coding: Coding = "identity"
+        if len(entry.representations[coding].body) > SMALLEST:
+            coding = choose_coding(request.headers.get("accept-encoding", ""))
+        await self._results.encode(entry, coding)
+        if entry.shared:
+            self._aliases.remember(cast("Scope", request.scope), entry.key, coding, version)
+        headers = result_headers(served, coding, self._results.clock())
+        return ASGIResponse(
+            body=entry.representations[coding].body, media_type=entry.media_type, headers=headers
+        )
+
+
 Catalogue = NamedDependency[Catalog]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
-Call = Request[Any, Any, Any]
+Held = NamedDependency[Shelf]
 
 
 class MetricsController(Controller):
@@ -106,12 +135,14 @@ class MetricsController(Controller):
         # Straight from the state: resolving dependencies would cost more than a small query.
         catalog: Catalog = request.app.state.catalog
         executor: Executor = request.app.state.executor
+        shelf: Shelf = request.app.state.shelf
+        version = catalog.version
         metric = catalog.get(parse_id(metric_id))
         given, options = _given(request)
         form = choose(request.headers.get("accept", ""), options.get("format"))
-        claims, excel = caller(request.scope).claims, _flag(options.get("excel"))
-        answer = await executor.answer(metric, given, form, claims=claims, excel=excel)
-        return _respond(answer)
+        excel = _flag(options.get("excel"))
+        served = await executor.answer(metric, given, form, excel=excel, asker=_asker(request))
+        return await shelf.respond(request, served, version)
 
     @get(
         "/{metric_id:str}/definition",
@@ -191,7 +222,7 @@ class MetricsController(Controller):
         "/batch", summary="Several metrics in one answer", status_code=200, opt={"problems": WRITE_PROBLEMS}
     )
     async def batch(self, data: JSONBody[Batch], request: Call, batcher: NamedDependency[Batcher]) -> Tiles:
-        return Tiles(await batcher.batch(data.metrics, caller(request.scope).claims))
+        return Tiles(await batcher.batch(data.metrics, _asker(request)))
 
 
 class DashboardsController(Controller):
@@ -235,15 +266,16 @@ class DashboardsController(Controller):
         request: Call,
         catalog: Catalogue,
         batcher: NamedDependency[Batcher],
-    ) -> Response[bytes]:
+        shelf: Held,
+    ) -> ASGIResponse:
+        version = catalog.version
         dashboard = catalog.dashboard(dashboard_id)
         pairs = list(request.query_params.multi_items())
         given = dict(pairs)
         if len(given) != len(pairs):
             raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
-        tiles = await batcher.dashboard(dashboard, given, caller(request.scope).claims)
-        body = msgspec.json.encode(DashboardData(dashboard.id, tiles))
-        return Response(body, media_type="application/json", headers={"ETag": etag_of(body)})
+        served = await batcher.dashboard(dashboard, given, _asker(request))
+        return await shelf.respond(request, served, version)
 
 
 def _summary(metric: Metric) -> MetricSummary:
@@ -290,9 +322,8 @@ def _flag(text: str | None) -> bool:
     return text == "true"
 
 
-def _respond(answer: Answer) -> ASGIResponse:
-    headers = {"etag": answer.etag, "server-timing": answer.timings.header(), "vary": "Accept"}
-    return ASGIResponse(body=answer.body, media_type=answer.media_type, headers=headers)
+def _asker(request: Call) -> Asker:
+    return Asker(caller(request.scope).claims, directives(request.headers.get("cache-control", "")))
 
 
 def _write_cursor(after: UUID) -> str:

@@ -10,8 +10,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
 from service.metrics.catalog import Catalog, Dashboard
-from service.metrics.execute import Answer, Executor
+from service.metrics.execute import NOBODY, Asker, Executor
 from service.metrics.models import BatchEntry
+from service.results.cache import Results
+from service.results.table import Served
 
 # Tiles of one request that run side by side; the rest of the reader's pool stays for other callers.
 SIDE_BY_SIDE: Final = 4
@@ -37,60 +39,77 @@ class DashboardData(Struct, frozen=True):
     results: list[Tile]
 
 
+Wish = tuple[str, Mapping[str, Any], tuple[str, ...]]
+"""A metric's id, the parameters it takes, and the names of those it ignores."""
+
+
 class Batcher:
     """Runs tiles under one deadline, which is what a single metric has, and what the queue allows on top."""
 
-    def __init__(self, catalog: Catalog, executor: Executor, deadline_s: float) -> None:
+    def __init__(self, catalog: Catalog, executor: Executor, results: Results, deadline_s: float) -> None:
         self._catalog = catalog
         self._executor = executor
+        self._results = results
         self._deadline_s = deadline_s
 
-    async def batch(self, entries: Sequence[BatchEntry], claims: str | None = None) -> list[Tile]:
+    async def batch(self, entries: Sequence[BatchEntry], asker: Asker = NOBODY) -> list[Tile]:
         """Tiles in the order of the entries."""
-        return await self._run([(entry.id, entry.parameters, ()) for entry in entries], claims)
+        wishes: list[Wish] = [(entry.id, entry.parameters, ()) for entry in entries]
+        return _tiles(wishes, await self._run(wishes, asker))
 
     async def dashboard(
-        self, dashboard: Dashboard, given: Mapping[str, str], claims: str | None = None
-    ) -> list[Tile]:
-        """Every tile of a dashboard; each takes of `given` what it knows and says what it ignored."""
-        wanted: list[tuple[str, Mapping[str, Any], tuple[str, ...]]] = []
+        self, dashboard: Dashboard, given: Mapping[str, str], asker: Asker = NOBODY
+    ) -> Served:
+        """Every tile of a dashboard as one answer; each takes of `given` what it knows."""
+        version = self._catalog.version
+        wishes: list[Wish] = []
+        shared = True
         for metric in dashboard.metrics:
             try:
-                accepted = (await self._executor.prepare(metric)).template.accepted
+                prepared = await self._executor.prepare(metric)
+                accepted = prepared.template.accepted
+                shared = shared and not prepared.description.per_caller
             except Problem:  # the tile itself will say so
                 accepted = ()
             taken = {name: value for name, value in given.items() if name in accepted}
-            wanted.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
-        return await self._run(wanted, claims)
+            wishes.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
+        owner = ("dashboard", dashboard.id)
+        claims = None if shared else asker.claims
+        key = (*owner, version, tuple(sorted(given.items())), claims)
+        if held := self._results.fresh(key, asker.directives):
+            return held
+        answers = await self._run(wishes, asker)
+        body = msgspec.json.encode(DashboardData(dashboard.id, _tiles(wishes, answers)))
+        parts = [answer for answer in answers if isinstance(answer, Served)]
+        whole = len(parts) == len(answers)
+        return self._results.compose(key, owner, body, parts, whole=whole, shared=shared)
 
-    async def _run(
-        self, wanted: Sequence[tuple[str, Mapping[str, Any], tuple[str, ...]]], claims: str | None
-    ) -> list[Tile]:
+    async def _run(self, wishes: Sequence[Wish], asker: Asker) -> list[Served | Problem]:
         side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
-        once: dict[bytes, asyncio.Task[Answer | Problem]] = {}
+        once: dict[bytes, asyncio.Task[Served | Problem]] = {}
         async with asyncio.TaskGroup() as tasks:
             deadline = asyncio.get_running_loop().time() + self._deadline_s
-            started: list[tuple[str, asyncio.Task[Answer | Problem], tuple[str, ...]]] = []
-            for metric_id, given, ignored in wanted:
+            started: list[asyncio.Task[Served | Problem]] = []
+            for metric_id, given, _ in wishes:
                 key = msgspec.json.encode((metric_id.lower(), given), order="deterministic")
                 if key not in once:
-                    answer = self._answer(metric_id, given, claims, side_by_side, deadline)
+                    answer = self._answer(metric_id, given, asker, side_by_side, deadline)
                     once[key] = tasks.create_task(answer)
-                started.append((metric_id, once[key], ignored))
-        return [_tile(metric_id, task.result(), ignored) for metric_id, task, ignored in started]
+                started.append(once[key])
+        return [task.result() for task in started]
 
     async def _answer(
         self,
         metric_id: str,
         given: Mapping[str, Any],
-        claims: str | None,
+        asker: Asker,
         side_by_side: asyncio.Semaphore,
         deadline: float,
-    ) -> Answer | Problem:
+    ) -> Served | Problem:
         try:
             async with asyncio.timeout_at(deadline), side_by_side:
                 metric = self._catalog.get(parse_id(metric_id))
-                return await self._executor.answer(metric, given, claims=claims)
+                return await self._executor.answer(metric, given, asker=asker)
         except TimeoutError:
             return QueryTimeout(f"Not reached within the {self._deadline_s:g} s that one request may take.")
         except Problem as problem:
@@ -105,8 +124,16 @@ def parse_id(text: str) -> UUID:
         raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
 
 
-def _tile(metric_id: str, answer: Answer | Problem, ignored: tuple[str, ...]) -> Tile:
+def _tiles(wishes: Sequence[Wish], answers: Sequence[Served | Problem]) -> list[Tile]:
+    return [
+        _tile(metric_id, answer, ignored)
+        for (metric_id, _, ignored), answer in zip(wishes, answers, strict=True)
+    ]
+
+
+def _tile(metric_id: str, answer: Served | Problem, ignored: tuple[str, ...]) -> Tile:
     told = ignored or UNSET
-    if isinstance(answer, Answer):
-        return Tile(metric_id, 200, etag=answer.etag, result=Raw(answer.body), ignored_parameters=told)
+    if isinstance(answer, Served):
+        body, etag = answer.entry.representations["identity"]
+        return Tile(metric_id, 200, etag=etag, result=Raw(body), ignored_parameters=told)
     return Tile(metric_id, answer.status, problem=answer.document(), ignored_parameters=told)

@@ -1,7 +1,7 @@
 """All metrics and dashboards in memory: read once, and again whenever the catalogue announces a change."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -69,10 +69,21 @@ _LIST_FUNCTIONS: Final = SQL.rows("list_functions", Function)
 
 
 class Catalog:
-    """Metrics by id; until the first `load` succeeds every look-up raises `DatabaseUnavailable`."""
+    """Metrics by id; until the first `load` succeeds every look-up raises `DatabaseUnavailable`.
 
-    def __init__(self, database: Database, schemas: tuple[str, ...]) -> None:
+    `version` rises with every reading that differs; `on_change` then hears it, and what is not what it was:
+    metrics by id, dashboards as `("dashboard", id)`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        schemas: tuple[str, ...],
+        on_change: Callable[[int, list[Hashable]], None] | None = None,
+    ) -> None:
         self._database = database
+        self._on_change = on_change
+        self.version = 0
         self._schemas = schemas
         self._held: _Held | None = None
         self._changed = asyncio.Event()
@@ -107,7 +118,16 @@ class Catalog:
             shown = dict.fromkeys(place.metric_id for place in own if place.metric_id in metrics)
             dashboards[row.id] = Dashboard(row.id, row.title, own, tuple(metrics[each] for each in shown))
         functions = await self._database.read(_LIST_FUNCTIONS, list(self._schemas))
-        self._held = _Held(metrics, dashboards, frozenset(function.name for function in functions))
+        self._hold(_Held(metrics, dashboards, frozenset(function.name for function in functions)))
+
+    def _hold(self, now: _Held) -> None:
+        before, self._held = self._held, now
+        if before is None or before == now:
+            return
+        self.version += 1
+        metrics = [each for each, metric in before.metrics.items() if now.metrics.get(each) is not metric]
+        if self._on_change:
+            self._on_change(self.version, [*metrics, *(("dashboard", each) for each in before.dashboards)])
 
     @property
     def functions(self) -> frozenset[str]:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import blake2b
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -17,18 +19,29 @@ from service.metrics.formats import MEDIA_TYPES, Format, Outcome, record_type, r
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
 from service.metrics.parameters import Bound, Declared, Template, analyse
+from service.results.cache import ANY, Made, Results, Wanted
+from service.results.changes import Changes, Dependencies
+from service.results.flights import Flights
+from service.results.headers import Directives
+from service.results.table import Served
+from service.settings import Settings
 
 # A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
 _NO_DATE: Final = "its window is not on a date or timestamp column"
 
 
-class Prepared(Struct, frozen=True):
-    """A metric as our parser and Postgres understand it; `record` is the Struct that its rows become."""
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A metric as our parser and Postgres understand it; `record` is the Struct that its rows become.
+
+    `fingerprint` differs for every change of the metric that its results show.
+    """
 
     metric: Metric
     template: Template
     description: Description
     record: type[Struct]
+    dependencies: Dependencies
+    fingerprint: bytes
 
     def definition(self) -> Definition:
         metric, description = self.metric, self.description
@@ -40,7 +53,7 @@ class Prepared(Struct, frozen=True):
             sql=metric.sql,
             parameters=self.template.parameters,
             columns=description.columns,
-            tables=tables_of(description.plan),
+            tables=self.dependencies.tables,
             estimated_cost=description.plan["Total Cost"],
             fresh_for_s=metric.fresh_for_s,
             stale_for_s=metric.stale_for_s,
@@ -64,32 +77,68 @@ class Timings(Struct, frozen=True):
         return ", ".join(f"{name};dur={getattr(self, name) * 1000:.2f}" for name in names)
 
 
-class Answer(Struct, frozen=True):
-    """A finished answer: `etag` is strong and belongs to these bytes."""
+class Asker(Struct, frozen=True):
+    """Who asks, as the claims that policies read (without them these let nothing through), and how anew."""
 
-    body: bytes
-    media_type: str
-    etag: str
-    timings: Timings
+    claims: str | None = None
+    directives: Directives = ANY
+
+
+NOBODY: Final = Asker()
+
+
+class _Run(NamedTuple):
+    """One execution; `claims` only where the rows depend on them."""
+
+    prepared: Prepared
+    bound: Bound
+    form: Format
+    excel: bool
+    claims: str | None
+    parsed_s: float
 
 
 class Executor:
-    def __init__(self, reader: Reader, catalog: Catalog, schemas: tuple[str, ...]) -> None:
+    """Runs metrics, each through the table of finished results."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        catalog: Catalog,
+        settings: Settings,
+        *,
+        results: Results,
+        changes: Changes,
+    ) -> None:
         self._reader = reader
         self._catalog = catalog
-        self._schemas = schemas
+        self._schemas = settings.database.data_schemas
+        self._settings = settings.results
+        self._results = results
+        self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
+        self._understanding: Flights[Prepared] = Flights(results.clock)
+
+    async def close(self) -> None:
+        await self._understanding.close()
 
     async def prepare(self, metric: Metric) -> Prepared:
         """Understand a metric's SQL once for as long as its definition stands."""
         held = self._prepared.get(metric.id)
-        if held is None or held.metric is not metric:
-            if held is not None and held.metric == metric:
-                held = msgspec.structs.replace(held, metric=metric)
-            else:
-                held = await self.understand(metric)
-            self._prepared[metric.id] = held
+        if held is not None and held.metric is metric:
+            return held
+        if held is not None and held.metric == metric:
+            held = msgspec.structs.replace(held, metric=metric)
+        else:
+            held, _ = await self._understanding.take(
+                fingerprint_of(metric), partial(self.understand, metric), lambda _departed: True, afresh=False
+            )
+        self._prepared[metric.id] = held
         return held
+
+    def forget(self) -> None:
+        """Understand everything anew when it is next asked for: what SQL means has changed."""
+        self._prepared.clear()
 
     async def understand(self, metric: Metric) -> Prepared:
         """Judge, type and plan a metric's SQL, without running it.
@@ -112,7 +161,14 @@ class Executor:
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
         description = await self._reader.describe(template.plain)
-        return Prepared(metric, template, description, record_type(description.columns))
+        return Prepared(
+            metric=metric,
+            template=template,
+            description=description,
+            record=record_type(description.columns),
+            dependencies=await self._changes.dependencies(metric.sql, description.plan),
+            fingerprint=fingerprint_of(metric),
+        )
 
     async def answer(
         self,
@@ -120,23 +176,53 @@ class Executor:
         given: Sequence[tuple[str, str]] | Mapping[str, Any],
         form: Format = "json",
         *,
-        claims: str | None = None,
+        asker: Asker = NOBODY,
         excel: bool = False,
-    ) -> Answer:
-        """Run a metric with what a caller gave: pairs of a query string, or decoded JSON values.
-
-        `claims` says who asks; without them a table's policies let nothing through.
-        """
+    ) -> Served:
+        """The result for what a caller gave: pairs of a query string, or decoded JSON values."""
         started = time.perf_counter()
         prepared = await self.prepare(metric)
         template = prepared.template
         bound = template.bind_json(given) if isinstance(given, Mapping) else template.bind(given)
-        parsed = time.perf_counter()
-        outcome, waited, ran = await self._run(prepared, bound, claims)
+        claims = asker.claims if prepared.description.per_caller else None
+        run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started)
+        wanted = Wanted(
+            key=(metric.id, prepared.fingerprint, bound.key, form, excel, claims),
+            owner=metric.id,
+            tables=prepared.dependencies.tables,
+            stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
+            run=partial(self._make, run),
+            shared=not prepared.description.per_caller,
+        )
+        return await self._results.get(wanted, asker.directives)
+
+    async def _make(self, run: _Run) -> Made:
+        fresh_for_s, max_age = self._lifetime(run.prepared, run.bound, datetime.now(UTC))
+        outcome, waited_s, ran_s = await self._run(run.prepared, run.bound, run.claims)
         read = time.perf_counter()
-        body = render(outcome, form, excel=excel)
-        timings = Timings(parsed - started, waited, ran, time.perf_counter() - read)
-        return Answer(body, MEDIA_TYPES[form], etag_of(body), timings)
+        body = render(outcome, run.form, excel=run.excel)
+        timings = Timings(run.parsed_s, waited_s, ran_s, time.perf_counter() - read)
+        content = body[: body.rindex(b',"as_of":')] if run.form == "json" else body
+        return Made(
+            body=body,
+            media_type=MEDIA_TYPES[run.form],
+            content=blake2b(content, digest_size=16).digest(),
+            timings=timings.header(),
+            fresh_for_s=fresh_for_s,
+            max_age=max_age,
+        )
+
+    def _lifetime(self, prepared: Prepared, bound: Bound, now: datetime) -> tuple[float, int]:
+        """How long a run that begins now stays fresh if no table moves, and its `max-age`, in seconds."""
+        own = prepared.metric.fresh_for_s
+        usual = _given(own, self._settings.fresh_for_s)
+        fresh_for_s = inf if own is None else float(own)
+        if prepared.dependencies.timed or bound.clock:
+            midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+            fresh_for_s = min(usual, (midnight - now).total_seconds())
+        tables = prepared.dependencies.tables
+        late = self._changes.max_age(tables) if tables else usual
+        return fresh_for_s, int(min(late, fresh_for_s))
 
     async def _run(
         self, prepared: Prepared, bound: Bound, claims: str | None
@@ -161,21 +247,12 @@ class Executor:
 
     async def _rows(self, prepared: Prepared, bound: Bound, claims: str | None) -> Rows:
         description = prepared.description
-        own = claims if description.per_caller else None
-        return await self._reader.run(description.runnable(bound.sql), bound.args, claims=own)
+        return await self._reader.run(description.runnable(bound.sql), bound.args, claims=claims)
 
 
-def tables_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """The relations that a plan reads, as `schema.table`, sorted."""
-    found: set[str] = set()
-    nodes = [plan]
-    while nodes:
-        node = nodes.pop()
-        nodes += node.get("Plans", [])
-        if "Relation Name" in node:
-            found.add(f"{node['Schema']}.{node['Relation Name']}")
-    return tuple(sorted(found))
+def fingerprint_of(metric: Metric) -> bytes:
+    return blake2b(msgspec.json.encode(metric), digest_size=16).digest()
 
 
-def etag_of(body: bytes) -> str:
-    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+def _given(own: int | None, usual: int) -> int:
+    return usual if own is None else own

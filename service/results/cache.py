@@ -1,0 +1,248 @@
+"""How an answer is had: held and fresh, held and stale while a run goes on behind, or from a shared run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from math import inf
+from typing import Final
+
+from msgspec import Struct
+
+from service.errors import DatabaseUnavailable, Problem, QueryTimeout
+from service.results.flights import Flights
+from service.results.freshness import Generations, State, Terms, judge, together
+from service.results.headers import Directives
+from service.results.table import Entry, Forward, ResultTable, Served, plain
+from service.wire import Coding, compress
+
+PATIENCE_S: Final = 0.05
+"""How long a caller waits for the new run before it takes an answer whose data changed, marked stale."""
+
+SERVER_FAULTS: Final = 500
+ENCODE_HERE: Final = 1 << 18
+"""Bytes from which compressing is worth a thread."""
+
+ANY: Final = Directives()
+_FORWARDS: Final[tuple[Forward, ...]] = ("request", "miss", "stale")
+
+
+class Made(Struct, frozen=True):
+    """What a run gives. `content` is equal for two runs of equal content, whatever else their bytes say.
+
+    `fresh_for_s` is how long it holds if no table moves, `max_age` how long a caller may go without asking;
+    both count from the beginning of the run.
+    """
+
+    body: bytes
+    media_type: str
+    content: bytes
+    timings: str = ""
+    fresh_for_s: float = inf
+    max_age: int = 0
+
+
+class Wanted(Struct, frozen=True):
+    """An answer that a caller wants, and how it would be made; `shared` with every other who may read it."""
+
+    key: Hashable
+    owner: Hashable
+    tables: tuple[str, ...]
+    stale_for_s: float
+    run: Callable[[], Awaitable[Made]]
+    shared: bool = True
+
+
+class Results:
+    """Every finished answer goes through here. `clock` is monotonic; `wait_s` bounds a caller's waiting."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        table: ResultTable,
+        clock: Callable[[], float],
+        *,
+        wait_s: float,
+        stale_if_error_s: float,
+    ) -> None:
+        self.generations = generations
+        self.table = table
+        self.clock = clock
+        self._flights: Flights[Entry] = Flights(clock)
+        self._wait_s = wait_s
+        self._stale_if_error_s = stale_if_error_s
+        self._encoding = asyncio.Lock()
+        self._down_at: float | None = None
+
+    async def get(self, wanted: Wanted, directives: Directives) -> Served:
+        """Raise what the run raises, and `QueryTimeout` when waiting took too long."""
+        now = self.clock()
+        entry = self.table.get(wanted.key)
+        if entry is None:
+            return await self._run(wanted, "miss", now, afresh=directives.no_cache)
+        if directives.no_cache or _too_old(entry, directives, now):
+            return await self._run(wanted, "request", now, afresh=True)
+        return await self._held(wanted, entry, now) or await self._run(wanted, "stale", now, afresh=False)
+
+    def fresh(self, key: Hashable, directives: Directives = ANY) -> Served | None:
+        """Serve what is held if it is fresh, without a run."""
+        entry = self.table.get(key)
+        now = self.clock()
+        if entry is None or directives.no_cache or _too_old(entry, directives, now):
+            return None
+        state = judge(entry.terms, now, self.generations, None).state
+        return Served(entry) if state is State.FRESH else None
+
+    def compose(
+        self,
+        key: Hashable,
+        owner: Hashable,
+        body: bytes,
+        parts: Sequence[Served],
+        *,
+        whole: bool,
+        shared: bool,
+    ) -> Served:
+        """Make one JSON answer of many; it holds as long as all of them, and is kept only if it is whole."""
+        entry = Entry(
+            key=key,
+            owner=owner,
+            terms=together([part.entry.terms for part in parts], self.clock(), self.generations),
+            media_type="application/json",
+            representations=plain(body),
+            content=b"",
+            timings="compose",
+            shared=shared,
+        )
+        stale_s = max((part.stale_s for part in parts), default=0)
+        if whole and not stale_s:
+            self.table.put(entry)
+        forwards = {part.forward for part in parts}
+        forward: Forward | None = next((each for each in _FORWARDS if each in forwards), None)
+        return Served(entry, stale_s, forward, any(part.collapsed for part in parts))
+
+    async def encode(self, entry: Entry, coding: Coding) -> None:
+        """Make the coding's bytes, once."""
+        body = entry.representations["identity"].body
+        if coding in entry.representations:
+            return
+        if len(body) < ENCODE_HERE:
+            self.table.add(entry, coding, compress(body, coding))
+            return
+        async with self._encoding:
+            if coding not in entry.representations:
+                self.table.add(entry, coding, await asyncio.to_thread(compress, body, coding))
+
+    def heard(self) -> None:
+        """Note that announcements arrive again, so the database is there."""
+        self._down_at = None
+        self.generations.heard(self.clock())
+
+    async def close(self) -> None:
+        await self._flights.close()
+
+    async def _held(self, wanted: Wanted, entry: Entry, now: float) -> Served | None:
+        """Serve what is held, if it may be served before a new run has ended."""
+        state, stale_s = judge(entry.terms, now, self.generations, self._lost_at())
+        if state is State.FRESH:
+            return Served(entry)
+        if state not in {State.STALE, State.MOVED}:
+            return None
+        suits = self._newer_than(wanted, now, afresh=False)
+        self._flights.refresh(wanted.key, self._making(wanted, afresh=False), suits)
+        if state is State.MOVED:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    return await self._fly(wanted, "stale", suits, afresh=False)
+            except (TimeoutError, Problem):
+                pass
+        return Served(entry, stale_s)
+
+    async def _run(self, wanted: Wanted, forward: Forward, now: float, *, afresh: bool) -> Served:
+        suits = self._newer_than(wanted, now, afresh=afresh)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                return await self._fly(wanted, forward, suits, afresh=afresh)
+        except TimeoutError as error:
+            served = self._instead(wanted, afresh=afresh)
+            if served is None:
+                raise QueryTimeout("The result was waited for too long.") from error
+            return served
+        except Problem as problem:
+            served = self._instead(wanted, afresh=afresh) if problem.status >= SERVER_FAULTS else None
+            if served is None:
+                raise
+            return served
+
+    def _instead(self, wanted: Wanted, *, afresh: bool) -> Served | None:
+        """What may be served although no new run could be had."""
+        entry = self.table.get(wanted.key)
+        lost_at = self._lost_at()
+        if entry is None or (afresh and lost_at is None):
+            return None
+        state, stale_s = judge(entry.terms, self.clock(), self.generations, lost_at)
+        return Served(entry, stale_s) if state in {State.FRESH, State.STALE, State.MOVED} else None
+
+    async def _fly(
+        self, wanted: Wanted, forward: Forward, suits: Callable[[float], bool], *, afresh: bool
+    ) -> Served:
+        making = self._making(wanted, afresh=afresh)
+        entry, joined = await self._flights.take(wanted.key, making, suits, afresh=afresh)
+        return Served(entry, forward=forward, collapsed=joined)
+
+    def _newer_than(self, wanted: Wanted, now: float, *, afresh: bool) -> Callable[[float], bool]:
+        """Whether a run that departed then has seen all that was announced before `now`."""
+        basis = self.generations.of(wanted.tables)
+
+        def suits(departed: float) -> bool:
+            return departed > now or (not afresh and self.generations.stood_since(basis, departed))
+
+        return suits
+
+    def _making(self, wanted: Wanted, *, afresh: bool) -> Callable[[], Awaitable[Entry]]:
+        async def make() -> Entry:
+            began = self.clock()
+            basis = self.generations.of(wanted.tables)
+            try:
+                made = await wanted.run()
+            except DatabaseUnavailable:
+                self._down_at = self._down_at or self.clock()
+                raise
+            self._down_at = None
+            terms = Terms(
+                basis=basis,
+                made_at=began,
+                fresh_until=began + made.fresh_for_s,
+                stale_for_s=wanted.stale_for_s,
+                stale_if_error_s=self._stale_if_error_s,
+                max_age=made.max_age,
+            )
+            return self._keep(wanted, made, terms, afresh=afresh)
+
+        return make
+
+    def _keep(self, wanted: Wanted, made: Made, terms: Terms, *, afresh: bool) -> Entry:
+        """Hold the new answer; the same content keeps its bytes and tags, so that pollers get 304."""
+        held = self.table.get(wanted.key)
+        same = held is not None and held.content == made.content and not afresh
+        entry = Entry(
+            key=wanted.key,
+            owner=wanted.owner,
+            terms=terms,
+            media_type=made.media_type,
+            representations=dict(held.representations) if held and same else plain(made.body),
+            content=made.content,
+            timings=made.timings,
+            shared=wanted.shared,
+        )
+        self.table.put(entry)
+        return entry
+
+    def _lost_at(self) -> float | None:
+        """When the database went away, once a run has failed for that; None while it is there."""
+        if self._down_at is None:
+            return None
+        silent = self.generations.silent_since
+        return self._down_at if silent is None or silent == -inf else min(silent, self._down_at)
+
+
+def _too_old(entry: Entry, directives: Directives, now: float) -> bool:
+    return directives.max_age is not None and now - entry.terms.made_at > directives.max_age

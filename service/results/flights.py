@@ -1,0 +1,125 @@
+"""Single flight: whatever the number of callers, one execution per key at a time.
+
+A caller takes part in a flight only if it departed late enough for that caller; else it waits for the end of
+that flight and takes the next, which departs after it. So nobody waits for more than two, however fast the
+data move. The flight is a task of its own: callers come and go, and with the last one it is cancelled.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+from service.errors import DatabaseUnavailable
+
+V = TypeVar("V")
+
+REMEMBER_ERROR_S: Final = 1.0
+REMEMBERED_ERRORS: Final = 1024
+
+
+class Flight(Generic[V]):
+    """One execution. `keep` holds it in the air without callers, `follow` is run when it has landed."""
+
+    __slots__ = ("abandoned", "aboard", "departed_at", "follow", "keep", "task")
+
+    def __init__(self, departed_at: float, task: "asyncio.Task[V]", *, keep: bool) -> None:
+        self.departed_at = departed_at
+        self.task = task
+        self.aboard = 0
+        self.keep = keep
+        self.abandoned = False
+        self.follow: Callable[[], Awaitable[V]] | None = None
+
+
+class Flights(Generic[V]):
+    """Executions under way by key; `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._under_way: dict[Hashable, Flight[V]] = {}
+        self._errors: dict[Hashable, tuple[float, Exception]] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    async def take(
+        self, key: Hashable, run: Callable[[], Awaitable[V]], suits: Callable[[float], bool], *, afresh: bool
+    ) -> tuple[V, bool]:
+        """Give the outcome of a flight that `suits` (asked with its departure), and whether it was joined.
+
+        An error reaches all aboard. For `REMEMBER_ERROR_S` it is raised again at once, unless `afresh`.
+        """
+        while flight := self._current(key):
+            if not flight.abandoned and suits(flight.departed_at):
+                return await self._ride(flight), True
+            await asyncio.wait([flight.task])
+        if not afresh and (error := self._remembered(key)):
+            raise error.with_traceback(None)
+        return await self._ride(self._depart(key, run, keep=False)), False
+
+    def refresh(self, key: Hashable, run: Callable[[], Awaitable[V]], suits: Callable[[float], bool]) -> None:
+        """Run for nobody in particular, unless it failed a moment ago.
+
+        A flight that suits is kept in the air; after one that does not, the next departs, however many ask.
+        """
+        flight = self._current(key)
+        if flight is None:
+            if self._remembered(key) is None:
+                self._depart(key, run, keep=True)
+        elif not flight.abandoned and suits(flight.departed_at):
+            flight.keep = True
+        else:
+            flight.follow = run
+
+    async def close(self) -> None:
+        """Cancel what is under way and wait until it has ended."""
+        self._closed = True
+        tasks = [flight.task for flight in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _current(self, key: Hashable) -> Flight[V] | None:
+        flight = self._under_way.get(key)
+        return None if flight is None or flight.task.done() else flight
+
+    def _remembered(self, key: Hashable) -> Exception | None:
+        until, error = self._errors.get(key, (0.0, None))
+        return error if self._clock() < until else None
+
+    def _depart(self, key: Hashable, run: Callable[[], Awaitable[V]], *, keep: bool) -> Flight[V]:
+        async def fly() -> V:
+            return await run()
+
+        flight = Flight(self._clock(), asyncio.create_task(fly()), keep=keep)
+        self._under_way[key] = flight
+        flight.task.add_done_callback(lambda _task: self._landed(key, flight))
+        return flight
+
+    def _landed(self, key: Hashable, flight: Flight[V]) -> None:
+        if self._under_way.get(key) is flight:
+            del self._under_way[key]
+        self._errors.pop(key, None)
+        error = None if flight.task.cancelled() else flight.task.exception()
+        if isinstance(error, Exception):
+            self._errors[key] = (self._clock() + REMEMBER_ERROR_S, error)
+            if len(self._errors) > REMEMBERED_ERRORS:
+                del self._errors[next(iter(self._errors))]
+        elif flight.follow and not self._closed:
+            self._depart(key, flight.follow, keep=True)
+
+    async def _ride(self, flight: Flight[V]) -> V:
+        flight.aboard += 1
+        try:
+            await asyncio.wait([flight.task])
+        finally:
+            flight.aboard -= 1
+            if not flight.aboard and not flight.keep and not flight.task.done():
+                flight.abandoned = True
+                flight.task.cancel()
+        if flight.task.cancelled():  # the service shuts down
+            raise DatabaseUnavailable(headers={"Retry-After": "2"})
+        if error := flight.task.exception():
+            raise error.with_traceback(None)
+        return flight.task.result()

@@ -1,0 +1,178 @@
+"""Finished answers in memory, bounded in bytes.
+
+Eviction is S3-FIFO (Yang et al., SOSP 2023): new answers pass through a small queue and enter the main one
+only when they were asked for again, so a scan of one-time answers leaves what dashboards poll where it is.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from hashlib import blake2b
+from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct
+
+from service.results.freshness import Terms
+from service.wire import Coding, tag_of_coding
+
+Headers = list[tuple[bytes, bytes]]
+Forward = Literal["miss", "stale", "request"]
+Queue = OrderedDict[Hashable, "Entry"]
+
+SMALL_SHARE: Final = 10
+LARGEST_SHARE: Final = 8
+MOST_ASKED: Final = 3
+OVERHEAD: Final = 2048  # bytes of an entry beside its bodies: key, terms, aliases, headers
+GHOSTS: Final = 16_384
+
+
+class Representation(NamedTuple):
+    """Bytes as sent, under a strong entity tag of their own, quotes included."""
+
+    body: bytes
+    etag: str
+
+
+def plain(body: bytes) -> dict[Coding, Representation]:
+    """Begin an entry's representations."""
+    return {"identity": Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')}
+
+
+class Entry(Struct, eq=False, kw_only=True):
+    """An answer in one format, with those codings of it that were asked for.
+
+    `owner` is what the answer is dropped with (a metric, a dashboard), `content` what makes two answers the
+    same although they were made at different times, `timings` what its run took (Server-Timing),
+    `shared` whether everybody who may read metrics may have it, `heads` the headers of a hit at an age.
+    """
+
+    key: Hashable
+    owner: Hashable
+    terms: Terms
+    media_type: str
+    representations: dict[Coding, Representation]
+    content: bytes
+    timings: str = ""
+    shared: bool = True
+    asked: int = 0
+    heads: dict[Coding, tuple[int, Headers, Headers]] = {}
+
+    @property
+    def weight(self) -> int:
+        return OVERHEAD + sum(len(made.body) for made in self.representations.values())
+
+
+class Served(Struct, frozen=True):
+    """An answer as it may be given now: `stale_s` 0 means fresh; `forward` says why it was run, if it was."""
+
+    entry: Entry
+    stale_s: int = 0
+    forward: Forward | None = None
+    collapsed: bool = False
+
+
+class ResultTable:
+    """Answers by key; one that weighs more than an eighth of the room is not kept at all."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._small: Queue = OrderedDict()
+        self._main: Queue = OrderedDict()
+        self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
+        self._owned: dict[Hashable, set[Hashable]] = {}
+        self._small_weight = 0
+        self._main_weight = 0
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._main)
+
+    @property
+    def weight(self) -> int:
+        """Bytes held."""
+        return self._small_weight + self._main_weight
+
+    def get(self, key: Hashable) -> Entry | None:
+        entry = self._main.get(key) or self._small.get(key)
+        if entry is not None and entry.asked < MOST_ASKED:
+            entry.asked += 1
+        return entry
+
+    def put(self, entry: Entry) -> None:
+        """Hold an answer; one under the same key makes way and leaves it its place."""
+        if entry.weight > self._room // LARGEST_SHARE:
+            self._remove(entry.key)
+            return
+        queue = self._small if entry.key in self._small else self._main
+        if held := queue.get(entry.key):
+            entry.asked = held.asked
+            self._weigh(queue, -held.weight)
+            queue[entry.key] = entry
+            self._weigh(queue, entry.weight)
+            self._owned[held.owner].discard(entry.key)
+        else:
+            known = self._ghosts.pop(entry.key, entry) is None
+            self._append(self._main if known else self._small, entry)
+        self._owned.setdefault(entry.owner, set()).add(entry.key)
+        self._shrink()
+
+    def add(self, entry: Entry, coding: Coding, body: bytes) -> Representation:
+        """Keep an encoded twin beside its answer."""
+        before = entry.weight
+        made = Representation(body, tag_of_coding(entry.representations["identity"].etag, coding))
+        entry.representations[coding] = made
+        for queue in (self._small, self._main):
+            if queue.get(entry.key) is entry:
+                self._weigh(queue, entry.weight - before)
+        self._shrink()
+        return made
+
+    def drop(self, owner: Hashable) -> None:
+        """Forget every answer of an owner."""
+        for key in tuple(self._owned.get(owner, ())):
+            self._remove(key)
+
+    def _shrink(self) -> None:
+        while self.weight > self._room:
+            if self._small_weight > self._room // SMALL_SHARE or not self._main:
+                self._leave_small()
+            else:
+                self._leave_main()
+
+    def _leave_small(self) -> None:
+        entry = next(iter(self._small.values()))
+        if entry.asked:
+            self._weigh(self._small, -entry.weight)
+            del self._small[entry.key]
+            entry.asked = 0
+            self._append(self._main, entry)
+            return
+        self._remove(entry.key)
+        self._ghosts[entry.key] = None
+        if len(self._ghosts) > GHOSTS:
+            self._ghosts.popitem(last=False)
+
+    def _leave_main(self) -> None:
+        entry = next(iter(self._main.values()))
+        if entry.asked:
+            entry.asked -= 1
+            self._main.move_to_end(entry.key)
+        else:
+            self._remove(entry.key)
+
+    def _append(self, queue: Queue, entry: Entry) -> None:
+        queue[entry.key] = entry
+        self._weigh(queue, entry.weight)
+
+    def _remove(self, key: Hashable) -> None:
+        queue = self._small if key in self._small else self._main
+        if entry := queue.pop(key, None):
+            self._weigh(queue, -entry.weight)
+            keys = self._owned[entry.owner]
+            keys.discard(key)
+            if not keys:
+                del self._owned[entry.owner]
+
+    def _weigh(self, queue: Queue, change: int) -> None:
+        if queue is self._small:
+            self._small_weight += change
+        else:
+            self._main_weight += change

@@ -1,0 +1,285 @@
+"""What an answer hangs on, and how changes become known: on a real Postgres."""
+
+import asyncio
+from time import monotonic
+
+import asyncpg
+import pytest
+
+from service.database.listen import Listener
+from service.database.watch import watch
+from service.errors import Stop
+from service.results.changes import CHANNEL, COUNTERS_LAG_S, Changes
+from service.results.freshness import Generations
+
+
+@pytest.fixture
+async def owner(addresses):
+    connection = await asyncpg.connect(addresses.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def generations():
+    return Generations()
+
+
+@pytest.fixture
+def changes(clone, generations):
+    return Changes(clone, generations, monotonic)
+
+
+@pytest.fixture
+async def depend(changes, reader, owner):
+    """What SQL hangs on, after `setup` was run as the owner."""
+
+    async def depend(sql, setup=""):
+        if setup:
+            await owner.execute(setup)
+        return await changes.dependencies(sql, (await reader.describe(sql)).plan)
+
+    return depend
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables"),
+    [
+        ("SELECT 1", ()),
+        ("SELECT count(*) FROM metrics", ("data.metrics",)),
+        ("SELECT * FROM customers JOIN metrics ON true LIMIT 1", ("data.customers", "data.metrics")),
+        ("WITH x AS (SELECT * FROM customers) SELECT (SELECT count(*) FROM x)", ("data.customers",)),
+        ("SELECT max(date) FROM metrics WHERE id = $1", ("data.metrics",)),
+        ("SELECT to_char(date, 'YYYY'), concat(id, 1) FROM metrics", ("data.metrics",)),
+        ("SELECT date_trunc('month', date), 'now()' FROM metrics", ("data.metrics",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_names_the_tables_of_a_plan(depend, sql, tables):
+    found = await depend(sql)
+    assert (found.tables, found.timed) == (tables, False)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT now()",
+        "SELECT * FROM metrics WHERE date >= CURRENT_DATE - INTERVAL '30' DAY",
+        "SELECT localtimestamp FROM metrics",
+        "SELECT extract(year FROM current_timestamp)",
+        "SELECT random() FROM metrics",
+        "SELECT age(date) FROM metrics",
+        "SELECT * FROM metrics WHERE date > 'today'::date",
+        "SELECT count(*) FROM metrics TABLESAMPLE bernoulli (random() * 100)",
+        "SELECT (SELECT max(clock_timestamp())) FROM customers",
+    ],
+)
+async def test_time_bounds_what_reads_the_clock_or_is_volatile(depend, sql):
+    assert (await depend(sql)).timed
+
+
+async def test_looks_through_views(depend):
+    found = await depend(
+        "SELECT * FROM lately",
+        "CREATE VIEW data.lately AS SELECT id, now() AS at FROM data.metrics;"
+        " GRANT SELECT ON data.lately TO PUBLIC",
+    )
+    assert (found.tables, found.timed) == (("data.metrics",), True)
+
+
+@pytest.mark.parametrize("language", ["plpgsql", "sql"])
+async def test_time_bounds_tables_hidden_in_functions(depend, language):
+    body = "SELECT count(*) FROM data.metrics"
+    body = f"BEGIN RETURN ({body}); END" if language == "plpgsql" else body
+    found = await depend(
+        'SELECT "How many"() FROM customers',
+        f'CREATE FUNCTION data."How many"() RETURNS bigint LANGUAGE {language} STABLE AS $$ {body} $$',
+    )
+    assert found.timed
+
+
+async def test_an_immutable_function_of_the_users_own_changes_nothing(depend):
+    found = await depend(
+        "SELECT twice(customer_id) FROM customers",
+        "CREATE FUNCTION data.twice(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE"
+        " AS $$ BEGIN RETURN 2 * $1; END $$",
+    )
+    assert not found.timed
+
+
+PARTITIONED = """
+    CREATE TABLE data.sales (day date) PARTITION BY RANGE (day);
+    CREATE TABLE data.old_sales PARTITION OF data.sales FOR VALUES FROM ('2000-01-01') TO ('2020-01-01');
+    CREATE TABLE data.new_sales PARTITION OF data.sales FOR VALUES FROM ('2020-01-01') TO ('2040-01-01')
+"""
+
+
+@pytest.mark.parametrize("sql", ["SELECT * FROM sales", "SELECT * FROM sales WHERE day < '2010-01-01'"])
+async def test_follows_all_members_of_a_partitioned_table(depend, sql):
+    """Time bounds it too: a partition may come later."""
+    found = await depend(sql, PARTITIONED)
+    assert found.tables == ("data.new_sales", "data.old_sales", "data.sales")
+    assert found.timed
+
+
+async def test_time_bounds_partitions_that_the_values_choose(depend):
+    assert (await depend("SELECT * FROM sales WHERE day < $1", PARTITIONED)).timed
+
+
+async def heard(addresses, generations):
+    """A listener that is connected; raises the generations as the service does."""
+    connected = asyncio.Event()
+
+    def on_gap():
+        generations.heard(monotonic())
+        connected.set()
+
+    listener = Listener(
+        addresses.url,
+        {CHANNEL: lambda payload: generations.announced(payload, monotonic())},
+        on_gap=on_gap,
+        on_silence=lambda: generations.silent(monotonic()),
+    )
+    task = asyncio.create_task(listener.run())
+    await connected.wait()
+    return task
+
+
+@pytest.fixture
+async def listening(addresses, generations):
+    task = await heard(addresses, generations)
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 (it comes from another process)
+            await asyncio.sleep(0.005)
+
+
+INSERT = "INSERT INTO data.customers VALUES (1, 'Cook', 'Gold')"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        INSERT,
+        "UPDATE data.customers SET occupation = 'Baker' WHERE customer_id = 99",
+        "DELETE FROM data.customers WHERE customer_id = 99",
+        "TRUNCATE data.customers CASCADE",
+        "COPY",
+        "MERGE INTO data.customers USING (SELECT) AS s ON false WHEN NOT MATCHED THEN INSERT VALUES (5)",
+        "WITH gone AS (DELETE FROM data.customers RETURNING *) SELECT 1",
+    ],
+    ids=lambda statement: statement.split()[0].lower(),
+)
+async def test_every_way_of_writing_is_announced(depend, generations, listening, owner, statement):
+    await owner.execute("INSERT INTO data.customers VALUES (99, 'Smith', 'Gold')")
+    basis = generations.of((await depend("SELECT * FROM customers")).tables)
+    if statement == "COPY":
+        await owner.copy_records_to_table(
+            "customers", schema_name="data", records=[(7,)], columns=["customer_id"]
+        )
+    else:
+        await owner.execute(statement)
+    await until(lambda: not basis.stands())
+
+
+async def test_what_changes_nothing_is_not_announced(depend, generations, listening, owner):
+    customers = generations.of((await depend("SELECT * FROM customers")).tables)
+    metrics = generations.of((await depend("SELECT * FROM metrics")).tables)
+    async with owner.transaction():
+        await owner.execute("DELETE FROM data.customers WHERE customer_id = -1")
+        await owner.execute("UPDATE data.customers SET type = type WHERE false")
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute(INSERT)
+    await transaction.rollback()
+    await owner.execute("INSERT INTO data.metrics (id, date) VALUES ('a', now())")
+    await until(lambda: not metrics.stands())  # announcements keep their order
+    assert customers.stands()
+
+
+async def test_a_transaction_announces_a_table_once(depend, generations, listening, owner):
+    basis = generations.of((await depend("SELECT * FROM customers")).tables)
+    async with owner.transaction():
+        for number in range(1, 50):
+            await owner.execute("INSERT INTO data.customers VALUES ($1, 'Cook', 'Gold')", number)
+    await until(lambda: not basis.stands())
+    assert basis.seen[0][0].generation == 1
+
+
+async def test_counters_tell_of_tables_that_do_not_announce(changes, depend, generations, owner):
+    found = await depend("SELECT * FROM plain", "CREATE TABLE data.plain (x int)")
+    assert changes.max_age(found.tables) == COUNTERS_LAG_S
+    for statement in ("INSERT INTO data.plain VALUES (1)", "DELETE FROM data.plain", "TRUNCATE data.plain"):
+        await owner.execute(statement)
+        await owner.execute("SELECT pg_stat_force_next_flush()")
+        basis = generations.of(found.tables)
+        await changes.poll()
+        assert not basis.stands(), statement
+        basis = generations.of(found.tables)
+        await changes.poll()
+        assert basis.stands()
+
+
+async def test_counters_do_not_matter_for_tables_that_announce(changes, depend, generations, owner):
+    found = await depend("SELECT * FROM customers")
+    assert changes.max_age(found.tables) == 0
+    basis = generations.of(found.tables)
+    await owner.execute(INSERT)
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    await changes.poll()
+    assert basis.stands()
+
+
+async def test_a_trigger_switched_off_is_noticed(changes, depend, generations, owner):
+    found = await depend("SELECT * FROM customers")
+    basis = generations.of(found.tables)
+    await owner.execute("ALTER TABLE data.customers DISABLE TRIGGER tally_insert")
+    await changes.poll()
+    assert not basis.stands()
+    assert changes.max_age(found.tables) == COUNTERS_LAG_S
+
+
+async def test_a_refreshed_materialized_view_has_moved(changes, depend, generations, owner):
+    found = await depend(
+        "SELECT * FROM total",
+        "CREATE MATERIALIZED VIEW data.total AS SELECT count(*) FROM data.customers;"
+        " GRANT SELECT ON data.total TO PUBLIC",
+    )
+    basis = generations.of(found.tables)
+    await owner.execute("REFRESH MATERIALIZED VIEW data.total")
+    await changes.poll()
+    assert not basis.stands()
+
+
+@pytest.mark.usefixtures("listening")
+async def test_watch_lets_a_table_and_its_partitions_announce(addresses, depend, changes, generations, owner):
+    await owner.execute(PARTITIONED.replace("data.sales", 'data."Sales"'))
+    watched = await asyncio.to_thread(watch, addresses.url, 'data."Sales"')
+    assert watched == ["data.Sales", "data.old_sales", "data.new_sales"]
+    found = await depend('SELECT * FROM "Sales"')
+    assert changes.max_age(found.tables) == 0
+    for table in ('data."Sales"', "data.new_sales"):
+        basis = generations.of(found.tables)
+        await owner.execute(f"INSERT INTO {table} VALUES ('2026-01-01')")
+        await until(lambda basis=basis: not basis.stands())
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("data.nothing", "there is no table data.nothing"),
+        ("data.lately", "data.lately is no table"),
+        ("data.a b; DROP TABLE data.customers", "there is no table"),
+        ("a.b.c.d", "is not a table name"),
+    ],
+)
+async def test_watch_says_what_it_cannot(addresses, owner, table, words):
+    await owner.execute("CREATE VIEW data.lately AS SELECT 1")
+    with pytest.raises(Stop, match=words) as stop:
+        await asyncio.to_thread(watch, addresses.url, table)
+    assert stop.value.exit_code == 2

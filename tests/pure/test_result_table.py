@@ -1,0 +1,127 @@
+"""What is kept, in how many bytes, and what makes way."""
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.results.freshness import Basis, Terms
+from service.results.table import OVERHEAD, Entry, ResultTable, plain
+from service.wire import compress
+
+TERMS = Terms(
+    basis=Basis(0, ()), made_at=0.0, fresh_until=inf, stale_for_s=1.0, stale_if_error_s=1.0, max_age=0
+)
+
+
+def entry(key, size=1000, owner=None):
+    return Entry(
+        key=key,
+        owner=owner if owner is not None else key,
+        terms=TERMS,
+        media_type="application/json",
+        representations=plain(b"x" * size),
+        content=b"",
+    )
+
+
+def weighed(table):
+    return sum(held.weight for queue in (table._small, table._main) for held in queue.values())
+
+
+def test_finds_what_was_put():
+    table = ResultTable(1 << 20)
+    table.put(one := entry("a"))
+    assert table.get("a") is one
+    assert table.get("b") is None
+
+
+def test_equal_bytes_have_equal_tags_and_other_bytes_have_not():
+    tags = {plain(body)["identity"].etag for body in (b"a", b"a", b"b", b"")}
+    assert len(tags) == 3
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) // 8])
+def test_one_huge_answer_flushes_nothing(size):
+    table = ResultTable(1 << 20)
+    for number in range(100):
+        table.put(entry(number))
+    table.put(entry("huge", size))
+    assert table.get("huge") is None
+    assert all(table.get(number) for number in range(100))
+
+
+def test_a_huge_answer_leaves_nothing_older_under_its_key():
+    table = ResultTable(1 << 20)
+    table.put(entry("a"))
+    table.put(entry("a", 1 << 20))
+    assert table.get("a") is None
+    assert table.weight == 0
+
+
+def test_a_scan_leaves_what_is_polled():
+    table = ResultTable(100 * (1000 + OVERHEAD))
+    polled = [f"tile {number}" for number in range(50)]
+    for key in polled:
+        table.put(entry(key))
+        table.get(key)
+    for number in range(10_000):
+        table.put(entry(number))
+    assert all(table.get(key) for key in polled)
+
+
+def test_what_comes_back_soon_after_it_made_way_is_kept():
+    table = ResultTable(20 * (1000 + OVERHEAD))
+    for number in range(30):
+        table.put(entry(number))
+    assert table.get(0) is None
+    table.put(entry(0))
+    for number in range(100, 130):
+        table.put(entry(number))
+    assert table.get(0)
+
+
+def test_drops_all_answers_of_an_owner():
+    table = ResultTable(1 << 20)
+    for number in range(10):
+        table.put(entry(number, owner="even" if number % 2 == 0 else "odd"))
+    table.drop("even")
+    table.drop("never seen")
+    assert [number for number in range(10) if table.get(number)] == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_twins_have_tags_of_their_own_and_weigh(coding):
+    table = ResultTable(1 << 20)
+    table.put(held := entry("a"))
+    before = table.weight
+    body = compress(held.representations["identity"].body, coding)
+    twin = table.add(held, coding, body)
+    assert twin.etag != held.representations["identity"].etag
+    assert table.weight == before + len(body)
+    table.drop("a")
+    assert table.weight == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "get", "drop", "add"]), st.integers(0, 30), st.integers(0, 20_000)),
+        max_size=200,
+    )
+)
+def test_never_holds_more_than_its_room_and_never_miscounts(steps):
+    table = ResultTable(100_000)
+    for step, key, size in steps:
+        if step == "put":
+            table.put(entry(key, size, owner=key % 5))
+        elif step == "get":
+            table.get(key)
+        elif step == "drop":
+            table.drop(key % 5)
+        elif held := table.get(key):
+            table.add(held, "gzip", b"z" * size)
+        assert table.weight == weighed(table) <= 100_000
+        held_keys = {*table._small, *table._main}
+        assert set().union(*table._owned.values()) == held_keys if table._owned else not held_keys
+    assert len(table) == len({*table._small, *table._main})

@@ -1,0 +1,240 @@
+"""Results against a model: commits, announcements late, twice or lost, callers that come and go.
+
+Time and the event loop are the test's own, so every interleaving that fails is found again.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.errors import Busy, DatabaseUnavailable, Problem
+from service.results.cache import PATIENCE_S, Made, Results, Wanted
+from service.results.freshness import Generations
+from service.results.headers import Directives
+from service.results.table import OVERHEAD, ResultTable
+
+READS = {"one": ("data.a",), "both": ("data.a", "data.b"), "timed": ("data.b",), "big": ("data.a",)}
+STALE_FOR_S = 5.0
+FRESH_FOR_S = 3.0
+WAIT_S = 2.0
+STALE_IF_ERROR_S = 20.0
+ROOM = 8 * (OVERHEAD + 1000)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Its time stands still until the test moves it."""
+
+    now = 1000.0
+
+    def time(self):
+        return self.now
+
+    def settle(self):
+        for _ in range(20):
+            self.call_soon(self.stop)
+            self.run_forever()
+
+
+@dataclass(eq=False)
+class Run:
+    key: str
+    gate: asyncio.Future
+    read: dict | None = None
+
+
+@dataclass(eq=False)
+class Reader:
+    key: str
+    task: asyncio.Task
+    arrived: float
+    must_show: dict
+    forced: bool = False
+    checked: bool = field(default=False)
+
+
+class ResultsMachine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self):
+        self.loop = Loop()
+        self.generations = Generations()
+        self.results = Results(
+            self.generations,
+            ResultTable(ROOM),
+            self.loop.time,
+            wait_s=WAIT_S,
+            stale_if_error_s=STALE_IF_ERROR_S,
+        )
+        self.committed = {"data.a": 0, "data.b": 0}
+        self.announced = dict(self.committed)
+        self.heard_at = {"data.a": [0.0], "data.b": [0.0]}  # when each version became known here
+        self.in_transit = deque()
+        self.listening = False
+        self.runs = []
+        self.readers = []
+        self.connect()
+
+    # The database
+
+    @rule(table=st.sampled_from(["data.a", "data.b"]), times=st.integers(1, 3))
+    def commit(self, table, times):
+        for _ in range(times):
+            self.committed[table] += 1
+            if self.listening:
+                self.in_transit.append((table, self.committed[table]))
+
+    @precondition(lambda self: self.in_transit)
+    @rule(twice=st.booleans())
+    def deliver(self, twice):
+        table, version = self.in_transit.popleft()
+        for _ in range(1 + twice):
+            self.generations.announced(f"{table} {700 + version}", self.loop.now)
+        self.know(table, version)
+        self.loop.settle()
+
+    @precondition(lambda self: self.listening)
+    @rule()
+    def lose_the_connection(self):
+        self.in_transit.clear()
+        self.listening = False
+        self.generations.silent(self.loop.now)
+
+    @precondition(lambda self: not self.listening)
+    @rule()
+    def connect(self):
+        self.listening = True
+        self.results.heard()
+        for table, version in self.committed.items():
+            self.know(table, version)
+
+    def know(self, table, version):
+        self.announced[table] = max(self.announced[table], version)
+        while len(self.heard_at[table]) <= version:
+            self.heard_at[table].append(self.loop.now)
+
+    # Runs
+
+    def query(self, key):
+        async def run():
+            assert not any(other.key == key for other in self.runs), "two executions of one key"
+            this = Run(key, self.loop.create_future())
+            self.runs.append(this)
+            try:
+                await this.gate
+            finally:
+                self.runs.remove(this)
+            body = repr(sorted(this.read.items())).encode()
+            if key == "big":
+                body = body.ljust(ROOM)
+            return Made(body, "", body, fresh_for_s=FRESH_FOR_S if key == "timed" else float("inf"))
+
+        return run
+
+    @precondition(lambda self: any(run.read is None for run in self.runs))
+    @rule(data=st.data())
+    def take_snapshot(self, data):
+        run = data.draw(st.sampled_from([run for run in self.runs if run.read is None]))
+        run.read = {table: self.committed[table] for table in READS[run.key]}
+
+    @precondition(lambda self: any(run.read is not None for run in self.runs))
+    @rule(data=st.data())
+    def finish(self, data):
+        run = data.draw(st.sampled_from([run for run in self.runs if run.read is not None]))
+        run.gate.set_result(None)
+        self.loop.settle()
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy]))
+    def fail(self, data, problem):
+        data.draw(st.sampled_from(self.runs)).gate.set_exception(problem())
+        self.loop.settle()
+
+    # Callers
+
+    @rule(
+        key=st.sampled_from(list(READS)),
+        directives=st.sampled_from([Directives()] * 4 + [Directives(no_cache=True), Directives(max_age=1)]),
+        count=st.integers(1, 3),
+    )
+    def ask(self, key, directives, count):
+        wanted = Wanted(key, key, READS[key], STALE_FOR_S, self.query(key))
+        known = self.announced if self.listening else self.committed
+        must_show = {table: known[table] for table in READS[key]}
+        if directives.no_cache:
+            must_show = {table: self.committed[table] for table in READS[key]}
+        for _ in range(count):
+            task = self.loop.create_task(self.results.get(wanted, directives))
+            self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache))
+        self.loop.settle()
+
+    @precondition(lambda self: any(not reader.task.done() for reader in self.readers))
+    @rule(data=st.data())
+    def leave(self, data):
+        waiting = [reader for reader in self.readers if not reader.task.done()]
+        data.draw(st.sampled_from(waiting)).task.cancel()
+        self.loop.settle()
+
+    @rule(owner=st.sampled_from(list(READS)))
+    def drop(self, owner):
+        self.results.table.drop(owner)
+
+    @rule(seconds=st.sampled_from([0.001, 0.01, PATIENCE_S, 0.5, 1.0, 2.0, 4.0]))
+    def let_time_pass(self, seconds):
+        self.loop.now += seconds
+        self.loop.settle()
+
+    # What must hold
+
+    @invariant()
+    def answers_are_what_they_say(self):
+        for reader in getattr(self, "readers", []):
+            if reader.task.done() and not reader.checked:
+                reader.checked = True
+                if not reader.task.cancelled():
+                    self.check(reader)
+        self.readers = [reader for reader in getattr(self, "readers", []) if not reader.checked]
+
+    def check(self, reader):
+        assert self.loop.now - reader.arrived <= WAIT_S + 4.0  # time moves in steps of up to four seconds
+        error = reader.task.exception()
+        if error is not None:
+            assert isinstance(error, Problem), error
+            assert error.status in {503, 504}
+            return
+        served = reader.task.result()
+        shown = dict(eval(served.entry.representations["identity"].body))  # noqa: S307 (a repr of our own)
+        if served.stale_s == 0:
+            assert all(shown[table] >= version for table, version in reader.must_show.items()), (
+                f"marked fresh, but shows {shown} where {reader.must_show} was announced"
+            )
+            return
+        assert not reader.forced or self.results._lost_at() is not None, "no-cache got what was held"
+        if self.results._lost_at() is None and self.listening:
+            for table, version in shown.items():
+                if version < self.announced[table]:
+                    known_for = self.loop.now - self.heard_at[table][version + 1]
+                    assert known_for <= STALE_FOR_S + 4.0
+
+    @invariant()
+    def stays_small(self):
+        if hasattr(self, "results"):
+            assert self.results.table.weight <= ROOM
+
+    def teardown(self):
+        if not hasattr(self, "loop"):
+            return
+        for reader in self.readers:
+            reader.task.cancel()
+        self.loop.settle()
+        self.loop.run_until_complete(self.results.close())
+        self.loop.settle()
+        assert self.runs == []
+        assert asyncio.all_tasks(self.loop) == set()
+        self.loop.close()
+
+
+TestResults = ResultsMachine.TestCase
+TestResults.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
