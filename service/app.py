@@ -31,10 +31,11 @@ from service.database.listen import Listener
 from service.database.reader import GRACE_S, QUEUE_WAIT_S, open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.metrics import catalog
-from service.metrics.api import DashboardsController, MetricsController, Shelf
+from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
+from service.metrics.shelf import Shelf, Straight
 from service.metrics.store import Editor
 from service.observe import RequestLog, set_up_logs
 from service.results import changes
@@ -148,8 +149,9 @@ def _guard(app: Litestar, settings: Settings) -> None:
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
     app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})
+    straight = Straight(cast("App", app.asgi_handler), lambda: app.state.get("shelf"), send_problem)
     app.asgi_handler = app.state.gate = Gate(
-        app.asgi_handler,
+        cast("ASGIApp", straight),
         app.state.tokens if auth.mode == "on" else None,
         public=public_addresses(app.routes),
         settings=settings,
@@ -216,7 +218,7 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         app.state.editor = Editor(database, held, executor)
-        app.state.shelf = Shelf(results, aliases)
+        app.state.shelf = Shelf(held, executor, results, aliases)
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
         tokens: Tokens = app.state.tokens

@@ -29,7 +29,6 @@ from service.errors import (
 from service.metrics.batch import Batcher, Tiles, parse_id
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.execute import Asker, Executor, Prepared
-from service.metrics.formats import choose
 from service.metrics.models import (
     Batch,
     DashboardItem,
@@ -48,19 +47,14 @@ from service.metrics.models import (
     Result,
     VersionList,
 )
+from service.metrics.shelf import Reply, Shelf, asker_of
 from service.metrics.store import Editor, tag
-from service.results.cache import Results
-from service.results.headers import directives, result_headers
-from service.results.lane import Aliases
-from service.results.table import Served
-from service.wire import SMALLEST, Coding, Scope, choose_coding
+from service.wire import Scope
 
 MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, Busy)
 WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
 CHANGE_PROBLEMS: Final = (NotFound, NotEditable, PreconditionFailed, *WRITE_PROBLEMS)
-# Query parameters of the answer itself; every other one is the metric's.
-ANSWER_PARAMETERS: Final = ("format", "excel")
 
 RESULT_EXAMPLE: Final[dict[str, Any]] = {
     "id": "5f3c9c1e-8a55-4a86-9f0e-3b0a4a4d8a11",
@@ -77,28 +71,6 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 Call = Request[Any, Any, Any]
-
-
-class Shelf:
-    """Hands finished results out over HTTP, and tells the hot lane what it may hand out by itself."""
-
-    def __init__(self, results: Results, aliases: Aliases) -> None:
-        self._results = results
-        self._aliases = aliases
-
-    async def respond(self, request: Call, served: Served, version: int) -> ASGIResponse:
-        """`version` is the catalogue's when the request was first looked at."""
-        entry = served.entry
-        coding: Coding = "identity"
-        if len(entry.representations[coding].body) > SMALLEST:
-            coding = choose_coding(request.headers.get("accept-encoding", ""))
-        await self._results.encode(entry, coding)
-        if entry.shared:
-            self._aliases.remember(cast("Scope", request.scope), entry.key, coding, version)
-        headers = result_headers(served, coding, self._results.clock())
-        return ASGIResponse(
-            body=entry.representations[coding].body, media_type=entry.media_type, headers=headers
-        )
 
 
 Catalogue = NamedDependency[Catalog]
@@ -132,17 +104,11 @@ class MetricsController(Controller):
         opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
     async def result(self, metric_id: FromPath[str], request: Call) -> ASGIResponse:
-        # Straight from the state: resolving dependencies would cost more than a small query.
-        catalog: Catalog = request.app.state.catalog
-        executor: Executor = request.app.state.executor
+        # Seldom taken: `Straight` answers before the framework; this is the route that documents it.
         shelf: Shelf = request.app.state.shelf
-        version = catalog.version
-        metric = catalog.get(parse_id(metric_id))
-        given, options = _given(request)
-        form = choose(request.headers.get("accept", ""), options.get("format"))
-        excel = _flag(options.get("excel"))
-        served = await executor.answer(metric, given, form, excel=excel, asker=_asker(request))
-        return await shelf.respond(request, served, version)
+        return _send(
+            await shelf.result(metric_id, cast("Scope", request.scope), caller(request.scope).claims)
+        )
 
     @get(
         "/{metric_id:str}/definition",
@@ -275,7 +241,7 @@ class DashboardsController(Controller):
         if len(given) != len(pairs):
             raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
         served = await batcher.dashboard(dashboard, given, _asker(request))
-        return await shelf.respond(request, served, version)
+        return _send(await shelf.reply(cast("Scope", request.scope), served, version))
 
 
 def _summary(metric: Metric) -> MetricSummary:
@@ -304,26 +270,12 @@ def _defined(prepared: Prepared) -> Response[Definition]:
     return Response(prepared.definition(), headers={"ETag": tag(prepared.metric)})
 
 
-def _given(request: Call) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Split a query string into the metric's parameters and the answer's own."""
-    pairs = list(request.query_params.multi_items())
-    options: dict[str, str] = {}
-    for name, value in pairs:
-        if name in ANSWER_PARAMETERS:
-            if name in options:
-                raise InvalidInput(errors=(FieldError(name, "given more than once"),))
-            options[name] = value
-    return [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS], options
-
-
-def _flag(text: str | None) -> bool:
-    if text not in {None, "true", "false"}:
-        raise InvalidInput(errors=(FieldError("excel", "true or false"),))
-    return text == "true"
-
-
 def _asker(request: Call) -> Asker:
-    return Asker(caller(request.scope).claims, directives(request.headers.get("cache-control", "")))
+    return asker_of(cast("Scope", request.scope), caller(request.scope).claims)
+
+
+def _send(reply: Reply) -> ASGIResponse:
+    return ASGIResponse(body=reply.body, media_type=reply.media_type, headers=reply.headers)
 
 
 def _write_cursor(after: UUID) -> str:
