@@ -167,6 +167,25 @@ class Logs(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Outbound(Struct, frozen=True, kw_only=True):
+    timeout_s: Annotated[
+        float,
+        env("EXTERNAL_TIMEOUT_S", "seconds an outside call may take, all tries together", gt=0, le=300),
+    ] = 10
+    cooldown_s: Annotated[
+        float,
+        env("OUTBOUND_COOLDOWN_S", "seconds a host that keeps failing is left alone", gt=0, le=3600),
+    ] = 30
+    external_api_url: Annotated[
+        str,
+        env(
+            "EXTERNAL_API_URL",
+            "http(s) address of the API that items are enriched from",
+            pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        ),
+    ] = "https://jsonplaceholder.typicode.com"
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     results: Results = Results()
@@ -174,6 +193,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     auth: Auth = Auth()
     logs: Logs = Logs()
     imports: Imports = Imports()
+    outbound: Outbound = Outbound()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports")] = Path("seeds")
 
     @property

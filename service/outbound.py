@@ -1,0 +1,232 @@
+"""The one way out of this machine: a bounded HTTP client that expects the other side to fail.
+
+One deadline covers all tries of a call, waiting and reading included. A host that keeps failing is left alone
+for a while, so that its trouble does not become ours.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from math import ceil
+from typing import Self, TypeVar
+
+import httpx
+import msgspec
+import stamina
+
+from service.errors import Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+
+T = TypeVar("T")
+
+TRIES = 5
+BODY_LIMIT = 1_048_576  # bytes, after decompression
+FAILURES_TO_OPEN = 5  # failed calls in a row, not tries
+CALLS_PER_HOST = 50  # further callers wait, within their deadline: a slow host must not use up every socket
+PORTS = 65535
+AGAIN = frozenset({429, 502, 503, 504})  # statuses that a later try may mend
+SILENCE = httpx.Timeout(connect=3.0, read=5.0, write=5.0, pool=None)  # seconds without progress
+RETRY = stamina.AsyncRetryingCaller(
+    attempts=TRIES, timeout=None, wait_initial=0.2, wait_max=2.0, wait_jitter=0.3
+)
+
+
+class Outbound:
+    """Fetches JSON; `async with` closes its connections.
+
+    `client` is for a library that brings calls of its own (the language model's). It keeps the caps on size
+    and silence; deadline and retries are then the library's, and the host's record is not touched.
+    """
+
+    def __init__(self, *, timeout_s: float, cooldown_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._cooldown_s = cooldown_s
+        self._hosts: dict[bytes, _Host] = {}
+        self.client = httpx.AsyncClient(
+            timeout=SILENCE,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            follow_redirects=False,
+            headers={"Accept-Encoding": "gzip", "User-Agent": "tally"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            event_hooks={"response": [_cap]},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
+
+    async def get_json(self, url: str, expect: type[T], *, deadline_s: float | None = None) -> T:
+        """Give the answer's body as an `expect`, within EXTERNAL_TIMEOUT_S or a shorter deadline.
+
+        Raises `UpstreamFailed` (it answered an error, a redirect, nonsense or too much, or hung up),
+        `UpstreamTimeout` (it was too slow) or `UpstreamUnavailable` (it is left alone; with `Retry-After`).
+        """
+        address = _address(url)
+        body = await self._get(
+            address, self._timeout_s if deadline_s is None else min(deadline_s, self._timeout_s)
+        )
+        try:
+            return msgspec.json.decode(body.decode(), type=expect)
+        except (ValueError, RecursionError) as error:
+            raise UpstreamFailed(f"{address.host} answered with something unexpected: {error}") from None
+
+    async def _get(self, url: httpx.URL, deadline_s: float) -> bytes:
+        """Try until there is an answer, a failure that no retry mends, or no time left.
+
+        When the time runs out between two tries, the last failure tells more than the clock does.
+        """
+        host = self._hosts.setdefault(url.netloc, _Host(self._cooldown_s))
+        now = asyncio.get_running_loop().time
+        deadline = now() + deadline_s
+        pending: _Failure | None = None
+
+        def again(error: Exception) -> bool | float:
+            nonlocal pending
+            if not isinstance(error, _Failure) or now() + error.after_s >= deadline:
+                return False
+            pending = error
+            return error.after_s or error.again
+
+        async def once() -> bytes:
+            nonlocal pending
+            pending = None
+            return await self._once(url)
+
+        with host.watch(now):
+            try:
+                async with asyncio.timeout_at(deadline), host.slots:
+                    return await RETRY(again, once)
+            except TimeoutError:
+                late = UpstreamTimeout(f"{url.host} did not answer within {deadline_s:g} s")
+                raise pending or _Failure(late, sick=True) from None
+
+    async def _once(self, url: httpx.URL) -> bytes:
+        try:
+            async with self.client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+                if response.is_success:
+                    return await response.aread()
+        except httpx.TimeoutException:
+            silent = UpstreamTimeout(f"{url.host} fell silent")
+            raise _Failure(silent, sick=True, again=True) from None
+        except httpx.DecodingError as error:
+            raise _Failure(UpstreamFailed(f"{url.host}: {error}"), sick=False) from None
+        except httpx.HTTPError as error:
+            broken = UpstreamFailed(f"{url.host}: {error or 'the connection broke'}")
+            raise _Failure(broken, sick=True, again=True) from None
+        status = response.status_code
+        followed = ", and redirects are not followed" if response.is_redirect else ""
+        raise _Failure(
+            UpstreamFailed(f"{url.host} answered {status}{followed}"),
+            sick=status in AGAIN or response.is_server_error,
+            again=status in AGAIN,
+            after_s=_retry_after(response.headers.get("Retry-After", "")) if status in AGAIN else 0.0,
+        )
+
+
+class _Failure(Exception):  # noqa: N818 (it names what happened)
+    """One failed try: what the caller is told, whether the host is to blame, whether another try may help."""
+
+    def __init__(self, problem: Problem, *, sick: bool, again: bool = False, after_s: float = 0.0) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+        self.sick = sick
+        self.again = again
+        self.after_s = after_s  # the host's own wish, 0 for none
+
+
+class _Host:
+    """A host's record (circuit breaker): after repeated failures it is left alone, then one call tries it."""
+
+    def __init__(self, cooldown_s: float) -> None:
+        self.slots = asyncio.Semaphore(CALLS_PER_HOST)
+        self._cooldown_s = cooldown_s
+        self._failures = 0
+        self._alone_until = 0.0
+        self._trial = False
+
+    @contextmanager
+    def watch(self, now: Callable[[], float]) -> Generator[None, None, None]:
+        """Refuse the call or take note of its end; a call whose caller left says nothing about the host."""
+        trial = self._failures >= FAILURES_TO_OPEN
+        if trial:
+            self._begin_trial(now())
+        try:
+            yield
+        except _Failure as failure:
+            self._failures = self._failures + 1 if failure.sick else 0
+            if self._failures >= FAILURES_TO_OPEN:
+                self._alone_until = now() + self._cooldown_s
+            raise failure.problem from None
+        else:
+            self._failures = 0
+        finally:
+            if trial:
+                self._trial = False
+
+    def _begin_trial(self, now: float) -> None:
+        if self._trial or now < self._alone_until:
+            seconds = max(1, ceil(self._alone_until - now))
+            raise UpstreamUnavailable(headers={"Retry-After": str(seconds)})
+        self._trial = True
+
+
+class _Capped(httpx.AsyncByteStream):
+    """A body, decompressed here because httpx 0.28 inflates each chunk without bound."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, coding: str) -> None:
+        self._stream = stream
+        self._coding = coding
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._coding not in {"identity", "gzip"}:
+            raise httpx.DecodingError(f"content-encoding {self._coding!r} was not asked for")
+        gzip = zlib.decompressobj(wbits=31) if self._coding == "gzip" else None
+        seen = 0
+        async for part in self._stream:
+            try:
+                plain = gzip.decompress(part, BODY_LIMIT + 1 - seen) if gzip else part
+            except zlib.error as error:
+                raise httpx.DecodingError(f"the body is no gzip: {error}") from None
+            seen += len(plain)
+            if seen > BODY_LIMIT:
+                raise httpx.DecodingError(f"the body is larger than {BODY_LIMIT} bytes")
+            yield plain
+        if gzip and not gzip.eof:
+            raise httpx.DecodingError("the body ends within its gzip stream")
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _cap(response: httpx.Response) -> None:
+    coding = response.headers.pop("Content-Encoding", "identity").strip().lower()
+    if isinstance(response.stream, httpx.AsyncByteStream):
+        response.stream = _Capped(response.stream, coding)
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UpstreamFailed(f"{url!r} is no address: {error}") from None
+    if address.scheme not in {"http", "https"} or not address.host or (address.port or 0) > PORTS:
+        raise UpstreamFailed(f"{url!r} is no http or https address")
+    return address
+
+
+def _retry_after(text: str) -> float:
+    """Seconds of a `Retry-After`, which is a number or a date; 0 for none, nonsense or the past."""
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if date.tzinfo is None:  # "-0000": UTC by RFC 5322
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
