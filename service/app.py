@@ -30,6 +30,9 @@ from service.database.gateway import Database, open_database
 from service.database.listen import Listener
 from service.database.reader import GRACE_S, QUEUE_WAIT_S, open_reader
 from service.errors import DatabaseUnavailable, Stop
+from service.items.api import ExternalController, ItemsController
+from service.items.enrich import Outside
+from service.items.summary import EXTRACTIVE, Summariser
 from service.metrics import catalog
 from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.batch import Batcher
@@ -38,6 +41,7 @@ from service.metrics.execute import Executor
 from service.metrics.shelf import Shelf, Straight
 from service.metrics.store import Editor
 from service.observe import RequestLog, set_up_logs
+from service.outbound import Outbound
 from service.results import changes
 from service.results.cache import Results
 from service.results.changes import Changes
@@ -96,7 +100,9 @@ def create_app(settings: Settings) -> Litestar:
     )
     app = Litestar(
         route_handlers=[
-            Router("/api/v1", route_handlers=[*features, AuditController]),
+            Router(
+                "/api/v1", route_handlers=[*features, ItemsController, ExternalController, AuditController]
+            ),
             Router("/", route_handlers=features, include_in_schema=False),
             TokenController,
             *own_routes(),
@@ -111,6 +117,8 @@ def create_app(settings: Settings) -> Litestar:
             "issuer": Provide(_issuer, sync_to_thread=False),
             "clients": Provide(_clients, sync_to_thread=False),
             "shelf": Provide(_shelf, sync_to_thread=False),
+            "outside": Provide(_outside, sync_to_thread=False),
+            "summariser": Provide(_summariser, sync_to_thread=False),
         },
         state=State({"results": results, "aliases": Aliases()}),
         lifespan=[lambda app: _opened(app, settings)],
@@ -125,6 +133,7 @@ def create_app(settings: Settings) -> Litestar:
             render_plugins=[JsonRenderPlugin()],
             tags=[
                 Tag("metrics", "Results and definitions"),
+                Tag("items", "A task list enriched from outside"),
                 Tag("tokens", "Tokens and the keys that verify them"),
                 Tag("audit", "Who did what"),
                 Tag("service", "Health"),
@@ -193,15 +202,24 @@ def _shelf(state: State) -> Shelf:
     return state.shelf
 
 
+def _outside(state: State) -> Outside:
+    return state.outside
+
+
+def _summariser(state: State) -> Summariser:
+    return state.summariser
+
+
 @asynccontextmanager
 async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
-    addresses = settings.database
+    addresses, outward = settings.database, settings.outbound
     assert addresses.url, "checked by create_app"
     assert addresses.reader_url, "checked by create_app"
     async with (
         open_database(addresses.url) as database,
         open_reader(addresses.reader_url, addresses) as reader,
+        Outbound(timeout_s=outward.timeout_s, cooldown_s=outward.cooldown_s) as outbound,
     ):
         results: Results = app.state.results
         aliases: Aliases = app.state.aliases
@@ -222,6 +240,8 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
         tokens: Tokens = app.state.tokens
+        outside_api = Outside(outbound, outward.external_api_url)
+        app.state.update({"outbound": outbound, "outside": outside_api, "summariser": EXTRACTIVE})
         listener = _listener(addresses.url, held, results)
         keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]
         if settings.auth.mode == "on":

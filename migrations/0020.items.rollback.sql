@@ -1,0 +1,2 @@
+DROP TABLE app.item;
+DROP FUNCTION app.grams(text, integer);

@@ -1,0 +1,1 @@
+"""A small task list whose records are enriched from an outside API."""

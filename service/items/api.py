@@ -1,0 +1,321 @@
+"""Items and the outside API over HTTP."""
+
+import asyncio
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Coroutine
+from typing import Annotated, Any, Final, TypeVar
+
+from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar.datastructures import ResponseHeader
+from litestar.di import NamedDependency, Provide
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+
+from service.audit import Actor
+from service.auth import guards
+from service.database.gateway import Database
+from service.errors import (
+    DatabaseUnavailable,
+    FieldError,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    UnsupportedMediaType,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from service.items import store
+from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, Outside
+from service.items.models import TITLE_LENGTH, Item, ItemPage, ItemPatch, NewItem, Post, SummarisedItem
+from service.items.store import ANY_VERSION, NEWEST, Versions, version
+from service.items.summary import Summariser, summarise
+
+T = TypeVar("T")
+
+MAX_PAGE: Final = 500
+ETAG: Final = ResponseHeader(name="ETag", description="the item's version", documentation_only=True)
+LOCATION: Final = ResponseHeader(name="Location", description="the item's address", documentation_only=True)
+
+EXAMPLE: Final = {
+    "id": 1,
+    "title": "Replace the pump",
+    "description": "It leaks at its seal.",
+    "external_data": {
+        "userId": 1,
+        "id": 1,
+        "title": "sunt aut facere",
+        "body": "quia et suscipit",
+        "fetched_at": "2025-08-02T09:05:00Z",
+    },
+    "summary": "Replace the pump. It leaks at its seal.",
+    "created_at": "2025-08-02T09:00:00Z",
+    "updated_at": "2025-08-02T09:06:00Z",
+}
+POST_EXAMPLE: Final = {"userId": 1, "id": 1, "title": "sunt aut facere", "body": "quia et suscipit"}
+
+_UPSTREAM: Final = (UpstreamFailed, UpstreamTimeout, UpstreamUnavailable)
+_READ: Final = {"scope": "items:read", "problems": (NotFound, DatabaseUnavailable), "example": EXAMPLE}
+_LIST: Final = {
+    "scope": "items:read",
+    "problems": (DatabaseUnavailable,),
+    "example": {"items": [EXAMPLE], "next_cursor": None},
+}
+_POSTS: Final = {"scope": "items:read", "problems": _UPSTREAM, "example": [POST_EXAMPLE]}
+_CREATE: Final = {
+    "scope": "items:write",
+    "problems": (TooLarge, UnsupportedMediaType, DatabaseUnavailable),
+    "example": EXAMPLE | {"external_data": None, "summary": None},
+}
+_CHANGE: Final = {
+    "scope": "items:write",
+    "problems": (NotFound, PreconditionFailed, TooLarge, UnsupportedMediaType, DatabaseUnavailable),
+    "example": EXAMPLE,
+}
+_DELETE: Final = {"scope": "items:write", "problems": (NotFound, PreconditionFailed, DatabaseUnavailable)}
+_ENRICH: Final = {"scope": "items:write", "problems": (NotFound, *_UPSTREAM), "example": EXAMPLE}
+_SUMMARISE: Final = _ENRICH | {"example": EXAMPLE | {"generator": "extractive"}}
+_TAGS: Final = re.compile(r'(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*')
+_TAG: Final = re.compile(r'(W/)?"([^"]*)"')
+
+Part = Annotated[
+    str | None,
+    QueryParameter(min_length=1, max_length=TITLE_LENGTH, description="part of the title, in any case"),
+]
+IfMatch = Annotated[
+    str | None, HeaderParameter(name="If-Match", description="ETag that the change starts from, else 412")
+]
+
+
+def actor_of(request: Request[Any, Any, Any]) -> Actor:
+    return guards.actor(request.scope)
+
+
+class ItemsController(Controller):
+    path = "/items"
+    tags = ("items",)
+    dependencies = {"actor": Provide(actor_of, sync_to_thread=False)}  # noqa: RUF012 (Litestar's way)
+
+    @post("/", summary="Create an item", opt=_CREATE, response_headers=[ETAG, LOCATION])
+    async def create(
+        self,
+        data: JSONBody[NewItem],
+        request: Request[Any, Any, Any],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+    ) -> Response[Item]:
+        item = await store.create(database, data, actor)
+        return _answer(item, Location=f"{request.scope['path'].rstrip('/')}/{item.id}")
+
+    @get("/", summary="Items, newest first, paged", opt=_LIST)
+    async def list_items(
+        self,
+        database: NamedDependency[Database],
+        q: Part = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
+    ) -> ItemPage:
+        if q and "\0" in q:
+            raise InvalidInput(errors=(FieldError("q", "holds a NUL character: remove it"),))
+        items, following = await store.page(database, limit, before=_read_cursor(cursor), part=q)
+        return ItemPage(items, None if following is None else _write_cursor(following))
+
+    @get(
+        "/{item_id:str}",
+        summary="An item",
+        opt=_READ,
+        response_headers=[ETAG],
+        responses={304: ResponseSpec(None, description="The copy held is still good")},
+    )
+    async def read(self, item_id: FromPath[str], database: NamedDependency[Database]) -> Response[Item]:
+        return _answer(await store.get(database, _parse_id(item_id)))
+
+    @put(
+        "/{item_id:str}",
+        summary="Replace an item",
+        opt=_CHANGE,
+        response_headers=[ETAG],
+    )
+    async def replace(
+        self,
+        item_id: FromPath[str],
+        data: JSONBody[NewItem],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+        if_match: IfMatch = None,
+    ) -> Response[Item]:
+        """Title and description; what came from outside stays."""
+        versions = _versions(if_match)
+        return _answer(await store.replace(database, _parse_id(item_id), data, actor, versions))
+
+    @patch(
+        "/{item_id:str}",
+        summary="Change an item",
+        opt=_CHANGE,
+        response_headers=[ETAG],
+    )
+    async def change(
+        self,
+        item_id: FromPath[str],
+        data: JSONBody[ItemPatch],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+        if_match: IfMatch = None,
+    ) -> Response[Item]:
+        """Only what the body names."""
+        versions = _versions(if_match)
+        return _answer(await store.patch(database, _parse_id(item_id), data, actor, versions))
+
+    @delete("/{item_id:str}", summary="Delete an item", opt=_DELETE)
+    async def remove(
+        self,
+        item_id: FromPath[str],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+        if_match: IfMatch = None,
+    ) -> None:
+        await store.delete(database, _parse_id(item_id), actor, _versions(if_match))
+
+    @post(
+        "/{item_id:str}/enrich",
+        summary="Fetch the item's document from the outside API and keep it with the item",
+        status_code=200,
+        opt=_ENRICH,
+        response_headers=[ETAG],
+    )
+    async def enrich(
+        self,
+        item_id: FromPath[str],
+        request: Request[Any, Any, Any],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+        outside: NamedDependency[Outside],
+    ) -> Response[Item]:
+        work = outside.enrich(database, _parse_id(item_id), actor)
+        return _answer(await _while_called(request, work))
+
+    @post(
+        "/{item_id:str}/summary",
+        summary="Write and keep a short summary of title, description and external data",
+        status_code=200,
+        opt=_SUMMARISE,
+        response_headers=[ETAG],
+    )
+    async def summarise(
+        self,
+        item_id: FromPath[str],
+        request: Request[Any, Any, Any],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+        summariser: NamedDependency[Summariser],
+    ) -> Response[SummarisedItem]:
+        work = summarise(database, summariser, _parse_id(item_id), actor)
+        item = await _while_called(request, work)
+        return Response(SummarisedItem.of(item, summariser.name), headers={"ETag": _etag(item)})
+
+
+class ExternalController(Controller):
+    path = "/external"
+    tags = ("items",)
+    dependencies = {"actor": Provide(actor_of, sync_to_thread=False)}  # noqa: RUF012 (Litestar's way)
+
+    @get(
+        "/fetch-data/{item_id:str}",
+        summary="The same as POST /items/{id}/enrich",
+        opt=_ENRICH,
+        response_headers=[ETAG],
+    )
+    async def fetch_data(
+        self,
+        item_id: FromPath[str],
+        database: NamedDependency[Database],
+        actor: NamedDependency[Actor],
+        outside: NamedDependency[Outside],
+    ) -> Response[Item]:
+        item = await outside.enrich(database, _parse_id(item_id), actor)
+        return _answer(item, **{"Cache-Control": "no-store"})
+
+    @get("/posts", summary="Posts of the outside API", opt=_POSTS)
+    async def posts(
+        self,
+        outside: NamedDependency[Outside],
+        limit: Annotated[int, QueryParameter(ge=1, le=POSTS, description="posts to give")] = 5,
+    ) -> Response[list[Post]]:
+        posts = await outside.posts(limit)
+        left_s = int(POSTS_FRESH_S - posts.age_s)
+        state = {"fetched": "fwd=miss; stored", "kept": "hit", "stale": "hit; detail=stale"}[posts.origin]
+        headers = {
+            "Age": str(int(posts.age_s)),
+            "Cache-Control": f"private, max-age={POSTS_FRESH_S}, stale-if-error={POSTS_STALE_IF_ERROR_S}",
+            "Cache-Status": f"tally; {state}; ttl={left_s}",
+        }
+        return Response(posts.items, headers=headers)
+
+
+async def _while_called(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` for as long as its caller waits, and cancel it when the caller hangs up.
+
+    What all requests share does so for reads only: a change may be under way. This one is a transaction.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise UpstreamTimeout("the caller left before the outside answered")
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _hung_up(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer(item: Item, **headers: str) -> Response[Item]:
+    return Response(item, headers={"ETag": _etag(item), **headers})
+
+
+def _etag(item: Item) -> str:
+    return f'"{version(item)}"'
+
+
+def _versions(if_match: str | None) -> Versions:
+    """The versions that a change may start from; weak tags do not count (RFC 9110)."""
+    if if_match is None or if_match.strip() == "*":
+        return ANY_VERSION
+    if not _TAGS.fullmatch(if_match.strip()):
+        raise InvalidInput(errors=(FieldError("If-Match", "give * or quoted ETags, comma-separated"),))
+    # What follows a dash is the coding that the tag was sent with.
+    strong = (match[2].partition("-")[0] for match in _TAG.finditer(if_match) if not match[1])
+    return Versions(frozenset(strong))
+
+
+def _parse_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is no item's number"),))
+    if len(text) > len(str(NEWEST)) or int(text) > NEWEST:
+        raise NotFound("There is no item with this id.")
+    return int(text)
+
+
+def _write_cursor(after: int) -> str:
+    return urlsafe_b64encode(after.to_bytes(8)).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> int:
+    """Ids below it come next."""
+    if cursor is None:
+        return NEWEST
+    try:
+        after = int.from_bytes(urlsafe_b64decode(f"{cursor}="))
+    except ValueError:
+        after = -1
+    if not 0 <= after <= NEWEST or _write_cursor(after) != cursor:
+        raise InvalidInput(errors=(FieldError("cursor", "not a cursor of this list"),))
+    return after
