@@ -6,6 +6,7 @@ everybody. The gate asks for a token before anything else is looked at, so an un
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from secrets import token_urlsafe
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -163,14 +164,23 @@ class Gate:
         """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"localhost").decode("latin-1")
-        name = urlsplit(f"//{host}").hostname or ""
-        if not (is_loopback(name) or name in self._own_hosts):
+        name, loopback = _host_name(host)
+        if not (loopback or name in self._own_hosts):
             raise Forbidden(f"AUTH=off answers on loopback names only, not on {name[:100]!r}: set AUTH=on")
         origin = headers.get(b"origin", b"").decode("latin-1")
+        if not origin:
+            return
         own = {f"{scheme}://{host}" for scheme in ("http", "https")} | self._origins
         reads_only = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
-        if origin and origin not in own and not reads_only:
+        if origin not in own and not reads_only:
             raise Forbidden("AUTH=off takes no changes from pages of other sites: see CORS_ORIGINS")
+
+
+@lru_cache(maxsize=256)
+def _host_name(host: str) -> tuple[str, bool]:
+    """The name in a `Host` header, and whether it is this machine's own; clients repeat a few."""
+    name = urlsplit(f"//{host}").hostname or ""
+    return name, is_loopback(name)
 
 
 class Cors:

@@ -6,6 +6,7 @@ semicolon is blanked, so that the text can be wrapped.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -82,7 +83,7 @@ class Probe(Struct, frozen=True):
     names: tuple[str, ...]
 
 
-class Template(Struct, frozen=True):
+class Template(Struct, frozen=True, dict=True):  # dict: for the cached properties
     sql: str
     slots: tuple[Slot, ...]
     kinds: dict[str, Kind]
@@ -160,12 +161,12 @@ class Template(Struct, frozen=True):
                 errors.append(self._unknown(name))
         return self._bind(given, errors)
 
-    @property
+    @cached_property
     def accepted(self) -> tuple[str, ...]:
         """The names that a caller may give."""
         return (*self.kinds, *self._lifted)
 
-    @property
+    @cached_property
     def _lifted(self) -> tuple[str, ...]:
         """`day_range` also sets day placeholders, so it is taken where `:start_date` is one."""
         names = {*self.lifted.accepts, *([RANGE] if START in self.kinds else [])} - {*self.kinds}
@@ -262,7 +263,7 @@ class Template(Struct, frozen=True):
         pieces.append(self.sql[at:])
         return "".join(pieces), tuple(numbers), clock
 
-    @property
+    @cached_property
     def _fixed(self) -> frozenset[str]:
         """Placeholders that day_range cannot set, as they are declared to be no days."""
         return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
