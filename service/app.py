@@ -30,6 +30,7 @@ from service.database.gateway import Database, open_database
 from service.database.listen import Listener
 from service.database.reader import GRACE_S, QUEUE_WAIT_S, open_reader
 from service.errors import DatabaseUnavailable, Stop
+from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.items.api import ExternalController, ItemsController
 from service.items.enrich import Outside
 from service.items.summary import EXTRACTIVE, Summariser
@@ -38,6 +39,7 @@ from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
+from service.metrics.judge import judge
 from service.metrics.shelf import Shelf, Straight
 from service.metrics.store import Editor
 from service.observe import RequestLog, set_up_logs
@@ -90,7 +92,6 @@ def create_app(settings: Settings) -> Litestar:
     addresses = settings.database
     if addresses.url is None or addresses.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
-    features = [HealthController, MetricsController, DashboardsController]
     results = Results(
         Generations(),
         ResultTable(settings.results.cache_bytes),
@@ -98,6 +99,14 @@ def create_app(settings: Settings) -> Litestar:
         wait_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
         stale_if_error_s=settings.results.stale_if_error_s,
     )
+    features = [
+        HealthController,
+        MetricsController,
+        DashboardsController,
+        DatasetsController,
+        ImportsController,
+        QuarantineController,
+    ]
     app = Litestar(
         route_handlers=[
             Router(
@@ -119,6 +128,7 @@ def create_app(settings: Settings) -> Litestar:
             "shelf": Provide(_shelf, sync_to_thread=False),
             "outside": Provide(_outside, sync_to_thread=False),
             "summariser": Provide(_summariser, sync_to_thread=False),
+            "importing": Provide(_importing, sync_to_thread=False),
         },
         state=State({"results": results, "aliases": Aliases()}),
         lifespan=[lambda app: _opened(app, settings)],
@@ -134,6 +144,7 @@ def create_app(settings: Settings) -> Litestar:
             tags=[
                 Tag("metrics", "Results and definitions"),
                 Tag("items", "A task list enriched from outside"),
+                Tag("imports", "Files, contracts, kept rows"),
                 Tag("tokens", "Tokens and the keys that verify them"),
                 Tag("audit", "Who did what"),
                 Tag("service", "Health"),
@@ -210,6 +221,10 @@ def _summariser(state: State) -> Summariser:
     return state.summariser
 
 
+def _importing(state: State) -> Importing:
+    return state.importing
+
+
 @asynccontextmanager
 async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
@@ -237,6 +252,10 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         app.state.editor = Editor(database, held, executor)
         app.state.shelf = Shelf(held, executor, results, aliases)
+        app.state.importing = Importing(
+            lambda sql: judge(sql, schemas=addresses.data_schemas, functions=held.functions),
+            settings.imports.bytes_limit,
+        )
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
         tokens: Tokens = app.state.tokens

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from getpass import getpass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,11 +25,7 @@ from service.database.gateway import Database, address, open_database
 from service.database.migrate import migrate
 from service.database.watch import watch
 from service.errors import DatabaseUnavailable, Problem, Stop
-from service.imports.folder import Imported, import_folder
-from service.imports.landing import Options
-from service.imports.show import show
-from service.metrics.catalog import Catalog
-from service.metrics.judge import judge
+from service.imports.commands import import_files, seed
 from service.observe import set_up_logs
 from service.settings import Settings, load
 
@@ -70,7 +65,16 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
     _add_auth_commands(commands)
     commands.choices["watch"].add_argument("table", help="schema.table, with its partitions")
+    _add_import_options(commands.choices["import"])
     return parser
+
+
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path)
+    parser.add_argument("--dry-run", action="store_true", help="tell what would happen, change nothing")
+    parser.add_argument("--mirror", action="store_true", help="mark rows gone that the file lacks")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if rows were quarantined")
 
 
 def _add_auth_commands(commands: Any) -> None:
@@ -164,23 +168,19 @@ def _migrate(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 def _seed(settings: Settings, _arguments: argparse.Namespace) -> int:
     with _database_ready(settings) as (ready, _):
-        imported = asyncio.run(_import_seeds(ready))
-    show(imported.reports, imported.refusals)
-    return 1 if imported.refusals else 0
+        return seed(ready)
 
 
-async def _import_seeds(settings: Settings) -> Imported:
-    async with open_database(settings.database.url or "") as database:
-        options = Options(
-            judge=await _judge(database, settings), bytes_limit=settings.imports.bytes_limit, actor="seed"
+def _import(settings: Settings, arguments: argparse.Namespace) -> int:
+    with _database_ready(settings) as (ready, _):
+        return import_files(
+            ready,
+            arguments.dataset,
+            arguments.files,
+            dry_run=arguments.dry_run,
+            mirror=arguments.mirror,
+            strict=arguments.strict,
         )
-        return await import_folder(database, settings.seeds_dir, options)
-
-
-async def _judge(database: Database, settings: Settings) -> Callable[[str], object]:
-    catalog = Catalog(database, settings.database.data_schemas)
-    await catalog.load()
-    return partial(judge, schemas=settings.database.data_schemas, functions=catalog.functions)
 
 
 def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -280,5 +280,6 @@ _COMMANDS: Final[list[tuple[str, Command, str]]] = [
     ("migrate", _migrate, "Bring the database up to date and give the reader its rights"),
     ("seed", _seed, "Import the files of SEEDS_DIR; again changes nothing"),
     ("watch", _watch, "Let a table of your own announce its changes, so that its results are never stale"),
+    ("import", _import, "Import FILEs (CSV, JSON, XLSX) into DATASET"),
     ("psql", _psql, "Open psql on the database"),
 ]

@@ -49,6 +49,7 @@ LOST_CONNECTION: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
 )
+EXHAUSTED: Final = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 
 NOT_MIGRATED: Final = (
     asyncpg.UndefinedTableError,
@@ -202,5 +203,7 @@ def translated() -> Generator[None]:
         raise known() from error
     except NOT_MIGRATED as error:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
+    except EXHAUSTED as error:
+        raise DatabaseUnavailable("The database has no disk or memory left.") from error
     except LOST_CONNECTION as error:
         raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error

@@ -90,10 +90,10 @@ class Metrics(Contract, frozen=True, kw_only=True):
 
     id: Annotated[UUID, column("metric_id", key=True)]
     query_id: Annotated[str, column(refers_to="queries", max_length=200)]
-    title: Annotated[str | None, column(max_length=255)] = None
+    title: Annotated[str, column(max_length=255)] | None = None
     is_editable: Annotated[bool, column()] = True
-    fresh_for_s: Annotated[int | None, column(ge=0, le=INT4)] = None
-    stale_for_s: Annotated[int | None, column(ge=0, le=INT4)] = None
+    fresh_for_s: Annotated[int, column(ge=0, le=INT4)] | None = None
+    stale_for_s: Annotated[int, column(ge=0, le=INT4)] | None = None
 
 
 class Layouts(Contract, frozen=True, kw_only=True):
@@ -123,11 +123,11 @@ class MetricRecords(Contract, frozen=True, kw_only=True):
 
     id: Annotated[str, column(max_length=200)]
     date: Annotated[datetime, column()]
-    obsolescence: Annotated[Decimal | None, column()] = None
-    alert_type: Annotated[str | None, column(vocabulary="alert_type", max_length=200)] = None
-    parts_flagged: Annotated[int | None, column(ge=-INT4, le=INT4)] = None
-    obsolescence_val: Annotated[Decimal | None, column()] = None
-    alert_category: Annotated[str | None, column(vocabulary="alert_category", max_length=200)] = None
+    obsolescence: Annotated[Decimal, column()] | None = None
+    alert_type: Annotated[str, column(vocabulary="alert_type", max_length=200)] | None = None
+    parts_flagged: Annotated[int, column(ge=-INT4, le=INT4)] | None = None
+    obsolescence_val: Annotated[Decimal, column()] | None = None
+    alert_category: Annotated[str, column(vocabulary="alert_category", max_length=200)] | None = None
 
 
 class Customers(Contract, frozen=True, kw_only=True):
@@ -137,8 +137,8 @@ class Customers(Contract, frozen=True, kw_only=True):
     table = "customers"
 
     customer_id: Annotated[int, column("customer", "customers", key=True, ge=1, le=INT8)]
-    occupation: Annotated[str | None, column(vocabulary="occupation", max_length=200)]
-    type: Annotated[str | None, column("customer_type", vocabulary="customer_type", max_length=200)]
+    occupation: Annotated[str, column(vocabulary="occupation", max_length=200)] | None
+    type: Annotated[str, column("customer_type", vocabulary="customer_type", max_length=200)] | None
 
 
 class ExternalInteractions(Contract, frozen=True, kw_only=True):
@@ -224,16 +224,17 @@ def describe(row: type[Contract]) -> Dataset:
 def _columns(row: type[Contract]) -> Iterator[Column]:
     hints = get_type_hints(row, include_extras=True)
     for field in structs.fields(row):
-        kind, meta = get_args(hints[field.name])
-        options = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
+        hint = hints[field.name]
+        nullable = get_origin(hint) in {Union, types.UnionType}
+        kind, meta = get_args(next(iter(get_args(hint))) if nullable else hint)
         own = meta.extra
         missing = field.default is NODEFAULT
         yield Column(
             name=field.name,
-            kind="sql" if own["sql"] else KINDS.get(options[0], "text"),
-            choices=get_args(options[0]) if get_origin(options[0]) is Literal else (),
+            kind="sql" if own["sql"] else KINDS.get(kind, "text"),
+            choices=get_args(kind) if get_origin(kind) is Literal else (),
             needs_heading=missing,
-            needs_value=missing and types.NoneType not in options,
+            needs_value=missing and not nullable,
             default=None if missing or field.default is None else str(field.default),
             key=own["key"],
             refers_to=own["refers_to"],

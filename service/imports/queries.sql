@@ -31,3 +31,48 @@ RETURNING finished_at;
 SELECT set_config('datestyle', 'ISO, DMY', true) AS datestyle,
   set_config('enable_nestloop', 'off', true) AS nested_loops,
   set_config('work_mem', '128MB', true) AS work_mem;
+
+-- name: list_runs
+SELECT id, dataset, source, 'done' AS status, rows_read, inserted, updated, unchanged, quarantined, reasons, gone,
+  released, format, encoding, notes, finished_at
+FROM imports.run
+WHERE ($1::text IS NULL OR dataset = $1)
+  AND ($2::timestamptz IS NULL OR (finished_at, id) < ($2, $3::uuid))
+ORDER BY finished_at DESC, id DESC
+LIMIT $4;
+
+-- name: get_run
+SELECT id, dataset, source, 'done' AS status, rows_read, inserted, updated, unchanged, quarantined, reasons, gone,
+  released, format, encoding, notes, finished_at
+FROM imports.run
+WHERE id = $1;
+
+-- name: list_kept
+SELECT id, dataset, source, line, reason, message, status, raw, original, waits_for, waits_key, import_id,
+  created_at, closed_at
+FROM quarantine.row
+WHERE ($1::text IS NULL OR dataset = $1)
+  AND ($2::text IS NULL OR reason = $2)
+  AND ($3::text IS NULL OR status = $3)
+  AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5::uuid))
+ORDER BY created_at, id
+LIMIT $6;
+
+-- name: get_kept
+SELECT id, dataset, source, line, reason, message, status, raw, original, waits_for, waits_key, import_id,
+  created_at, closed_at
+FROM quarantine.row
+WHERE id = $1;
+
+-- name: export_kept
+SELECT id, cells, reason, message, created_at
+FROM quarantine.row
+WHERE dataset = $1 AND status = 'open'
+  AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))
+ORDER BY created_at, id
+LIMIT $4;
+
+-- name: discard_kept
+UPDATE quarantine.row
+SET status = 'discarded', closed_at = now()
+WHERE id = $1 AND status = 'open';

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.errors import InvalidInput, SqlRefused
 from service.imports.datasets import find
@@ -22,7 +23,7 @@ def judge(sql: str) -> None:
         raise SqlRefused("only SELECT is allowed")
 
 
-OPTIONS = Options(judge=judge, bytes_limit=1 << 20, actor="test")
+OPTIONS = Options(judge=judge, bytes_limit=1 << 20, actor=Actor("test", None))
 
 
 @pytest.fixture

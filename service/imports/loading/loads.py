@@ -5,14 +5,19 @@ Every statement works on the temporary tables of `checks` and takes the paramete
 A row leaves the way when `problem` is set; what is left at the end is loaded.
 """
 
-from service.imports.datasets import DATASETS, Column, Dataset
-from service.imports.statements.checks import GIVEN, checked, landing, literal, quoted
+from service.imports.datasets import DATASETS, Column, Dataset, Reason
+from service.imports.loading.checks import GIVEN, checked, landing, literal, quoted
 
 SHOWN = 60
+OF_THE_SHAPE: tuple[Reason, ...] = ("field-count", "unknown-column", "encoding", "conflict")
 
 
 def _list(columns: tuple[str, ...], prefix: str = "") -> str:
     return ", ".join(prefix + quoted(name) for name in columns)
+
+
+def _quoted(words: tuple[str, ...]) -> str:
+    return ", ".join(map(literal, words))
 
 
 def _equal(columns: tuple[str, ...], left: str, right: str) -> str:
@@ -45,11 +50,19 @@ def children(dataset: Dataset) -> list[Dataset]:
 
 
 def land_waiting(dataset: Dataset, where: str) -> str:
-    """Land quarantined rows again, the oldest first; `where` is over `q` (`quarantine.row`)."""
+    """Land quarantined rows again, the oldest first; `where` is over `q` (`quarantine.row`).
+
+    A row of the wrong shape stays wrong: its cells may be those of other columns.
+    """
     cells = ", ".join(f"q.cells ->> {literal(name)}" for name in all_columns(dataset))
-    return f"""INSERT INTO {landing(dataset)} (line, quarantine_id, {_list(all_columns(dataset))})
-    SELECT q.line, q.id::text, {cells}
+    return f"""INSERT INTO {landing(dataset)} (
+      line, quarantine_id, reason, message, {_list(all_columns(dataset))}
+    )
+    SELECT q.line, q.id::text, s.reason, s.message, {cells}
     FROM quarantine.row AS q
+    LEFT JOIN LATERAL (
+      SELECT q.reason, q.message WHERE q.reason IN ({_quoted(OF_THE_SHAPE)})
+    ) AS s ON true
     WHERE q.dataset = {literal(dataset.name)} AND q.status = 'open' AND {where}
     ORDER BY q.import_number, q.line, q.id"""
 

@@ -1,0 +1,370 @@
+"""Imports, quarantine and contracts over HTTP."""
+
+import asyncio
+import binascii
+import tempfile
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar.datastructures import UploadFile
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
+from msgspec import Struct
+
+from service.auth.guards import actor
+from service.database.gateway import Database
+from service.errors import (
+    BadRequest,
+    Conflict,
+    DatabaseUnavailable,
+    FieldError,
+    InvalidInput,
+    NotFound,
+    Problem,
+    TooLarge,
+)
+from service.imports import quarantine
+from service.imports.datasets import DATASETS, Dataset, Reason, find, json_schema
+from service.imports.landing import Options, Position, Report, import_file, list_runs, one_run
+from service.imports.loading.pipeline import Judge
+from service.imports.quarantine import Kept, Retried, Status
+from service.imports.readers import Upload
+
+MAX_PAGE: Final = 500
+RAW_SOURCE: Final = "request"
+PROBLEMS: Final = (NotFound, DatabaseUnavailable)
+
+Call = Request[Any, Any, Any]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")]
+Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
+OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset")]
+
+
+class Importing(Struct, frozen=True):
+    """What imports need besides the database."""
+
+    judge: Judge
+    bytes_limit: int
+
+
+class RunPage(Struct, frozen=True):
+    items: list[Report]
+    next_cursor: str | None
+
+
+class KeptPage(Struct, frozen=True):
+    items: list[Kept]
+    next_cursor: str | None
+
+
+class Fix(Struct, frozen=True, forbid_unknown_fields=True):
+    """Values by heading; columns that are not named keep theirs."""
+
+    raw: dict[str, Any]
+
+
+class DatasetSummary(Struct, frozen=True):
+    name: str
+    table: str
+    description: str
+    key: tuple[str, ...]
+
+
+class DatasetPage(Struct, frozen=True):
+    items: list[DatasetSummary]
+    next_cursor: str | None
+
+
+class DatasetsController(Controller):
+    path = "/datasets"
+    tags = ("imports",)
+    opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
+
+    @get("/", summary="What can be imported", sync_to_thread=False)
+    def list_datasets(self) -> DatasetPage:
+        return DatasetPage([_summary(dataset) for dataset in DATASETS], None)
+
+    @get(
+        "/{name:str}",
+        summary="A dataset's contract as JSON Schema",
+        description="`x-aliases` are further headings, `x-key` marks the key, `x-refers-to` the dataset that "
+        "must hold the value, `x-vocabulary` words that keep one spelling.",
+        sync_to_thread=False,
+        opt={"problems": (NotFound,)},
+    )
+    def dataset(self, name: FromPath[str]) -> Response[dict[str, Any]]:
+        return Response(json_schema(_dataset(name)), media_type="application/schema+json")
+
+
+class ImportsController(Controller):
+    path = "/imports"
+    tags = ("imports",)
+    opt = {"scope": "imports:write"}  # noqa: RUF012 (Litestar's way)
+
+    @post(
+        "/{dataset:str}",
+        summary="Import a file",
+        description="Send CSV, JSON or XLSX as the body, or as the multipart field `file`. With "
+        "`Accept: text/event-stream` the answer is a stream: `progress` events, then `report` or `problem`.",
+        request_max_body_size=None,
+        responses={201: ResponseSpec(Report, generate_examples=False, description="What became of it")},
+        opt={"problems": (*PROBLEMS, BadRequest, TooLarge)},
+    )
+    async def import_file(
+        self,
+        *,
+        dataset: FromPath[str],
+        request: Call,
+        database: NamedDependency[Database],
+        importing: NamedDependency[Importing],
+        dry_run: Annotated[
+            bool, QueryParameter(description="tell what would happen, change nothing")
+        ] = False,
+        mirror: Annotated[bool, QueryParameter(description="mark rows gone that the file lacks")] = False,
+    ) -> Response[Any]:
+        found = _dataset(dataset)
+        options = Options(
+            judge=importing.judge,
+            bytes_limit=importing.bytes_limit,
+            actor=actor(request.scope),
+            dry_run=dry_run,
+            mirror=mirror,
+        )
+        async with AsyncExitStack() as held:
+            upload = await held.enter_async_context(_received(request, importing.bytes_limit))
+            if "text/event-stream" in request.headers.get("accept", ""):
+                job = partial(import_file, database, upload, found)
+                return ServerSentEvent(_events(job, options, request, held.pop_all()), status_code=201)
+            report = await import_file(database, upload, found, options)
+        headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
+        return Response(report, status_code=201, headers=headers)
+
+    @get("/", summary="Imports, the latest first", opt={"problems": (DatabaseUnavailable,)})
+    async def list_imports(
+        self,
+        database: NamedDependency[Database],
+        dataset: OfDataset = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> RunPage:
+        name = _dataset_name(dataset)
+        found = await list_runs(database, dataset=name, before=_read_cursor(cursor), limit=limit)
+        more = len(found) > limit
+        last = found[:limit][-1] if more else None
+        return RunPage(found[:limit], _write_cursor(last.finished_at, last.id) if last else None)
+
+    @get("/{import_id:str}", summary="An import's report", opt={"problems": PROBLEMS})
+    async def one_import(self, import_id: FromPath[str], database: NamedDependency[Database]) -> Report:
+        return await one_run(database, _id(import_id))
+
+
+class QuarantineController(Controller):
+    path = "/quarantine"
+    tags = ("imports",)
+    opt = {"scope": "imports:write"}  # noqa: RUF012 (Litestar's way)
+
+    @get("/", summary="Rows that broke their contract", opt={"problems": (DatabaseUnavailable,)})
+    async def list_rows(
+        self,
+        *,
+        database: NamedDependency[Database],
+        dataset: OfDataset = None,
+        reason: Annotated[Reason | None, QueryParameter(description="only rows kept for this")] = None,
+        status: Annotated[Status | None, QueryParameter(description="open, loaded or discarded")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> KeptPage:
+        found = await quarantine.rows(
+            database,
+            dataset=_dataset_name(dataset),
+            reason=reason,
+            status=status,
+            after=_read_cursor(cursor),
+            limit=limit,
+        )
+        last = found[limit - 1] if len(found) > limit else None
+        return KeptPage(found[:limit], _write_cursor(last.created_at, last.id) if last else None)
+
+    @get(
+        "/export",
+        summary="Open rows as CSV, to be fixed and imported back",
+        opt={"problems": PROBLEMS},
+    )
+    async def export(
+        self,
+        database: NamedDependency[Database],
+        dataset: Annotated[str, QueryParameter(description="name of a dataset")],
+    ) -> Stream:
+        found = _known(dataset)
+        headers = {"Content-Disposition": f'attachment; filename="{found.name}-quarantine.csv"'}
+        return Stream(
+            quarantine.export(database, found), media_type="text/csv; charset=utf-8", headers=headers
+        )
+
+    @post("/retry", summary="Try open rows again", status_code=200, opt={"problems": (DatabaseUnavailable,)})
+    async def retry(
+        self,
+        request: Call,
+        database: NamedDependency[Database],
+        importing: NamedDependency[Importing],
+        dataset: OfDataset = None,
+    ) -> Retried:
+        found = None if dataset is None else _known(dataset)
+        return await quarantine.retry(database, found, importing.judge, actor(request.scope))
+
+    @get("/{row_id:str}", summary="A kept row", opt={"problems": PROBLEMS})
+    async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> Kept:
+        return await quarantine.one(database, _id(row_id))
+
+    @patch("/{row_id:str}", summary="Fix a row and load it", opt={"problems": (*PROBLEMS, Conflict)})
+    async def fix(
+        self,
+        row_id: FromPath[str],
+        data: JSONBody[Fix],
+        request: Call,
+        database: NamedDependency[Database],
+        importing: NamedDependency[Importing],
+    ) -> Kept:
+        return await quarantine.fix(database, _id(row_id), data.raw, importing.judge, actor(request.scope))
+
+    @delete("/{row_id:str}", summary="Give a row up", opt={"problems": (*PROBLEMS, Conflict)})
+    async def discard(
+        self, row_id: FromPath[str], request: Call, database: NamedDependency[Database]
+    ) -> None:
+        await quarantine.discard(database, _id(row_id), actor(request.scope))
+
+
+async def _events(
+    job: Callable[[Options], Awaitable[Report]], options: Options, request: Call, held: AsyncExitStack
+) -> AsyncGenerator[ServerSentEventMessage]:
+    """Progress, then the report or the problem; a client that leaves undoes the import.
+
+    `held` keeps the file, which was received before: the server listens to the client meanwhile.
+    """
+    queue: asyncio.Queue[ServerSentEventMessage | None] = asyncio.Queue()
+
+    def tell(rows: int) -> None:
+        queue.put_nowait(_event("progress", {"rows_read": rows}))
+
+    async def run() -> None:
+        try:
+            queue.put_nowait(_event("report", await job(msgspec.structs.replace(options, progress=tell))))
+        except Problem as problem:
+            where = {"instance": request.scope["path"], "request_id": actor(request.scope).request_id or ""}
+            queue.put_nowait(_event("problem", problem.document(**where)))
+        finally:
+            queue.put_nowait(None)
+
+    async with held, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(run())
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+        finally:
+            running.cancel()
+
+
+def _event(name: str, data: Any) -> ServerSentEventMessage:
+    return ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode())
+
+
+@asynccontextmanager
+async def _received(request: Call, bytes_limit: int) -> AsyncGenerator[Upload]:
+    """The body as a file on disk that goes when the block ends.
+
+    Raises `TooLarge`, before reading if Content-Length tells.
+    """
+    if (request.content_length or 0) > bytes_limit:
+        raise _too_large(bytes_limit)
+    with tempfile.TemporaryDirectory(prefix="tally-import-") as folder:
+        path = Path(folder) / "upload"
+        if request.content_type[0] == "multipart/form-data":
+            source = await _save_field(request, path)
+        else:
+            source = RAW_SOURCE
+            await _save_body(request, path, bytes_limit)
+        yield Upload(path, source)
+
+
+async def _save_body(request: Call, path: Path, bytes_limit: int) -> None:
+    size = 0
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > bytes_limit:
+                raise _too_large(bytes_limit)
+            await asyncio.to_thread(file.write, chunk)
+
+
+async def _save_field(request: Call, path: Path) -> str:
+    if request.content_length is None:
+        raise BadRequest("A multipart body needs Content-Length.")
+    field = (await request.form()).get("file")
+    if not isinstance(field, UploadFile):
+        raise InvalidInput(errors=(FieldError("file", "the multipart field `file` must be a file"),))
+    with path.open("wb") as file:
+        while chunk := await field.read(1 << 20):
+            await asyncio.to_thread(file.write, chunk)
+    return Path(field.filename.replace("\\", "/")).name.replace("\0", "")[:200] or RAW_SOURCE
+
+
+def _too_large(bytes_limit: int) -> TooLarge:
+    return TooLarge(f"The file is larger than IMPORT_BYTES_LIMIT, {bytes_limit} bytes.")
+
+
+def _summary(dataset: Dataset) -> DatasetSummary:
+    row = dataset.row
+    return DatasetSummary(dataset.name, f"{row.schema}.{row.table}", row.__doc__ or "", dataset.key)
+
+
+def _dataset(name: str) -> Dataset:
+    """Raises `NotFound` that names those there are: for a path."""
+    if found := find(name):
+        return found
+    raise NotFound(f"There is no dataset {name[:60]!r}; there are {_names()}.")
+
+
+def _known(name: str) -> Dataset:
+    """Raises `InvalidInput`: for a parameter."""
+    if found := find(name):
+        return found
+    raise InvalidInput(errors=(FieldError("dataset", f"no dataset is named so; there are {_names()}"),))
+
+
+def _dataset_name(name: str | None) -> str | None:
+    return None if name is None else _known(name).name
+
+
+def _names() -> str:
+    return ", ".join(dataset.name for dataset in DATASETS)
+
+
+def _id(text: str) -> UUID:
+    try:
+        return msgspec.convert(text, UUID, strict=False)
+    except msgspec.ValidationError:
+        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
+
+
+def _write_cursor(at: Any, last: UUID | None) -> str:
+    return urlsafe_b64encode(msgspec.json.encode((at, last))).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> Position | None:
+    try:
+        if cursor is None:
+            return None
+        decoded = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return Position(*msgspec.json.decode(decoded, type=tuple[datetime, UUID]))
+    except (ValueError, binascii.Error, msgspec.MsgspecError):
+        raise InvalidInput(errors=(FieldError("cursor", "not a cursor of this list"),)) from None

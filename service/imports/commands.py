@@ -1,0 +1,131 @@
+"""`tally import` and `tally seed`: what became of files, as a table on a terminal, as JSON otherwise."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from service.audit import Actor
+from service.database.gateway import Database, address, open_database
+from service.errors import DatabaseUnavailable, InvalidInput, Stop, TooLarge
+from service.imports.datasets import DATASETS, find
+from service.imports.folder import Imported, Refusal, import_folder
+from service.imports.landing import Options, Progress, Report, import_file
+from service.imports.readers import Upload
+from service.metrics.catalog import Catalog
+from service.metrics.judge import judge
+from service.settings import Settings
+
+COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined", "why")
+
+
+def import_files(
+    settings: Settings, dataset: str, paths: Sequence[Path], *, dry_run: bool, mirror: bool, strict: bool
+) -> int:
+    """Import files into a dataset; exit status 1 if `strict` and rows were quarantined, 2 if one was refused.
+
+    Raises `Stop`: status 2 for an unknown dataset, 1 for the database.
+    """
+    found = find(dataset)
+    if found is None:
+        known = ", ".join(each.name for each in DATASETS)
+        raise Stop(f"there is no dataset {dataset!r}; there are {known}", exit_code=2)
+
+    async def run() -> Imported:
+        imported = Imported([], [])
+        async with _opened(settings) as (database, usual):
+            options = msgspec.structs.replace(usual, dry_run=dry_run, mirror=mirror)
+            for path in paths:
+                try:
+                    with _progress(path.name) as progress:
+                        watched = msgspec.structs.replace(options, progress=progress)
+                        report = await import_file(database, Upload(path, path.name), found, watched)
+                    imported.reports.append(report)
+                except (InvalidInput, TooLarge) as refusal:
+                    imported.refusals.append(Refusal(path.name, refusal.detail))
+                except OSError as error:
+                    imported.refusals.append(Refusal(path.name, f"{path}: {error.strerror}"))
+        return imported
+
+    imported = asyncio.run(run())
+    _show(imported)
+    if imported.refusals:
+        return 2
+    return int(strict and any(report.quarantined for report in imported.reports))
+
+
+def seed(settings: Settings) -> int:
+    """Import the files of SEEDS_DIR; exit status 1 if one was refused. Raises `Stop`."""
+
+    async def run() -> Imported:
+        async with _opened(settings) as (database, options):
+            return await import_folder(database, settings.seeds_dir, options)
+
+    imported = asyncio.run(run())
+    _show(imported)
+    return int(bool(imported.refusals))
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]]:
+    """The database, and options as the service itself has them."""
+    url = settings.database.url or ""
+    schemas = settings.database.data_schemas
+    try:
+        async with open_database(url) as database:
+            catalog = Catalog(database, schemas)
+            await catalog.load()
+            may_run = partial(judge, schemas=schemas, functions=catalog.functions)
+            actor = Actor("command line", None)
+            yield database, Options(judge=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor)
+    except DatabaseUnavailable as error:
+        raise Stop(f"the database at {address(url)}: {error.detail}") from None
+
+
+def _show(imported: Imported) -> None:
+    """Reports to stdout, refused files to stderr."""
+    if sys.stdout.isatty():
+        Console().print(_table(imported.reports))
+    else:
+        for report in imported.reports:
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    for refusal in imported.refusals:
+        sys.stderr.write(f"tally: {refusal.detail} (refused whole; nothing of it was imported)\n")
+
+
+def _table(reports: list[Report]) -> Table:
+    table = Table(*COLUMNS, title="Imports")
+    for column in table.columns[2:7]:
+        column.justify = "right"
+    for report in reports:
+        numbers = (
+            report.rows_read, report.inserted, report.updated, report.unchanged, report.quarantined,
+        )  # fmt: skip
+        reasons = [f"{reason} {rows}" for reason, rows in report.reasons.items()]
+        freed = [f"freed {rows} of {name}" for name, rows in report.released.items() if rows]
+        gone = [f"gone {report.gone}"] if report.gone else []
+        dry = ["dry run"] if report.status == "dry-run" else []
+        said = ", ".join([*dry, *reasons, *gone, *freed, *report.notes])
+        table.add_row(report.dataset, report.source, *map(str, numbers), said)
+    return table
+
+
+@contextmanager
+def _progress(source: str) -> Generator[Progress | None]:
+    """A count of rows that grows on a terminal; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(source, total=None)
+        yield lambda rows: bar.update(task, completed=rows)

@@ -1,0 +1,193 @@
+"""The way of landed rows: checked, kept back or loaded; what waited for them is loaded with them."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from service.database.gateway import Transaction
+from service.database.queries import Command, SqlFile, Statement
+from service.errors import SqlRefused
+from service.imports.datasets import DATASETS, Column, Dataset
+from service.imports.loading import checks, loads
+from service.imports.readers.tables import Record, Table
+
+Judge = Callable[[str], object]
+"""Raises `SqlRefused` for SQL that may not be stored."""
+
+
+class Run(Struct, frozen=True):
+    """An import's entry in the history of its dataset; the id is made from that history."""
+
+    id: UUID
+    number: int
+    source: str
+    file_hash: str
+
+
+class Outcome(Struct, frozen=True):
+    rows_read: int
+    inserted: int
+    updated: int
+    quarantined: int
+    reasons: dict[str, int]
+    gone: int
+
+    @property
+    def unchanged(self) -> int:
+        return self.rows_read - self.inserted - self.updated - self.quarantined
+
+
+class _Turn(Struct, frozen=True):
+    turn: str
+
+
+class _Prepared(Struct, frozen=True):
+    datestyle: str
+    nested_loops: str
+    work_mem: str
+
+
+class _Sql(Struct, frozen=True):
+    nth: int
+    sql: str
+
+
+class _Count(Struct, frozen=True):
+    reason: str | None
+    rows: int
+
+
+FIXED: Final = ("line", "quarantine_id", "raw", "reason", "message")
+SQL_PAGE: Final = 500
+SQL: Final = SqlFile(Path(__file__).parents[1] / "queries.sql")
+TAKE_TURN: Final = SQL.rows("take_turn", _Turn)
+PREPARE: Final = SQL.rows("prepare", _Prepared)
+
+
+async def lock(tx: Transaction, dataset: Dataset) -> None:
+    """Wait for imports into this dataset and into those whose waiting rows it may free."""
+    concerned = {dataset.name, *(child.name for child in loads.children(dataset))}
+    for other in DATASETS:
+        if other.name in concerned:
+            await tx.read_one(TAKE_TURN, other.name)
+
+
+async def begin(tx: Transaction, dataset: Dataset) -> None:
+    """Make the landing table of a dataset; `load` drops it."""
+    await tx.read_one(PREPARE)
+    await _run(tx, *loads.drop(dataset), checks.create_landing(dataset))
+
+
+async def load(
+    tx: Transaction,
+    dataset: Dataset,
+    judge: Judge,
+    *,
+    run: Run | None = None,
+    table: Table | None = None,
+    mirror: bool = False,
+) -> Outcome:
+    """Check what has landed, quarantine what is unsound, load the rest.
+
+    Without `run` and `table` the rows came from the quarantine: they stay there if they are unsound still.
+    """
+    returns = table is None or table.returns
+    await _run(tx, checks.check(dataset))
+    if returns and run:
+        await _run(tx, loads.refuse_closed(dataset))
+    for column in dataset.columns:
+        if column.vocabulary:
+            await _run(tx, loads.learn(dataset, column), loads.respell(dataset, column))
+    if dataset.key and dataset.values:
+        await _run(tx, loads.repeats(dataset), *([loads.taken(dataset)] if returns else []))
+    for column in dataset.columns:
+        if column.kind == "sql":
+            await _judge(tx, dataset, column, judge)
+        if column.refers_to:
+            await _run(tx, loads.orphans(dataset, column))
+    await _run(tx, checks.tell(dataset))
+    if run and table:
+        await _touch(tx, loads.settle(dataset), run.source)
+        columns = table.columns if table.headings else ()
+        headings = list(table.headings) or None
+        await _touch(tx, loads.keep(dataset, columns), run.source, run.id, run.number, headings)
+    if returns:
+        await _run(tx, loads.retell(dataset), loads.close(dataset))
+    inserted, updated = await _store(tx, dataset, table.present if table else set(loads.all_columns(dataset)))
+    gone = await _touch(tx, loads.mark_gone(dataset)) if mirror else 0
+    outcome = await _outcome(tx, dataset, inserted, updated, gone)
+    await _run(tx, *loads.drop(dataset))
+    return outcome
+
+
+async def release(tx: Transaction, dataset: Dataset, judge: Judge) -> dict[str, int]:
+    """Load the rows of other datasets whose references have arrived; how many, by dataset."""
+    released: dict[str, int] = {}
+    for child in loads.children(dataset):
+        await begin(tx, child)
+        if await _touch(tx, loads.land_waiting(child, loads.now_there(child))):
+            outcome = await load(tx, child, judge)
+            released[child.name] = outcome.rows_read - outcome.quarantined
+        else:
+            await _run(tx, *loads.drop(child))
+    return released
+
+
+async def _store(tx: Transaction, dataset: Dataset, present: set[str]) -> tuple[int, int]:
+    """Insert and update; how many of each."""
+    if not dataset.key:
+        await _run(tx, loads.number_facts(dataset))
+        return await _touch(tx, loads.add_facts(dataset)), await _touch(tx, loads.return_facts(dataset))
+    updated = 0
+    if dataset.mirrored or present & set(dataset.values):
+        updated = await _touch(tx, loads.change(dataset, present))
+    return await _touch(tx, loads.add(dataset)), updated
+
+
+async def land(tx: Transaction, dataset: Dataset, columns: tuple[str, ...], records: list[Record]) -> None:
+    await tx.copy("pg_temp", f"landing_{dataset.name}", columns=(*FIXED, *columns), records=records)
+
+
+async def _judge(tx: Transaction, dataset: Dataset, column: Column, judge: Judge) -> None:
+    statement = Statement("unjudged", loads.unjudged(dataset, column), _Sql)
+    last = 0
+    while page := await tx.read(statement, last, SQL_PAGE):
+        refused = await asyncio.to_thread(_refused, page, judge)
+        await _touch(tx, loads.refuse(dataset), list(refused), list(refused.values()))
+        last = page[-1].nth
+
+
+def _refused(page: list[_Sql], judge: Judge) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for row in page:
+        try:
+            judge(row.sql)
+        except SqlRefused as refusal:
+            found[row.nth] = refusal.detail
+    return found
+
+
+async def _outcome(tx: Transaction, dataset: Dataset, inserted: int, updated: int, gone: int) -> Outcome:
+    counts = await tx.read(Statement("count_checked", loads.count_checked(dataset), _Count))
+    reasons = {row.reason: row.rows for row in counts if row.reason}
+    return Outcome(
+        rows_read=sum(row.rows for row in counts),
+        inserted=inserted,
+        updated=updated,
+        quarantined=sum(reasons.values()),
+        reasons=dict(sorted(reasons.items())),
+        gone=gone,
+    )
+
+
+async def _run(tx: Transaction, *texts: str) -> None:
+    for text in texts:
+        await _touch(tx, text)
+
+
+async def _touch(tx: Transaction, text: str, *args: Any) -> int:
+    return await tx.write(Command("import", text), *args)

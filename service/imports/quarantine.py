@@ -1,0 +1,247 @@
+"""Rows that broke their contract: looked at, exported, fixed, tried again, discarded; never deleted."""
+
+import csv
+import hashlib
+import io
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from service import audit
+from service.audit import Actor, Deed
+from service.database.gateway import Database, Transaction
+from service.database.queries import Command
+from service.errors import Conflict, FieldError, InvalidInput, NotFound
+from service.imports.datasets import DATASETS, Dataset, Reason, find, fold
+from service.imports.landing import TIMEOUT_S, Position
+from service.imports.loading import loads
+from service.imports.loading.pipeline import SQL, Judge, begin, land, load, lock, release
+from service.imports.readers.tables import Shaper
+
+Status = Literal["open", "loaded", "discarded"]
+
+EXPORT_PAGE: Final = 1_000
+OF_THE_EXPORT: Final = ("quarantine_id", "reason", "message")
+RISKY: Final = ("=", "+", "-", "@")
+"""What a spreadsheet takes for a formula at the start of a cell."""
+
+
+class Kept(Struct, frozen=True):
+    """A quarantined row. `original` is what `raw` was before its first fix; `waits_key` is the key in the
+    dataset `waits_for` that an orphan needs.
+    """
+
+    id: UUID
+    dataset: str
+    source: str
+    line: int
+    reason: Reason
+    message: str
+    status: Status
+    raw: dict[str, Any]
+    original: dict[str, Any] | None
+    waits_for: str | None
+    waits_key: str | None
+    import_id: UUID
+    created_at: datetime
+    closed_at: datetime | None
+
+
+class Retried(Struct, frozen=True):
+    """What became of rows that were tried again; `released` rows of other datasets had waited for them."""
+
+    rows_read: int
+    inserted: int
+    updated: int
+    unchanged: int
+    quarantined: int
+    reasons: dict[str, int]
+    released: dict[str, int]
+
+
+class _Exported(Struct, frozen=True):
+    id: UUID
+    cells: dict[str, str]
+    reason: str
+    message: str
+    created_at: datetime
+
+
+LIST_KEPT: Final = SQL.rows("list_kept", Kept)
+GET_KEPT: Final = SQL.rows("get_kept", Kept)
+EXPORT_KEPT: Final = SQL.rows("export_kept", _Exported)
+DISCARD_KEPT: Final = SQL.command("discard_kept")
+
+
+async def rows(
+    database: Database | Transaction,
+    *,
+    dataset: str | None,
+    reason: str | None,
+    status: str | None,
+    after: Position | None,
+    limit: int,
+) -> list[Kept]:
+    """One row more than `limit` if there are more."""
+    at, last = (after.at, after.id) if after else (None, None)
+    return await database.read(LIST_KEPT, dataset, reason, status, at, last, limit + 1)
+
+
+async def one(database: Database | Transaction, row_id: UUID) -> Kept:
+    """Raises `NotFound`."""
+    if row := await database.read_one(GET_KEPT, row_id):
+        return row
+    raise NotFound(f"There is no quarantined row {row_id}.")
+
+
+async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIterator[bytes]:
+    """The open rows of a dataset as CSV, to be fixed in a spreadsheet and imported back."""
+    columns = loads.all_columns(dataset)
+    yield _csv_line((*columns, *OF_THE_EXPORT))
+    after: Position | None = None
+    while True:
+        at, last = (after.at, after.id) if after else (None, None)
+        page = await database.read(EXPORT_KEPT, dataset.name, at, last, EXPORT_PAGE)
+        for row in page:
+            cells = [guarded(row.cells.get(name, "")) for name in columns]
+            yield _csv_line((*cells, str(row.id), row.reason, guarded(row.message)))
+        if len(page) < EXPORT_PAGE:
+            return
+        after = Position(page[-1].created_at, page[-1].id)
+
+
+def guarded(cell: str) -> str:
+    """Keep a spreadsheet from running a cell; an import of the export takes the `'` off again."""
+    return f"'{cell}" if cell.lstrip("'").startswith(RISKY) else cell
+
+
+async def fix(database: Database, row_id: UUID, raw: Mapping[str, Any], judge: Judge, actor: Actor) -> Kept:
+    """Load the row with these values; columns that are not given keep theirs, what has no column goes.
+
+    Raises `NotFound`; `Conflict` if the row is not open; `InvalidInput` if it is still unsound: then it
+    stays as it was.
+    """
+    async with database.transaction(timeout_s=TIMEOUT_S) as tx:
+        dataset, before = await _locked(tx, row_id)
+        await begin(tx, dataset)
+        columns = loads.all_columns(dataset)
+        mended = _mended(dataset, before.raw, raw)
+        pairs = [(name, _cell(value)) for name, value in mended.items()]
+        shape = Shaper(dataset, columns)
+        line, _, *rest = shape(before.line, pairs, None, msgspec.json.encode(mended).decode())
+        await land(tx, dataset, columns, [(line, str(row_id), *rest)])
+        outcome = await load(tx, dataset, judge)
+        after = await one(tx, row_id)
+        if outcome.quarantined:
+            raise _unsound(dataset, after)
+        await release(tx, dataset, judge)
+        await _note(tx, "quarantine.fix", before, after, actor)
+    return after
+
+
+async def retry(database: Database, dataset: Dataset | None, judge: Judge, actor: Actor) -> Retried:
+    """Try all open rows of a dataset, or of all, once more; those with a wrong shape can only be fixed."""
+    total = Retried(0, 0, 0, 0, 0, {}, {})
+    for each in [dataset] if dataset else DATASETS:
+        async with database.transaction(timeout_s=TIMEOUT_S) as tx:
+            await lock(tx, each)
+            total = _sum(total, await _retried(tx, each, judge))
+            deed = Deed(
+                actor=actor.name, action="quarantine.retry", target=each.name, request_id=actor.request_id
+            )
+            await audit.record(tx, deed)
+    return total
+
+
+async def discard(database: Database, row_id: UUID, actor: Actor) -> None:
+    """Give a row up; it stays to be seen. Raises `NotFound`, and `Conflict` if it is not open."""
+    async with database.transaction() as tx:
+        _, before = await _locked(tx, row_id)
+        await tx.write(DISCARD_KEPT, row_id)
+        await _note(tx, "quarantine.discard", before, await one(tx, row_id), actor)
+
+
+async def _retried(tx: Transaction, dataset: Dataset, judge: Judge) -> Retried:
+    await begin(tx, dataset)
+    await tx.write(Command("land_waiting", loads.land_waiting(dataset, "true")))
+    outcome = await load(tx, dataset, judge)
+    return Retried(
+        rows_read=outcome.rows_read,
+        inserted=outcome.inserted,
+        updated=outcome.updated,
+        unchanged=outcome.unchanged,
+        quarantined=outcome.quarantined,
+        reasons=outcome.reasons,
+        released=await release(tx, dataset, judge),
+    )
+
+
+async def _locked(tx: Transaction, row_id: UUID) -> tuple[Dataset, Kept]:
+    """Take the dataset's turn, then look at the row."""
+    dataset = find((await one(tx, row_id)).dataset)
+    assert dataset, "rows stand in partitions of known datasets"
+    await lock(tx, dataset)
+    row = await one(tx, row_id)
+    if row.status != "open":
+        raise Conflict(f"The row is {row.status}, not open.")
+    return dataset, row
+
+
+def _mended(dataset: Dataset, before: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    known = dataset.headings
+    named = {known[folded].name for folded in map(fold, given) if folded in known}
+    kept = {
+        heading: value
+        for heading, value in before.items()
+        if (column := known.get(fold(heading))) and column.name not in named
+    }
+    return {**kept, **given}
+
+
+def _cell(value: Any) -> Any:
+    """Numbers as they are written."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _unsound(dataset: Dataset, row: Kept) -> InvalidInput:
+    name, _, says = row.message.partition(": ")
+    if name not in loads.all_columns(dataset):
+        name, says = "raw", row.message
+    return InvalidInput(f"Still unsound ({row.reason}): {row.message}", errors=(FieldError(name, says),))
+
+
+def _sum(left: Retried, right: Retried) -> Retried:
+    added = {name: _merged(getattr(left, name), getattr(right, name)) for name in Retried.__struct_fields__}
+    return Retried(**added)
+
+
+def _merged(left: Any, right: Any) -> Any:
+    if isinstance(left, int):
+        return left + right
+    return {name: left.get(name, 0) + right.get(name, 0) for name in sorted({*left, *right})}
+
+
+async def _note(tx: Transaction, action: str, before: Kept, after: Kept, actor: Actor) -> None:
+    deed = Deed(
+        actor=actor.name,
+        action=action,
+        target=str(before.id),
+        request_id=actor.request_id,
+        before_hash=_hash(before),
+        after_hash=_hash(after),
+    )
+    await audit.record(tx, deed)
+
+
+def _hash(row: Kept) -> str:
+    return hashlib.sha256(msgspec.json.encode(row)).hexdigest()
+
+
+def _csv_line(cells: tuple[str, ...]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode()
