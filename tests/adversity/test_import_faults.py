@@ -36,10 +36,10 @@ STATE = (
     "SELECT to_jsonb(r) - 'finished_at' FROM imports.run AS r ORDER BY id",
     "SELECT actor, action, target FROM app.audit ORDER BY id",
 )
-# The table that an import writes last but one: while it is locked, everything before has happened.
+# The table that an import writes in the end: while it is locked, everything before has happened.
 HOLD = "LOCK TABLE data.external_interactions IN SHARE MODE"
 WAITING = """SELECT pid FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE 'INSERT INTO "data"%'"""
+WHERE wait_event_type = 'Lock' AND datname = current_database() AND application_name = 'tally'"""
 
 
 @pytest.fixture(scope="module")
