@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-# A policy differs by caller if it reads the setting or calls what Postgres did not bring.
+# A policy differs by caller if it reads the setting or calls what Postgres did not bring. It counts before
+# row security is enabled on its table too, since nothing announces that.
 _HAS_OWN_POLICIES: Final = """
 SELECT EXISTS (
     SELECT
@@ -16,8 +17,7 @@ SELECT EXISTS (
     JOIN pg_class AS t ON t.relnamespace = n.oid AND t.relname = found.name
     JOIN pg_class AS c ON c.oid = t.oid OR c.oid IN (SELECT pg_partition_ancestors(t.oid))
     JOIN pg_policy AS p ON p.polrelid = c.oid
-    WHERE c.relrowsecurity
-      AND p.polcmd IN ('r', '*')
+    WHERE p.polcmd IN ('r', '*')
       AND (
           pg_get_expr(p.polqual, p.polrelid) ~ 'current_setting'
           OR EXISTS (

@@ -106,6 +106,14 @@ async def test_a_view_with_its_owners_rights_counts_as_the_callers_own(reader):
     assert (await reader.describe("SELECT * FROM all_visits")).per_caller
 
 
+async def test_a_policy_counts_before_it_is_enabled(clone, reader):
+    """Else what was planned in between would be shared by all callers afterwards."""
+    policy = "CREATE POLICY own ON data.customers USING (type = current_setting('request.claims', true))"
+    for statement in ("ALTER TABLE data.customers DISABLE ROW LEVEL SECURITY", policy):
+        await clone.write(Command("set_up", statement))
+    assert (await reader.describe("SELECT count(*) FROM customers")).per_caller
+
+
 async def test_without_claims_a_policy_lets_nothing_through(reader):
     assert await values(reader, "SELECT sum(visitors) FROM visits", None) == [None]
 

@@ -105,6 +105,21 @@ async def test_with_a_token_unknown_addresses_are_404(visitor, token):
     assert (await visitor.delete("/api/v1/metrics", headers=token("metrics:read"))).status_code == 405
 
 
+async def test_a_websocket_is_refused_as_http_is(guarded):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/live", "headers": [], "query_string": b"token=x", "state": {}}
+    await create_app(guarded)(scope, None, send)
+    assert [message["type"] for message in sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    assert sent[0]["status"] == 401
+
+
 HEADERS = {
     "another scheme": "Basic cG9sbGVyOnNlY3JldA==",
     "no scheme": "{token}",

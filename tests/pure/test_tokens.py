@@ -346,3 +346,21 @@ async def test_a_token_of_one_issuer_cannot_be_signed_by_the_other(jwks):
     for kid in ("rsa", "other"):
         with pytest.raises(InvalidToken):
             await tokens.verify(sign(key=STRANGER, kid=kid))
+
+
+async def test_a_withdrawn_key_ends_remembered_tokens_even_if_nobody_sends_a_new_one(jwks):
+    trust = outside(ISSUER, ["tally"], "https://issuer.example/keys", jwks)
+    tokens = Tokens([trust])
+    by_rsa, by_ed = sign(), sign(key=ED, algorithm="EdDSA", kid="ed")
+    for token in (by_rsa, by_ed):
+        assert await tokens.verify(token)
+    jwks.answer = {"keys": JWKS["keys"][1:]}
+    trust.keys._loaded_at = trust.keys._tried_at = float("-inf")  # old by now
+    watching = asyncio.create_task(tokens.watch(every_s=0))
+    async with asyncio.timeout(5):
+        while tokens.lookup(by_rsa) is not None:  # noqa: ASYNC110 (the watch runs meanwhile)
+            await asyncio.sleep(0)
+    watching.cancel()
+    with pytest.raises(InvalidToken, match="key"):
+        await tokens.verify(by_rsa)
+    assert await tokens.verify(by_ed)
