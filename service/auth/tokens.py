@@ -109,8 +109,6 @@ def granted(scopes: Iterable[str]) -> frozenset[str]:
 
 def parse(token: bytes) -> Parsed:
     """Take a compact JWS apart, strictly: one spelling per token, no name twice, the types RFC 7519 says."""
-    if len(token) > TOKEN_BYTES:
-        raise InvalidToken(f"The token is longer than {TOKEN_BYTES} bytes.")
     match = _COMPACT.fullmatch(token)
     if match is None:
         raise InvalidToken("The token is not a signed JWT.")
@@ -223,11 +221,13 @@ class Tokens:
         principal = self.lookup(token)
         if principal is not None:
             return principal
+        if len(token) > TOKEN_BYTES:
+            raise InvalidToken(f"The token is longer than {TOKEN_BYTES} bytes.")
+        digest = sha256(token).digest()
+        self._raise_if_refused(digest)
         parsed = parse(token)
         trust = self._trust(parsed.claims.iss)
         check_claims(parsed.claims, trust.audiences, self._now())
-        digest = sha256(token).digest()
-        self._raise_if_refused(digest)
         key = await trust.keys.find(parsed.header.kid)
         self._forget_if_keys_changed()
         if key is None:
