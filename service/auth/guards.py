@@ -31,7 +31,6 @@ Refuse = Callable[[Call, Send, Problem], Awaitable[None]]
 CHALLENGE: Final = 'Bearer realm="tally"'
 WINDOW_S: Final = 60
 
-_BEARER: Final = re.compile(rb"bearer +(\S+) *", re.IGNORECASE)
 _METRIC: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALWAYS: Final = (
@@ -92,6 +91,8 @@ class Gate:
         self._public = public
         self._limits = Limits(*settings.rate_limits)
         self._own_hosts = frozenset(filter(None, [urlsplit(settings.public_url).hostname]))
+        port = settings.server.port
+        self._usual_hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
         self._origins = frozenset(settings.auth.cors_origins)
         self._refuse = refuse
 
@@ -121,8 +122,8 @@ class Gate:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         principal: Principal | None = EVERYONE
         if self._tokens is not None:
-            bearer = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
-            principal = None if bearer is None else self._tokens.lookup(bearer[1])
+            token = _bearer(given)
+            principal = None if token is None else self._tokens.lookup(token)
         if principal is None or need not in principal.scopes or len(given) > 1:
             return None
         try:
@@ -139,13 +140,13 @@ class Gate:
         if self._tokens is None:
             self._refuse_foreign_page(scope)
             return EVERYONE
-        bearer = _BEARER.fullmatch(given[0]) if given else None
+        token = _bearer(given)
         if self._public.hold(scope["path"]):
-            return None if bearer is None else await self._try(self._tokens, bearer[1])
-        if bearer is None:
+            return None if token is None else await self._try(self._tokens, token)
+        if token is None:
             raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
         try:
-            return self._tokens.lookup(bearer[1]) or await self._tokens.verify(bearer[1])
+            return await self._tokens.verify(token)
         except InvalidToken as invalid:
             challenge = f'{CHALLENGE}, error="invalid_token", error_description="{_quoted(str(invalid))}"'
             raise InvalidToken(str(invalid), headers={"WWW-Authenticate": challenge}) from None
@@ -163,6 +164,8 @@ class Gate:
         Such a page cannot forge `Origin`, and a name of its own that points at this machine shows in `Host`.
         """
         headers = dict(scope["headers"])
+        if headers.get(b"host") in self._usual_hosts and b"origin" not in headers:
+            return
         host = headers.get(b"host", b"localhost").decode("latin-1")
         name, loopback = _host_name(host)
         if not (loopback or name in self._own_hosts):
@@ -298,6 +301,13 @@ def with_defaults(
     if not any(name == _NO_PAGE[0] for name, _ in found):
         found.append(_NO_PAGE)
     return found
+
+
+def _bearer(given: list[bytes]) -> bytes | None:
+    """The token of the only Authorization header, if it is a bearer's."""
+    if len(given) != 1 or given[0][:7].lower() != b"bearer ":
+        return None
+    return given[0][7:].strip(b" ") or None
 
 
 def _comes_from_here(connection: Connection) -> bool:
