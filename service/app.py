@@ -258,6 +258,7 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         )
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
+            await followed.poll()
         tokens: Tokens = app.state.tokens
         outside_api = Outside(outbound, outward.external_api_url)
         app.state.update({"outbound": outbound, "outside": outside_api, "summariser": EXTRACTIVE})

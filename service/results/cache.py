@@ -134,6 +134,7 @@ class Results:
     def heard(self) -> None:
         """Note that announcements arrive again, so the database is there."""
         self._down_at = None
+        self._flights.forgive()
         self.generations.heard(self.clock())
 
     async def close(self) -> None:
@@ -162,20 +163,23 @@ class Results:
             async with asyncio.timeout(self._wait_s):
                 return await self._fly(wanted, forward, suits, afresh=afresh)
         except TimeoutError as error:
-            served = self._instead(wanted, afresh=afresh)
+            served = self._instead(wanted, self._lost_at(), afresh=afresh)
             if served is None:
                 raise QueryTimeout("The result was waited for too long.") from error
             return served
         except Problem as problem:
-            served = self._instead(wanted, afresh=afresh) if problem.status >= SERVER_FAULTS else None
+            lost_at = self._lost_at()
+            if lost_at is None and isinstance(problem, DatabaseUnavailable):  # remembered of a moment ago
+                lost_at = now
+            fault = problem.status >= SERVER_FAULTS
+            served = self._instead(wanted, lost_at, afresh=afresh) if fault else None
             if served is None:
                 raise
             return served
 
-    def _instead(self, wanted: Wanted, *, afresh: bool) -> Served | None:
+    def _instead(self, wanted: Wanted, lost_at: float | None, *, afresh: bool) -> Served | None:
         """What may be served although no new run could be had."""
         entry = self.table.get(wanted.key)
-        lost_at = self._lost_at()
         if entry is None or (afresh and lost_at is None):
             return None
         state, stale_s = judge(entry.terms, self.clock(), self.generations, lost_at)

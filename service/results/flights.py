@@ -72,6 +72,10 @@ class Flights(Generic[V]):
         else:
             flight.follow = run
 
+    def forgive(self) -> None:
+        """Remember no error any longer."""
+        self._errors.clear()
+
     async def close(self) -> None:
         """Cancel what is under way and wait until it has ended."""
         self._closed = True

@@ -73,6 +73,7 @@ class ResultsMachine(RuleBasedStateMachine):
         self.heard_at = {"data.a": [0.0], "data.b": [0.0]}  # when each version became known here
         self.in_transit = deque()
         self.listening = False
+        self.failed = False
         self.runs = []
         self.readers = []
         self.connect()
@@ -105,7 +106,7 @@ class ResultsMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.listening)
     @rule()
     def connect(self):
-        self.listening = True
+        self.listening, self.failed = True, False
         self.results.heard()
         for table, version in self.committed.items():
             self.know(table, version)
@@ -150,6 +151,7 @@ class ResultsMachine(RuleBasedStateMachine):
     @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy]))
     def fail(self, data, problem):
         data.draw(st.sampled_from(self.runs)).gate.set_exception(problem())
+        self.failed = self.failed or problem is DatabaseUnavailable
         self.loop.settle()
 
     # Callers
@@ -211,8 +213,8 @@ class ResultsMachine(RuleBasedStateMachine):
                 f"marked fresh, but shows {shown} where {reader.must_show} was announced"
             )
             return
-        assert not reader.forced or self.results._lost_at() is not None, "no-cache got what was held"
-        if self.results._lost_at() is None and self.listening:
+        assert not reader.forced or self.failed, "no-cache got what was held"
+        if not self.failed and self.listening:
             for table, version in shown.items():
                 if version < self.announced[table]:
                     known_for = self.loop.now - self.heard_at[table][version + 1]
