@@ -20,6 +20,10 @@ from litestar.types import ASGIApp, HTTPScope
 
 from service import __version__
 from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
+from service.ask.api import AskController
+from service.ask.generate import Writer
+from service.ask.knowledge import Knowledge
+from service.ask.model import open_model
 from service.auth.api import AuditController, TokenController
 from service.auth.clients import Clients, find, parse_clients
 from service.auth.guards import Cors, Gate, allow, public_addresses
@@ -103,6 +107,7 @@ def create_app(settings: Settings) -> Litestar:
         HealthController,
         MetricsController,
         DashboardsController,
+        AskController,
         DatasetsController,
         ImportsController,
         QuarantineController,
@@ -123,6 +128,7 @@ def create_app(settings: Settings) -> Litestar:
             "executor": Provide(_executor, sync_to_thread=False),
             "batcher": Provide(_batcher, sync_to_thread=False),
             "editor": Provide(_editor, sync_to_thread=False),
+            "writer": Provide(_writer, sync_to_thread=False),
             "issuer": Provide(_issuer, sync_to_thread=False),
             "clients": Provide(_clients, sync_to_thread=False),
             "shelf": Provide(_shelf, sync_to_thread=False),
@@ -201,6 +207,10 @@ def _editor(state: State) -> Editor:
     return state.editor
 
 
+def _writer(state: State) -> Writer:
+    return state.writer
+
+
 def _issuer(state: State) -> Issuer:
     return state.issuer
 
@@ -235,6 +245,7 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         open_database(addresses.url) as database,
         open_reader(addresses.reader_url, addresses) as reader,
         Outbound(timeout_s=outward.timeout_s, cooldown_s=outward.cooldown_s) as outbound,
+        open_model(settings.model) as model,
     ):
         results: Results = app.state.results
         aliases: Aliases = app.state.aliases
@@ -250,7 +261,9 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
-        app.state.editor = Editor(database, held, executor)
+        known = Knowledge(reader, addresses.data_schemas)
+        app.state.writer = Writer(known, executor, model, settings.model)
+        app.state.editor = Editor(database, held, executor, app.state.writer.write)
         app.state.shelf = Shelf(held, executor, results, aliases)
         app.state.importing = Importing(
             lambda sql: judge(sql, schemas=addresses.data_schemas, functions=held.functions),
@@ -262,7 +275,7 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         tokens: Tokens = app.state.tokens
         outside_api = Outside(outbound, outward.external_api_url)
         app.state.update({"outbound": outbound, "outside": outside_api, "summariser": EXTRACTIVE})
-        listener = _listener(addresses.url, held, results)
+        listener = _listener(addresses.url, held, results, known)
         keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]
         if settings.auth.mode == "on":
             keepers.append(tokens.watch())
@@ -279,13 +292,15 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
             await tokens.close()
 
 
-def _listener(url: str, held: Catalog, results: Results) -> Listener:
+def _listener(url: str, held: Catalog, results: Results, known: Knowledge) -> Listener:
     def on_gap() -> None:
         held.changed()
+        known.changed()
         results.heard()
 
     def announced(payload: str) -> None:
         results.generations.announced(payload, results.clock())
+        known.changed()
 
     return Listener(
         url,

@@ -190,6 +190,12 @@ class QueryFailed(InvalidInput):
     code, title = "query-failed", "Query failed"
 
 
+class NotUnderstood(InvalidInput):
+    """The prompt does not ask one thing that the data can answer."""
+
+    code, title = "not-understood", "Not understood"
+
+
 class TooManyRequests(Problem):
     """Too many requests: wait the seconds that `Retry-After` names."""
 

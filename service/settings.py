@@ -186,6 +186,26 @@ class Outbound(Struct, frozen=True, kw_only=True):
     ] = "https://jsonplaceholder.typicode.com"
 
 
+class Model(Struct, frozen=True, kw_only=True):
+    base_url: Annotated[
+        str | None,
+        env(
+            "LLM_BASE_URL",
+            "OpenAI-compatible endpoint that writes the SQL of prompts, up to `/v1`",
+            shown="none: rules write it",
+            pattern="^https?://",
+        ),
+    ] = None
+    api_key: Annotated[str | None, env("LLM_API_KEY", "its key")] = None
+    name: Annotated[str | None, env("LLM_MODEL", "its model; needed with LLM_BASE_URL")] = None
+    timeout_s: Annotated[
+        float, env("LLM_TIMEOUT_S", "seconds a prompt may take, all tries together", gt=0, le=600)
+    ] = 20
+    cost_limit: Annotated[
+        float, env("ASK_COST_LIMIT", "estimated cost above which SQL for a prompt is refused", gt=0)
+    ] = 10_000_000
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     results: Results = Results()
@@ -194,6 +214,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     logs: Logs = Logs()
     imports: Imports = Imports()
     outbound: Outbound = Outbound()
+    model: Model = Model()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports")] = Path("seeds")
 
     @property

@@ -25,6 +25,8 @@ from service.errors import (
     ResultTooLarge,
     TooLarge,
     UnsupportedMediaType,
+    UpstreamFailed,
+    UpstreamTimeout,
 )
 from service.metrics.batch import Batcher, Tiles, parse_id
 from service.metrics.catalog import Catalog, Dashboard
@@ -54,6 +56,7 @@ from service.wire import Scope
 MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, Busy)
 WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
+PROMPT_PROBLEMS: Final = (QueryTimeout, UpstreamFailed, UpstreamTimeout)
 CHANGE_PROBLEMS: Final = (NotFound, NotEditable, PreconditionFailed, *WRITE_PROBLEMS)
 
 RESULT_EXAMPLE: Final[dict[str, Any]] = {
@@ -122,11 +125,11 @@ class MetricsController(Controller):
 
     @post(
         "/",
-        summary="Make a metric from SQL",
-        opt={"scope": "metrics:write", "problems": (*WRITE_PROBLEMS, QueryTimeout)},
+        summary="Make a metric from SQL or from a prompt",
+        opt={"scope": "metrics:write", "problems": (*WRITE_PROBLEMS, *PROMPT_PROBLEMS)},
     )
     async def create(self, data: JSONBody[NewMetric], request: Call, editor: Changes) -> Response[MetricMade]:
-        metric, prepared = await editor.create(data, actor(request.scope))
+        metric, prepared, generator = await editor.create(data, actor(request.scope))
         made = MetricMade(
             id=metric.id,
             title=metric.shown_title,
@@ -134,14 +137,14 @@ class MetricsController(Controller):
             sql=metric.sql,
             parameters=prepared.template.parameters,
             columns=prepared.description.columns,
-            generator="sql",
+            generator=generator,
         )
         return Response(made, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
 
     @patch(
         "/{metric_id:str}",
         summary="Change a metric",
-        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
+        opt={"scope": "metrics:write", "problems": (*CHANGE_PROBLEMS, *PROMPT_PROBLEMS)},
     )
     async def change(
         self, metric_id: FromPath[str], data: JSONBody[MetricChange], request: Call, editor: Changes

@@ -196,6 +196,24 @@ class Executor:
         )
         return await self._results.get(wanted, asker.directives)
 
+    async def first_rows(self, prepared: Prepared, rows: int) -> bytes:
+        """Run what is not stored (yet) with its defaults and nobody's claims: JSON, cut after so many rows."""
+        as_of = datetime.now(UTC)
+        bound = prepared.template.bind([])
+        runnable = prepared.description.runnable(bound.sql)
+        limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (judged text)
+        found = await self._reader.run(limited, bound.args)
+        outcome = Outcome(
+            metric=prepared.metric,
+            parameters=bound.parameters,
+            columns=prepared.description.columns,
+            record=prepared.record,
+            rows=found.records[:rows],
+            truncated=len(found.records) > rows,
+            as_of=as_of,
+        )
+        return render(outcome, "json")
+
     async def _make(self, run: _Run) -> Made:
         fresh_for_s, max_age = self._lifetime(run.prepared, run.bound, datetime.now(UTC))
         outcome, waited_s, ran_s = await self._run(run.prepared, run.bound, run.claims)

@@ -1,6 +1,7 @@
 """The shapes of metrics as the catalogue holds them and as callers see them."""
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -16,6 +17,7 @@ GridUnit = Annotated[int, Meta(ge=0, le=10_000_000)]
 GridSize = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
 Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+Prompt = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 SqlText = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
 Breakpoint = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -106,10 +108,27 @@ class Definition(Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A metric to make from SQL; `parameters` declares placeholders of it."""
+class Written(Struct, frozen=True):
+    """What a prompt became; `generator` is `rules` or `model:<name>`."""
 
-    sql: SqlText
+    sql: str
+    title: str
+    parameters: dict[str, Declared]
+    generator: str
+
+
+Write = Callable[[str, bool], Awaitable[Written]]
+
+
+class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A metric to make from either `sql` or a `prompt`; `parameters` declares placeholders of the SQL.
+
+    With `fallback`, rules write the SQL of a prompt when the language model fails.
+    """
+
+    sql: SqlText | None = None
+    prompt: Prompt | None = None
+    fallback: bool = False
     title: Title | None = None
     is_editable: bool = True
     layouts: tuple[Layout, ...] = ()
@@ -119,9 +138,11 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields to change; what is left out stays."""
+    """The fields to change; what is left out stays. A `prompt` writes the SQL, parameters and title anew."""
 
     sql: SqlText | UnsetType = UNSET
+    prompt: Prompt | UnsetType = UNSET
+    fallback: bool = False
     title: Title | UnsetType | None = UNSET
     is_editable: bool | UnsetType = UNSET
     layouts: tuple[Layout, ...] | UnsetType = UNSET

@@ -66,6 +66,12 @@ INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for
 VALUES ($1, $2, $3, $4, $5, $6)
 RETURNING id
 
+-- name: insert_origin
+INSERT INTO catalog.origin (metric_id, version, prompt, generator, author)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (metric_id, version) DO UPDATE
+SET prompt = excluded.prompt, generator = excluded.generator, author = excluded.author, created_at = now()
+
 -- name: update_metric
 UPDATE catalog.metric
 SET query_id = $2,

@@ -1,6 +1,6 @@
 """Changes of the catalogue, each with its audit row in one transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
@@ -15,7 +15,8 @@ from service.database.gateway import Database, Transaction
 from service.errors import FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
 from service.metrics.execute import Executor, Prepared
-from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version
+from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
+from service.metrics.parameters import Declared
 
 
 class _Id(Struct, frozen=True):
@@ -40,6 +41,8 @@ _LIST_VERSIONS: Final = SQL.rows("list_versions", Version)
 _DELETE_LAYOUTS_OF: Final = SQL.command("delete_layout_items_of")
 _LOCK_DASHBOARD: Final = SQL.rows("lock_dashboard", DashboardRow)
 _DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
+_INSERT_ORIGIN: Final = SQL.command("insert_origin")
+_PROMPTED: Final = frozenset({"prompt", "fallback"})
 _VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters")
 _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
 
@@ -56,13 +59,19 @@ class Editor:
     `Executor.understand` raises for SQL that cannot run.
     """
 
-    def __init__(self, database: Database, catalog: Catalog, executor: Executor) -> None:
+    def __init__(self, database: Database, catalog: Catalog, executor: Executor, write: Write) -> None:
+        """`write` turns a prompt into SQL."""
         self._database = database
         self._catalog = catalog
         self._executor = executor
+        self._write = write
 
-    async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, Prepared]:
-        """Store a metric with a query of its own."""
+    async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, Prepared, str]:
+        """Store a metric with a query of its own; the last of the answer is what wrote its SQL."""
+        written = await self._written(new.prompt, new.sql, new.parameters, fallback=new.fallback)
+        if written is not None:
+            title = new.title or written.title
+            new = msgspec.structs.replace(new, sql=written.sql, title=title, parameters=written.parameters)
         prepared = await self._executor.understand(_drafted(new))
         query_id = str(uuid4())
         async with self._database.transaction() as tx:
@@ -79,15 +88,27 @@ class Editor:
             assert row is not None, "RETURNING gives the row"
             await _put_layouts_of(tx, row.id, new.layouts)
             metric = await _read(tx, row.id)
+            await _put_origin(tx, metric, new.prompt, written, actor)
             await _record(tx, actor, "metrics.create", None, metric)
         await self._catalog.load()
-        return metric, prepared
+        return metric, prepared, written.generator if written else "sql"
 
     async def change(
         self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
     ) -> Prepared:
         """Change a metric; SQL that other metrics show too is changed for this one alone."""
         metric = self._catalog.get(metric_id)
+        prompt = change.prompt or None
+        written = None
+        if prompt is not None and metric.is_editable:
+            written = await self._written(
+                prompt, change.sql or None, change.parameters or {}, fallback=change.fallback
+            )
+        if written is not None:
+            title = change.title or written.title
+            change = msgspec.structs.replace(
+                change, sql=written.sql, title=title, parameters=written.parameters
+            )
         if metric.is_editable:
             await self._executor.understand(_applied(metric, change))
         async with self._database.transaction() as tx:
@@ -107,9 +128,23 @@ class Editor:
             if change.layouts is not UNSET:
                 await tx.write(_DELETE_LAYOUTS_OF, metric.id)
                 await _put_layouts_of(tx, metric.id, change.layouts)
-            await _record(tx, actor, "metrics.change", metric, await _read(tx, metric.id))
+            changed = await _read(tx, metric.id)
+            await _put_origin(tx, changed, prompt, written, actor)
+            await _record(tx, actor, "metrics.change", metric, changed)
         await self._catalog.load()
         return await self._executor.prepare(self._catalog.get(metric_id))
+
+    async def _written(
+        self, prompt: str | None, sql: str | None, parameters: Mapping[str, Declared], *, fallback: bool
+    ) -> Written | None:
+        """What a prompt becomes; None where the caller wrote the SQL."""
+        if (prompt is None) == (sql is None):
+            raise InvalidInput(errors=(FieldError("sql", "give either `sql` or `prompt`"),))
+        if prompt is None:
+            return None
+        if parameters:
+            raise InvalidInput(errors=(FieldError("parameters", "a prompt declares its own"),))
+        return await self._write(prompt, fallback)
 
     async def restore(self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor) -> Prepared:
         """Bring a version back, as a new one."""
@@ -248,12 +283,19 @@ async def _put_sql(tx: Transaction, metric: Metric, change: MetricChange) -> str
     return metric.query_id
 
 
+async def _put_origin(
+    tx: Transaction, metric: Metric, prompt: str | None, written: Written | None, actor: Actor
+) -> None:
+    if written is not None:
+        await tx.write(_INSERT_ORIGIN, metric.id, metric.version, prompt, written.generator, actor.name)
+
+
 def _drafted(new: NewMetric) -> Metric:
     """A metric as it would be, to be judged before it is stored."""
     return Metric(
         id=UUID(int=0),
         query_id="",
-        sql=new.sql,
+        sql=new.sql or "",
         trusted=False,
         title=new.title,
         is_editable=new.is_editable,
@@ -270,6 +312,6 @@ def _applied(metric: Metric, change: MetricChange) -> Metric:
     fields = {
         name: msgspec.to_builtins(value) if name == "parameters" else value
         for name in change.__struct_fields__
-        if (value := getattr(change, name)) is not UNSET
+        if name not in _PROMPTED and (value := getattr(change, name)) is not UNSET
     }
     return msgspec.structs.replace(metric, **fields)

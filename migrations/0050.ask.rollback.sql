@@ -1,0 +1,20 @@
+DROP TABLE catalog.origin;
+
+COMMENT ON COLUMN data.metrics.obsolescence IS NULL;
+COMMENT ON COLUMN data.metrics.alert_type IS NULL;
+COMMENT ON COLUMN data.metrics.parts_flagged IS NULL;
+COMMENT ON COLUMN data.metrics.alert_category IS NULL;
+COMMENT ON TABLE data.vocabulary IS 'Known words per list (channel, customer_type, ...), waiting rows included';
+COMMENT ON COLUMN data.metrics.content_hash IS NULL;
+COMMENT ON COLUMN data.metrics.occurrence IS NULL;
+COMMENT ON COLUMN data.metrics.gone_at IS NULL;
+COMMENT ON COLUMN data.customers.gone_at IS NULL;
+COMMENT ON COLUMN data.external_interactions.gone_at IS NULL;
+COMMENT ON COLUMN data.products_of_discussion.gone_at IS NULL;
+COMMENT ON TABLE data.customers IS 'Customers as the business knows them';
+COMMENT ON COLUMN data.customers.occupation IS NULL;
+COMMENT ON COLUMN data.customers.type IS NULL;
+COMMENT ON TABLE data.external_interactions IS 'When a customer was in touch, and by which channel';
+COMMENT ON COLUMN data.external_interactions.interaction IS 'Channel: Email, Call, ...';
+COMMENT ON TABLE data.products_of_discussion IS 'Which product interactions of a calendar month were about';
+COMMENT ON COLUMN data.products_of_discussion.product IS NULL;

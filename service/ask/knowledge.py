@@ -1,0 +1,229 @@
+"""The schema as the reader may read it, kept until its tables change."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from sqlglot import exp
+
+from service.ask.schema import Column, ForeignKey, Schema, Table
+from service.ask.sentence.lexicon import Lexicon
+from service.database.queries import SqlFile
+from service.database.reader import Reader
+from service.errors import QueryFailed, QueryTimeout, ResultTooLarge
+
+SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
+
+# New columns are not announced: what is held is read again after this long in any case.
+OLDEST_S: Final = 300.0
+TABLES_LIMIT: Final = 200
+ROWS_LOOKED_AT: Final = 200_000
+VALUES_LIMIT: Final = 100
+VALUE_LENGTH_LIMIT: Final = 60
+FEW_VALUES: Final = 12
+PARTIAL_SHARE: Final = 0.3
+INTERNAL: Final = "internal"
+
+
+class ColumnRow(Struct, frozen=True):
+    schema: str
+    table: str
+    name: str
+    type: str
+    nullable: bool
+    table_comment: str
+    comment: str
+    labels: list[str]
+
+
+class KeyRow(Struct, frozen=True):
+    """A foreign key, or a primary key where the target is empty."""
+
+    schema: str
+    table: str
+    columns: list[str]
+    target_schema: str
+    target_table: str
+    targets: list[str]
+
+
+_LIST_COLUMNS: Final = SQL.rows("list_columns", ColumnRow)
+_LIST_KEYS: Final = SQL.rows("list_keys", KeyRow)
+
+
+class Known(Struct, frozen=True):
+    schema: Schema
+    lexicon: Lexicon
+
+
+class Knowledge:
+    """What can be asked about; read on first use, and again once `changed` was called or it is old."""
+
+    def __init__(self, reader: Reader, schemas: tuple[str, ...]) -> None:
+        self._reader = reader
+        self._schemas = schemas
+        self._known: Known | None = None
+        self._read_at = 0.0
+        self._lock = asyncio.Lock()
+
+    def changed(self) -> None:
+        """Read again when next asked: rows or columns are not what they were."""
+        self._read_at = 0.0
+
+    async def now(self) -> Known:
+        """Raises `DatabaseUnavailable` or `Busy` when it must be read and cannot be."""
+        async with self._lock:
+            if self._known is None or time.monotonic() - self._read_at > OLDEST_S:
+                began = time.monotonic()
+                schema = await read_schema(self._reader, self._schemas)
+                self._known = Known(schema, Lexicon(schema))
+                self._read_at = began
+            return self._known
+
+
+async def read_schema(reader: Reader, schemas: tuple[str, ...]) -> Schema:
+    """Tables, keys and vocabulary; a table or column whose comment begins with `internal` is left out."""
+    rows: dict[tuple[str, str], list[ColumnRow]] = defaultdict(list)
+    for record in (await reader.run(_LIST_COLUMNS.sql, [list(schemas)])).records:
+        row = ColumnRow(*record)
+        if not (row.comment.lower().startswith(INTERNAL) or row.table_comment.lower().startswith(INTERNAL)):
+            rows[row.schema, row.table].append(row)
+    keys = [KeyRow(*record) for record in (await reader.run(_LIST_KEYS.sql, [list(schemas)])).records]
+    tables = [
+        await _read_table(reader, columns, [key for key in keys if (key.schema, key.table) == name])
+        for name, columns in list(rows.items())[:TABLES_LIMIT]
+    ]
+    return Schema(tables=tuple(tables), search_path=schemas)
+
+
+async def _read_table(reader: Reader, rows: list[ColumnRow], keys: list[KeyRow]) -> Table:
+    first = rows[0]
+    columns = [
+        Column(
+            name=row.name,
+            type=row.type,
+            comment=row.comment,
+            nullable=row.nullable,
+            values=tuple(row.labels[:VALUES_LIMIT]),
+        )
+        for row in rows
+    ]
+    primary = next((tuple(key.columns) for key in keys if not key.target_table), ())
+    table = Table(schema=first.schema, name=first.table, columns=tuple(columns))
+    filled = await _filled(reader, table)
+    known = [
+        await _with_values(reader, table, column, primary)
+        for column in (_counted(column, filled) for column in columns)
+        if column is not None
+    ]
+    return Table(
+        schema=first.schema,
+        name=first.table,
+        columns=tuple(known),
+        comment=first.table_comment,
+        primary_key=primary,
+        foreign_keys=tuple(
+            ForeignKey(
+                columns=tuple(key.columns),
+                schema=key.target_schema,
+                table=key.target_table,
+                targets=tuple(key.targets),
+            )
+            for key in keys
+            if key.target_table
+        ),
+    )
+
+
+class _Filled(Struct, frozen=True):
+    """How many rows were looked at, how many of them fill each column, and the last day of date columns."""
+
+    rows: int
+    filled: dict[str, int]
+    last: dict[str, date]
+
+
+async def _filled(reader: Reader, table: Table) -> _Filled | None:
+    """None where it takes too long to say."""
+    dated = [column for column in table.columns if column.dated]
+    values: list[exp.Expr] = [exp.Count(this=exp.Star())]
+    values += [exp.Count(this=_name(column.name)) for column in table.columns]
+    values += [exp.cast(exp.Max(this=exp.cast(_name(column.name), "date")), "text") for column in dated]
+    sample = exp.select(*(_name(column.name) for column in table.columns)).from_(_table(table))
+    for column in dated:
+        sample = sample.where(
+            exp.or_(
+                exp.func("isfinite", _name(column.name)),
+                exp.Is(this=_name(column.name), expression=exp.Null()),
+            )
+        )
+    tree = exp.select(*values).from_(sample.limit(ROWS_LOOKED_AT).subquery("sample"))
+    record = next(iter(await _bounded(reader, tree)), None)
+    if record is None:
+        return None
+    names = [column.name for column in table.columns]
+    counts: Sequence[int] = record[1 : len(names) + 1]
+    days: Sequence[str | None] = record[len(names) + 1 :]
+    return _Filled(
+        record[0],
+        dict(zip(names, counts, strict=True)),
+        {
+            column.name: date.fromisoformat(day)
+            for column, day in zip(dated, days, strict=True)
+            if day is not None and len(day) == len("2025-01-01")
+        },
+    )
+
+
+def _counted(column: Column, filled: _Filled | None) -> Column | None:
+    """The column with what its rows tell; None for one that no row fills, as nothing can be asked of it."""
+    if filled is None or filled.rows == 0:
+        return column
+    count = filled.filled[column.name]
+    if count == 0:
+        return None
+    partial = count < filled.rows * (1 - PARTIAL_SHARE)
+    return msgspec.structs.replace(column, partial=partial, last=filled.last.get(column.name))
+
+
+async def _with_values(reader: Reader, table: Table, column: Column, primary: tuple[str, ...]) -> Column:
+    """Give a text column its vocabulary if it has one: few, short and repeated values."""
+    if column.values or column.kind != "text" or primary == (column.name,):
+        return column
+    sample = exp.select(_name(column.name)).from_(_table(table)).limit(ROWS_LOOKED_AT).subquery("sample")
+    tree = (
+        exp.select(_name(column.name), exp.Count(this=exp.Star()))
+        .from_(sample)
+        .where(exp.Is(this=_name(column.name), expression=exp.Not(this=exp.Null())))
+        .group_by(_name(column.name))
+        .order_by(exp.column("count").desc(), _name(column.name))
+        .limit(VALUES_LIMIT + 1)
+    )
+    found = [(str(value), int(count)) for value, count in await _bounded(reader, tree)]
+    rows = sum(count for _, count in found)
+    few = len(found) <= FEW_VALUES or (len(found) <= VALUES_LIMIT and 2 * len(found) <= rows)
+    short = all(len(value.strip()) > 0 and len(value) <= VALUE_LENGTH_LIMIT for value, _ in found)
+    return msgspec.structs.replace(column, values=tuple(v for v, _ in found)) if few and short else column
+
+
+async def _bounded(reader: Reader, tree: exp.Select) -> list[Any]:
+    """What the reader gets within its limits; a table too slow to look at is known by its names alone."""
+    try:
+        return list((await reader.run(tree.sql(dialect="postgres"))).records)
+    except (QueryTimeout, QueryFailed, ResultTooLarge):
+        return []
+
+
+def _name(name: str) -> exp.Column:
+    return exp.Column(this=exp.to_identifier(name, quoted=True))
+
+
+def _table(table: Table) -> exp.Table:
+    schema, name = (exp.to_identifier(part, quoted=True) for part in table.key)
+    return exp.Table(this=name, db=schema)

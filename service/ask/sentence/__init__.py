@@ -1,0 +1,1 @@
+"""A sentence read by rules: words, dates and names, then who does what; pure."""
