@@ -197,7 +197,7 @@ class Executor:
         return await self._results.get(wanted, asker.directives)
 
     async def first_rows(self, prepared: Prepared, rows: int) -> bytes:
-        """Run what is not stored (yet) with its defaults and nobody's claims: JSON, cut after so many rows."""
+        """Run what is not stored with its defaults and nobody's claims: JSON, cut after so many rows."""
         as_of = datetime.now(UTC)
         bound = prepared.template.bind([])
         runnable = prepared.description.runnable(bound.sql)
