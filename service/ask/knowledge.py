@@ -33,7 +33,7 @@ INTERNAL: Final = "internal"
 
 class ColumnRow(Struct, frozen=True):
     schema: str
-    table: str
+    table_name: str
     name: str
     type: str
     nullable: bool
@@ -46,7 +46,7 @@ class KeyRow(Struct, frozen=True):
     """A foreign key, or a primary key where the target is empty."""
 
     schema: str
-    table: str
+    table_name: str
     columns: list[str]
     target_schema: str
     target_table: str
@@ -93,10 +93,10 @@ async def read_schema(reader: Reader, schemas: tuple[str, ...]) -> Schema:
     for record in (await reader.run(_LIST_COLUMNS.sql, [list(schemas)])).records:
         row = ColumnRow(*record)
         if not (row.comment.lower().startswith(INTERNAL) or row.table_comment.lower().startswith(INTERNAL)):
-            rows[row.schema, row.table].append(row)
+            rows[row.schema, row.table_name].append(row)
     keys = [KeyRow(*record) for record in (await reader.run(_LIST_KEYS.sql, [list(schemas)])).records]
     tables = [
-        await _read_table(reader, columns, [key for key in keys if (key.schema, key.table) == name])
+        await _read_table(reader, columns, [key for key in keys if (key.schema, key.table_name) == name])
         for name, columns in list(rows.items())[:TABLES_LIMIT]
     ]
     return Schema(tables=tuple(tables), search_path=schemas)
@@ -115,7 +115,7 @@ async def _read_table(reader: Reader, rows: list[ColumnRow], keys: list[KeyRow])
         for row in rows
     ]
     primary = next((tuple(key.columns) for key in keys if not key.target_table), ())
-    table = Table(schema=first.schema, name=first.table, columns=tuple(columns))
+    table = Table(schema=first.schema, name=first.table_name, columns=tuple(columns))
     filled = await _filled(reader, table)
     known = [
         await _with_values(reader, table, column, primary)
@@ -124,7 +124,7 @@ async def _read_table(reader: Reader, rows: list[ColumnRow], keys: list[KeyRow])
     ]
     return Table(
         schema=first.schema,
-        name=first.table,
+        name=first.table_name,
         columns=tuple(known),
         comment=first.table_comment,
         primary_key=primary,
