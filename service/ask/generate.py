@@ -40,7 +40,10 @@ _FAULTS: Final = (InvalidInput, QueryTimeout, ResultTooLarge)
 
 
 class Preview(Struct, frozen=True, kw_only=True):
-    """What a prompt would become: nothing of it is stored."""
+    """What a prompt would become: nothing of it is stored.
+
+    `understood` says what the rules made of it; a model leaves it and the words empty.
+    """
 
     title: str
     sql: str
@@ -49,6 +52,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     records: list[Any]
     truncated: bool
     generator: str
+    understood: tuple[str, ...] = ()
     ignored_words: tuple[str, ...] = ()
     corrected_words: tuple[str, ...] = ()
 
@@ -59,6 +63,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     prepared: Prepared
     result: bytes
     generator: str
+    understood: tuple[str, ...] = ()
     ignored_words: tuple[str, ...] = ()
     corrected_words: tuple[str, ...] = ()
 
@@ -80,6 +85,7 @@ class Draft(Struct, frozen=True, kw_only=True):
             records=rows.records,
             truncated=rows.truncated,
             generator=self.generator,
+            understood=self.understood,
             ignored_words=self.ignored_words,
             corrected_words=self.corrected_words,
         )
@@ -142,6 +148,7 @@ class Writer:
             prepared=prepared,
             result=result,
             generator="rules",
+            understood=found.understood,
             ignored_words=found.ignored_words,
             corrected_words=found.corrected_words,
         )

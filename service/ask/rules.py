@@ -8,7 +8,7 @@ from sqlglot import exp
 from service.ask.question.resolve import resolve
 from service.ask.question.shapes import Question, Unclear
 from service.ask.question.sql import Parameter, build
-from service.ask.question.title import title
+from service.ask.question.title import title, understood
 from service.ask.schema import Schema
 from service.ask.sentence.dates import DateError, find
 from service.ask.sentence.grammar import read
@@ -31,6 +31,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     tree: exp.Select
     title: str
+    understood: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     ignored_words: tuple[str, ...]
     corrected_words: tuple[str, ...]
@@ -50,6 +51,7 @@ def answer(prompt: str, schema: Schema, lexicon: Lexicon, today: date) -> Answer
     return Answer(
         tree=tree,
         title=title(question),
+        understood=understood(question),
         parameters=parameters,
         ignored_words=tuple(dict.fromkeys(reading.ignored)),
         corrected_words=tuple(dict.fromkeys(reading.corrected)),

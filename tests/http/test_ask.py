@@ -84,6 +84,7 @@ async def test_a_preview_shows_rows_and_stores_nothing(client, clone, facts):
     assert body["records"] == [{"alert_type": "Critical", "count": 1}, {"alert_type": "Warning", "count": 1}]
     assert body["title"] == "Count of alerts by alert type"
     assert body["columns"] == [{"name": "alert_type", "type": "text"}, {"name": "count", "type": "bigint"}]
+    assert body["understood"] == ["count of alerts", "by alert type", "where alert type is known"]
     assert await stored(clone) == before
 
 

@@ -174,6 +174,10 @@ def test_the_forms_of_a_word_have_one_stem(forms):
             "SELECT COUNT(*) AS count FROM metrics WHERE alert_type = 'Critical'",
         ),
         ("total alerts", "SELECT COUNT(*) AS count FROM metrics WHERE alert_type IS NOT NULL"),
+        (
+            "number of metrics to be approved",
+            "SELECT COUNT(*) AS count FROM metrics WHERE alert_category = 'Need approval'",
+        ),
         ("flagged parts, in total", "SELECT SUM(parts_flagged) AS total_parts_flagged FROM metrics"),
         (
             "alerts in the last 30 days, count",
@@ -247,6 +251,7 @@ def test_other_words_for_the_same_give_the_same(prompts):
         ("median parts flagged", ("median",)),
         ("percentage of alerts that are critical", ("percentage",)),
         ("alerts per hour", ("hour",)),
+        ("how are the alerts", ("how",)),
     ],
 )
 def test_a_word_that_may_mean_something_is_never_passed_over(prompt, unknown):

@@ -85,6 +85,16 @@ class Columns:
                     groups.append(structs.replace(group, inner=index == 0))
         return groups
 
+    def text_subject(self) -> Ref | None:
+        """The column that a plain noun names, such as `channels`."""
+        for subject in self.reading.subjects[:1]:
+            if subject.mention:
+                meaning = self.best(subject.mention, "subject")[0]
+                column = meaning.column if meaning.kind == "column" else None
+                if column is not None and not column.numeric and not column.dated:
+                    return Ref(meaning.table, column)
+        return None
+
     def group(self, dimension: Dimension) -> list[Group]:
         if dimension.time:
             if self.moment is None or (

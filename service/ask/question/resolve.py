@@ -221,6 +221,8 @@ class _Resolver(Columns):
         if reading.asked and not measures:
             measures = [Measure("count", None, "count")]
         self._check_outer(groups, measures)
+        if groups and not reading.measures and not reading.direction and (subject := self.text_subject()):
+            groups = [Group(subject, subject.column.name), *groups]  # `channel usage by month`
         if reading.shown and not groups and not self.moment and not reading.measures and not reading.bounds:
             return self._listing(groups)
         return groups or self._days(), measures, []
@@ -242,25 +244,12 @@ class _Resolver(Columns):
             only = reading.measures[0]
             if len(reading.measures) > 1 or only.function or only.distinct or only.time:
                 return []
-        elif subject := self._text_subject():
+        elif subject := self.text_subject():
             return [Group(subject, subject.column.name)]
         return [Group(self.moment, "day", "day")] if self.moment else []
 
-    def _text_subject(self) -> Ref | None:
-        for subject in self.reading.subjects[:1]:
-            if subject.mention:
-                meaning = self.best(subject.mention, "subject")[0]
-                if (
-                    meaning.kind == "column"
-                    and meaning.column is not None
-                    and not meaning.column.numeric
-                    and not meaning.column.dated
-                ):
-                    return Ref(meaning.table, meaning.column)
-        return None
-
     def _listing(self, groups: list[Group]) -> tuple[list[Group], list[Measure], list[Ref]]:
-        subject = self._text_subject()
+        subject = self.text_subject()
         if subject is not None:
             return [Group(subject, subject.column.name)], [], []
         for thing in self.reading.subjects[:1]:

@@ -9,6 +9,25 @@ _WORDS = {"sum": "Total", "avg": "Average", "min": "Lowest", "max": "Highest", "
 _OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
 
 
+def understood(question: Question) -> tuple[str, ...]:
+    """What was made of a prompt, part by part."""
+    parts = [_measured(measure, question.noun) for measure in question.measures] or [
+        f"rows of {question.noun}"
+    ]
+    parts += [f"by {_words(group.name)}" for group in question.groups]
+    parts += [f"where {_where(condition)}" for condition in question.conditions]
+    parts += [f"with {bound.operator} {bound.number:g} each" for bound in question.having]
+    parts += [period(question.window)] if question.window else []
+    return (
+        *parts,
+        *(
+            [f"the {'last' if question.direction == 'asc' else 'first'} {question.limit}"]
+            if question.limit
+            else []
+        ),
+    )
+
+
 def title(question: Question) -> str:
     """A heading from what was understood: `Count of alerts by type, June 2025`."""
     parts = [_head(question)]
@@ -54,6 +73,10 @@ def _measured(measure: Measure, noun: str) -> str:
 
 def _where(condition: Condition) -> str:
     name = _words(condition.ref.column.name)
+    if condition.operator == "not null":
+        return " or ".join(
+            f"{_words(ref.column.name)} is known" for ref in (condition.ref, *condition.others)
+        )
     if condition.operator == "missing":
         return f"there are no {_words(condition.others[0].table.name)}"
     values = " or ".join(

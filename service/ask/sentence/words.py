@@ -71,7 +71,7 @@ class Word(Struct, frozen=True):
 def cut(prompt: str) -> list[Word]:
     """All words and signs of a prompt in order; only spaces are dropped."""
     text = unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
-    return list(_join_numbers(_cut(text)))
+    return list(_join_numbers(_pending(list(_cut(text)))))
 
 
 def stems(text: str) -> tuple[str, ...]:
@@ -116,6 +116,21 @@ def _cut(text: str) -> Iterator[Word]:
             yield Word(_digits(part), raw)
         else:
             yield Word(part, raw)
+
+
+def _pending(words: list[Word]) -> Iterator[Word]:
+    """`to be approved` is not approved: it says `pending approved`."""
+    skipped = False
+    for word, following, after in zip(words, [*words[1:], None], [*words[2:], None, None], strict=False):
+        if skipped:
+            skipped = False
+        elif (
+            word.text == "to" and following and following.text == "be" and after and after.text.endswith("ed")
+        ):
+            yield Word("pending", "to be")
+            skipped = True
+        else:
+            yield word
 
 
 def _digits(word: str) -> str:
