@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from service.ask.examples import examples, known
-from service.ask.knowledge import Knowledge, Known
+from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Knowledge, Known
 from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood as Unread
@@ -139,7 +139,11 @@ class Writer:
     async def _by_rules(self, prompt: str, known: Known) -> Draft:
         today = self._today()
         try:
-            found = answer(prompt, known.schema, known.lexicon, today)
+            try:
+                found = answer(prompt, known.schema, known.lexicon, today)
+            except Unread:
+                known = await self._knowledge.now(OLDEST_FOR_UNKNOWN_S)
+                found = answer(prompt, known.schema, known.lexicon, today)
         except Unread as error:
             raise self._not_understood(prompt, known, str(error), error.unknown) from None
         declared = {item.name: Declared("date", default=item.default) for item in found.parameters}

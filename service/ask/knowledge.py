@@ -20,8 +20,10 @@ from service.errors import QueryFailed, QueryTimeout, ResultTooLarge
 
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 
-# New columns are not announced: what is held is read again after this long in any case.
+# New tables and columns are not announced: what is held is read again after this long in any case, and sooner
+# for a prompt that was not understood.
 OLDEST_S: Final = 300.0
+OLDEST_FOR_UNKNOWN_S: Final = 2.0
 TABLES_LIMIT: Final = 200
 ROWS_LOOKED_AT: Final = 200_000
 VALUES_LIMIT: Final = 100
@@ -76,10 +78,10 @@ class Knowledge:
         """Read again when next asked: rows or columns are not what they were."""
         self._read_at = 0.0
 
-    async def now(self) -> Known:
-        """Raises `DatabaseUnavailable` or `Busy` when it must be read and cannot be."""
+    async def now(self, oldest_s: float = OLDEST_S) -> Known:
+        """What is known, at most so old; `DatabaseUnavailable` or `Busy` when it must be read and cannot be."""
         async with self._lock:
-            if self._known is None or time.monotonic() - self._read_at > OLDEST_S:
+            if self._known is None or time.monotonic() - self._read_at > oldest_s:
                 began = time.monotonic()
                 schema = await read_schema(self._reader, self._schemas)
                 self._known = Known(schema, Lexicon(schema))

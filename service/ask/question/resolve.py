@@ -6,7 +6,7 @@ from service.ask.question.base import Base, Role, best_fit, reach, roles, scored
 from service.ask.question.columns import Columns, plain
 from service.ask.question.shapes import Condition, Group, Join, Measure, Question, Ref, Unclear
 from service.ask.schema import Column, Schema
-from service.ask.sentence.lexicon import Meaning
+from service.ask.sentence.lexicon import PARTIAL, Meaning
 from service.ask.sentence.reading import Dimension, Reading
 from service.ask.sentence.words import stem, stems
 
@@ -95,8 +95,17 @@ class _Resolver(Columns):
         ranked = reading.direction or any(bound.thing is None for bound in reading.bounds)
         if reading.asked and not ranked and not reading.measures and len(reading.dimensions) == 1:
             thing = reading.dimensions[0].thing
-            fit = best_fit(thing.mention, "subject", self.base) if thing and thing.mention else None
-            if thing and fit and fit[1][0].kind != "column" and not self.base.distance(fit[1][0].table):
+            mention = thing.mention if thing else None
+            named = best_fit(mention, "dimension", self.base) if mention else None
+            fit = best_fit(mention, "subject", self.base) if mention else None
+            own = named is not None and named[1][0].kind == "column" and named[1][0].weight > PARTIAL
+            if (
+                thing
+                and fit
+                and not own
+                and fit[1][0].kind != "column"
+                and not self.base.distance(fit[1][0].table)
+            ):
                 reading.subjects, reading.dimensions, reading.listing = [thing], [], True
         only = reading.measures[0] if len(reading.measures) == 1 and not reading.dimensions else None
         if only and only.distinct and only.function is None and only.thing:
