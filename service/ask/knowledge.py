@@ -79,7 +79,7 @@ class Knowledge:
         self._read_at = 0.0
 
     async def now(self, oldest_s: float = OLDEST_S) -> Known:
-        """What is known, at most so old; `DatabaseUnavailable` or `Busy` when it must be read and cannot be."""
+        """What is known, at most so old; `DatabaseUnavailable` or `Busy` when that cannot be read."""
         async with self._lock:
             if self._known is None or time.monotonic() - self._read_at > oldest_s:
                 began = time.monotonic()
