@@ -16,7 +16,7 @@ from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Tag
-from litestar.types import ASGIApp, HTTPScope
+from litestar.types import ASGIApp
 
 from service import __version__
 from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
@@ -85,9 +85,7 @@ def layered(app: Litestar) -> ASGIApp:
     inner = RequestLog(cast("ASGIApp", Wire(Leaving(cast("App", app)))))
     gate: Gate = app.state.gate
 
-    def admit(scope: dict[str, Any]) -> list[tuple[bytes, bytes]] | None:
-        return gate.admit(cast("HTTPScope", scope), "metrics:read")
-
+    admit = partial(gate.admit, need="metrics:read")
     return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
 
 

@@ -4,9 +4,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable
+from random import getrandbits
 from typing import Any, Final
-from uuid import uuid4
 
 import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,7 +62,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_id_of(scope["headers"])
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request_id = request_id_of(given).decode()
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
@@ -94,8 +94,8 @@ class RequestLog:
             structlog.contextvars.unbind_contextvars("request_id")
 
 
-def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    for name, value in headers:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return value.decode()
-    return uuid4().hex
+def request_id_of(given: bytes | None) -> bytes:
+    """What the caller gave, if it is up to 128 visible ASCII characters, else one of our own."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"%032x" % getrandbits(128)

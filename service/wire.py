@@ -156,10 +156,13 @@ class _Caller:
             self._watch = None
 
     async def _wait_for_end(self, task: "asyncio.Task[None]") -> None:
-        while (message := await self._receive())["type"] != "http.disconnect":
+        message = await self._receive()
+        if message["type"] != "http.disconnect":  # the body of a request that nobody has asked for yet
             self._kept.append(message)
-        self._gone = True
-        task.cancel()
+            message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+            task.cancel()
 
 
 WATCH_AFTER_S: Final = 0.05

@@ -187,7 +187,7 @@ class Executor:
         claims = asker.claims if prepared.description.per_caller else None
         run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started)
         wanted = Wanted(
-            key=(metric.id, prepared.fingerprint, bound.key, form, excel, claims),
+            key=(prepared.fingerprint, bound.key, form, excel, claims),
             owner=metric.id,
             tables=prepared.dependencies.tables,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),

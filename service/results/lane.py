@@ -14,18 +14,16 @@ from service.observe import request_id_of
 from service.results.cache import Results
 from service.results.headers import result_headers
 from service.results.table import Headers, Served
-from service.wire import App, Coding, Receive, Scope, Send, matches
+from service.wire import App, Coding, Message, Receive, Scope, Send, matches
 
+Admit = Callable[[dict[bytes, bytes], str], Headers | None]
+"""From a request's headers and path."""
 Signature = tuple[str, bytes, bytes, bytes]
 
 ALIASES: Final = 32_768
 LONGEST: Final = 1024  # bytes of a request that is worth remembering
-SAMPLE: Final = 1000
+LOG_EVERY_S: Final = 10.0
 
-_ACCEPT: Final = b"accept"
-_ENCODING: Final = b"accept-encoding"
-_IF_NONE_MATCH: Final = b"if-none-match"
-_READ: Final = frozenset({_ACCEPT, _ENCODING, _IF_NONE_MATCH})
 _NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"origin", b"range", b"transfer-encoding"})
 
 
@@ -59,14 +57,13 @@ class Aliases:
 class Lane:
     """The outermost ASGI layer; `admit` gives the headers for a caller who may read metrics, else None."""
 
-    def __init__(
-        self, app: App, aliases: Aliases, results: Results, admit: Callable[[Scope], Headers | None]
-    ) -> None:
+    def __init__(self, app: App, aliases: Aliases, results: Results, admit: Admit) -> None:
         self._app = app
         self._aliases = aliases
         self._results = results
         self._admit = admit
-        self._log: Any = structlog.get_logger("request")
+        self._log: Any = structlog.get_logger("hits")
+        self._logged = (0, 0.0)
         self.hits = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,14 +71,10 @@ class Lane:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        status, headers, body = answer
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-        self.hits += 1
-        if self.hits % SAMPLE == 0:
-            self._log.info("request", path=scope["path"], status=status, bytes=len(body), sampled=SAMPLE)
+        for message in answer:
+            await send(message)
 
-    def _answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
+    def _answer(self, scope: Scope) -> tuple[Message, Message] | None:
         request = _plain(scope)
         found = None if request is None else self._aliases.find(scope, request)
         if request is None or found is None:
@@ -90,46 +83,56 @@ class Lane:
         served = self._results.fresh(key)
         if served is None or coding not in served.entry.representations:
             return None
-        admitted = self._admit(scope)
+        admitted = self._admit(request, scope["path"])
         if admitted is None:
             return None
-        representation = served.entry.representations[coding]
-        own = [*admitted, (b"x-request-id", request_id_of(scope["headers"]).encode())]
-        asked = request.get(_IF_NONE_MATCH)
-        of_the_body, rest = self._head(served, coding)
-        if asked is not None and matches(asked.decode("latin-1"), representation.etag):
-            return 304, [*rest, *own], b""
-        return 200, [*of_the_body, *rest, *own], representation.body
-
-    def _head(self, served: Served, coding: Coding) -> tuple[Headers, Headers]:
-        """The headers of a hit, those that a 304 lacks apart; they change once a second."""
-        entry = served.entry
         now = self._results.clock()
+        of_the_body, rest, body = self._head(served, coding, now)
+        self._count(now)
+        own = [*rest, *admitted, (b"x-request-id", request_id_of(request.get(b"x-request-id")))]
+        asked = request.get(b"if-none-match")
+        if asked is not None and matches(asked.decode("latin-1"), served.entry.representations[coding].etag):
+            return {"type": "http.response.start", "status": 304, "headers": own}, _NO_BODY
+        return {"type": "http.response.start", "status": 200, "headers": of_the_body + own}, body
+
+    def _head(self, served: Served, coding: Coding, now: float) -> tuple[Headers, Headers, Message]:
+        """What hits share: headers that a 304 lacks, the others, the body; they change once a second."""
+        entry = served.entry
         age = int(now - entry.terms.made_at)
         known = entry.heads.get(coding)
         if known is not None and known[0] == age:
-            return known[1], known[2]
+            return known[1]
+        body = entry.representations[coding].body
         headers = result_headers(served, coding, now)
-        headers["content-length"] = str(len(entry.representations[coding].body))
+        headers["content-length"] = str(len(body))
         lines = [(name.encode(), value.encode()) for name, value in headers.items()]
-        of_the_body = [line for line in lines if line[0].startswith(b"content-")]
-        rest = [line for line in lines if not line[0].startswith(b"content-")]
-        entry.heads[coding] = (age, of_the_body, rest)
-        return of_the_body, rest
+        head: tuple[Headers, Headers, Message] = (
+            [line for line in lines if line[0].startswith(b"content-")],
+            [line for line in lines if not line[0].startswith(b"content-")],
+            {"type": "http.response.body", "body": body, "more_body": False},
+        )
+        entry.heads[coding] = (age, head)
+        return head
+
+    def _count(self, now: float) -> None:
+        """Count a hit; the log says now and then how many there were."""
+        self.hits += 1
+        if now - self._logged[1] >= LOG_EVERY_S:
+            self._log.info("hits", number=self.hits - self._logged[0])
+            self._logged = (self.hits, now)
+
+
+_NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 def _plain(scope: Scope) -> dict[bytes, bytes] | None:
-    """The headers that choose among answers; None for a request that the lane leaves alone."""
-    read: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name in _READ:
-            if name in read:
-                return None
-            read[name] = value
-        elif name in _NOT_PLAIN:
-            return None
-    return read
+    """The request's headers; None for a request that the lane leaves alone."""
+    headers = dict(scope["headers"])
+    if len(headers) == len(scope["headers"]) and _NOT_PLAIN.isdisjoint(headers):
+        return headers
+    return None
 
 
 def _signature(scope: Scope, headers: dict[bytes, bytes]) -> Signature:
-    return (scope["path"], scope["query_string"], headers.get(_ACCEPT, b""), headers.get(_ENCODING, b""))
+    accept, encoding = headers.get(b"accept", b""), headers.get(b"accept-encoding", b"")
+    return scope["path"], scope["query_string"], accept, encoding

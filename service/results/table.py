@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 
 from service.results.freshness import Terms
-from service.wire import Coding, tag_of_coding
+from service.wire import Coding, Message, tag_of_coding
 
 Headers = list[tuple[bytes, bytes]]
 Forward = Literal["miss", "stale", "request"]
@@ -54,7 +54,7 @@ class Entry(Struct, eq=False, kw_only=True):
     timings: str = ""
     shared: bool = True
     asked: int = 0
-    heads: dict[Coding, tuple[int, Headers, Headers]] = {}
+    heads: dict[Coding, tuple[int, tuple[Headers, Headers, Message]]] = {}
 
     @property
     def weight(self) -> int:

@@ -5,6 +5,7 @@ The best round of each case counts: other work on the machine only ever slows a 
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from msgspec import Struct
@@ -40,13 +43,27 @@ def get(path: str, **headers: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n".encode()
 
 
-def best_rates(cases: Mapping[str, Case], *, connections: int = CONNECTIONS) -> dict[str, float]:
-    """Requests a second of each case."""
-    best = dict.fromkeys(cases, 0.0)
+class Figures(Struct, frozen=True):
+    """Requests a second, and the milliseconds within which 99 of 100 were answered."""
+
+    rate: float
+    p99_ms: float
+
+
+def best(cases: Mapping[str, Case], *, connections: int = CONNECTIONS) -> dict[str, Figures]:
+    """The best round of each case, whose rounds alternate."""
+    found = dict.fromkeys(cases, Figures(0.0, inf))
     for _ in range(ROUNDS):
         for name, case in cases.items():
-            best[name] = max(best[name], uvloop.run(_rate(case, connections)))
-    return best
+            measured = uvloop.run(_measure(case, connections))
+            before = found[name]
+            found[name] = Figures(max(before.rate, measured.rate), min(before.p99_ms, measured.p99_ms))
+    return found
+
+
+def best_rates(cases: Mapping[str, Case], *, connections: int = CONNECTIONS) -> dict[str, float]:
+    """Requests a second of each case."""
+    return {name: found.rate for name, found in best(cases, connections=connections).items()}
 
 
 def show(rates: Mapping[str, float], baseline: str) -> None:
@@ -54,28 +71,71 @@ def show(rates: Mapping[str, float], baseline: str) -> None:
         print(f"{name:40} {found:9.0f} requests/s  {found / rates[baseline]:.2f}")  # noqa: T201 (a script)
 
 
-async def _rate(case: Case, connections: int) -> float:
-    turn, done = cycle(case.requests), 0
-    end = time.perf_counter() + SECONDS
+def show_figures(figures: Mapping[str, Figures], baseline: str) -> None:
+    show({name: found.rate for name, found in figures.items()}, baseline)
+    base = figures[baseline].p99_ms
+    for name, found in figures.items():
+        print(f"{name:40} {found.p99_ms:9.2f} ms p99       {found.p99_ms / base:.2f}")  # noqa: T201 (a script)
 
-    async def ask() -> None:
-        nonlocal done
-        reader, writer = await asyncio.open_connection("127.0.0.1", case.port)
-        while time.perf_counter() < end:
-            writer.write(next(turn))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if not head.startswith((b"http/1.1 200", b"http/1.1 304")):
-                sys.exit(head.decode())
-            if b"content-length: " in head:
-                await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
-            done += 1
-        writer.close()
 
+async def _measure(case: Case, connections: int) -> Figures:
+    loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(connections):
-            group.create_task(ask())
-    return done / (time.perf_counter() - started)
+    turn, callers = cycle(case.requests), list[_Caller]()
+    for _ in range(connections):
+        _, caller = await loop.create_connection(
+            lambda: _Caller(turn, started + SECONDS, loop.create_future()), "127.0.0.1", case.port
+        )
+        callers.append(caller)
+    await asyncio.gather(*(caller.finished for caller in callers))
+    times = sorted(each for caller in callers for each in caller.times)
+    return Figures(len(times) / (time.perf_counter() - started), times[int(len(times) * 0.99)] * 1000)
+
+
+class _Caller(asyncio.Protocol):
+    """Asks again as soon as it was answered, until its time is over."""
+
+    def __init__(self, turn: Iterator[bytes], until: float, finished: "asyncio.Future[None]") -> None:
+        self._turn = turn
+        self._until = until
+        self.finished = finished
+        self.times: list[float] = []
+        self._buffer = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 or len(self._buffer) < end + 4 + _length(self._buffer, end):
+            return
+        if not self._buffer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304")):
+            sys.exit(self._buffer.decode())
+        self._buffer = b""
+        now = time.perf_counter()
+        self.times.append(now - self._asked)
+        if now < self._until:
+            self._ask()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    def _ask(self) -> None:
+        self._asked = time.perf_counter()
+        self._transport.write(next(self._turn))
+
+
+def _length(buffer: bytes, end: int) -> int:
+    found = _CONTENT_LENGTH.search(buffer, 0, end + 2)
+    return int(found[1]) if found else 0
+
+
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
 @contextmanager
