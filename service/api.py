@@ -143,7 +143,7 @@ def _body_error(text: str) -> FieldError:
 
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
-    """Answer 422 for a query parameter that the route does not take, or that is given twice."""
+    """Answer 422 for a query parameter that the route does not take, or given twice where it is no list."""
     if not request.scope["query_string"]:
         return
     handler = request.route_handler
@@ -154,17 +154,19 @@ def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
     takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
     wrong = [FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known]
     wrong += [
-        FieldError(name, "given more than once") for name in sorted(set(given)) if given.count(name) > 1
+        FieldError(name, "given more than once")
+        for name in sorted(set(given))
+        if given.count(name) > 1 and not known.get(name)
     ]
     if wrong:
         raise InvalidInput(errors=tuple(wrong))
 
 
-def query_parameters(handler: Any) -> set[str]:
-    """Names of the query parameters that a route handler declares."""
+def query_parameters(handler: Any) -> dict[str, bool]:
+    """The query parameters that a route handler declares, and whether each is a list."""
     assert isinstance(handler, HTTPRouteHandler)
     return {
-        field.kwarg_definition.query or name
+        field.kwarg_definition.query or name: field.is_non_string_sequence
         for name, field in handler.parsed_fn_signature.parameters.items()
         if isinstance(field.kwarg_definition, QueryParameter)
     }

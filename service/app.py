@@ -35,6 +35,8 @@ from service.database.listen import Listener
 from service.database.reader import GRACE_S, QUEUE_WAIT_S, open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
+from service.interactions.api import InteractionsController, StatsController
+from service.interactions.counts import Counts
 from service.items.api import ExternalController, ItemsController
 from service.items.enrich import Outside
 from service.items.summary import EXTRACTIVE, Summariser
@@ -113,7 +115,15 @@ def create_app(settings: Settings) -> Litestar:
     app = Litestar(
         route_handlers=[
             Router(
-                "/api/v1", route_handlers=[*features, ItemsController, ExternalController, AuditController]
+                "/api/v1",
+                route_handlers=[
+                    *features,
+                    InteractionsController,
+                    StatsController,
+                    ItemsController,
+                    ExternalController,
+                    AuditController,
+                ],
             ),
             Router("/", route_handlers=features, include_in_schema=False),
             TokenController,
@@ -150,6 +160,7 @@ def create_app(settings: Settings) -> Litestar:
                 Tag("items", "A task list enriched from outside"),
                 Tag("imports", "Files, contracts, kept rows"),
                 Tag("tokens", "Tokens and the keys that verify them"),
+                Tag("interactions", "Who was in touch, and figures of the datasets"),
                 Tag("audit", "Who did what"),
                 Tag("service", "Health"),
             ],
@@ -267,6 +278,7 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
             lambda sql: judge(sql, schemas=addresses.data_schemas, functions=held.functions),
             settings.imports.bytes_limit,
         )
+        app.state.counts = Counts(database, results, settings.results.stale_for_s)
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()
             await followed.poll()
@@ -300,9 +312,13 @@ def _listener(url: str, held: Catalog, results: Results, known: Knowledge) -> Li
         results.generations.announced(payload, results.clock())
         known.changed()
 
+    def catalogue_changed(payload: str) -> None:
+        held.changed()
+        results.generations.announced(payload, results.clock())
+
     return Listener(
         url,
-        {catalog.CHANNEL: held.changed, changes.CHANNEL: announced},
+        {catalog.CHANNEL: catalogue_changed, changes.CHANNEL: announced},
         on_gap=on_gap,
         on_silence=lambda: results.generations.silent(results.clock()),
     )

@@ -1,0 +1,1 @@
+"""Who was in touch, by which channel, how often and about what."""
