@@ -142,8 +142,12 @@ async def reader(addresses: DatabaseSettings) -> AsyncGenerator[Reader]:
 
 @pytest.fixture
 async def settings(addresses: DatabaseSettings, tmp_path: Path) -> Settings:
+    return everybody(addresses, tmp_path)
+
+
+def everybody(addresses: DatabaseSettings, data_dir: Path) -> Settings:
     """Everybody may do everything; tests of tokens set `auth`."""
-    own = msgspec.structs.replace(addresses, data_dir=tmp_path)
+    own = msgspec.structs.replace(addresses, data_dir=data_dir)
     return Settings(database=own, auth=Auth(mode="off"))
 
 
