@@ -61,6 +61,7 @@ from service.wire import App, Leaving, Wire
 
 JSON_BYTES_LIMIT: Final = 8_388_608
 LISTEN_WAIT_S: Final = 2.0
+KEYS_DEADLINE_S: Final = 3.0  # a caller with an unknown key may be waiting
 ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
 
@@ -180,7 +181,7 @@ def _guard(app: Litestar, settings: Settings) -> None:
     if auth.oidc_issuer is not None:
 
         async def fetch_json(url: str) -> Any:
-            return await app.state.outbound.get_json(url, dict[str, Any])
+            return await app.state.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
     app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})

@@ -105,3 +105,25 @@ async def test_a_token_of_another_pool_does_not(cognito, tokens):
     access, _ = other.sign_in(other.client)
     with pytest.raises(InvalidToken, match="issuer"):
         await tokens.verify(access)
+
+
+async def test_the_service_takes_its_tokens_beside_our_own(pool, opened, token):
+    client = await opened(oidc_issuer=pool.issuer, oidc_audience=(pool.client,), oidc_jwks_url=pool.jwks_url)
+    access, identity = pool.sign_in(pool.client)
+    for good in ({"Authorization": f"Bearer {access.decode()}"}, token("metrics:read")):
+        assert (await client.get("/api/v1/nothing", headers=good)).status_code == 404
+    refused = await client.get("/api/v1/nothing", headers={"Authorization": f"Bearer {identity.decode()}"})
+    assert refused.status_code == 401
+    without_scope = {"Authorization": f"Bearer {access.decode()}"}
+    assert (await client.get("/api/v1/metrics", headers=without_scope)).status_code == 403
+
+
+async def test_an_issuer_that_cannot_be_reached_is_no_fault_of_ours(pool, opened, token):
+    client = await opened(
+        oidc_issuer=pool.issuer, oidc_audience=(pool.client,), oidc_jwks_url="http://127.0.0.1:1/keys"
+    )
+    access, _ = pool.sign_in(pool.client)
+    answer = await client.get("/api/v1/metrics", headers={"Authorization": f"Bearer {access.decode()}"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "issuer-unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert (await client.get("/api/v1/nothing", headers=token("metrics:read"))).status_code == 404
