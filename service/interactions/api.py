@@ -191,7 +191,7 @@ async def _answer(
     wanted = directives(header_of(scope, b"cache-control"))
     served = await counts.get(ask, *args, directives=wanted, tables=tables)
     reply = await shelf.reply(scope, served, version)
-    return ASGIResponse(body=reply.body, media_type=reply.media_type, headers=reply.headers)
+    return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
 
 
 def parse_id(text: str) -> int:

@@ -278,7 +278,7 @@ def _asker(request: Call) -> Asker:
 
 
 def _send(reply: Reply) -> ASGIResponse:
-    return ASGIResponse(body=reply.body, media_type=reply.media_type, headers=reply.headers)
+    return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
 
 
 def _write_cursor(after: UUID) -> str:

@@ -28,7 +28,6 @@ _RESULT: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
 
 class Reply(NamedTuple):
     body: bytes
-    media_type: str
     headers: dict[str, str]
 
 
@@ -63,7 +62,7 @@ class Shelf:
         if entry.shared:
             self._aliases.remember(scope, entry.key, coding, version)
         headers = result_headers(served, coding, self._results.clock())
-        return Reply(entry.representations[coding].body, entry.media_type, headers)
+        return Reply(entry.representations[coding].body, headers)
 
 
 class Straight:
@@ -93,7 +92,6 @@ class Straight:
             await self._refuse(scope, send, problem)
             return
         headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        headers.append((b"content-type", reply.media_type.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 

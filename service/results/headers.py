@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from service.results.table import Served
-from service.wire import SMALLEST, Coding
+from service.wire import Coding
 
 _MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
 
@@ -37,7 +37,6 @@ def result_headers(served: Served, coding: Coding, now: float) -> dict[str, str]
     """What a reply with this answer says beside its length; the coding's bytes were made before."""
     entry, terms = served.entry, served.entry.terms
     age = max(0, int(now - terms.made_at))
-    large = len(entry.representations["identity"].body) > SMALLEST
     lifetime = f"private, max-age={terms.max_age}, stale-while-revalidate={int(terms.stale_for_s)}"
     headers = {
         "etag": entry.representations[coding].etag,
@@ -46,7 +45,7 @@ def result_headers(served: Served, coding: Coding, now: float) -> dict[str, str]
         "age": str(age),
         "cache-status": _cache_status(served, age),
         "server-timing": entry.timings if served.forward else "hit",
-        "vary": "Accept, Accept-Encoding" if large else "Accept",
+        "vary": "Accept, Accept-Encoding",
     }
     if coding != "identity":
         headers["content-encoding"] = coding
