@@ -25,7 +25,7 @@ from service.metrics.catalog import Catalog
 from service.metrics.judge import judge
 from service.settings import Settings
 
-COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined", "why")
+COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined")
 
 
 def import_files(
@@ -94,7 +94,11 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
 def _show(imported: Imported) -> None:
     """Reports to stdout, refused files to stderr."""
     if sys.stdout.isatty():
-        Console().print(_table(imported.reports))
+        console = Console(highlight=False)
+        console.print(_table(imported.reports))
+        for report in imported.reports:
+            if said := _said(report):
+                console.print(f"{report.dataset} from {report.source}: {said}")
     else:
         for report in imported.reports:
             sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
@@ -103,20 +107,24 @@ def _show(imported: Imported) -> None:
 
 
 def _table(reports: list[Report]) -> Table:
-    table = Table(*COLUMNS, title="Imports")
-    for column in table.columns[2:7]:
+    table = Table(*COLUMNS)
+    for column in table.columns[2:]:
         column.justify = "right"
     for report in reports:
         numbers = (
             report.rows_read, report.inserted, report.updated, report.unchanged, report.quarantined,
         )  # fmt: skip
-        reasons = [f"{reason} {rows}" for reason, rows in report.reasons.items()]
-        freed = [f"freed {rows} of {name}" for name, rows in report.released.items() if rows]
-        gone = [f"gone {report.gone}"] if report.gone else []
-        dry = ["dry run"] if report.status == "dry-run" else []
-        said = ", ".join([*dry, *reasons, *gone, *freed, *report.notes])
-        table.add_row(report.dataset, report.source, *map(str, numbers), said)
+        table.add_row(report.dataset, report.source, *map(str, numbers))
     return table
+
+
+def _said(report: Report) -> str:
+    """What the numbers do not say."""
+    dry = ["dry run"] if report.status == "dry-run" else []
+    reasons = [f"{reason} {rows}" for reason, rows in report.reasons.items()]
+    gone = [f"gone {report.gone}"] if report.gone else []
+    freed = [f"freed {rows} of {name}" for name, rows in report.released.items() if rows]
+    return ", ".join([*dry, *reasons, *gone, *freed, *report.notes])
 
 
 @contextmanager
