@@ -30,7 +30,8 @@ RETURNING finished_at;
 -- Dates are read day first. Temporary tables have no statistics: a nested loop over them is never a good guess.
 SELECT set_config('datestyle', 'ISO, DMY', true) AS datestyle,
   set_config('enable_nestloop', 'off', true) AS nested_loops,
-  set_config('work_mem', '128MB', true) AS work_mem;
+  set_config('work_mem', '128MB', true) AS work_mem,
+  set_config('jit', 'off', true) AS jit;
 
 -- name: list_runs
 SELECT id, dataset, source, 'done' AS status, rows_read, inserted, updated, unchanged, quarantined, reasons, gone,

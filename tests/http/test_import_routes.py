@@ -3,9 +3,14 @@
 import csv
 import io
 import json
+from collections.abc import AsyncIterator
 
 import httpx
+import msgspec
 import pytest
+
+from service.settings import Imports, Settings
+from tests.conftest import serving
 
 CUSTOMERS = "Customer_Id,Occupation,Type\n1,Smith,B2B\n2,Baker,B2C\n"
 INTERACTIONS = "Date Start,Interaction,Customers\n04/10/2019 09:00,Email,1\n05/10/2019 10:00,Call,4\n"
@@ -112,6 +117,26 @@ async def test_what_cannot_be_done_is_told(*, client: httpx.AsyncClient, method,
 async def test_a_multipart_body_without_the_field_is_told(client: httpx.AsyncClient):
     answer = await client.post("/api/v1/imports/customers", files={"data": ("crm.csv", CUSTOMERS.encode())})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "file")
+
+
+async def test_files_have_a_bound_of_their_own(settings: Settings):
+    small = msgspec.structs.replace(settings, imports=Imports(bytes_limit=2048))
+    rows = b'[{"customer_id": 1}' + b" " * 4096 + b"]"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield rows
+
+    async with serving(small) as client:
+        for body in (rows, chunks()):
+            answer = await client.post("/api/v1/imports/customers", content=body)
+            assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+        answer = await client.post("/api/v1/imports/customers", files={"file": ("a.json", rows)})
+        assert answer.status_code == 413
+
+
+async def test_a_file_may_be_larger_than_other_bodies(post):
+    report = await post("customers", b'[{"customer_id": 1}' + b" " * 9_000_000 + b"]")
+    assert report["inserted"] == 1
 
 
 async def test_progress_is_streamed_to_whoever_asks(client: httpx.AsyncClient):

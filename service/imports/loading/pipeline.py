@@ -49,6 +49,7 @@ class _Prepared(Struct, frozen=True):
     datestyle: str
     nested_loops: str
     work_mem: str
+    jit: str
 
 
 class _Sql(Struct, frozen=True):

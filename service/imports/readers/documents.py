@@ -64,10 +64,16 @@ def has_part(path: Path, source: str, part: str) -> bool:
             return False
         text.take("{")
         while text.peek() == '"':
-            if text.value() == part:
+            key = text.value()
+            if key == part:
                 return True
             text.take(":")
-            text.value()
+            opening = text.peek()
+            if key in PARTS and opening in {"[", "{"}:
+                for _ in _rows(text, opening):
+                    pass
+            else:
+                text.value()
             if text.peek() == ",":
                 text.take(",")
     return False
