@@ -206,4 +206,4 @@ async def test_a_folder_is_imported_whole_and_a_broken_file_does_not_stop_the_ot
         ("external_interactions", (2, 1, 0, 0, 1)),
     ]
     [refusal] = imported.refusals
-    assert refusal.detail == "metrics.json: line 2: not JSON: expecting ',' delimiter"
+    assert refusal.detail == "metrics.json: line 2: ',' is expected"
