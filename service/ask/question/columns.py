@@ -152,22 +152,25 @@ class Columns:
             if self.moment is None:
                 raise Unclear(f"{spoken(self.base.table.name)} has no date to count {said.time}s of")
             return Measure("count", self.moment, f"{said.time}s", distinct=True, unit=said.time)
-        if self.reading.when and said.thing is None and self.moment:
+        meaning = self._meant(said)
+        column = meaning.column if meaning is not None and meaning.kind == "column" else None
+        if meaning is not None and column is not None:
+            return self._column(said, Ref(meaning.table, column))
+        if self.reading.when and self.moment:
             return Measure(said.function or "max", self.moment, "date")
-        thing = said.thing or (self.reading.subjects[0] if self.reading.subjects and said.function else None)
+        return self._rows(said, meaning)
+
+    def _meant(self, said: Measured) -> Meaning | None:
+        """What a function applies to: its own column, else the subject's; None for rows."""
+        thing, function = said.thing, said.function
+        if thing is None and function and self.reading.subjects:
+            counts = function == "count" and self.text_subject() is not None  # `channel counts`, per channel
+            thing = None if counts else self.reading.subjects[0]
         if thing is None or thing.mention is None:
-            return self._rows(said, None)
-        function = said.function
-        role: Role = "counted" if function in {None, "count", "sum"} or said.distinct else "amount"
-        if self.reading.when:
-            role = "moment"
-        meaning = self.best(thing.mention, role)[0]
-        column = meaning.column
-        if column is None or meaning.kind != "column":
-            if self.reading.when and self.moment:
-                return Measure(function or "max", self.moment, "date")
-            return self._rows(said, meaning)
-        return self._column(said, Ref(meaning.table, column))
+            return None
+        counted = function in {None, "count", "sum"} or said.distinct
+        role: Role = "moment" if self.reading.when else "counted" if counted else "amount"
+        return self.best(thing.mention, role)[0]
 
     def _column(self, said: Measured, ref: Ref) -> Measure:
         function, column = said.function, ref.column

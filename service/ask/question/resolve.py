@@ -226,15 +226,33 @@ class _Resolver(Columns):
             return self._listing(groups)
         per_group = any(bound.thing is None for bound in reading.bounds)
         if reading.asked and not measures and not per_group:
-            return groups, [], []
+            return self._asked(groups)
         if reading.asked and not measures:
             measures = [Measure("count", None, "count")]
         self._check_outer(groups, measures)
-        if groups and not reading.measures and not reading.direction and (subject := self.text_subject()):
+        plain = not reading.measures or (
+            reading.measures[0].function == "count" and not reading.measures[0].thing
+        )
+        if (
+            plain
+            and (groups or reading.measures)
+            and not reading.direction
+            and (subject := self.text_subject())
+        ):
             groups = [Group(subject, subject.column.name), *groups]  # `channel usage by month`
         if reading.shown and not groups and not self.moment and not reading.measures and not reading.bounds:
             return self._listing(groups)
         return groups or self._days(), measures, []
+
+    def _asked(self, groups: list[Group]) -> tuple[list[Group], list[Measure], list[Ref]]:
+        """`which engineers emailed`: whom the named values stand for."""
+        if groups:
+            return groups, [], []
+        for chosen in self.reading.chosen[:1]:
+            table = self.best(chosen.mention, "value")[0].table
+            if self.base.distance(table):
+                return self.entity(table), [], []
+        return [], [], self._all_columns()
 
     @staticmethod
     def _check_outer(groups: list[Group], measures: list[Measure]) -> None:

@@ -109,7 +109,7 @@ def _moving(text: str, at: int) -> tuple[Window, int] | None:
 
 def _last(match: re.Match[str]) -> Window:
     # `over last week` is seven days back in the stored queries that people know
-    if match["the"] or (match["which"] == "last" and match["unit"] == "week"):
+    if match["which"] == "last" and (match["the"] or match["unit"] == "week"):
         return _rolling(1, match["unit"])
     return Window(period=-1, unit=_unit(match["unit"]))
 
@@ -144,7 +144,7 @@ _MOVING: tuple[tuple[str, Callable[[re.Match[str]], Window]], ...] = (
     (_THE + rf"(?:past|preceding) {_UNIT}", lambda match: _rolling(1, match["unit"])),
     (_THE + rf"(?P<which>last|previous|prior) {_UNIT}", _last),
     (
-        _THE + rf"(?:this|current) {_UNIT}(?: so far| to date)?",
+        r"(?:so far )?" + _THE + rf"(?:this|current) {_UNIT}(?: so far| to date)?",
         lambda match: Window(period=0, unit=_unit(match["unit"])),
     ),
     (_THE + rf"(?:{_UNIT} to date|(?P<short>[wmqy])td)", _to_date),

@@ -51,6 +51,9 @@ class _Reader(Names):
             reading.order = reading.order or reading.dimensions[0]
         if reading.recent and reading.limit is None and reading.subjects:
             reading.limit = 10 if _plural(reading.subjects[0].text) else 1
+        if "single" in self.said:
+            reading.measures = [_of_groups(measure) for measure in reading.measures]
+            reading.limit = reading.limit or (1 if reading.direction else None)
         if "contrast" in self.said and reading.chosen:
             first = reading.chosen[0].mention
             reading.dimensions.append(Dimension(Thing(first, first.text)))
@@ -78,6 +81,7 @@ class _Reader(Names):
             "every": self._every,
             "grain": self._grain,
             "time": self._time,
+            "single": self._single,
             "superlative": self._superlative,
             "extreme": self._extreme,
             "common": self._common,
@@ -208,6 +212,10 @@ class _Reader(Names):
         self.reading.dimensions.append(Dimension(time=_unit(unit)))
         if self.slot == "by" and not self.filled:
             self.filled = True
+
+    def _single(self, index: int, unit: str) -> None:
+        self._grain(index, unit)
+        self.said.add("single")
 
     def _time(self, index: int, unit: str) -> None:
         reading = self.reading
@@ -377,6 +385,13 @@ class _Reader(Names):
             self.reading.dimensions.append(Dimension(Thing(after.mention, after.text)))
         else:
             self.reading.unknown.append(self.sentence[index].text)
+
+
+def _of_groups(measure: Measured) -> Measured:
+    """`the most parts flagged in a single day` is the most of the days' totals."""
+    if measure.function in {"min", "max"} and measure.outer is None:
+        return structs.replace(measure, function="sum", outer=measure.function)
+    return measure
 
 
 def _plural(text: str) -> bool:

@@ -15,6 +15,7 @@ Role = Literal[
     "by",  # what follows is what to split by
     "every",  # the same, but it never introduces what to rank by
     "grain",  # `daily`
+    "single",  # `in a single day`: the one with the most of what is asked for
     "time",  # `day`
     "superlative",  # `most`: desc or asc
     "extreme",  # `highest`: a superlative, or the aggregate max
