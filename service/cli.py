@@ -26,6 +26,7 @@ from service.database.migrate import migrate
 from service.database.watch import watch
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.commands import import_files, seed
+from service.metrics import store
 from service.observe import set_up_logs
 from service.settings import Settings, load
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text in _COMMANDS:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
     _add_auth_commands(commands)
+    _add_query_commands(commands)
     commands.choices["watch"].add_argument("table", help="schema.table, with its partitions")
     _add_import_options(commands.choices["import"])
     return parser
@@ -77,27 +79,38 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="exit status 1 if rows were quarantined")
 
 
-def _add_auth_commands(commands: Any) -> None:
-    def add(place: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = place.add_parser(name, help=text, description=text)
-        parser.set_defaults(command=command)
-        return parser
+def _add(place: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = place.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    return parser
 
-    token = add(commands, "token", _token, "Print a bearer token for local work")
+
+def _add_query_commands(commands: Any) -> None:
+    query = commands.add_parser("query", help="Queries that our parser cannot read").add_subparsers(
+        required=True
+    )
+    trust = _add(query, "trust", _query_trust, "Vouch for a query: role, READ ONLY and limits still hold")
+    trust.add_argument("id")
+    trust.add_argument("--file", type=Path, help="store this SQL as the query, new or changed")
+    _add(query, "distrust", _query_distrust, "Let the judge decide again").add_argument("id")
+
+
+def _add_auth_commands(commands: Any) -> None:
+    token = _add(commands, "token", _token, "Print a bearer token for local work")
     token.add_argument("--scope", nargs="+", default=[BACKEND], help=f"scopes (default: {BACKEND})")
     token.add_argument("--subject", default="cli", help="who the token is for (default: cli)")
     token.add_argument("--ttl", type=int, default=TTL_S, help=f"seconds it holds (default: {TTL_S})")
     client = commands.add_parser("client", help="Clients that may ask for tokens").add_subparsers(
         required=True
     )
-    new = add(client, "add", _client_add, "Register a client and print its secret, which is kept nowhere")
+    new = _add(client, "add", _client_add, "Register a client and print its secret, which is kept nowhere")
     new.add_argument("id")
     new.add_argument("--scope", nargs="+", required=True, help="scopes that it may ask for")
     new.add_argument("--chosen", action="store_true", help="read the secret from standard input")
-    add(client, "list", _client_list, "List the clients of the database")
-    add(client, "revoke", _client_revoke, "Give a client no more tokens").add_argument("id")
+    _add(client, "list", _client_list, "List the clients of the database")
+    _add(client, "revoke", _client_revoke, "Give a client no more tokens").add_argument("id")
     key = commands.add_parser("key", help="Signing keys").add_subparsers(required=True)
-    rotate = add(key, "rotate", _key_rotate, "Sign with a new key from now on")
+    rotate = _add(key, "rotate", _key_rotate, "Sign with a new key from now on")
     rotate.add_argument(
         "--overlap", type=int, default=OVERLAP_S, help=f"seconds the old key verifies (default: {OVERLAP_S})"
     )
@@ -243,6 +256,22 @@ def _key_rotate(settings: Settings, arguments: argparse.Namespace) -> int:
         raise Stop("--overlap is not negative", exit_code=2)
     key = KeyFile(settings.database.data_dir).rotate(arguments.overlap)
     print(f"{key.kid} signs from now on; older keys verify for {arguments.overlap} seconds at most")
+    return 0
+
+
+def _query_trust(settings: Settings, arguments: argparse.Namespace) -> int:
+    try:
+        sql = None if arguments.file is None else arguments.file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Stop(f"{arguments.file} cannot be read: {error}", exit_code=2) from None
+    _with_database(settings, lambda db: store.trust(db, arguments.id, sql))
+    print(f"{arguments.id} runs unjudged from now on")
+    return 0
+
+
+def _query_distrust(settings: Settings, arguments: argparse.Namespace) -> int:
+    _with_database(settings, lambda db: store.distrust(db, arguments.id))
+    print(f"{arguments.id} is judged again")
     return 0
 
 

@@ -92,6 +92,13 @@ UPDATE catalog.query
 SET trusted = $2
 WHERE id = $1
 
+-- name: put_trusted_query
+INSERT INTO catalog.query (id, sql, trusted)
+VALUES ($1, $2, true)
+ON CONFLICT (id) DO UPDATE
+SET sql = excluded.sql,
+    trusted = true
+
 -- name: count_metrics_of_query
 SELECT count(*) AS n
 FROM catalog.metric

@@ -34,6 +34,7 @@ _INSERT_METRIC: Final = SQL.rows("insert_metric", _Id)
 _UPDATE_METRIC: Final = SQL.command("update_metric")
 _UPDATE_QUERY: Final = SQL.command("update_query")
 _TRUST_QUERY: Final = SQL.command("trust_query")
+_PUT_TRUSTED: Final = SQL.command("put_trusted_query")
 _COUNT_METRICS: Final = SQL.rows("count_metrics_of_query", _Count)
 _DELETE_METRIC: Final = SQL.command("delete_metric")
 _DELETE_UNUSED_QUERY: Final = SQL.command("delete_unused_query")
@@ -197,13 +198,29 @@ class Editor:
         return self._catalog.dashboard(dashboard_id)
 
 
-async def trust(database: Database, query_id: str, *, trusted: bool) -> None:
-    """Let a query run that our parser cannot read, or no longer; raises `NotFound`."""
+async def trust(database: Database, query_id: str, sql: str | None = None) -> None:
+    """Let a query run that our parser cannot read, storing `sql` as its text if given.
+
+    Raises `NotFound` for an unknown query without `sql`.
+    """
     async with database.transaction() as tx:
-        if await tx.write(_TRUST_QUERY, query_id, trusted) == 0:
-            raise NotFound(f"There is no query {query_id!r}.")
-        action = "queries.trust" if trusted else "queries.distrust"
-        await audit.record(tx, Deed(actor="operator", action=action, target=query_id))
+        if sql is None:
+            await _set_trust(tx, query_id, trusted=True)
+        else:
+            await tx.write(_PUT_TRUSTED, query_id, sql)
+        await audit.record(tx, Deed(actor="cli", action="queries.trust", target=query_id))
+
+
+async def distrust(database: Database, query_id: str) -> None:
+    """Let the judge decide again; raises `NotFound`."""
+    async with database.transaction() as tx:
+        await _set_trust(tx, query_id, trusted=False)
+        await audit.record(tx, Deed(actor="cli", action="queries.distrust", target=query_id))
+
+
+async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
+    if await tx.write(_TRUST_QUERY, query_id, trusted) == 0:
+        raise NotFound(f"There is no query {query_id!r}; store its SQL with `--file`.")
 
 
 async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> Metric:

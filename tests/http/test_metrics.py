@@ -1,5 +1,6 @@
 """Metrics over HTTP: results, definitions, formats, changes."""
 
+import asyncio
 import csv
 import io
 from uuid import uuid4
@@ -10,6 +11,8 @@ import pytest
 
 from service.database.gateway import Database
 from service.database.queries import Command
+from service.errors import NotFound
+from service.metrics import store
 
 FACTS = """
     INSERT INTO data.metrics (id, date, alert_type, parts_flagged) VALUES
@@ -356,3 +359,20 @@ async def test_a_head_request_has_the_headers_alone(client, make_metric):
     answer = await client.head(f"/metrics/{metric}")
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["etag"]
+
+
+async def test_an_operator_can_trust_a_query_and_take_it_back(client, clone, make_metric):
+    metric = await make_metric("SELECT 1 AS n")
+    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+    await store.trust(clone, query, "SELECT current_setting('server_version_num')::int > 0 AS modern")
+    await until(client, f"/metrics/{metric}", lambda body: body.get("records") == [{"modern": True}])
+    await store.distrust(clone, query)
+    await until(client, f"/metrics/{metric}", lambda body: body.get("code") == "sql-refused")
+    with pytest.raises(NotFound, match="--file"):
+        await store.trust(clone, "nope")
+
+
+async def until(client, path, holds):
+    async with asyncio.timeout(10):
+        while not holds((await client.get(path)).json()):  # noqa: ASYNC110
+            await asyncio.sleep(0)  # the listener runs meanwhile
