@@ -16,6 +16,7 @@ import msgspec
 from service.ask.knowledge import Knowledge
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood, answer
+from service.audit import Actor
 from service.database.gateway import open_database
 from service.database.reader import Reader, open_reader
 from service.imports.folder import import_folder
@@ -32,10 +33,9 @@ async def measure(settings: Database) -> None:
     """Print a line per class: right of all, and the prompts that went wrong."""
     right: Counter[str] = Counter()
     asked = Counter(case["class"] for case in CASES)
+    options = Options(judge=lambda sql: None, bytes_limit=1 << 24, actor=Actor("bench", None))
     async with open_database(settings.url or "") as owner:
-        await import_folder(
-            owner, ROOT / "seeds", Options(judge=lambda sql: None, bytes_limit=1 << 24, actor="bench")
-        )
+        await import_folder(owner, ROOT / "seeds", options)
     async with open_reader(settings.reader_url or "", settings) as reader:
         known = await Knowledge(reader, ("data",)).now()
         for case in CASES:

@@ -16,6 +16,7 @@ from service.ask.knowledge import Knowledge, Known, read_schema
 from service.ask.model import describe
 from service.ask.question.sql import render
 from service.ask.rules import answer
+from service.audit import Actor
 from service.database.gateway import open_database
 from service.database.queries import Command
 from service.database.reader import Reader, open_reader
@@ -37,7 +38,7 @@ Others = dict[str, tuple[Reader, Known]]
 @pytest.fixture(scope="module")
 async def seeded(server: Server, template: str) -> AsyncGenerator[Reader]:
     """The reader's way to a database with the seeds in it."""
-    options = Options(judge=lambda sql: None, bytes_limit=1 << 24, actor="test")
+    options = Options(judge=lambda sql: None, bytes_limit=1 << 24, actor=Actor("test", None))
     async with _cloned(server, template) as settings:
         async with open_database(settings.url or "") as database:
             await import_folder(database, SEEDS, options)
