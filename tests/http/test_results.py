@@ -374,8 +374,7 @@ async def test_the_sql_of_a_caller_who_left_is_cancelled(service, make_metric, o
 
 async def running_sleeps(owner):
     return await owner.fetchval(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND state = 'active' AND application_name = 'tally reader'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
     )
 
 
