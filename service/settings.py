@@ -57,6 +57,13 @@ class Database(Struct, frozen=True, kw_only=True):
             "READER_QUEUE_LIMIT", "callers that may wait for one of them; the next gets 503", ge=0, le=100_000
         ),
     ] = 128
+    reader_pooler: Annotated[
+        Literal["none", "transaction"],
+        env(
+            "READER_POOLER",
+            "`transaction` when READER_DATABASE_URL leads to a pooler such as PgBouncer in that mode",
+        ),
+    ] = "none"
 
 
 class Imports(Struct, frozen=True, kw_only=True):

@@ -216,28 +216,59 @@ async def _admin(server: Server, sql: str) -> None:
         await connection.close()
 
 
+class Running(Struct):
+    """A whole service over a database of its own, for many tests of one module."""
+
+    settings: DatabaseSettings
+    database: Database
+    client: httpx.AsyncClient
+
+    async def store(self, *statements: str, trusted: bool = False) -> list[str]:
+        """Store metrics straight in the tables, and wait until the service knows them; their ids."""
+        async with self.database.transaction() as tx:
+            ids = [await store_metric(tx, sql, trusted=trusted) for sql in statements]
+        for metric_id in ids[-1:]:
+            await visible(self.client, metric_id)
+        return ids
+
+
+@asynccontextmanager
+async def whole_service(server: Server, template: str, **overrides: Any) -> AsyncGenerator[Running]:
+    """Run the service for a module; `overrides` are settings of its database."""
+    async with _cloned(server, template) as addresses:
+        settings = msgspec.structs.replace(addresses, **overrides)
+        async with (
+            open_database(settings.url or "") as database,
+            serving(Settings(database=settings, auth=Auth(mode="off"))) as client,
+        ):
+            yield Running(settings, database, client)
+
+
 @pytest.fixture
 async def make_metric(clone: Database, client: httpx.AsyncClient):
     """Store a metric straight in the tables, as an import or an operator would; its id."""
 
     async def make(sql: str, **fields: Any) -> str:
-        metric_id, query_id = uuid4(), f"query-{uuid4().hex[:12]}"
-        trusted = fields.pop("trusted", False)
-        columns = {"id": metric_id, "query_id": query_id, **fields}
-        marks = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
-        async with clone.transaction() as tx:
-            await tx.write(
-                Command("q", "INSERT INTO catalog.query (id, sql, trusted) VALUES ($1, $2, $3)"),
-                query_id,
-                sql,
-                trusted,
-            )
-            insert = f"INSERT INTO catalog.metric ({', '.join(columns)}) VALUES ({marks})"
-            await tx.write(Command("m", insert), *columns.values())
+        metric_id = await store_metric(clone, sql, **fields)
         await visible(client, metric_id)
-        return str(metric_id)
+        return metric_id
 
     return make
+
+
+async def store_metric(
+    database: Database | Transaction, sql: str, *, trusted: bool = False, **fields: Any
+) -> str:
+    """Store a metric with a query of its own, past the API; its id."""
+    metric_id, query_id = uuid4(), f"query-{uuid4().hex[:12]}"
+    columns = {"id": metric_id, "query_id": query_id, **fields}
+    marks = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+    async with database.transaction() as tx:
+        insert = Command("q", "INSERT INTO catalog.query (id, sql, trusted) VALUES ($1, $2, $3)")
+        await tx.write(insert, query_id, sql, trusted)
+        insert = Command("m", f"INSERT INTO catalog.metric ({', '.join(columns)}) VALUES ({marks})")
+        await tx.write(insert, *columns.values())
+    return str(metric_id)
 
 
 async def visible(client: httpx.AsyncClient, metric_id: object) -> None:

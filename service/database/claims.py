@@ -1,8 +1,7 @@
 """Row-level rights: the caller's verified claims for stored SQL, and which statements depend on them."""
 
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -59,14 +58,3 @@ def _tables(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield plan["Schema"], plan["Relation Name"]
     for inner in plan.get("Plans", ()):
         yield from _tables(inner)
-
-
-@asynccontextmanager
-async def claiming(connection: Any, claims: str | None) -> AsyncGenerator[None]:
-    """Set `request.claims` until the block ends, in a transaction that the statement cannot leave."""
-    if claims is None:
-        yield
-        return
-    async with connection.transaction(readonly=True):
-        await connection.execute("SELECT pg_catalog.set_config('request.claims', $1, true)", claims)
-        yield

@@ -5,7 +5,9 @@ What holds whatever the SQL says, and why a statement cannot undo it:
 - the reader is a login role with SELECT on the data schemas and nothing else;
 - every statement runs READ ONLY: it is the session's default, and once a statement has its snapshot Postgres
   refuses to leave READ ONLY (25001). What a function changes in the session meets the next borrower at the
-  earliest, and the reset on release has put it back by then;
+  earliest, and the reset on release has put it back by then. Behind a pooler in transaction mode no session
+  is ours: there each statement has a transaction that begins READ ONLY with these settings, and the rollback
+  on release undoes what it changed;
 - one statement per call, by the extended protocol (42601 otherwise);
 - `statement_timeout` and `lock_timeout` are armed before the statement starts;
 - rows stop in the portal at `row_limit` + 1; bytes are counted as they arrive and the connection is cut at
@@ -17,13 +19,15 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
+from uuid import uuid4
 
 import asyncpg
 import msgspec
 from msgspec import Struct
 
-from service.database.claims import claiming, is_per_caller
-from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION, Pool, RawConnection
+from service.database.claims import is_per_caller
+from service.database.exact import ExactConnection
+from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION, Pool
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -41,6 +45,12 @@ GRACE_S: Final = 0.5
 LOCK_TIMEOUT_MS: Final = 1000
 
 
+# Name and type (`pg_type.oid`) of each column.
+Shape = tuple[tuple[str, int], ...]
+# A prepared statement whose tables changed, or which a function of the data schemas deallocated.
+STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
+
+
 class Column(Struct, frozen=True):
     """A column of a result: its unique name and Postgres's name of its type."""
 
@@ -53,7 +63,8 @@ class Description(Struct, frozen=True):
 
     `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is EXPLAIN's generic plan;
     `odd` are the columns that the driver cannot hand over exactly; `per_caller` says that the rows may
-    depend on who asks: the run needs `claims`, and its result belongs to them.
+    depend on who asks: the run needs `claims`, and its result belongs to them. `shape` is what a run must
+    give for all of this to hold still.
     """
 
     parameters: tuple[str, ...]
@@ -61,22 +72,36 @@ class Description(Struct, frozen=True):
     plan: dict[str, Any]
     odd: frozenset[int]
     per_caller: bool
+    shape: Shape
+
+    @property
+    def head(self) -> str:
+        """What stands before the text of a statement whose odd columns Postgres writes as JSON."""
+        columns = (f"to_json({name})" if n in self.odd else name for n, name in enumerate(self._names))
+        return f"SELECT {', '.join(columns)} FROM (\n" if self.odd else ""  # noqa: S608 (judged text)
 
     def runnable(self, sql: str) -> str:
-        """The text to run for `sql`, which gives these columns: Postgres writes the odd ones as JSON."""
+        """The text to run for `sql`, which gives these columns."""
         if not self.odd:
             return sql
-        names = [f"c{number}" for number in range(len(self.columns))]
-        columns = ", ".join(
-            f"to_json({name})" if number in self.odd else name for number, name in enumerate(names)
-        )
-        return f"SELECT {columns} FROM (\n{sql}\n) AS tally({', '.join(names)})"  # noqa: S608 (judged text)
+        names = ", ".join(self._names)
+        # Lists of unequal length are refused: that is how a column which `SELECT *` gained shows.
+        return f"{self.head}{sql}\n) AS tally({names}) WHERE true OR EXISTS (VALUES (tally.*), ({names}))"
+
+    @property
+    def _names(self) -> list[str]:
+        return [f"c{number}" for number in range(len(self.columns))]
+
+    def fits(self, rows: "Rows") -> bool:
+        """Whether a run still gave the columns that are described here."""
+        return bool(self.odd) or rows.shape == self.shape
 
 
 class Rows(Struct, frozen=True):
     """The rows of one run, at most `row_limit`, and what it took, in seconds."""
 
     records: list[asyncpg.Record]
+    shape: Shape
     truncated: bool
     waited_s: float
     ran_s: float
@@ -88,6 +113,7 @@ class Reader:
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self._begin = _begin(settings)
         self._room = settings.reader_pool_size + settings.reader_queue_limit
         self._inside = 0
 
@@ -100,26 +126,46 @@ class Reader:
         asked = time.perf_counter()
         async with self._borrow() as connection:
             started = time.perf_counter()
-            with _translated(connection, self._settings):
-                async with claiming(connection, claims):
-                    records = await connection.fetch_capped(sql, args)
+            try:
+                records, shape = await self._fetch(connection, sql, args, claims)
+            except STALE_STATEMENT:
+                await connection.reset()
+                await connection.reload_schema_state()
+                records, shape = await self._fetch(connection, sql, args, claims)
             ended = time.perf_counter()
         limit = self._settings.row_limit
-        return Rows(records[:limit], len(records) > limit, started - asked, ended - started)
+        return Rows(records[:limit], shape, len(records) > limit, started - asked, ended - started)
+
+    async def _fetch(
+        self, connection: "ReaderConnection", sql: str, args: Sequence[Any], claims: str | None
+    ) -> tuple[list[asyncpg.Record], Shape]:
+        if claims is not None or self._settings.reader_pooler != "none":
+            await connection.execute(self._begin)
+        if claims is not None:
+            await connection.execute("SELECT pg_catalog.set_config('request.claims', $1, true)", claims)
+        return await connection.fetch_some(sql, args, self._settings.row_limit + 1)
 
     async def describe(self, sql: str) -> Description:
         """Prepare and plan a statement as the reader would run it; runs nothing of it."""
-        async with self._borrow() as connection:
-            with _translated(connection, self._settings):
-                async with connection.transaction(readonly=True):
-                    return await _describe(connection, sql)
+        async with self._prepared(sql) as (connection, statement):
+            return await _describe(connection, statement, sql)
 
     async def parameter_types(self, sql: str) -> tuple[str, ...]:
         """What Postgres takes `$1, $2, ...` of a statement for: names as in `pg_type`."""
+        async with self._prepared(sql) as (_, statement):
+            return tuple(kind.name for kind in statement.get_parameters())
+
+    @asynccontextmanager
+    async def _prepared(self, sql: str) -> AsyncGenerator[tuple[Any, Any]]:
+        """A statement prepared in a transaction, under a name that no other client of a pooler has."""
         async with self._borrow() as connection:
-            with _translated(connection, self._settings):
-                statement = await connection.prepare(sql)
-                return tuple(kind.name for kind in statement.get_parameters())
+            await connection.execute(self._begin)
+            name = f"tally_{uuid4().hex}"
+            statement = await connection.prepare(sql, name=name)
+            try:
+                yield connection, statement
+            finally:
+                await connection.execute(f'ROLLBACK; DEALLOCATE "{name}"')
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncGenerator["ReaderConnection"]:
@@ -135,39 +181,58 @@ class Reader:
                 raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
             except LOST_CONNECTION as error:
                 raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+            cap = connection.cap  # a lost connection no longer says
+            cap.start(self._settings.result_bytes_limit)
             try:
-                yield connection
+                with _translated(cap, self._settings):
+                    yield connection
             finally:
+                cap.stop()
                 await self._give_back(connection)
         finally:
             self._inside -= 1
 
     async def _give_back(self, connection: Any) -> None:
-        with suppress(*LOST_CONNECTION):  # the pool throws the connection away; the caller's answer stands
+        # Lost, or hit by a cancellation that came late: the pool throws the connection away, and the
+        # caller's answer stands.
+        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             await self._pool.release(connection, timeout=GRACE_S)
 
 
-class ReaderConnection(RawConnection):
+class ReaderConnection(ExactConnection):
     """A connection that counts what arrives and leaves nothing behind for its next borrower."""
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
         self.cap = _ByteCap(protocol, transport)
         transport.set_protocol(self.cap)
-        self.row_cap = 0
-        self.byte_cap = 0
+        self.at_end = RESET
+        self._statement: Any = None
 
-    async def fetch_capped(self, sql: str, args: Sequence[Any]) -> list[asyncpg.Record]:
-        """Rows up to `row_cap`; the protocol's own limit, as `fetchrow` uses it with 1."""
-        self.cap.start(self.byte_cap)
-        try:
-            return await self._execute(sql, args, self.row_cap, None)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
-        finally:
-            self.cap.stop()
+    async def fetch_some(
+        self, sql: str, args: Sequence[Any], limit: int
+    ) -> tuple[list[asyncpg.Record], Shape]:
+        """Up to `limit` rows, and what they are made of."""
+        driver: Any = super()
+        # The protocol's own limit, as `fetchrow` uses it with 1.
+        records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
+        return records, _shape(self._statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
 
-    def get_reset_query(self) -> str:
-        # RESET ALL spares the role.
-        return super().get_reset_query() + "\nRESET SESSION AUTHORIZATION;"
+    async def _get_statement(self, *args: Any, **options: Any) -> Any:
+        driver: Any = super()
+        self._statement = await driver._get_statement(*args, **options)  # noqa: SLF001
+        return self._statement
+
+    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
+        """End what is open and forget what was set, in one round trip."""
+        rollback = "ROLLBACK;" if self.is_in_transaction() else ""
+        async with asyncio.timeout(timeout):
+            await self.execute(rollback + self.at_end)
+
+
+UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
+# RESET ALL spares the role.
+RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
 
 
 class _ByteCap(asyncio.Protocol):
@@ -211,11 +276,10 @@ class _ByteCap(asyncio.Protocol):
 @asynccontextmanager
 async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Reader]:
     """Open the reader's pool lazily, with the session that stored SQL runs in."""
+    own = settings.reader_pooler == "none"
 
     async def prepare(connection: Any) -> None:
-        connection.row_cap = settings.row_limit + 1
-        connection.byte_cap = settings.result_bytes_limit
-        await _decode_exactly(connection)
+        connection.at_end = RESET if own else UNLOCK
 
     pool = asyncpg.create_pool(
         url,
@@ -226,71 +290,40 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=settings.statement_timeout_ms / 1000 + GRACE_S,
         max_cacheable_statement_size=1 << 20,
-        server_settings={
-            "application_name": "tally reader",
-            "default_transaction_read_only": "on",
-            "statement_timeout": str(settings.statement_timeout_ms),
-            "lock_timeout": str(min(LOCK_TIMEOUT_MS, settings.statement_timeout_ms)),
-            "search_path": ", ".join(f'"{name}"' for name in settings.data_schemas),
-            "timezone": "UTC",
-            "datestyle": "ISO",
-            "intervalstyle": "iso_8601",
-        },
+        statement_cache_size=100 if own else 0,
+        server_settings=_session(settings) if own else None,
     )
-    async with pool:
+    await pool
+    try:
         yield Reader(pool, settings)
+    finally:
+        with suppress(TimeoutError):  # the pool then drops what does not close
+            async with asyncio.timeout(QUEUE_WAIT_S):
+                await pool.close()
 
 
-def _same(text: str) -> str:
-    return text
+def _session(settings: DatabaseSettings) -> dict[str, str]:
+    """What Postgres keeps to while stored SQL runs."""
+    return {
+        "application_name": "tally reader",
+        "default_transaction_read_only": "on",
+        "statement_timeout": str(settings.statement_timeout_ms),
+        "lock_timeout": str(min(LOCK_TIMEOUT_MS, settings.statement_timeout_ms)),
+        "search_path": ", ".join(f'"{name}"' for name in settings.data_schemas),
+        "timezone": "UTC",
+        "datestyle": "ISO",
+        "intervalstyle": "iso_8601",
+    }
 
 
-def _number(text: str) -> msgspec.Raw | None:
-    """A JSON number exactly as Postgres writes it; NaN and the infinities are null."""
-    return None if text[-1] in "Ny" else msgspec.Raw(text.encode())
+def _begin(settings: DatabaseSettings) -> str:
+    """Begin a transaction that keeps to `_session` whatever session it is in."""
+    session = [(name, value.replace("'", "''")) for name, value in _session(settings).items()]
+    calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in session)
+    return f"BEGIN READ ONLY; SELECT {calls}"
 
 
-def _embedded_json(text: str) -> msgspec.Raw:
-    # Raw newlines can only stand between tokens; without them a record stays one line of NDJSON.
-    return msgspec.Raw(text.replace("\n", " ").replace("\r", " ").encode())
-
-
-def _timestamp(text: str) -> str:
-    """ISO 8601 for years 1 to 9999, else Postgres's text (infinity, BC, far years)."""
-    return text if text[4] != "-" or text[-1] == "C" else text[:10] + "T" + text[11:]
-
-
-def _timestamptz(text: str) -> str:
-    """RFC 3339 in UTC, which the session's time zone is."""
-    return text if text[4] != "-" or text[-1] == "C" else text[:10] + "T" + text[11:-3] + "Z"
-
-
-_DECODERS: Final = {
-    **dict.fromkeys(
-        ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same
-    ),
-    **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "tsvector", "tsquery"), _same),
-    **dict.fromkeys(("point", "box", "line", "lseg", "path", "polygon", "circle"), _same),
-    **dict.fromkeys(("pg_lsn", "xid8", "tid", "pg_snapshot", "txid_snapshot"), _same),
-    "numeric": _number,
-    "float4": _number,
-    "json": _embedded_json,
-    "jsonb": _embedded_json,
-    "timestamp": _timestamp,
-    "timestamptz": _timestamptz,
-}
-
-
-async def _decode_exactly(connection: RawConnection) -> None:
-    """Take from Postgres's own text what Python's types would round, shift or refuse."""
-    for name, decoder in _DECODERS.items():
-        await connection.set_type_codec(
-            name, schema="pg_catalog", encoder=str, decoder=decoder, format="text"
-        )
-
-
-async def _describe(connection: Any, sql: str) -> Description:
-    statement = await connection.prepare(sql)
+async def _describe(connection: Any, statement: Any, sql: str) -> Description:
     attributes = statement.get_attributes()
     parameters = tuple(kind.name for kind in statement.get_parameters())
     types = await connection.fetchval(
@@ -299,15 +332,24 @@ async def _describe(connection: Any, sql: str) -> Description:
         [attribute.type.oid for attribute in attributes],
     )
     columns = tuple(map(Column, _unique(attribute.name for attribute in attributes), types or ()))
-    odd = frozenset(n for n, attribute in enumerate(attributes) if not _is_plain(attribute.type))
+    odd = frozenset(n for n, attribute in enumerate(attributes) if attribute.type.oid in connection.odd)
     # A plan for any values: with NULLs bound, Postgres would plan for NULLs and drop tables from it.
     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     nulls = f"({', '.join(['NULL'] * len(parameters))})" if parameters else ""
     explained = await connection.fetchval(
         f'EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE "{statement.get_name()}"{nulls}'
     )
-    plan = msgspec.json.decode(bytes(explained))[0]["Plan"]
-    return Description(parameters, columns, plan, odd, await is_per_caller(connection, sql, plan))
+    plans = msgspec.json.decode(bytes(explained), type=list[Any])
+    if not plans or "Plan" not in plans[0]:  # a command, or nothing
+        message = "the stored SQL is no SELECT"
+        raise QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), sqlstate="0A000")
+    plan = plans[0]["Plan"]
+    per_caller = await is_per_caller(connection, sql, plan)
+    return Description(parameters, columns, plan, odd, per_caller, _shape(attributes))
+
+
+def _shape(attributes: Iterable[Any]) -> Shape:
+    return tuple((attribute.name, attribute.type.oid) for attribute in attributes)
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:
@@ -321,14 +363,8 @@ def _unique(names: Iterable[str]) -> Iterator[str]:
         yield candidate
 
 
-def _is_plain(kind: Any) -> bool:
-    if kind.kind == "array":
-        return kind.schema == "pg_catalog" and not kind.name.endswith(("range[]", "vector[]", "record[]"))
-    return kind.kind == "scalar" and kind.name != "record"
-
-
 @contextmanager
-def _translated(connection: Any, settings: DatabaseSettings) -> Generator[None]:
+def _translated(cap: _ByteCap, settings: DatabaseSettings) -> Generator[None]:
     try:
         yield
     except (asyncpg.QueryCanceledError, TimeoutError) as error:
@@ -338,7 +374,7 @@ def _translated(connection: Any, settings: DatabaseSettings) -> Generator[None]:
     except asyncpg.LockNotAvailableError as error:
         raise QueryTimeout("The stored SQL waited too long for a lock on one of its tables.") from error
     except LOST_CONNECTION as error:
-        if connection.cap.exceeded:
+        if cap.exceeded:
             raise ResultTooLarge(
                 f"The result takes more than {settings.result_bytes_limit} bytes (RESULT_BYTES_LIMIT): "
                 "select fewer columns or rows."

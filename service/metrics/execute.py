@@ -1,7 +1,8 @@
 """The one path on which stored SQL runs: metric -> judged, typed template -> bound values -> rows, bytes."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -15,7 +16,7 @@ from msgspec import Struct
 from service.database.reader import Description, Reader, Rows
 from service.errors import QueryFailed
 from service.metrics.catalog import Catalog
-from service.metrics.formats import MEDIA_TYPES, Format, Outcome, record_type, render
+from service.metrics.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
 from service.metrics.parameters import Bound, Declared, Template, analyse
@@ -26,12 +27,14 @@ from service.results.headers import Directives
 from service.results.table import Served
 from service.settings import Settings
 
+# SQLSTATE class of names, types and rights: what was described is not what there is now.
+_NO_LONGER_VALID: Final = "42"
 # A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
 _NO_DATE: Final = "its window is not on a date or timestamp column"
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """A metric as our parser and Postgres understand it; `record` is the Struct that its rows become.
+    """A metric as our parser and Postgres understand it; `record` is what its rows become.
 
     `fingerprint` differs for every change of the metric that its results show.
     """
@@ -39,7 +42,7 @@ class Prepared(Struct, frozen=True, kw_only=True):
     metric: Metric
     template: Template
     description: Description
-    record: type[Struct]
+    record: RecordMaker
     dependencies: Dependencies
     fingerprint: bytes
 
@@ -153,19 +156,21 @@ class Executor:
         template = analyse(metric.sql, tree, declared)
         if template.untyped:
             probe = template.probe()
-            types = await self._reader.parameter_types(probe.sql)
+            with _placed(lambda position: template.stored_position(position, typed=False)):
+                types = await self._reader.parameter_types(probe.sql)
             template = template.with_types(dict(zip(probe.names, types, strict=True)))
         try:
             for trial in template.trials():
                 await self._reader.parameter_types(trial)
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
-        description = await self._reader.describe(template.plain)
+        with _placed(template.stored_position):
+            description = await self._reader.describe(template.plain)
         return Prepared(
             metric=metric,
             template=template,
             description=description,
-            record=record_type(description.columns),
+            record=record_maker(description.columns),
             dependencies=await self._changes.dependencies(metric.sql, description.plan),
             fingerprint=fingerprint_of(metric),
         )
@@ -246,9 +251,14 @@ class Executor:
         self, prepared: Prepared, bound: Bound, claims: str | None
     ) -> tuple[Outcome, float, float]:
         as_of = datetime.now(UTC)
-        rows = await self._rows(prepared, bound, claims)
-        if rows.records and len(rows.records[0]) != len(prepared.description.columns):
-            # A table changed under `SELECT *`: what we know of the statement is old.
+        rows = None
+        try:
+            rows = await self._rows(prepared, bound, claims)
+        except QueryFailed as problem:
+            if not problem.members["sqlstate"].startswith(_NO_LONGER_VALID):
+                raise
+        if rows is None or not prepared.description.fits(rows):
+            # A table changed since the statement was described: what we know of it is old.
             self._prepared.pop(prepared.metric.id, None)
             prepared = await self.prepare(prepared.metric)
             rows = await self._rows(prepared, bound, claims)
@@ -265,7 +275,27 @@ class Executor:
 
     async def _rows(self, prepared: Prepared, bound: Bound, claims: str | None) -> Rows:
         description = prepared.description
-        return await self._reader.run(description.runnable(bound.sql), bound.args, claims=claims)
+        start = len(description.head)
+
+        def place(position: int) -> int | None:
+            inside = 0 < position - start <= len(bound.sql)
+            return prepared.template.stored_position(position - start, bound.windows) if inside else None
+
+        with _placed(place):
+            return await self._reader.run(description.runnable(bound.sql), bound.args, claims=claims)
+
+
+@contextmanager
+def _placed(place: Callable[[int], int | None]) -> Generator[None]:
+    """Let a failure say where in the stored text it is, or nothing where it is in none of it."""
+    try:
+        yield
+    except QueryFailed as problem:
+        if (position := problem.members.pop("position", None)) is not None:
+            stored = place(position)
+            if stored is not None:
+                problem.members["position"] = stored
+        raise
 
 
 def fingerprint_of(metric: Metric) -> bytes:

@@ -2,8 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import starmap
+from math import isfinite
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,8 +24,14 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
 }
+# Makes a row's values into what is encoded as its record.
+RecordMaker = Callable[..., Any]
+# What a Struct's field cannot be renamed to.
+_UNFIT: Final = re.compile(r'["\\\x00-\x1f]')
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
+# Much the fastest way from the driver's record to a tuple.
+_values: Final = itemgetter(slice(None))
 # Parameters hold Decimals; the rows never do.
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -32,25 +42,27 @@ class Outcome(Struct, frozen=True, kw_only=True):
     metric: Metric
     parameters: dict[str, Any]
     columns: tuple[Column, ...]
-    record: type[Struct]
-    rows: Sequence[Iterable[Any]]
+    record: RecordMaker
+    rows: Sequence[Any]
     truncated: bool
     as_of: datetime
 
 
-def record_type(columns: Sequence[Column]) -> type[Struct]:
-    """A Struct whose fields are encoded under the columns' names, whatever these are."""
+def record_maker(columns: Sequence[Column]) -> RecordMaker:
+    """What makes a record, encoded under the columns' names, of a row's values."""
+    names = [column.name for column in columns]
+    if any(_UNFIT.search(name) for name in names):
+        return lambda *values: dict(zip(names, values, strict=True))
     fields: list[tuple[str, Any]] = [(f"c{number}", Any) for number in range(len(columns))]
-    names = {f"c{number}": column.name for number, column in enumerate(columns)}
-    return msgspec.defstruct("Record", fields, rename=names, frozen=True, gc=False)
+    rename = {f"c{number}": name for number, name in enumerate(names)}
+    return msgspec.defstruct("Record", fields, rename=rename, frozen=True, gc=False)
 
 
 def render(outcome: Outcome, form: Format, *, excel: bool = False) -> bytes:
     """Write an outcome; `excel` prefixes CSV cells that a spreadsheet would run as a formula."""
     if form == "csv":
         return _csv(outcome, excel=excel)
-    record = outcome.record
-    records = [record(*row) for row in outcome.rows]
+    records = list(starmap(outcome.record, map(_values, outcome.rows)))
     if form == "ndjson":
         return _encoder.encode_lines(records)
     metric = outcome.metric
@@ -89,6 +101,8 @@ def _cell(value: Any, *, excel: bool) -> str:
             return f"'{value}" if excel and value.startswith(_FORMULA_STARTS) else value
         case msgspec.Raw():
             return bytes(value).decode()
+        case float() if not isfinite(value):  # null, as in JSON
+            return ""
         case _:  # numbers, booleans, bytes and arrays read as in JSON
             return _encoder.encode(value).decode().strip('"')
 

@@ -5,7 +5,7 @@ semicolon is blanked, so that the text can be wrapped.
 `day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, NoReturn
 
@@ -63,7 +63,7 @@ class Parameter(Struct, frozen=True):
 
 
 class Bound(Struct, frozen=True):
-    """Ready to run: `args` are texts or lists of texts, whatever the types.
+    """Ready to run: `args` are texts or lists of texts, whatever the types; `windows` are those in use.
 
     Equal `key`s ask for the same result. `parameters` is what is in force, defaults included; its Decimals
     are JSON numbers. `clock` says that CURRENT_DATE was put into the SQL.
@@ -74,6 +74,7 @@ class Bound(Struct, frozen=True):
     parameters: dict[str, Shown]
     key: bytes
     clock: bool = False
+    windows: frozenset[str] = frozenset()
 
 
 class Probe(Struct, frozen=True):
@@ -212,10 +213,10 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
                 name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
             ):
                 values[name] = given[name]
-        sql, names, clock = self._render(frozenset(values) - frozenset(self.kinds))
-        return Bound(
-            sql, tuple(values[name] for name in names), self._in_force(values), _key(values), clock=clock
-        )
+        windows = frozenset(values) - frozenset(self.kinds)
+        sql, names, clock = self._render(windows)
+        args = tuple(values[name] for name in names)
+        return Bound(sql, args, self._in_force(values), _key(values), clock, windows)
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
         kinds = {(self.kinds.get(name) or IMPLIED[name]).word for name in (START, END)}
@@ -247,21 +248,41 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         numbers: dict[str, int] = {}
         pieces: list[str] = []
         at, clock = 0, False
-        for slot in self.slots:
-            if slot.on is not None and not slot.on & given:
-                continue
-            ranged = RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
+        for slot, ranged in self._used(given):
             clock = clock or ranged
-            name = RANGE if ranged else slot.name
-            value = "CURRENT_DATE"
-            if not ranged or slot.name == START:
-                cast = self._cast(name, typed=typed)
-                value = f"(${numbers.setdefault(name, len(numbers) + 1)}{cast})"
-                value = f"(CURRENT_DATE - {value})" if ranged else value
-            pieces += [self.sql[at : slot.start], slot.template.format(value)]
+            pieces += [self.sql[at : slot.start], self._fill(slot, numbers, ranged=ranged, typed=typed)]
             at = slot.end
         pieces.append(self.sql[at:])
         return "".join(pieces), tuple(numbers), clock
+
+    def stored_position(
+        self, position: int, windows: frozenset[str] = frozenset(), *, typed: bool = True
+    ) -> int:
+        """Where in the stored text a 1-based position of the rendered text is; all of a slot is its start."""
+        numbers: dict[str, int] = {}
+        shift = 0
+        for slot, ranged in self._used(windows):
+            if position - shift <= slot.start:
+                break
+            filled = self._fill(slot, numbers, ranged=ranged, typed=typed)
+            if position - shift <= slot.start + len(filled):
+                return slot.start + 1
+            shift += len(filled) - (slot.end - slot.start)
+        return position - shift
+
+    def _used(self, given: frozenset[str]) -> Iterator[tuple[Slot, bool]]:
+        """The slots that are filled, and whether `day_range` fills them."""
+        for slot in self.slots:
+            if slot.on is None or slot.on & given:
+                yield slot, RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
+
+    def _fill(self, slot: Slot, numbers: dict[str, int], *, ranged: bool, typed: bool) -> str:
+        """What stands in a slot; `numbers` are those of the parameters so far."""
+        if ranged and slot.name == END:
+            return slot.template.format("CURRENT_DATE")
+        name = RANGE if ranged else slot.name
+        value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
+        return slot.template.format(f"(CURRENT_DATE - {value})" if ranged else value)
 
     @cached_property
     def _fixed(self) -> frozenset[str]:
