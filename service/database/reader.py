@@ -5,7 +5,8 @@ What holds whatever the SQL says, and why a statement cannot undo it:
 - the reader is a login role with SELECT on the data schemas and nothing else;
 - every statement runs READ ONLY: it is the session's default, and once a statement has its snapshot Postgres
   refuses to leave READ ONLY (25001). What a function changes in the session meets the next borrower at the
-  earliest, and the reset on release has put it back by then. Behind a pooler in transaction mode no session
+  earliest, and the reset on release has put it back by then (a judged text that calls only built-in
+  functions can change nothing, and is spared the reset). Behind a pooler in transaction mode no session
   is ours: there each statement has a transaction that begins READ ONLY with these settings, and the rollback
   on release undoes what it changed;
 - one statement per call, by the extended protocol (42601 otherwise);
@@ -15,6 +16,7 @@ What holds whatever the SQL says, and why a statement cannot undo it:
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -63,8 +65,8 @@ class Description(Struct, frozen=True):
 
     `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is EXPLAIN's generic plan;
     `odd` are the columns that the driver cannot hand over exactly; `per_caller` says that the rows may
-    depend on who asks: the run needs `claims`, and its result belongs to them. `shape` is what a run must
-    give for all of this to hold still.
+    depend on who asks: the run needs `claims`, and its result belongs to them. `built_in` says that it calls
+    only what pg_catalog brings. `shape` is what a run must give for all of this to hold still.
     """
 
     parameters: tuple[str, ...]
@@ -72,6 +74,7 @@ class Description(Struct, frozen=True):
     plan: dict[str, Any]
     odd: frozenset[int]
     per_caller: bool
+    built_in: bool
     shape: Shape
 
     @property
@@ -117,14 +120,20 @@ class Reader:
         self._room = settings.reader_pool_size + settings.reader_queue_limit
         self._inside = 0
 
-    async def run(self, sql: str, args: Sequence[Any] = (), *, claims: str | None = None) -> Rows:
+    async def run(
+        self, sql: str, args: Sequence[Any] = (), *, claims: str | None = None, spotless: bool = False
+    ) -> Rows:
         """Run one described statement; `Busy` when the queue is full, else what `_translated` raises.
 
-        `claims` is what the statement and the policies of its tables read as
-        `current_setting('request.claims', true)`: JSON text, for this statement alone.
+        `spotless` vouches that the statement cannot change its session (a judged text that is `built_in`:
+        no listed function can), which spares the reset and its round trip. `claims` is what the statement and
+        the policies of its tables read as `current_setting('request.claims', true)`: JSON text, for this
+        statement alone.
         """
         asked = time.perf_counter()
         async with self._borrow() as connection:
+            if spotless:
+                connection.vouch()
             started = time.perf_counter()
             try:
                 records, shape = await self._fetch(connection, sql, args, claims)
@@ -207,7 +216,12 @@ class ReaderConnection(ExactConnection):
         self.cap = _ByteCap(protocol, transport)
         transport.set_protocol(self.cap)
         self.at_end = RESET
+        self._spotless = False
         self._statement: Any = None
+
+    def vouch(self) -> None:
+        """Say that what runs until the next reset changes nothing that one would put back."""
+        self._spotless = True
 
     async def fetch_some(
         self, sql: str, args: Sequence[Any], limit: int
@@ -224,7 +238,10 @@ class ReaderConnection(ExactConnection):
         return self._statement
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
-        """End what is open and forget what was set, in one round trip."""
+        """End what is open and forget what was set, in one round trip, or none where nothing can be."""
+        spotless, self._spotless = self._spotless, False
+        if spotless and not self.is_in_transaction():
+            return
         rollback = "ROLLBACK;" if self.is_in_transaction() else ""
         async with asyncio.timeout(timeout):
             await self.execute(rollback + self.at_end)
@@ -345,7 +362,12 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         raise QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), sqlstate="0A000")
     plan = plans[0]["Plan"]
     per_caller = await is_per_caller(connection, sql, plan)
-    return Description(parameters, columns, plan, odd, per_caller, _shape(attributes))
+    # The plan names functions of the search path bare, which `is_per_caller` looks for, others with a schema.
+    built_in = not per_caller and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
+    return Description(parameters, columns, plan, odd, per_caller, built_in, _shape(attributes))
+
+
+_FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w\\"]+\(|operator\(', re.IGNORECASE)
 
 
 def _shape(attributes: Iterable[Any]) -> Shape:

@@ -282,7 +282,12 @@ class Executor:
             return prepared.template.stored_position(position - start, bound.windows) if inside else None
 
         with _placed(place):
-            return await self._reader.run(description.runnable(bound.sql), bound.args, claims=claims)
+            return await self._reader.run(
+                description.runnable(bound.sql),
+                bound.args,
+                claims=claims,
+                spotless=description.built_in and not prepared.metric.trusted,
+            )
 
 
 @contextmanager
