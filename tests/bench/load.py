@@ -38,9 +38,10 @@ class Case(Struct, frozen=True):
     requests: Sequence[bytes]
 
 
-def get(path: str, **headers: str) -> bytes:
+def get(path: str, *, port: int | None = None, **headers: str) -> bytes:
+    host = "127.0.0.1" if port is None else f"127.0.0.1:{port}"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode()
 
 
 class Figures(Struct, frozen=True):

@@ -1,0 +1,90 @@
+"""A polled tile against others that serve the same SQL over the same rows, one process each.
+
+`.venv/bin/python -m tests.bench.others`, once `make bench` has made the environment of the peers.
+Datasette reads the rows from SQLite, the only thing it reads.
+"""
+
+import json
+import sqlite3
+import sys
+import tempfile
+from contextlib import ExitStack
+from datetime import date, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+
+from service.database.embedded import Server
+from tests.bench.load import TALLY, Case, best, database, get, served, show_figures
+
+PEERS = Path(__file__).with_name("peers")
+BIN = PEERS / ".venv" / "bin"
+ROWS = [
+    (
+        "a",
+        str(date(2025, 1, 1) + timedelta(days=number % 365)),
+        ("Critical", "Warning", "Info")[number % 3],
+        number % 7,
+    )
+    for number in range(2000)
+]
+SQL = "SELECT alert_type, count(*) AS alerts, sum(parts_flagged) AS parts FROM metrics GROUP BY alert_type"
+
+
+def main() -> None:
+    if not BIN.exists():
+        sys.exit(f"make {BIN.parent} first: `make bench` does")
+    with ExitStack() as stack:
+        server = stack.enter_context(database())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        metric = _fill(server)
+        tally = stack.enter_context(served(server, TALLY, AUTH="off"))
+        fastapi = stack.enter_context(
+            served(
+                server,
+                (
+                    str(BIN / "granian"),
+                    *("--interface", "asgi", "--loop", "uvloop", "--no-log", "--port", "{port}"),
+                    *("--working-dir", str(PEERS), "fastapi_sqlalchemy:app"),
+                ),
+                SQL=SQL,
+                PYTHONPATH=str(PEERS),
+            )
+        )
+        datasette = stack.enter_context(served(server, _datasette(folder)))
+        cases = {
+            "Tally": Case(tally, [get(f"/metrics/{metric}", port=tally)]),
+            "FastAPI + SQLAlchemy": Case(fastapi, [get("/", port=fastapi)]),
+            "Datasette": Case(datasette, [get("/rows/tile.json", port=datasette)]),
+        }
+        figures = best(cases)
+        for peer in ("FastAPI + SQLAlchemy", "Datasette"):
+            show_figures({name: figures[name] for name in ("Tally", peer)}, peer)
+
+
+def _fill(server: Server) -> str:
+    metric = str(uuid4())
+    with psycopg.connect(server.owner_url) as connection:
+        connection.cursor().executemany(
+            "INSERT INTO data.metrics (id, date, alert_type, parts_flagged) VALUES (%s, %s, %s, %s)", ROWS
+        )
+        connection.execute("INSERT INTO catalog.query (id, sql) VALUES ('bench', %s)", [SQL])
+        connection.execute("INSERT INTO catalog.metric (id, query_id) VALUES (%s, 'bench')", [metric])
+    return metric
+
+
+def _datasette(folder: Path) -> tuple[str, ...]:
+    with sqlite3.connect(folder / "rows.db") as connection:
+        connection.execute(
+            "CREATE TABLE metrics (id text, date text, alert_type text, parts_flagged integer)"
+        )
+        connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", ROWS)
+    tile = {"databases": {"rows": {"queries": {"tile": {"sql": SQL}}}}}
+    (folder / "metadata.json").write_text(json.dumps(tile))
+    rows, metadata = str(folder / "rows.db"), str(folder / "metadata.json")
+    return (str(BIN / "datasette"), "serve", rows, "--metadata", metadata, "--port", "{port}")
+
+
+if __name__ == "__main__":
+    main()
