@@ -113,7 +113,9 @@ class _Caller(asyncio.Protocol):
         if end < 0 or len(self._buffer) < end + 4 + _length(self._buffer, end):
             return
         if not self._buffer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304")):
-            sys.exit(self._buffer.decode())
+            self.finished.set_exception(RuntimeError(self._buffer.decode()))
+            self._transport.close()
+            return
         self._buffer = b""
         now = time.perf_counter()
         self.times.append(now - self._asked)

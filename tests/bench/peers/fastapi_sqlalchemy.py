@@ -7,7 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 url = os.environ["READER_DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://", 1)
-engine = create_async_engine(url, pool_size=8, max_overflow=0)
+settings = {"server_settings": {"search_path": "data"}}
+engine = create_async_engine(url, pool_size=8, max_overflow=0, connect_args=settings)
 app = FastAPI()
 
 
