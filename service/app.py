@@ -287,6 +287,7 @@ async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
         outside_api = Outside(outbound, outward.external_api_url)
         app.state.update({"outbound": outbound, "outside": outside_api, "summariser": EXTRACTIVE})
         listener = _listener(addresses.url, held, results, known)
+        results.unread = listener.unread
         keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]
         if settings.auth.mode == "on":
             keepers.append(tokens.watch())

@@ -1,6 +1,7 @@
 """One LISTEN connection per process: what other sessions announce, and when announcements may be missing."""
 
 import asyncio
+import select
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -35,6 +36,11 @@ class Listener:
         self._on_gap = on_gap
         self._on_silence = on_silence
         self.connected = asyncio.Event()
+        self._arrivals: select.poll | None = None
+
+    def unread(self) -> bool:
+        """Whether announcements have arrived that a busy event loop has not come to; one system call."""
+        return self._arrivals is not None and bool(self._arrivals.poll(0))
 
     async def run(self) -> None:
         """Listen until cancelled; reconnects with a growing pause."""
@@ -49,6 +55,7 @@ class Listener:
                     pause = shortest
                     await self._listen(connection)
                 finally:
+                    self._arrivals = None
                     self.connected.clear()
                     self._on_silence()
                     connection.terminate()
@@ -59,12 +66,15 @@ class Listener:
         closed = asyncio.Event()
 
         def close(_connection: object) -> None:
+            self._arrivals = None
             closed.set()
             self._on_silence()
 
         connection.add_termination_listener(close)
         for channel in self._handlers:
             await connection.add_listener(channel, self._received)
+        self._arrivals = select.poll()
+        self._arrivals.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 (no public way)
         self.connected.set()
         self._on_gap()
         while not closed.is_set():

@@ -17,6 +17,9 @@ from service.wire import Coding, compress
 PATIENCE_S: Final = 0.05
 """How long a caller waits for the new run before it takes an answer whose data changed, marked stale."""
 
+TURNS: Final = 10
+"""Turns of the event loop within which an announcement that has arrived is heard."""
+
 SERVER_FAULTS: Final = 500
 ENCODE_HERE: Final = 1 << 18
 """Bytes from which compressing is worth a thread."""
@@ -70,10 +73,16 @@ class Results:
         self._wait_s = wait_s
         self._stale_if_error_s = stale_if_error_s
         self._encoding = asyncio.Lock()
+        self.unread: Callable[[], bool] = _nothing
+        """Whether announcements wait to be heard; until they are, nothing held is known to be fresh."""
         self._down_at: float | None = None
 
     async def get(self, wanted: Wanted, directives: Directives) -> Served:
         """Raise what the run raises, and `QueryTimeout` when waiting took too long."""
+        for _ in range(TURNS):
+            if not self.unread():
+                break
+            await asyncio.sleep(0)
         now = self.clock()
         entry = self.table.get(wanted.key)
         if entry is None:
@@ -86,7 +95,7 @@ class Results:
         """Serve what is held if it is fresh, without a run."""
         entry = self.table.get(key)
         now = self.clock()
-        if entry is None or directives.no_cache or _too_old(entry, directives, now):
+        if entry is None or directives.no_cache or _too_old(entry, directives, now) or self.unread():
             return None
         state = judge(entry.terms, now, self.generations, None).state
         return Served(entry) if state is State.FRESH else None
@@ -246,6 +255,10 @@ class Results:
             return None
         silent = self.generations.silent_since
         return self._down_at if silent is None or silent == -inf else min(silent, self._down_at)
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _too_old(entry: Entry, directives: Directives, now: float) -> bool:

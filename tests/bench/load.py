@@ -110,7 +110,7 @@ class _Caller(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
         end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or len(self._buffer) < end + 4 + _length(self._buffer, end):
+        if end < 0 or not _whole(self._buffer, end):
             return
         if not self._buffer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304")):
             self.finished.set_exception(RuntimeError(self._buffer.decode()))
@@ -133,9 +133,11 @@ class _Caller(asyncio.Protocol):
         self._transport.write(next(self._turn))
 
 
-def _length(buffer: bytes, end: int) -> int:
+def _whole(buffer: bytes, end: int) -> bool:
     found = _CONTENT_LENGTH.search(buffer, 0, end + 2)
-    return int(found[1]) if found else 0
+    if found:
+        return len(buffer) >= end + 4 + int(found[1])
+    return b"chunked" not in buffer[:end] or buffer.endswith(b"\r\n0\r\n\r\n")
 
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
