@@ -1,18 +1,13 @@
 """Interactions over HTTP: exact answers, filters, pages, totals, and what is refused."""
 
 from collections.abc import AsyncGenerator
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from urllib.parse import quote
 
 import asyncpg
 import httpx
 import pytest
 
-from service.database.gateway import open_database
-from service.imports.datasets import DATASETS, find
-from service.imports.landing import Options, Report, import_file
-from service.imports.readers import Upload
+from service.imports.datasets import DATASETS
 from service.settings import Database as DatabaseSettings
 from tests.conftest import Server, _cloned, everybody, serving
 
@@ -44,21 +39,18 @@ SAMPLE = {
 }
 
 
-async def put(addresses: DatabaseSettings, dataset: str, text: str) -> Report:
-    """Import text as a file of a dataset."""
-    found = find(dataset)
-    assert found
-    options = Options(judge=str, bytes_limit=1 << 20, actor="test")
-    async with open_database(addresses.url or "") as database:
-        with NamedTemporaryFile() as file:
-            file.write(text.encode())
-            file.flush()
-            return await import_file(database, Upload(Path(file.name), f"{dataset}.csv"), found, options)
+async def put(client: httpx.AsyncClient, dataset: str, text: str) -> dict:
+    """Import text as a file of a dataset; its report."""
+    answer = await client.post(
+        f"/api/v1/imports/{dataset}", content=text.encode(), headers={"Content-Type": "text/csv"}
+    )
+    assert answer.status_code == 201
+    return answer.json()
 
 
-async def put_sample(addresses: DatabaseSettings) -> None:
+async def put_sample(client: httpx.AsyncClient) -> None:
     for dataset, text in SAMPLE.items():
-        await put(addresses, dataset, text)
+        await put(client, dataset, text)
 
 
 @pytest.fixture
@@ -73,16 +65,19 @@ async def sample(
     server: Server, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """The service over the sample, for all tests that only read it."""
-    async with _cloned(server, template) as addresses:
-        await put_sample(addresses)
-        async with serving(everybody(addresses, tmp_path_factory.mktemp("data"))) as client:
-            yield client
+    data_dir = tmp_path_factory.mktemp("data")
+    async with (
+        _cloned(server, template) as addresses,
+        serving(everybody(addresses, data_dir)) as client,
+    ):
+        await put_sample(client)
+        yield client
 
 
 @pytest.fixture
-async def own_sample(client: httpx.AsyncClient, addresses: DatabaseSettings) -> httpx.AsyncClient:
+async def own_sample(client: httpx.AsyncClient) -> httpx.AsyncClient:
     """The service over a sample that the test may change."""
-    await put_sample(addresses)
+    await put_sample(client)
     return client
 
 
@@ -143,11 +138,9 @@ async def test_of_an_unknown_customer_it_is_told_how_many_rows_wait(sample: http
     )
 
 
-async def test_when_the_customer_arrives_the_waiting_rows_count(
-    own_sample: httpx.AsyncClient, addresses: DatabaseSettings
-):
-    report = await put(addresses, "customers", "Customer_Id,Occupation,Type\n4.0,Engineer,Distributor\n")
-    assert report.released == {"external_interactions": 3}
+async def test_when_the_customer_arrives_the_waiting_rows_count(own_sample: httpx.AsyncClient):
+    report = await put(own_sample, "customers", "Customer_Id,Occupation,Type\n4.0,Engineer,Distributor\n")
+    assert report["released"] == {"external_interactions": 3}
     answer = await own_sample.get("/api/v1/interactions/4")
     assert answer.json() == {"data": {"customer_id": 4, "interactions": zeros(Call=2, Bird=1)}}
     answer = await own_sample.get("/api/v1/interactions/by/channel")

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.audit import Actor
 from service.database.gateway import open_database
 from service.imports.folder import import_folder
 from service.imports.landing import Options
@@ -28,7 +29,9 @@ async def seeded(
 ) -> AsyncGenerator[httpx.AsyncClient]:
     async with _cloned(server, template) as addresses:
         async with open_database(addresses.url or "") as database:
-            options = Options(judge=partial(judge, schemas=("data",)), bytes_limit=1 << 24, actor="test")
+            options = Options(
+                judge=partial(judge, schemas=("data",)), bytes_limit=1 << 24, actor=Actor("test", None)
+            )
             done = await import_folder(database, SEEDS, options)
         assert done.refusals == []
         async with serving(everybody(addresses, tmp_path_factory.mktemp("data"))) as client:
