@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PG ?= 18
+PEERS := tests/bench/peers/.venv
+ONLY ?= encoding uncached hits others tokens freshness imports interactions ask
 export HOST PORT
 
 .DEFAULT_GOAL := help
@@ -57,6 +59,15 @@ seed: $(VENV)/.run ## Import the files of SEEDS_DIR
 
 import: $(VENV)/.run ## Import FILE into DATASET
 	@$(BIN)/python -m service import $(DATASET) $(FILE)
+
+$(PEERS)/.made: tests/bench/peers/requirements.txt
+	@echo "==> installing what Tally is measured against (first time only)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	@touch $@
+
+bench: $(VENV)/.dev $(PEERS)/.made ## Measure, as ratios side by side (ONLY="hits uncached" for some)
+	@for each in $(ONLY); do echo "==> $$each"; $(BIN)/python -m tests.bench.$$each || exit 1; done
 
 psql: $(VENV)/.run ## Open psql on the database
 	@$(BIN)/python -m service psql
