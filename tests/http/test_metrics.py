@@ -396,27 +396,32 @@ async def test_a_failure_points_into_the_stored_text(client, make_metric, sql):
     assert problem(await client.get(f"/metrics/{stored}"))["position"] == sql.index("nope") + 1
 
 
+ANEW = {"Cache-Control": "no-cache"}  # DDL is not announced: held results learn of it within seconds
+
+
 async def test_a_changed_table_is_described_anew(client, make_metric, clone):
     await clone.write(Command("t", "CREATE TABLE data.changing AS SELECT 1 AS a, ROW(1, 2) IS NULL AS b"))
     plain = await make_metric("SELECT * FROM changing")
     odd = await make_metric("SELECT *, ROW(a) AS r FROM changing", trusted=True)
-    assert (await client.get(f"/metrics/{plain}")).json()["records"] == [{"a": 1, "b": False}]
-    assert (await client.get(f"/metrics/{odd}")).json()["records"] == [{"a": 1, "b": False, "r": {"f1": 1}}]
+    assert (await client.get(f"/metrics/{plain}", headers=ANEW)).json()["records"] == [{"a": 1, "b": False}]
+    assert (await client.get(f"/metrics/{odd}", headers=ANEW)).json()["records"] == [
+        {"a": 1, "b": False, "r": {"f1": 1}}
+    ]
     await clone.write(Command("t", "ALTER TABLE data.changing ADD COLUMN c text"))
-    body = (await client.get(f"/metrics/{plain}")).json()
+    body = (await client.get(f"/metrics/{plain}", headers=ANEW)).json()
     assert body["records"] == [{"a": 1, "b": False, "c": None}]
     assert [column["name"] for column in body["columns"]] == ["a", "b", "c"]
-    records = (await client.get(f"/metrics/{odd}")).json()["records"]
+    records = (await client.get(f"/metrics/{odd}", headers=ANEW)).json()["records"]
     assert records == [{"a": 1, "b": False, "c": None, "r": {"f1": 1}}]
     await clone.write(Command("t", "ALTER TABLE data.changing DROP COLUMN b"))
     await clone.write(Command("t", "ALTER TABLE data.changing ALTER COLUMN a TYPE text"))
-    body = (await client.get(f"/metrics/{plain}")).json()
+    body = (await client.get(f"/metrics/{plain}", headers=ANEW)).json()
     assert body["records"] == [{"a": "1", "c": None}]
     assert body["columns"][0] == {"name": "a", "type": "text"}
-    records = (await client.get(f"/metrics/{odd}")).json()["records"]
+    records = (await client.get(f"/metrics/{odd}", headers=ANEW)).json()["records"]
     assert records == [{"a": "1", "c": None, "r": {"f1": "1"}}]
     await clone.write(Command("t", "DROP TABLE data.changing"))
-    gone = await client.get(f"/metrics/{plain}")
+    gone = await client.get(f"/metrics/{plain}", headers=ANEW)
     assert (gone.status_code, problem(gone)["code"], problem(gone)["sqlstate"]) == (
         422,
         "query-failed",
