@@ -94,16 +94,11 @@ def layered(app: Litestar) -> ASGIApp:
 
 def create_app(settings: Settings) -> Litestar:
     """Build the app; opens nothing before its lifespan. Raises `Stop` without database addresses."""
-    addresses = settings.database
-    if addresses.url is None or addresses.reader_url is None:
-        raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
-    results = Results(
-        Generations(),
-        ResultTable(settings.results.cache_bytes),
-        time.monotonic,
-        wait_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
-        stale_if_error_s=settings.results.stale_if_error_s,
-    )
+    return configured(routed(), settings)
+
+
+def routed() -> Litestar:
+    """The routes alone, which take most of the building; `configured` makes them a service."""
     features = [
         HealthController,
         MetricsController,
@@ -113,7 +108,7 @@ def create_app(settings: Settings) -> Litestar:
         ImportsController,
         QuarantineController,
     ]
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             Router(
                 "/api/v1",
@@ -145,8 +140,7 @@ def create_app(settings: Settings) -> Litestar:
             "summariser": Provide(_summariser, sync_to_thread=False),
             "importing": Provide(_importing, sync_to_thread=False),
         },
-        state=State({"results": results, "aliases": Aliases()}),
-        lifespan=[lambda app: _opened(app, settings)],
+        lifespan=[_opened],
         before_request=refuse_bad_input,
         request_max_body_size=JSON_BYTES_LIMIT,
         exception_handlers={Exception: answer_problem},
@@ -169,6 +163,21 @@ def create_app(settings: Settings) -> Litestar:
         debug=False,
         logging_config=None,
     )
+
+
+def configured(app: Litestar, settings: Settings) -> Litestar:
+    """Give the routes their settings, again if need be while its lifespan is closed."""
+    addresses = settings.database
+    if addresses.url is None or addresses.reader_url is None:
+        raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
+    results = Results(
+        Generations(),
+        ResultTable(settings.results.cache_bytes),
+        time.monotonic,
+        wait_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
+        stale_if_error_s=settings.results.stale_if_error_s,
+    )
+    app.state.update({"settings": settings, "results": results, "aliases": Aliases(), "shelf": None})
     _guard(app, settings)
     return app
 
@@ -185,7 +194,8 @@ def _guard(app: Litestar, settings: Settings) -> None:
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
     app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})
-    straight = Straight(cast("App", app.asgi_handler), lambda: app.state.get("shelf"), send_problem)
+    router = app.state.setdefault("router", app.asgi_handler)
+    straight = Straight(cast("App", router), lambda: app.state.shelf, send_problem)
     app.asgi_handler = app.state.gate = Gate(
         cast("ASGIApp", straight),
         app.state.tokens if auth.mode == "on" else None,
@@ -246,11 +256,12 @@ def _importing(state: State) -> Importing:
 
 
 @asynccontextmanager
-async def _opened(app: Litestar, settings: Settings) -> AsyncGenerator[None]:
+async def _opened(app: Litestar) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
+    settings: Settings = app.state.settings
     addresses, outward = settings.database, settings.outbound
-    assert addresses.url, "checked by create_app"
-    assert addresses.reader_url, "checked by create_app"
+    assert addresses.url, "checked by configured"
+    assert addresses.reader_url, "checked by configured"
     async with (
         open_database(addresses.url) as database,
         open_reader(addresses.reader_url, addresses) as reader,

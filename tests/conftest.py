@@ -18,9 +18,10 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from litestar import Litestar
 from msgspec import Struct
 
-from service.app import create_app, layered
+from service.app import configured, layered, routed
 from service.database.embedded import running
 from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
@@ -33,6 +34,10 @@ from service.settings import Database as DatabaseSettings
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
+
+
+IDLE: list[Litestar] = []
+"""Built routes that no test uses now: building them takes longer than most tests."""
 
 
 class Server(Struct, frozen=True):
@@ -162,11 +167,14 @@ async def client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
 async def serving(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     """Run the service in this process; its lifespan begins and ends in one task, as with a real server."""
     set_up_logs(Logs(level="error"))
-    app = create_app(settings)
-    async with held(app.lifespan()):
-        transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as opened:
-            yield opened
+    app = configured(IDLE.pop() if IDLE else routed(), settings)
+    try:
+        async with held(app.lifespan()):
+            transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as opened:
+                yield opened
+    finally:
+        IDLE.append(app)
 
 
 @asynccontextmanager
