@@ -187,7 +187,7 @@ async def ids(service: Running) -> dict[str, str]:
 
 
 async def records(service: Running, metric_id: str) -> str:
-    answer = await service.client.get(f"/metrics/{metric_id}")
+    answer = await service.client.get(f"/metrics/{metric_id}", headers={"Cache-Control": "no-cache"})
     assert answer.status_code == 200, answer.text
     json.loads(answer.content, parse_int=str)
     return answer.text.split('"records":', 1)[1].rsplit(',"row_count":', 1)[0]
