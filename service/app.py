@@ -295,8 +295,9 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             await held.load()
             await followed.poll()
         tokens: Tokens = app.state.tokens
+        summariser = Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE
         outside_api = Outside(outbound, outward.external_api_url)
-        app.state.update({"outbound": outbound, "outside": outside_api, "summariser": EXTRACTIVE})
+        app.state.update({"outbound": outbound, "outside": outside_api, "summariser": summariser})
         listener = _listener(addresses.url, held, results, known)
         results.unread = listener.unread
         keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]

@@ -349,3 +349,16 @@ async def test_a_model_that_is_not_there_is_502(settings, facts):
     async with serving(msgspec.structs.replace(settings, model=chosen)) as client:
         answer = await client.post("/metrics", json={"prompt": "alerts by type"})
         assert (answer.status_code, answer.json()["code"]) == (502, "upstream-failed")
+
+
+async def test_an_items_summary_is_the_models_where_one_is_configured(modelled, model):
+    model.says = ["Two sentences. By the model."]
+    item = (await modelled.post("/api/v1/items", json={"title": "Order parts"})).json()
+    answer = await modelled.post(f"/api/v1/items/{item['id']}/summary")
+    assert answer.json()["summary"] == "Two sentences. By the model."
+    assert answer.json()["generator"] == "model:fake-1"
+    model.says = [500]
+    failed = await modelled.post(f"/api/v1/items/{item['id']}/summary")
+    assert failed.status_code == 502
+    kept = await modelled.get(f"/api/v1/items/{item['id']}")
+    assert kept.json()["summary"] == "Two sentences. By the model."
