@@ -71,14 +71,13 @@ class _Answer:
         kept = [(name, value) for name, value in start["headers"] if name not in _REWRITTEN]
         tag = headers.get(b"etag")
         if _can_compress(headers, body):
-            kept.append((b"vary", _varying(headers)))
+            if not any(name == b"vary" and b"accept-encoding" in value.lower() for name, value in kept):
+                kept.append((b"vary", b"Accept-Encoding"))
             coding = choose_coding(self._request.get(b"accept-encoding", b"").decode("latin-1"))
             if coding != "identity":
                 body = compress(body, coding)
                 kept.append((b"content-encoding", coding.encode()))
                 tag = tag and tag_of_coding(tag.decode(), coding).encode()
-        elif b"vary" in headers:
-            kept.append((b"vary", headers[b"vary"]))
         if tag is not None:
             kept.append((b"etag", tag))
             asked = self._request.get(b"if-none-match", b"").decode("latin-1")
@@ -169,7 +168,7 @@ WATCH_AFTER_S: Final = 0.05
 _OK: Final = 200
 _BODILESS: Final = frozenset({204, 304})
 _SAFE: Final = frozenset({"GET", "HEAD"})
-_REWRITTEN: Final = frozenset({b"content-length", b"etag", b"vary"})
+_REWRITTEN: Final = frozenset({b"content-length", b"etag"})
 _OF_THE_BODY: Final = frozenset({b"content-type", b"content-encoding"})
 
 
@@ -216,6 +215,13 @@ def tag_of_coding(tag: str, coding: Coding) -> str:
     return tag if coding == "identity" else f'{tag[:-1]}-{coding}"'
 
 
+def uncoded(tag: str) -> str:
+    """The ETag of what a coded twin was made of."""
+    for coding in _CODINGS:
+        tag = tag.removesuffix(f'-{coding}"') + '"' if tag.endswith(f'-{coding}"') else tag
+    return tag
+
+
 def matches(if_none_match: str, tag: str) -> bool:
     """Whether a list of ETags, or `*`, holds this one; weak marks do not count (RFC 9110, 13.1.2)."""
     wanted = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
@@ -228,10 +234,3 @@ def _can_compress(headers: Mapping[bytes, bytes], body: bytes) -> bool:
         and b"content-encoding" not in headers
         and headers.get(b"content-type", b"").startswith(_COMPRESSIBLE)
     )
-
-
-def _varying(headers: Mapping[bytes, bytes]) -> bytes:
-    before = headers.get(b"vary")
-    if before is None or b"accept-encoding" in before.lower():
-        return before or b"Accept-Encoding"
-    return before + b", Accept-Encoding"

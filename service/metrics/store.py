@@ -17,6 +17,7 @@ from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, 
 from service.metrics.execute import Executor, Prepared
 from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
 from service.metrics.parameters import Declared
+from service.wire import uncoded
 
 
 class _Id(Struct, frozen=True):
@@ -233,7 +234,7 @@ async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> M
 
 
 def _tags(header: str) -> set[str]:
-    return {part.strip() for part in header.split(",")}
+    return {uncoded(part.strip()) for part in header.split(",")}
 
 
 async def _read(tx: Transaction, metric_id: UUID) -> Metric:

@@ -486,3 +486,20 @@ def test_any_text_is_allowed_or_refused_and_nothing_else_happens(text, start):
         verdict(start + text)
     except SqlRefused as problem:
         assert problem.errors  # noqa: PT017 (either outcome is right, this one must be whole)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT jsonb_array_elements_text(v -> 'n') FROM t", "SELECT upper(v -> 'a' ->> 'b') FROM t"],
+)
+def test_a_json_arrow_in_a_call_is_an_operator(sql: str):
+    judge(sql, schemas=("data",))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT upper(x -> pg_sleep(1)::text)", "SELECT upper(x -> (SELECT rolname FROM pg_authid))"],
+)
+def test_nothing_hides_behind_an_arrow_in_a_call(sql: str):
+    with pytest.raises(SqlRefused):
+        judge(sql, schemas=("data",))

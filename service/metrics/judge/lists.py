@@ -104,7 +104,7 @@ NODES = words("""
     DataTypeParam Distance Distinct Div Dot DPipe EQ Escape Except ExtendsLeft ExtendsRight Fetch Filter
     FormatJson From Group GroupingSets GT GTE Having HexString Identifier ILike In IntDiv Intersect Interval
     IntervalSpan Is Join JSON JSONColumnDef JSONKeyValue JSONPath JSONPathKey JSONPathRoot JSONPathSubscript
-    JSONSchema JSONValue Kwarg Lateral Like Limit LimitOptions Literal LT LTE Mod Mul Neg NEQ Not Null
+    JSONSchema JSONValue Kwarg Lambda Lateral Like Limit LimitOptions Literal LT LTE Mod Mul Neg NEQ Not Null
     NullSafeEQ NullSafeNEQ ObjectIdentifier Offset OnCondition Operator Order Ordered Overlaps Paren
     Placeholder PropertyEQ RawString RecursiveWithSearch Rollup Select SimilarTo Slice Star Sub Subquery
     Table TableAlias TableSample Tuple Union Values Var Variadic Where Window WindowSpec With WithinGroup
