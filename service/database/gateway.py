@@ -44,6 +44,7 @@ LOST_CONNECTION: Final = (
     OSError,  # TimeoutError too: no connection within CONNECT_TIMEOUT_S
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a farewell of the server that came between two statements
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
