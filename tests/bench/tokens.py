@@ -44,9 +44,9 @@ def make_metric(port: int) -> str:
         return f"/api/v1/metrics/{json.load(answer)['id']}"
 
 
-def request(path: str, token: str | None) -> bytes:
+def request(port: int, path: str, token: str | None) -> bytes:
     header = f"Authorization: Bearer {token}\r\n" if token else ""
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{header}\r\n".encode()
 
 
 async def rate(port: int, requests: list[bytes], seconds: float) -> float:
@@ -133,9 +133,11 @@ def main() -> None:
         on, on_pid = stack.enter_context(service("on", keys, addresses))
         issuer = Issuer(f"http://127.0.0.1:{on}", KeyFile(keys))
         path = make_metric(off)
-        many = [request(path, issuer.sign(f"poller-{number}", ["metrics:read"])) for number in range(TOKENS)]
+        many = [
+            request(on, path, issuer.sign(f"poller-{number}", ["metrics:read"])) for number in range(TOKENS)
+        ]
         cases = {
-            "AUTH=off": (off, off_pid, [request(path, None)]),
+            "AUTH=off": (off, off_pid, [request(off, path, None)]),
             "one token": (on, on_pid, many[:1]),
             f"{TOKENS} tokens": (on, on_pid, many),
         }

@@ -26,7 +26,9 @@ def main() -> None:
             )
         with served(server, TALLY, AUTH="off") as tally, served(server, raw("raw_asyncpg:app")) as peer:
             for rows in (1, 100):
-                fresh = [get(f"/metrics/{metric}?rows={rows}&turn={turn}") for turn in range(1, TURNS)]
+                fresh = [
+                    get(f"/metrics/{metric}?rows={rows}&turn={turn}", port=tally) for turn in range(1, TURNS)
+                ]
                 cases = {
                     f"raw ASGI + asyncpg, {rows} rows": Case(peer, [get(f"/{rows}")]),
                     f"Tally uncached, {rows} rows": Case(tally, fresh),
