@@ -91,4 +91,4 @@ down: ## Stop and remove the containers; their volumes stay
 
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
-	@rm -rf $(VENV) .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -87,6 +87,7 @@ class Catalog:
         self._schemas = schemas
         self._held: _Held | None = None
         self._changed = asyncio.Event()
+        self._loading = asyncio.Lock()
 
     def changed(self, _payload: str = "") -> None:
         """Note that the catalogue differs from what is held; `keep` reads it again."""
@@ -104,7 +105,15 @@ class Catalog:
                 await asyncio.sleep(RETRY_S)
 
     async def load(self) -> None:
-        """Read everything; a metric that stands as it stood keeps its object."""
+        """Read everything; what is held then is no older than the call.
+
+        One reading at a time: a slow one that began before a change must not end after one that saw it.
+        """
+        async with self._loading:
+            await self._load()
+
+    async def _load(self) -> None:
+        """A metric that stands as it stood keeps its object."""
         before = self._held.metrics if self._held else {}
         places = await self._database.read(_LIST_LAYOUT_ITEMS)
         layouts = _layouts(places)
