@@ -224,6 +224,8 @@ def uncoded(tag: str) -> str:
 
 def matches(if_none_match: str, tag: str) -> bool:
     """Whether a list of ETags, or `*`, holds this one; weak marks do not count (RFC 9110, 13.1.2)."""
+    if if_none_match == tag:
+        return True
     wanted = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
     return wanted == ["*"] or tag.removeprefix("W/") in wanted
 

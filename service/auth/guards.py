@@ -37,6 +37,7 @@ _ALWAYS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+_VARY_ORIGIN: Final = (b"vary", b"Origin")
 _NO_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 
@@ -56,6 +57,7 @@ class Limits:
     def __init__(self, per_caller: int, per_metric: int) -> None:
         self._per_caller = Allowance(per_caller, WINDOW_S) if per_caller else None
         self._per_metric = Allowance(per_metric, WINDOW_S) if per_metric else None
+        self.any = bool(per_caller or per_metric)
 
     def take(self, principal: Principal, path: str) -> tuple[tuple[bytes, bytes], ...]:
         """Count a request and give the headers that say so. Raises `TooManyRequests`."""
@@ -95,7 +97,7 @@ class Gate:
         self._usual_hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
         self._origins = frozenset(settings.auth.cors_origins)
         self._refuse = refuse
-        self._always = with_defaults((), _ALWAYS)
+        self._always = with_defaults((_VARY_ORIGIN,) if self._origins else (), _ALWAYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         extra = _ALWAYS
@@ -127,11 +129,12 @@ class Gate:
             principal = self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " else None
         if principal is None or need not in principal.scopes:
             return None
+        if not self._limits.any:
+            return self._always
         try:
-            limits = self._limits.take(principal, path)
+            return [*self._limits.take(principal, path), *self._always]
         except TooManyRequests:
             return None
-        return with_defaults(limits, _ALWAYS) if limits else self._always
 
     async def _principal(self, scope: Call) -> Principal | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -212,7 +215,7 @@ class Cors:
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *allowed, (b"vary", b"Origin")]
+                message["headers"] = [*message["headers"], *allowed, _VARY_ORIGIN]
             await send(message)
 
         if allowed and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:

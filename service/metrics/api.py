@@ -49,8 +49,9 @@ from service.metrics.models import (
     Result,
     VersionList,
 )
-from service.metrics.shelf import Reply, Shelf, asker_of
+from service.metrics.shelf import Shelf, asker_of
 from service.metrics.store import Editor, tag
+from service.results.headers import Reply
 from service.wire import Scope
 
 MAX_PAGE: Final = 500

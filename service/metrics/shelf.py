@@ -6,7 +6,7 @@ functions, less than half the time.
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from service.errors import FieldError, InvalidInput, Problem
@@ -15,7 +15,7 @@ from service.metrics.catalog import Catalog
 from service.metrics.execute import Asker, Executor
 from service.metrics.formats import choose
 from service.results.cache import Results
-from service.results.headers import directives, result_headers
+from service.results.headers import Reply, directives, reply
 from service.results.lane import Aliases
 from service.results.table import Served
 from service.wire import SMALLEST, App, Coding, Receive, Scope, Send, choose_coding
@@ -24,11 +24,6 @@ from service.wire import SMALLEST, App, Coding, Receive, Scope, Send, choose_cod
 ANSWER_PARAMETERS: Final = ("format", "excel")
 
 _RESULT: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
-
-
-class Reply(NamedTuple):
-    body: bytes
-    headers: dict[str, str]
 
 
 class Shelf:
@@ -61,8 +56,7 @@ class Shelf:
         await self._results.encode(entry, coding)
         if entry.shared:
             self._aliases.remember(scope, entry.key, coding, version)
-        headers = result_headers(served, coding, self._results.clock())
-        return Reply(entry.representations[coding].body, headers)
+        return reply(served, coding, self._results.clock())
 
 
 class Straight:

@@ -95,10 +95,15 @@ class Results:
         """Serve what is held if it is fresh, without a run."""
         entry = self.table.get(key)
         now = self.clock()
-        if entry is None or directives.no_cache or _too_old(entry, directives, now) or self.unread():
+        if entry is None or self.unread():
             return None
-        state = judge(entry.terms, now, self.generations, None).state
-        return Served(entry) if state is State.FRESH else None
+        if directives is not ANY and (directives.no_cache or _too_old(entry, directives, now)):
+            return None
+        if entry.judged != self.generations.changes or now >= entry.terms.fresh_until:
+            if judge(entry.terms, now, self.generations, None).state is not State.FRESH:
+                return None
+            entry.judged = self.generations.changes
+        return Served(entry)
 
     def compose(
         self,

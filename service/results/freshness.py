@@ -67,6 +67,8 @@ class Generations:
 
     def __init__(self) -> None:
         self._counters: dict[str, Counter] = {}
+        self.changes = 0
+        """Raised by whatever may end the freshness of an answer: while it stands, so do all decisions."""
         self.epoch = 0
         self.epoch_began_at = -inf
         self.silent_since: float | None = -inf
@@ -87,11 +89,13 @@ class Generations:
 
     def moved(self, table: str, now: float) -> None:
         if counter := self._counters.get(table):
+            self.changes += 1
             counter.rise(now)
 
     def silent(self, now: float) -> None:
         """Note that announcements may be lost from now on."""
         if self.silent_since is None:
+            self.changes += 1
             self.silent_since = now
 
     def heard(self, now: float) -> None:
@@ -101,6 +105,7 @@ class Generations:
 
     def renew(self, now: float) -> None:
         """Make all that was known suspect."""
+        self.changes += 1
         self.epoch += 1
         self.epoch_began_at = now
 

@@ -2,7 +2,7 @@
 
 It knows an answer by the request as it was written. The normal path tells it which answer that is, once it
 has checked and understood such a request; whatever is not plain is left to that path. Rights (`admit`),
-freshness (`Results.fresh`) and headers (`result_headers`) are decided by the functions that path uses.
+freshness (`Results.fresh`) and headers (`reply`) are decided by the functions that path uses.
 """
 
 from collections.abc import Callable, Hashable
@@ -12,9 +12,9 @@ import structlog
 
 from service.observe import request_id_of
 from service.results.cache import Results
-from service.results.headers import result_headers
-from service.results.table import Headers, Served
-from service.wire import App, Coding, Message, Receive, Scope, Send, matches
+from service.results.headers import Messages, reply
+from service.results.table import Headers
+from service.wire import App, Coding, Receive, Scope, Send
 
 Admit = Callable[[dict[bytes, bytes], str], Headers | None]
 """From a request's headers and path."""
@@ -39,7 +39,7 @@ class Aliases:
 
     def remember(self, scope: Scope, key: Hashable, coding: Coding, version: int) -> None:
         """Note what a request was understood to ask for while the catalogue stood at `version`."""
-        headers = _plain(scope)
+        headers = plain(scope)
         if headers is None or version != self.version:
             return
         signature = _signature(scope, headers)
@@ -67,15 +67,15 @@ class Lane:
         self.hits = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if answer is None:
+        messages = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if messages is None:
             await self._app(scope, receive, send)
             return
-        for message in answer:
+        for message in messages:
             await send(message)
 
-    def _answer(self, scope: Scope) -> tuple[Message, Message] | None:
-        request = _plain(scope)
+    def _answer(self, scope: Scope) -> Messages | None:
+        request = plain(scope)
         found = None if request is None else self._aliases.find(scope, request)
         if request is None or found is None:
             return None
@@ -87,32 +87,9 @@ class Lane:
         if admitted is None:
             return None
         now = self._results.clock()
-        of_the_body, rest, body = self._head(served, coding, now)
         self._count(now)
-        own = [*rest, *admitted, (b"x-request-id", request_id_of(request.get(b"x-request-id")))]
-        asked = request.get(b"if-none-match")
-        if asked is not None and matches(asked.decode("latin-1"), served.entry.representations[coding].etag):
-            return {"type": "http.response.start", "status": 304, "headers": own}, _NO_BODY
-        return {"type": "http.response.start", "status": 200, "headers": of_the_body + own}, body
-
-    def _head(self, served: Served, coding: Coding, now: float) -> tuple[Headers, Headers, Message]:
-        """What hits share: headers that a 304 lacks, the others, the body; they change once a second."""
-        entry = served.entry
-        age = int(now - entry.terms.made_at)
-        known = entry.heads.get(coding)
-        if known is not None and known[0] == age:
-            return known[1]
-        body = entry.representations[coding].body
-        headers = result_headers(served, coding, now)
-        headers["content-length"] = str(len(body))
-        lines = [(name.encode(), value.encode()) for name, value in headers.items()]
-        head: tuple[Headers, Headers, Message] = (
-            [line for line in lines if line[0].startswith(b"content-")],
-            [line for line in lines if not line[0].startswith(b"content-")],
-            {"type": "http.response.body", "body": body, "more_body": False},
-        )
-        entry.heads[coding] = (age, head)
-        return head
+        request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
+        return reply(served, coding, now).messages(request.get(b"if-none-match"), (*admitted, request_id))
 
     def _count(self, now: float) -> None:
         """Count a hit; the log says now and then how many there were."""
@@ -122,11 +99,8 @@ class Lane:
             self._logged = (self.hits, now)
 
 
-_NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
-
-
-def _plain(scope: Scope) -> dict[bytes, bytes] | None:
-    """The request's headers; None for a request that the lane leaves alone."""
+def plain(scope: Scope) -> dict[bytes, bytes] | None:
+    """A request's headers; None for one that only the long way understands."""
     headers = dict(scope["headers"])
     if len(headers) == len(scope["headers"]) and _NOT_PLAIN.isdisjoint(headers):
         return headers

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 
 from service.results.freshness import Terms
-from service.wire import Coding, Message, tag_of_coding
+from service.wire import Coding, tag_of_coding
 
 Headers = list[tuple[bytes, bytes]]
 Forward = Literal["miss", "stale", "request"]
@@ -42,7 +42,8 @@ class Entry(Struct, eq=False, kw_only=True):
 
     `owner` is what the answer is dropped with (a metric, a dashboard), `content` what makes two answers the
     same although they were made at different times, `timings` what its run took (Server-Timing),
-    `shared` whether everybody who may read metrics may have it, `heads` the headers of a hit at an age.
+    `judged` the changes (`Generations.changes`) up to which its tables are known to stand,
+    `shared` whether everybody who may read metrics may have it, `heads` the headers that stay as they are.
     """
 
     key: Hashable
@@ -54,7 +55,8 @@ class Entry(Struct, eq=False, kw_only=True):
     timings: str = ""
     shared: bool = True
     asked: int = 0
-    heads: dict[Coding, tuple[int, tuple[Headers, Headers, Message]]] = {}
+    judged: int = -1
+    heads: dict[Coding, tuple[Headers, Headers]] = {}
 
     @property
     def weight(self) -> int:

@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from service.results.freshness import Basis, Terms
-from service.results.headers import Directives, directives, result_headers
+from service.results.headers import Directives, directives, reply
 from service.results.table import Entry, Served, plain
 
 
@@ -60,12 +60,12 @@ def served(*, fresh_until=inf, max_age=0, **rest):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_says_where_an_answer_came_from(answer, status):
-    headers = result_headers(answer, "identity", 139.2)
+    headers = reply(answer, "identity", 139.2).headers
     assert headers["cache-status"] == status
     assert headers["age"] == "39"
 
 
 def test_says_how_long_it_may_be_kept():
-    headers = result_headers(served(max_age=60), "identity", 100.0)
+    headers = reply(served(max_age=60), "identity", 100.0).headers
     expected = "private, max-age=60, stale-while-revalidate=600, stale-if-error=86400"
     assert headers["cache-control"] == expected
