@@ -1,6 +1,7 @@
 """Where the parts meet: opened in order, handed to the controllers, closed in reverse."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -32,7 +33,8 @@ from service.auth.keys import outside
 from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
-from service.database.reader import GRACE_S, QUEUE_WAIT_S, open_reader
+from service.database.loans import GRACE_S, QUEUE_WAIT_S
+from service.database.reader import open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.interactions.api import InteractionsController, StatsController
@@ -62,6 +64,7 @@ from service.wire import App, Leaving, Wire
 JSON_BYTES_LIMIT: Final = 8_388_608
 LISTEN_WAIT_S: Final = 2.0
 KEYS_DEADLINE_S: Final = 3.0  # a caller with an unknown key may be waiting
+COLLECT: Final = (20_000, 20, 20)  # allocations, and collections of the younger generation (gc.set_threshold)
 ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
 
@@ -71,7 +74,12 @@ def from_environment() -> ASGIApp:
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = load(os.environ)
     set_up_logs(settings.logs)
-    return layered(create_app(settings))
+    app = layered(create_app(settings))
+    # Held answers are many small objects and hardly ever cycles; to walk them all stops every caller for
+    # tens of milliseconds. What is built by now stays, so that collections pass it over.
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+    return app
 
 
 def _end_with(parent: int) -> None:
@@ -85,10 +93,10 @@ def _end_with(parent: int) -> None:
 
 def layered(app: Litestar) -> ASGIApp:
     """The app as the server runs it: what is logged is what went over the wire, hits only now and then."""
-    inner = RequestLog(cast("ASGIApp", Wire(Leaving(cast("App", app)))))
     gate: Gate = app.state.gate
-
     admit = partial(gate.admit, need="metrics:read")
+    straight = Straight(Wire(cast("App", app)), lambda: app.state.shelf, admit, send_problem)
+    inner = RequestLog(cast("ASGIApp", Leaving(straight)))
     return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
 
 
@@ -194,10 +202,9 @@ def _guard(app: Litestar, settings: Settings) -> None:
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
     app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})
-    router = app.state.setdefault("router", app.asgi_handler)
-    straight = Straight(cast("App", router), lambda: app.state.shelf, send_problem)
+    router: ASGIApp = app.state.setdefault("router", app.asgi_handler)
     app.asgi_handler = app.state.gate = Gate(
-        cast("ASGIApp", straight),
+        router,
         app.state.tokens if auth.mode == "on" else None,
         public=public_addresses(app.routes),
         settings=settings,

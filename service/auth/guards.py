@@ -33,12 +33,8 @@ WINDOW_S: Final = 60
 
 _METRIC: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_ALWAYS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
+_ALWAYS: Final = ((b"x-content-type-options", b"nosniff"),)
 _VARY_ORIGIN: Final = (b"vary", b"Origin")
-_NO_PAGE: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 
 class Addresses(Struct, frozen=True):
@@ -97,14 +93,14 @@ class Gate:
         self._usual_hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
         self._origins = frozenset(settings.auth.cors_origins)
         self._refuse = refuse
-        self._always = with_defaults((_VARY_ORIGIN,) if self._origins else (), _ALWAYS)
+        self._always = [*_ALWAYS, *((_VARY_ORIGIN,) if self._origins else ())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         extra = _ALWAYS
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = with_defaults(message["headers"], extra)
+                message["headers"] = [*message["headers"], *extra]
             await send(message)
 
         try:
@@ -117,8 +113,10 @@ class Gate:
         scope["state"]["principal"] = principal
         await self._app(scope, receive, told)
 
-    def admit(self, headers: dict[bytes, bytes], path: str, need: str) -> list[tuple[bytes, bytes]] | None:
-        """Let a caller known from before, who has a scope, read at once: the headers that his answers get.
+    def admit(
+        self, headers: dict[bytes, bytes], path: str, need: str
+    ) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+        """Let a caller known from before, who has a scope, read at once: his claims, headers for his answer.
 
         None for everybody else: the long way says why, or lets them in.
         """
@@ -130,9 +128,9 @@ class Gate:
         if principal is None or need not in principal.scopes:
             return None
         if not self._limits.any:
-            return self._always
+            return principal.claims, self._always
         try:
-            return [*self._limits.take(principal, path), *self._always]
+            return principal.claims, [*self._limits.take(principal, path), *self._always]
         except TooManyRequests:
             return None
 
@@ -293,17 +291,11 @@ def page_headers(*, connect: Literal["'self'", "'none'"] = "'self'") -> tuple[st
         f"img-src 'self' data:; font-src 'self'; connect-src {connect}; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
-    return nonce, {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
-
-
-def with_defaults(
-    headers: Iterable[tuple[bytes, bytes]], extra: tuple[tuple[bytes, bytes], ...]
-) -> list[tuple[bytes, bytes]]:
-    """Add what every answer carries; a page brings a policy of its own."""
-    found = [*headers, *extra]
-    if not any(name == _NO_PAGE[0] for name, _ in found):
-        found.append(_NO_PAGE)
-    return found
+    return nonce, {
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+    }
 
 
 def _bearer(given: list[bytes]) -> bytes | None:

@@ -37,10 +37,24 @@ class Listener:
         self._on_silence = on_silence
         self.connected = asyncio.Event()
         self._arrivals: select.poll | None = None
+        self._looked = False
 
     def unread(self) -> bool:
-        """Whether announcements have arrived that a busy event loop has not come to; one system call."""
-        return self._arrivals is not None and bool(self._arrivals.poll(0))
+        """Whether announcements have arrived that a busy event loop has not come to.
+
+        One look, a system call, does for all who were in the loop's queue by then: what arrives after it
+        is no older than they are.
+        """
+        if self._looked or self._arrivals is None:
+            return False
+        if self._arrivals.poll(0):
+            return True
+        self._looked = True
+        asyncio.get_running_loop().call_soon(self._look_again)
+        return False
+
+    def _look_again(self) -> None:
+        self._looked = False
 
     async def run(self) -> None:
         """Listen until cancelled; reconnects with a growing pause."""

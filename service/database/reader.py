@@ -18,8 +18,8 @@ What holds whatever the SQL says, and why a statement cannot undo it:
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -28,27 +28,24 @@ import msgspec
 from msgspec import Struct
 
 from service.database.claims import is_per_caller
-from service.database.exact import ExactConnection
-from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION, Pool
+from service.database.gateway import CONNECT_TIMEOUT_S, Pool
+from service.database.loans import (
+    GRACE_S,
+    QUEUE_WAIT_S,
+    RESET,
+    UNLOCK,
+    Loans,
+    ReaderConnection,
+    Shape,
+    shape_of,
+)
 from service.errors import (
-    Busy,
-    DatabaseUnavailable,
     FieldError,
-    Problem,
     QueryFailed,
-    QueryTimeout,
-    ResultTooLarge,
 )
 from service.settings import Database as DatabaseSettings
 
-# No call outlives the statement's own timeout by more than these together.
-QUEUE_WAIT_S: Final = 2.0
-GRACE_S: Final = 0.5
 LOCK_TIMEOUT_MS: Final = 1000
-
-
-# Name and type (`pg_type.oid`) of each column.
-Shape = tuple[tuple[str, int], ...]
 # A prepared statement whose tables changed, or which a function of the data schemas deallocated.
 STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
 
@@ -111,19 +108,20 @@ class Rows(Struct, frozen=True):
 
 
 class Reader:
-    """The reader's pool with bounded waiting."""
+    """Runs and describes stored SQL on lent connections."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
-        self._pool = pool
+        self._loans = Loans(pool, settings)
         self._settings = settings
         self._begin = _begin(settings)
-        self._room = settings.reader_pool_size + settings.reader_queue_limit
-        self._inside = 0
+
+    async def close(self) -> None:
+        await self._loans.close()
 
     async def run(
         self, sql: str, args: Sequence[Any] = (), *, claims: str | None = None, spotless: bool = False
     ) -> Rows:
-        """Run one described statement; `Busy` when the queue is full, else what `_translated` raises.
+        """Run one described statement; `Busy` when the queue is full, else what `Loans` makes of an error.
 
         `spotless` vouches that the statement cannot change its session (a judged text that is `built_in`:
         no listed function can), which spares the reset and its round trip. `claims` is what the statement and
@@ -131,7 +129,7 @@ class Reader:
         statement alone.
         """
         asked = time.perf_counter()
-        async with self._borrow() as connection:
+        async with self._loans.lend() as connection:
             if spotless:
                 connection.vouch()
             started = time.perf_counter()
@@ -146,7 +144,7 @@ class Reader:
         return Rows(records[:limit], shape, len(records) > limit, started - asked, ended - started)
 
     async def _fetch(
-        self, connection: "ReaderConnection", sql: str, args: Sequence[Any], claims: str | None
+        self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
     ) -> tuple[list[asyncpg.Record], Shape]:
         if claims is not None or self._settings.reader_pooler != "none":
             await connection.execute(self._begin)
@@ -167,7 +165,7 @@ class Reader:
     @asynccontextmanager
     async def _prepared(self, sql: str) -> AsyncGenerator[tuple[Any, Any]]:
         """A statement prepared in a transaction, under a name that no other client of a pooler has."""
-        async with self._borrow() as connection:
+        async with self._loans.lend() as connection:
             await connection.execute(self._begin)
             name = f"tally_{uuid4().hex}"
             statement = await connection.prepare(sql, name=name)
@@ -175,119 +173,6 @@ class Reader:
                 yield connection, statement
             finally:
                 await connection.execute(f'ROLLBACK; DEALLOCATE "{name}"')
-
-    @asynccontextmanager
-    async def _borrow(self) -> AsyncGenerator["ReaderConnection"]:
-        if self._inside >= self._room:
-            raise Busy(headers={"Retry-After": "1"})
-        self._inside += 1
-        try:
-            try:
-                connection: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
-            except TimeoutError as error:
-                if self._inside > self._settings.reader_pool_size:
-                    raise Busy(headers={"Retry-After": "1"}) from error
-                raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
-            except LOST_CONNECTION as error:
-                raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
-            cap = connection.cap  # a lost connection no longer says
-            cap.start(self._settings.result_bytes_limit)
-            try:
-                with _translated(cap, self._settings):
-                    yield connection
-            finally:
-                cap.stop()
-                await self._give_back(connection)
-        finally:
-            self._inside -= 1
-
-    async def _give_back(self, connection: Any) -> None:
-        # Lost, or hit by a cancellation that came late: the pool throws the connection away, and the
-        # caller's answer stands.
-        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
-            await self._pool.release(connection, timeout=GRACE_S)
-
-
-class ReaderConnection(ExactConnection):
-    """A connection that counts what arrives and leaves nothing behind for its next borrower."""
-
-    def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
-        super().__init__(protocol, transport, *args)
-        self.cap = _ByteCap(protocol, transport)
-        transport.set_protocol(self.cap)
-        self.at_end = RESET
-        self._spotless = False
-        self._statement: Any = None
-
-    def vouch(self) -> None:
-        """Say that what runs until the next reset changes nothing that one would put back."""
-        self._spotless = True
-
-    async def fetch_some(
-        self, sql: str, args: Sequence[Any], limit: int
-    ) -> tuple[list[asyncpg.Record], Shape]:
-        """Up to `limit` rows, and what they are made of."""
-        driver: Any = super()
-        # The protocol's own limit, as `fetchrow` uses it with 1.
-        records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
-        return records, _shape(self._statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
-
-    async def _get_statement(self, *args: Any, **options: Any) -> Any:
-        driver: Any = super()
-        self._statement = await driver._get_statement(*args, **options)  # noqa: SLF001
-        return self._statement
-
-    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
-        """End what is open and forget what was set, in one round trip, or none where nothing can be."""
-        spotless, self._spotless = self._spotless, False
-        if spotless and not self.is_in_transaction():
-            return
-        rollback = "ROLLBACK;" if self.is_in_transaction() else ""
-        async with asyncio.timeout(timeout):
-            await self.execute(rollback + self.at_end)
-
-
-UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
-# RESET ALL spares the role.
-RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
-
-
-class _ByteCap(asyncio.Protocol):
-    """Stands between the socket and the driver, and cuts the connection when a result passes its cap."""
-
-    def __init__(self, driver: Any, transport: Any) -> None:
-        self._driver = driver
-        self._transport = transport
-        self._left = -1
-        self.exceeded = False
-
-    def start(self, cap: int) -> None:
-        self._left = cap
-        self.exceeded = False
-
-    def stop(self) -> None:
-        self._left = -1
-
-    def data_received(self, data: bytes) -> None:
-        if self._left >= 0:
-            self._left -= len(data)
-            if self._left < 0:
-                self.exceeded = True
-                self._transport.abort()
-                return
-        self._driver.data_received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._driver.connection_lost(exc)
-
-    def eof_received(self) -> bool | None:
-        return self._driver.eof_received()
-
-    def pause_writing(self) -> None:
-        self._driver.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._driver.resume_writing()
 
 
 @asynccontextmanager
@@ -311,11 +196,13 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
         server_settings=_session(settings) if own else None,
     )
     await pool
+    reader = Reader(pool, settings)
     try:
-        yield Reader(pool, settings)
+        yield reader
     finally:
         with suppress(TimeoutError):  # the pool then drops what does not close
             async with asyncio.timeout(QUEUE_WAIT_S):
+                await reader.close()
                 await pool.close()
 
 
@@ -364,14 +251,10 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
     per_caller = await is_per_caller(connection, sql, plan)
     # The plan names functions of the search path bare, which `is_per_caller` looks for, others with a schema.
     built_in = not per_caller and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
-    return Description(parameters, columns, plan, odd, per_caller, built_in, _shape(attributes))
+    return Description(parameters, columns, plan, odd, per_caller, built_in, shape_of(attributes))
 
 
 _FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w\\"]+\(|operator\(', re.IGNORECASE)
-
-
-def _shape(attributes: Iterable[Any]) -> Shape:
-    return tuple((attribute.name, attribute.type.oid) for attribute in attributes)
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:
@@ -383,35 +266,3 @@ def _unique(names: Iterable[str]) -> Iterator[str]:
             candidate, number = f"{name}_{number}", number + 1
         used.add(candidate)
         yield candidate
-
-
-@contextmanager
-def _translated(cap: _ByteCap, settings: DatabaseSettings) -> Generator[None]:
-    try:
-        yield
-    except (asyncpg.QueryCanceledError, TimeoutError) as error:
-        raise QueryTimeout(
-            f"The stored SQL ran longer than {settings.statement_timeout_ms} ms and was cancelled."
-        ) from error
-    except asyncpg.LockNotAvailableError as error:
-        raise QueryTimeout("The stored SQL waited too long for a lock on one of its tables.") from error
-    except LOST_CONNECTION as error:
-        if cap.exceeded:
-            raise ResultTooLarge(
-                f"The result takes more than {settings.result_bytes_limit} bytes (RESULT_BYTES_LIMIT): "
-                "select fewer columns or rows."
-            ) from error
-        raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
-    except asyncpg.PostgresError as error:
-        raise _query_failed(error) from error
-
-
-def _query_failed(error: asyncpg.PostgresError) -> Problem:
-    message = getattr(error, "message", None) or str(error)
-    position = getattr(error, "position", None)
-    members: dict[str, Any] = {"sqlstate": error.sqlstate}
-    if position is not None:
-        members["position"] = int(position)
-    if hint := getattr(error, "hint", None):
-        members["hint"] = hint
-    return QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), **members)

@@ -51,7 +51,7 @@ from service.metrics.models import (
 )
 from service.metrics.shelf import Shelf, asker_of
 from service.metrics.store import Editor, tag
-from service.results.headers import Reply
+from service.results.table import Reply
 from service.wire import Scope
 
 MAX_PAGE: Final = 500

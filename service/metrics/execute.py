@@ -76,8 +76,10 @@ class Timings(Struct, frozen=True):
 
     def header(self) -> str:
         """As a `Server-Timing` value, in milliseconds."""
-        names = ("parse", "wait", "run", "encode")
-        return ", ".join(f"{name};dur={getattr(self, name) * 1000:.2f}" for name in names)
+        return (
+            f"parse;dur={self.parse * 1000:.2f}, wait;dur={self.wait * 1000:.2f}, "
+            f"run;dur={self.run * 1000:.2f}, encode;dur={self.encode * 1000:.2f}"
+        )
 
 
 class Asker(Struct, frozen=True):
@@ -225,11 +227,15 @@ class Executor:
         read = time.perf_counter()
         body = render(outcome, run.form, excel=run.excel)
         timings = Timings(run.parsed_s, waited_s, ran_s, time.perf_counter() - read)
-        content = body[: body.rindex(b',"as_of":')] if run.form == "json" else body
+        alike = body.rindex(b',"as_of":') if run.form == "json" else len(body)
+        digest = blake2b(memoryview(body)[:alike], digest_size=16)
+        content = digest.digest()
+        digest.update(memoryview(body)[alike:])
         return Made(
             body=body,
             media_type=MEDIA_TYPES[run.form],
-            content=blake2b(content, digest_size=16).digest(),
+            content=content,
+            etag=f'"{digest.hexdigest()}"',
             timings=timings.header(),
             fresh_for_s=fresh_for_s,
             max_age=max_age,
@@ -275,19 +281,22 @@ class Executor:
 
     async def _rows(self, prepared: Prepared, bound: Bound, claims: str | None) -> Rows:
         description = prepared.description
-        start = len(description.head)
-
-        def place(position: int) -> int | None:
-            inside = 0 < position - start <= len(bound.sql)
-            return prepared.template.stored_position(position - start, bound.windows) if inside else None
-
-        with _placed(place):
+        try:
             return await self._reader.run(
                 description.runnable(bound.sql),
                 bound.args,
                 claims=claims,
                 spotless=description.built_in and not prepared.metric.trusted,
             )
+        except QueryFailed as problem:
+
+            def place(position: int) -> int | None:
+                own = position - len(description.head)
+                inside = 0 < own <= len(bound.sql)
+                return prepared.template.stored_position(own, bound.windows) if inside else None
+
+            _place(problem, place)
+            raise
 
 
 @contextmanager
@@ -296,11 +305,15 @@ def _placed(place: Callable[[int], int | None]) -> Generator[None]:
     try:
         yield
     except QueryFailed as problem:
-        if (position := problem.members.pop("position", None)) is not None:
-            stored = place(position)
-            if stored is not None:
-                problem.members["position"] = stored
+        _place(problem, place)
         raise
+
+
+def _place(problem: QueryFailed, place: Callable[[int], int | None]) -> None:
+    if (position := problem.members.pop("position", None)) is not None:
+        stored = place(position)
+        if stored is not None:
+            problem.members["position"] = stored
 
 
 def fingerprint_of(metric: Metric) -> bytes:

@@ -1,13 +1,13 @@
 """Finished results as HTTP replies: what a request asks for, and the headers and coding that it gets.
 
-`Straight` answers a metric's GET without the framework around the route that documents it: the same
-functions, less than half the time.
+`Straight` answers a metric's GET past the framework around the route that documents it, the gate and the
+compression: by the same functions, in a fraction of the time.
 """
 
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from service.errors import FieldError, InvalidInput, Problem
 from service.metrics.batch import parse_id
@@ -15,10 +15,10 @@ from service.metrics.catalog import Catalog
 from service.metrics.execute import Asker, Executor
 from service.metrics.formats import choose
 from service.results.cache import Results
-from service.results.headers import Reply, directives, reply
-from service.results.lane import Aliases
-from service.results.table import Served
-from service.wire import SMALLEST, App, Coding, Receive, Scope, Send, choose_coding
+from service.results.headers import directives, reply
+from service.results.lane import Admit, Aliases, plain
+from service.results.table import Headers, Reply, Served
+from service.wire import SMALLEST, App, Coding, Message, Receive, Scope, Send, Wire, choose_coding
 
 # Query parameters of the answer itself; every other one is the metric's.
 ANSWER_PARAMETERS: Final = ("format", "excel")
@@ -39,7 +39,7 @@ class Shelf:
         """Answer a metric's GET; raises the problems of the metric, its parameters and its run."""
         version = self._catalog.version
         metric = self._catalog.get(parse_id(metric_id))
-        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        pairs = _pairs(scope["query_string"].decode("latin-1"))
         given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
         options = _options(pairs) if len(given) < len(pairs) else {}
         form = choose(header_of(scope, b"accept"), options.get("format"))
@@ -54,22 +54,27 @@ class Shelf:
         if len(entry.representations[coding].body) > SMALLEST:
             coding = choose_coding(header_of(scope, b"accept-encoding"))
         await self._results.encode(entry, coding)
-        if entry.shared:
+        if entry.shared and entry.terms.fresh_until > entry.terms.made_at:
             self._aliases.remember(scope, entry.key, coding, version)
         return reply(served, coding, self._results.clock())
 
 
 class Straight:
-    """ASGI layer within the gate: metrics' results past the framework, everything else on to it."""
+    """ASGI layer: the results of metrics for plain requests of callers known from before.
+
+    Everything else goes on to `app`. `refuse` answers with a problem.
+    """
 
     def __init__(
         self,
         app: App,
         shelf: Callable[[], Shelf | None],
+        admit: Admit,
         refuse: Callable[[Any, Any, Problem], Awaitable[None]],
     ) -> None:
         self._app = app
         self._shelf = shelf
+        self._admit = admit
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,17 +82,40 @@ class Straight:
             _RESULT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
         )
         shelf = self._shelf()
-        if found is None or shelf is None or "metrics:read" not in scope["state"]["principal"].scopes:
+        request = plain(scope) if found and shelf else None
+        admitted = self._admit(request, scope["path"]) if request is not None else None
+        if found is None or shelf is None or request is None or admitted is None:
             await self._app(scope, receive, send)
             return
+        claims, extra = admitted
         try:
-            reply = await shelf.result(found[1], scope, scope["state"]["principal"].claims)
+            reply = await shelf.result(found[1], scope, claims)
         except Problem as problem:
-            await self._refuse(scope, send, problem)
+            await self._send(problem, scope, send, extra)
             return
-        headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        for message in reply.messages(request.get(b"if-none-match"), extra):
+            await send(message)
+
+    async def _send(self, problem: Problem, scope: Scope, send: Send, extra: Headers) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        async def refuse(scope: Scope, _receive: Receive, send: Send) -> None:
+            await self._refuse(scope, send, problem)
+
+        await Wire(refuse)(scope, _nothing_more, told)
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """As `urllib.parse.parse_qsl` has it, in a fifth of the time."""
+    parts = (part.partition("=") for part in query.split("&") if part)
+    return [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
 
 
 def header_of(scope: Scope, name: bytes) -> str:

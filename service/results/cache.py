@@ -8,9 +8,9 @@ from typing import Final
 from msgspec import Struct
 
 from service.errors import DatabaseUnavailable, Problem, QueryTimeout
-from service.results.flights import Flights
+from service.results.flights import Flights, Run
 from service.results.freshness import Generations, State, Terms, judge, together
-from service.results.headers import Directives
+from service.results.headers import ANY, Directives
 from service.results.table import Entry, Forward, ResultTable, Served, plain
 from service.wire import Coding, compress
 
@@ -24,12 +24,13 @@ SERVER_FAULTS: Final = 500
 ENCODE_HERE: Final = 1 << 18
 """Bytes from which compressing is worth a thread."""
 
-ANY: Final = Directives()
 _FORWARDS: Final[tuple[Forward, ...]] = ("request", "miss", "stale")
 
 
 class Made(Struct, frozen=True):
     """What a run gives. `content` is equal for two runs of equal content, whatever else their bytes say.
+
+    `etag` is the strong tag of the bytes, quotes included; without one it is made of them.
 
     `fresh_for_s` is how long it holds if no table moves, `max_age` how long a caller may go without asking;
     both count from the beginning of the run.
@@ -38,6 +39,7 @@ class Made(Struct, frozen=True):
     body: bytes
     media_type: str
     content: bytes
+    etag: str = ""
     timings: str = ""
     fresh_for_s: float = inf
     max_age: int = 0
@@ -165,8 +167,7 @@ class Results:
         self._flights.refresh(wanted.key, self._making(wanted, afresh=False), suits)
         if state is State.MOVED:
             try:
-                async with asyncio.timeout(PATIENCE_S):
-                    return await self._fly(wanted, "stale", suits, afresh=False)
+                return await self._fly(wanted, "stale", suits, afresh=False, wait_s=PATIENCE_S)
             except (TimeoutError, Problem):
                 pass
         return Served(entry, stale_s)
@@ -174,8 +175,7 @@ class Results:
     async def _run(self, wanted: Wanted, forward: Forward, now: float, *, afresh: bool) -> Served:
         suits = self._newer_than(wanted, now, afresh=afresh)
         try:
-            async with asyncio.timeout(self._wait_s):
-                return await self._fly(wanted, forward, suits, afresh=afresh)
+            return await self._fly(wanted, forward, suits, afresh=afresh, wait_s=self._wait_s)
         except TimeoutError as error:
             served = self._instead(wanted, self._lost_at(), afresh=afresh)
             if served is None:
@@ -200,10 +200,17 @@ class Results:
         return Served(entry, stale_s) if state in {State.FRESH, State.STALE, State.MOVED} else None
 
     async def _fly(
-        self, wanted: Wanted, forward: Forward, suits: Callable[[float], bool], *, afresh: bool
+        self,
+        wanted: Wanted,
+        forward: Forward,
+        suits: Callable[[float], bool],
+        *,
+        afresh: bool,
+        wait_s: float,
     ) -> Served:
         making = self._making(wanted, afresh=afresh)
-        entry, joined = await self._flights.take(wanted.key, making, suits, afresh=afresh)
+        until = asyncio.get_running_loop().time() + wait_s
+        entry, joined = await self._flights.take(wanted.key, making, suits, afresh=afresh, until=until)
         return Served(entry, forward=forward, collapsed=joined)
 
     def _newer_than(self, wanted: Wanted, now: float, *, afresh: bool) -> Callable[[float], bool]:
@@ -215,7 +222,7 @@ class Results:
 
         return suits
 
-    def _making(self, wanted: Wanted, *, afresh: bool) -> Callable[[], Awaitable[Entry]]:
+    def _making(self, wanted: Wanted, *, afresh: bool) -> Run[Entry]:
         async def make() -> Entry:
             began = self.clock()
             basis = self.generations.of(wanted.tables)
@@ -246,7 +253,7 @@ class Results:
             owner=wanted.owner,
             terms=terms,
             media_type=made.media_type,
-            representations=dict(held.representations) if held and same else plain(made.body),
+            representations=dict(held.representations) if held and same else plain(made.body, made.etag),
             content=made.content,
             timings=made.timings,
             shared=wanted.shared,

@@ -4,16 +4,13 @@ One place for both ways to a result, so that they cannot differ.
 """
 
 import re
-from collections.abc import Iterable
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct
 
-from service.results.table import Entry, Headers, Served
-from service.wire import Coding, Message, matches
-
-Messages = tuple[Message, Message]
+from service.results.table import Headers, Reply, Served
+from service.wire import Coding
 
 _MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
 
@@ -25,8 +22,13 @@ class Directives(Struct, frozen=True):
     max_age: int | None = None
 
 
+ANY: Final = Directives()
+
+
 def directives(cache_control: str) -> Directives:
     """Read `Cache-Control`; unknown directives are passed over, as RFC 9111 has it."""
+    if not cache_control:
+        return ANY
     no_cache, ages = False, list[int]()
     for part in cache_control.lower().split(","):
         directive = part.strip()
@@ -36,65 +38,37 @@ def directives(cache_control: str) -> Directives:
     return Directives(no_cache, min(ages, default=None))
 
 
-class Reply(NamedTuple):
-    """An answer as it is sent: its body, the headers that a 304 goes without, and all others."""
-
-    body: bytes
-    of_the_body: Headers
-    others: Headers
-    etag: str
-
-    def messages(self, if_none_match: bytes | None, extra: Iterable[tuple[bytes, bytes]]) -> Messages:
-        """The reply to a GET, which is 304 to somebody who holds it."""
-        if if_none_match is not None and matches(if_none_match.decode("latin-1"), self.etag):
-            headers = [*self.others, *extra]
-            return {"type": "http.response.start", "status": 304, "headers": headers}, _NO_BODY
-        headers = [*self.of_the_body, *self.others, *extra]
-        return (
-            {"type": "http.response.start", "status": 200, "headers": headers},
-            {"type": "http.response.body", "body": self.body, "more_body": False},
-        )
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {name.decode(): value.decode() for name, value in (*self.of_the_body, *self.others)}
-
-
-_NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
-
-
 def reply(served: Served, coding: Coding, now: float) -> Reply:
     """Say of an answer what is due at `now`; the coding's bytes were made before."""
     entry = served.entry
-    body, etag = entry.representations[coding]
-    of_the_body, lasting = entry.heads.get(coding) or _head(entry, coding)
     age = max(0, int(now - entry.terms.made_at))
-    passing = (
-        (b"age", b"%d" % age),
-        (b"cache-status", _cache_status(served, age)),
-        (b"server-timing", entry.timings.encode() if served.forward else b"hit"),
-    )
-    return Reply(body, of_the_body, [*lasting, *passing], etag)
+    if served.forward is not None or served.stale_s:
+        return _reply(served, coding, age)
+    known = entry.hits.get(coding)
+    if known is None or known[0] != age:
+        known = entry.hits[coding] = age, _reply(served, coding, age)
+    return known[1]
 
 
-def _head(entry: Entry, coding: Coding) -> tuple[Headers, Headers]:
-    """What stays the same for as long as the answer is held: of its body, and of the rest."""
+def _reply(served: Served, coding: Coding, age: int) -> Reply:
+    entry, terms = served.entry, served.entry.terms
     body, etag = entry.representations[coding]
-    terms = entry.terms
-    lifetime = f"private, max-age={terms.max_age}, stale-while-revalidate={int(terms.stale_for_s)}"
     of_the_body: Headers = [
         (b"content-type", entry.media_type.encode()),
         (b"content-length", b"%d" % len(body)),
     ]
     if coding != "identity":
         of_the_body.append((b"content-encoding", coding.encode()))
-    lasting: Headers = [
+    lifetime = f"private, max-age={terms.max_age}, stale-while-revalidate={int(terms.stale_for_s)}"
+    others: Headers = [
         (b"etag", etag.encode()),
         (b"cache-control", f"{lifetime}, stale-if-error={int(terms.stale_if_error_s)}".encode()),
         (b"vary", b"Accept, Accept-Encoding"),
+        (b"age", b"%d" % age),
+        (b"cache-status", _cache_status(served, age)),
+        (b"server-timing", entry.timings.encode() if served.forward else b"hit"),
     ]
-    entry.heads[coding] = of_the_body, lasting
-    return of_the_body, lasting
+    return Reply(body, etag, of_the_body, others)
 
 
 def _cache_status(served: Served, age: int) -> bytes:

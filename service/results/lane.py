@@ -12,12 +12,12 @@ import structlog
 
 from service.observe import request_id_of
 from service.results.cache import Results
-from service.results.headers import Messages, reply
-from service.results.table import Headers
+from service.results.headers import reply
+from service.results.table import Headers, Messages
 from service.wire import App, Coding, Receive, Scope, Send
 
-Admit = Callable[[dict[bytes, bytes], str], Headers | None]
-"""From a request's headers and path."""
+Admit = Callable[[dict[bytes, bytes], str], tuple[str, Headers] | None]
+"""From a request's headers and path: the caller's claims and the headers that the answer gets."""
 Signature = tuple[str, bytes, bytes, bytes]
 
 ALIASES: Final = 32_768
@@ -55,7 +55,7 @@ class Aliases:
 
 
 class Lane:
-    """The outermost ASGI layer; `admit` gives the headers for a caller who may read metrics, else None."""
+    """The outermost ASGI layer; `admit` lets callers in who may read metrics."""
 
     def __init__(self, app: App, aliases: Aliases, results: Results, admit: Admit) -> None:
         self._app = app
@@ -89,7 +89,7 @@ class Lane:
         now = self._results.clock()
         self._count(now)
         request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
-        return reply(served, coding, now).messages(request.get(b"if-none-match"), (*admitted, request_id))
+        return reply(served, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
 
     def _count(self, now: float) -> None:
         """Count a hit; the log says now and then how many there were."""

@@ -5,16 +5,17 @@ only when they were asked for again, so a scan of one-time answers leaves what d
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 from service.results.freshness import Terms
-from service.wire import Coding, tag_of_coding
+from service.wire import Coding, Message, matches, tag_of_coding
 
 Headers = list[tuple[bytes, bytes]]
+Messages = tuple[Message, Message]
 Forward = Literal["miss", "stale", "request"]
 Queue = OrderedDict[Hashable, "Entry"]
 
@@ -32,9 +33,37 @@ class Representation(NamedTuple):
     etag: str
 
 
-def plain(body: bytes) -> dict[Coding, Representation]:
+def plain(body: bytes, etag: str = "") -> dict[Coding, Representation]:
     """Begin an entry's representations."""
-    return {"identity": Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')}
+    return {"identity": Representation(body, etag or f'"{blake2b(body, digest_size=16).hexdigest()}"')}
+
+
+class Reply(NamedTuple):
+    """An answer as it is sent: its body, the headers that a 304 goes without, and all others."""
+
+    body: bytes
+    etag: str
+    of_the_body: Headers
+    others: Headers
+
+    def messages(self, if_none_match: bytes | None, extra: Iterable[tuple[bytes, bytes]]) -> Messages:
+        """The reply to a GET, which is 304 to somebody who holds it."""
+        if if_none_match is not None and matches(if_none_match.decode("latin-1"), self.etag):
+            headers = [*self.others, *extra]
+            return {"type": "http.response.start", "status": 304, "headers": headers}, _NO_BODY
+        headers = [*self.of_the_body, *self.others, *extra]
+        return (
+            {"type": "http.response.start", "status": 200, "headers": headers},
+            {"type": "http.response.body", "body": self.body, "more_body": False},
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = (*self.of_the_body, *self.others)
+        return {name.decode(): value.decode() for name, value in lines}
+
+
+_NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Entry(Struct, eq=False, kw_only=True):
@@ -43,7 +72,8 @@ class Entry(Struct, eq=False, kw_only=True):
     `owner` is what the answer is dropped with (a metric, a dashboard), `content` what makes two answers the
     same although they were made at different times, `timings` what its run took (Server-Timing),
     `judged` the changes (`Generations.changes`) up to which its tables are known to stand,
-    `shared` whether everybody who may read metrics may have it, `heads` the headers that stay as they are.
+    `shared` whether everybody who may read metrics may have it, `hits` the replies to hits and the age in
+    seconds that they tell.
     """
 
     key: Hashable
@@ -56,11 +86,12 @@ class Entry(Struct, eq=False, kw_only=True):
     shared: bool = True
     asked: int = 0
     judged: int = -1
-    heads: dict[Coding, tuple[Headers, Headers]] = {}
+    hits: dict[Coding, tuple[int, Reply]] = {}
+    weight: int = OVERHEAD
 
-    @property
-    def weight(self) -> int:
-        return OVERHEAD + sum(len(made.body) for made in self.representations.values())
+    def __post_init__(self) -> None:
+        for made in self.representations.values():
+            self.weight += len(made.body)
 
 
 class Served(Struct, frozen=True):
@@ -118,12 +149,12 @@ class ResultTable:
 
     def add(self, entry: Entry, coding: Coding, body: bytes) -> Representation:
         """Keep an encoded twin beside its answer."""
-        before = entry.weight
         made = Representation(body, tag_of_coding(entry.representations["identity"].etag, coding))
         entry.representations[coding] = made
+        entry.weight += len(body)
         for queue in (self._small, self._main):
             if queue.get(entry.key) is entry:
-                self._weigh(queue, entry.weight - before)
+                self._weigh(queue, len(body))
         self._shrink()
         return made
 

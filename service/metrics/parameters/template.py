@@ -214,7 +214,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             ):
                 values[name] = given[name]
         windows = frozenset(values) - frozenset(self.kinds)
-        sql, names, clock = self._render(windows)
+        if (rendered := self._rendered.get(windows)) is None:
+            rendered = self._rendered[windows] = self._render(windows)
+        sql, names, clock = rendered
         args = tuple(values[name] for name in names)
         return Bound(sql, args, self._in_force(values), _key(values), clock, windows)
 
@@ -242,6 +244,10 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return Parameter(
             name, kind.word, source, kind.array, kind.values, required, default, f"{kind.postgres}{ends}"
         )
+
+    @cached_property
+    def _rendered(self) -> dict[frozenset[str], tuple[str, tuple[str, ...], bool]]:
+        return {}
 
     def _render(self, given: frozenset[str], *, typed: bool = True) -> tuple[str, tuple[str, ...], bool]:
         """The SQL with the given windows switched on, the names of `$1, $2, ...`, and if it got a clock."""

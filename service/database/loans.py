@@ -1,0 +1,269 @@
+"""Connections of the reader, lent to one statement at a time and handed back as they were.
+
+Whatever a statement may have changed in its session is put back before the next one meets it. Connections
+that need no putting back stay at hand, past the pool's own lending, which takes longer than a small query.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final
+
+import asyncpg
+
+from service.database.exact import ExactConnection
+from service.database.gateway import LOST_CONNECTION, Pool
+from service.errors import (
+    Busy,
+    DatabaseUnavailable,
+    FieldError,
+    Problem,
+    QueryFailed,
+    QueryTimeout,
+    ResultTooLarge,
+)
+from service.settings import Database as DatabaseSettings
+
+# No call outlives the statement's own timeout by more than these together.
+QUEUE_WAIT_S: Final = 2.0
+GRACE_S: Final = 0.5
+
+UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
+# RESET ALL spares the role.
+RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
+
+# Name and type (`pg_type.oid`) of each column.
+Shape = tuple[tuple[str, int], ...]
+
+
+class ReaderConnection(ExactConnection):
+    """A connection that counts what arrives and leaves nothing behind for its next borrower."""
+
+    def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
+        super().__init__(protocol, transport, *args)
+        self.cap = _ByteCap(protocol, transport)
+        transport.set_protocol(self.cap)
+        self.at_end = RESET
+        self._spotless = False
+        self._statement: Any = None
+
+    def vouch(self) -> None:
+        """Say that what runs next changes nothing that a reset would put back."""
+        self._spotless = True
+
+    def take_back(self) -> bool:
+        """End the vouching; whether the connection can be lent on as it is."""
+        spotless, self._spotless = self._spotless, False
+        return spotless and not self.is_closed() and not self.is_in_transaction()
+
+    async def fetch_some(
+        self, sql: str, args: Sequence[Any], limit: int
+    ) -> tuple[list[asyncpg.Record], Shape]:
+        """Up to `limit` rows, and what they are made of."""
+        driver: Any = super()
+        # The protocol's own limit, as `fetchrow` uses it with 1.
+        records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
+        return records, shape_of(self._statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
+
+    async def _get_statement(self, *args: Any, **options: Any) -> Any:
+        driver: Any = super()
+        self._statement = await driver._get_statement(*args, **options)  # noqa: SLF001
+        return self._statement
+
+    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
+        """End what is open and forget what was set, in one round trip, or none where nothing can be."""
+        if self.take_back():
+            return
+        rollback = "ROLLBACK;" if self.is_in_transaction() else ""
+        async with asyncio.timeout(timeout):
+            await self.execute(rollback + self.at_end)
+
+
+class _ByteCap(asyncio.Protocol):
+    """Stands between the socket and the driver, and cuts the connection when a result passes its cap."""
+
+    def __init__(self, driver: Any, transport: Any) -> None:
+        self._driver = driver
+        self._transport = transport
+        self._left = -1
+        self.exceeded = False
+
+    def start(self, cap: int) -> None:
+        self._left = cap
+        self.exceeded = False
+
+    def stop(self) -> None:
+        self._left = -1
+
+    def data_received(self, data: bytes) -> None:
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left < 0:
+                self.exceeded = True
+                self._transport.abort()
+                return
+        self._driver.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._driver.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        return self._driver.eof_received()
+
+    def pause_writing(self) -> None:
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._driver.resume_writing()
+
+
+class Loans:
+    """Lends the pool's connections, to as many at once as there are; a bounded queue waits its turn.
+
+    A connection that needs nothing put back goes straight to the next in the queue, or stays at hand.
+    """
+
+    def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._lent = 0
+        self._at_hand: list[Any] = []
+        self._queue: deque[asyncio.Future[Any]] = deque()
+
+    def lend(self) -> "_Loan":
+        """A context manager; `Busy` when the queue is full, else what `translated` makes of an error."""
+        return _Loan(self)
+
+    async def close(self) -> None:
+        while self._at_hand:
+            await self._give_back(self._at_hand.pop())
+
+    async def take(self) -> Any:
+        connection = await self._turn()
+        try:
+            while connection is not None and connection.is_closed():
+                await self._give_back(connection)
+                connection = self._at_hand.pop() if self._at_hand else None
+            if connection is None:
+                connection = await self._pool.acquire(timeout=QUEUE_WAIT_S)
+        except LOST_CONNECTION as error:
+            self._pass_on(None)
+            raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+        except BaseException:
+            self._pass_on(None)
+            raise
+        lent: Any = connection
+        lent.cap.start(self._settings.result_bytes_limit)
+        return lent
+
+    async def bring(self, connection: Any, *, sound: bool) -> None:
+        """Take a connection back; one that is not `sound` may still be hit by a cancellation."""
+        if sound and connection.take_back():
+            self._pass_on(connection)
+            return
+        try:
+            await self._give_back(connection)
+        finally:
+            self._pass_on(None)
+
+    async def _turn(self) -> Any:
+        """A connection at hand, or None for the right to have one of the pool's."""
+        if self._lent < self._settings.reader_pool_size:
+            self._lent += 1
+            return self._at_hand.pop() if self._at_hand else None
+        if len(self._queue) >= self._settings.reader_queue_limit:
+            raise Busy(headers={"Retry-After": "1"})
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._queue.append(turn)
+        timer = loop.call_later(QUEUE_WAIT_S, _end_waiting, turn)
+        try:
+            return await turn
+        except BaseException:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            elif not turn.cancelled():  # it came at the moment of the cancellation
+                self._pass_on(turn.result())
+            raise
+        finally:
+            timer.cancel()
+
+    def _pass_on(self, connection: Any) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        self._lent -= 1
+        if connection is not None:
+            self._at_hand.append(connection)
+
+    async def _give_back(self, connection: Any) -> None:
+        # Lost, or hit by a cancellation that came late: the pool throws the connection away, and the
+        # caller's answer stands.
+        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
+            await self._pool.release(connection, timeout=GRACE_S)
+
+    def translated(self, error: BaseException, cap: "_ByteCap") -> Problem | None:
+        """What a caller is told of an error, None of what is none of Postgres's."""
+        timeout_ms, limit = self._settings.statement_timeout_ms, self._settings.result_bytes_limit
+        match error:
+            case asyncpg.QueryCanceledError() | TimeoutError():
+                return QueryTimeout(f"The stored SQL ran longer than {timeout_ms} ms and was cancelled.")
+            case asyncpg.LockNotAvailableError():
+                return QueryTimeout("The stored SQL waited too long for a lock on one of its tables.")
+            case _ if isinstance(error, LOST_CONNECTION) and cap.exceeded:
+                return ResultTooLarge(
+                    f"The result takes more than {limit} bytes (RESULT_BYTES_LIMIT): "
+                    "select fewer columns or rows."
+                )
+            case _ if isinstance(error, LOST_CONNECTION):
+                return DatabaseUnavailable(headers={"Retry-After": "2"})
+            case asyncpg.PostgresError():
+                return _query_failed(error)
+            case _:
+                return None
+
+
+def _end_waiting(turn: "asyncio.Future[Any]") -> None:
+    if not turn.done():
+        turn.set_exception(Busy(headers={"Retry-After": "1"}))
+
+
+class _Loan:
+    """One connection for as long as the context lasts; a class, as it is on every query's way."""
+
+    __slots__ = ("_cap", "_connection", "_loans")
+
+    def __init__(self, loans: Loans) -> None:
+        self._loans = loans
+
+    async def __aenter__(self) -> Any:
+        self._connection = await self._loans.take()
+        self._cap = self._connection.cap
+        return self._connection
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._cap.stop()  # taken before, since a lost connection no longer says
+        await self._loans.bring(self._connection, sound=error is None)
+        if error is not None and (problem := self._loans.translated(error, self._cap)):
+            raise problem from error
+
+
+def shape_of(attributes: Iterable[Any]) -> Shape:
+    return tuple((attribute.name, attribute.type.oid) for attribute in attributes)
+
+
+def _query_failed(error: asyncpg.PostgresError) -> Problem:
+    message = getattr(error, "message", None) or str(error)
+    position = getattr(error, "position", None)
+    members: dict[str, Any] = {"sqlstate": error.sqlstate}
+    if position is not None:
+        members["position"] = int(position)
+    if hint := getattr(error, "hint", None):
+        members["hint"] = hint
+    return QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), **members)
