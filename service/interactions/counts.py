@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -45,8 +44,7 @@ class Counts:
             started = time.perf_counter()
             body = msgspec.json.encode(await ask(self._database, *args))
             ran_ms = (time.perf_counter() - started) * 1000
-            content = blake2b(body, digest_size=16).digest()
-            return Made(body, "application/json", content, timings=f"run;dur={ran_ms:.2f}")
+            return Made(body, "application/json", len(body), timings=f"run;dur={ran_ms:.2f}")
 
         key = (OWNER, ask.__name__, *args)
         wanted = Wanted(key, OWNER, tables, self._stale_for_s, run)

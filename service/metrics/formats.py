@@ -113,6 +113,8 @@ def choose(accept: str, asked: str | None) -> Format:
         if asked not in MEDIA_TYPES:
             raise InvalidInput(errors=(FieldError("format", f"one of {', '.join(MEDIA_TYPES)}"),))
         return asked
+    if not accept:
+        return "json"
     best, best_weight = None, 0.0
     for form, media_type in MEDIA_TYPES.items():
         weight = _weight(accept, media_type.split(";")[0])

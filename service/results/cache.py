@@ -28,9 +28,7 @@ _FORWARDS: Final[tuple[Forward, ...]] = ("request", "miss", "stale")
 
 
 class Made(Struct, frozen=True):
-    """What a run gives. `content` is equal for two runs of equal content, whatever else their bytes say.
-
-    `etag` is the strong tag of the bytes, quotes included; without one it is made of them.
+    """What a run gives. Two runs had the same content when their first `alike` bytes are the same.
 
     `fresh_for_s` is how long it holds if no table moves, `max_age` how long a caller may go without asking;
     both count from the beginning of the run.
@@ -38,8 +36,7 @@ class Made(Struct, frozen=True):
 
     body: bytes
     media_type: str
-    content: bytes
-    etag: str = ""
+    alike: int
     timings: str = ""
     fresh_for_s: float = inf
     max_age: int = 0
@@ -124,7 +121,6 @@ class Results:
             terms=together([part.entry.terms for part in parts], self.clock(), self.generations),
             media_type="application/json",
             representations=plain(body),
-            content=b"",
             timings="compose",
             shared=shared,
         )
@@ -247,14 +243,14 @@ class Results:
     def _keep(self, wanted: Wanted, made: Made, terms: Terms, *, afresh: bool) -> Entry:
         """Hold the new answer; the same content keeps its bytes and tags, so that pollers get 304."""
         held = self.table.get(wanted.key)
-        same = held is not None and held.content == made.content and not afresh
+        same = held is not None and not afresh and _alike(held, made)
         entry = Entry(
             key=wanted.key,
             owner=wanted.owner,
             terms=terms,
             media_type=made.media_type,
-            representations=dict(held.representations) if held and same else plain(made.body, made.etag),
-            content=made.content,
+            representations=dict(held.representations) if held and same else plain(made.body),
+            alike=made.alike,
             timings=made.timings,
             shared=wanted.shared,
         )
@@ -271,6 +267,11 @@ class Results:
 
 def _nothing() -> bool:
     return False
+
+
+def _alike(held: Entry, made: Made) -> bool:
+    body = held.representations["identity"].body
+    return held.alike == made.alike and body.startswith(made.body[: made.alike])
 
 
 def _too_old(entry: Entry, directives: Directives, now: float) -> bool:

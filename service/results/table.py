@@ -33,9 +33,9 @@ class Representation(NamedTuple):
     etag: str
 
 
-def plain(body: bytes, etag: str = "") -> dict[Coding, Representation]:
+def plain(body: bytes) -> dict[Coding, Representation]:
     """Begin an entry's representations."""
-    return {"identity": Representation(body, etag or f'"{blake2b(body, digest_size=16).hexdigest()}"')}
+    return {"identity": Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')}
 
 
 class Reply(NamedTuple):
@@ -69,11 +69,11 @@ _NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_bod
 class Entry(Struct, eq=False, kw_only=True):
     """An answer in one format, with those codings of it that were asked for.
 
-    `owner` is what the answer is dropped with (a metric, a dashboard), `content` what makes two answers the
-    same although they were made at different times, `timings` what its run took (Server-Timing),
-    `judged` the changes (`Generations.changes`) up to which its tables are known to stand,
-    `shared` whether everybody who may read metrics may have it, `hits` the replies to hits and the age in
-    seconds that they tell.
+    `owner` is what the answer is dropped with (a metric, a dashboard), `alike` how many of its first bytes
+    make two answers the same although they were made at different times, `timings` what its run took
+    (Server-Timing), `shared` whether everybody who may read metrics may have it, `judged` the changes
+    (`Generations.changes`) up to which its tables are known to stand, `hits` the replies to hits and the age
+    in seconds that they tell.
     """
 
     key: Hashable
@@ -81,7 +81,7 @@ class Entry(Struct, eq=False, kw_only=True):
     terms: Terms
     media_type: str
     representations: dict[Coding, Representation]
-    content: bytes
+    alike: int = 0
     timings: str = ""
     shared: bool = True
     asked: int = 0

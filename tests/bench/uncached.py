@@ -26,11 +26,11 @@ def main() -> None:
             )
         with served(server, TALLY, AUTH="off") as tally, served(server, raw("raw_asyncpg:app")) as peer:
             for rows in (1, 100):
-                fresh = [
-                    get(f"/metrics/{metric}?rows={rows}&turn={turn}", port=tally) for turn in range(1, TURNS)
-                ]
+                turns = range(1, TURNS)
+                fresh = [get(f"/metrics/{metric}?rows={rows}&turn={turn}", port=tally) for turn in turns]
+                same = [get(f"/{rows}/{turn}") for turn in turns]
                 cases = {
-                    f"raw ASGI + asyncpg, {rows} rows": Case(peer, [get(f"/{rows}")]),
+                    f"raw ASGI + asyncpg, {rows} rows": Case(peer, same),
                     f"Tally uncached, {rows} rows": Case(tally, fresh),
                 }
                 show(best_rates(cases), f"raw ASGI + asyncpg, {rows} rows")

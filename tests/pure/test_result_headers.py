@@ -42,7 +42,6 @@ def served(*, fresh_until=inf, max_age=0, **rest):
         terms=terms,
         media_type="application/json",
         representations=plain(b"{}"),
-        content=b"",
     )
     return Served(entry, **rest)
 

@@ -22,7 +22,6 @@ def entry(key, size=1000, owner=None):
         terms=TERMS,
         media_type="application/json",
         representations=plain(b"x" * size),
-        content=b"",
     )
 
 

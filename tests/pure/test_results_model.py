@@ -130,7 +130,7 @@ class ResultsMachine(RuleBasedStateMachine):
             body = repr(sorted(this.read.items())).encode()
             if key == "big":
                 body = body.ljust(ROOM)
-            return Made(body, "", body, fresh_for_s=FRESH_FOR_S if key == "timed" else float("inf"))
+            return Made(body, "", len(body), fresh_for_s=FRESH_FOR_S if key == "timed" else float("inf"))
 
         return run
 

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+SQL = "SELECT n, 'row ' || n AS label FROM generate_series(1, $1::int) AS n WHERE $2::int > 0"
 encoder = msgspec.json.Encoder()
 pools: list[Any] = []
 
@@ -23,9 +24,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
                 await pools.pop().close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-    rows = await pools[0].fetch(
-        "SELECT n, 'row ' || n AS label FROM generate_series(1, $1) AS n", int(scope["path"][1:])
-    )
+    _, count, turn = scope["path"].split("/")
+    rows = await pools[0].fetch(SQL, int(count), int(turn))
     body = encoder.encode({"records": [dict(row) for row in rows]})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
