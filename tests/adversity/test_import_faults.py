@@ -47,7 +47,7 @@ def own_server() -> Iterator[Server]:
     """A server that may be killed."""
     above = Path(tempfile.mkdtemp(prefix="tally-faults-"))
     above.chmod(0o755)
-    with running(above / "data", durable=False) as server:
+    with running(above / "data") as server:  # durable: what was committed must outlive the kill
         template = server.owner_url.rsplit("/", 1)[0] + "/template1"
         migrate(template, None, ("data",))
         yield server
