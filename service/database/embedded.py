@@ -96,7 +96,8 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
     """Start the server of `data_dir` or join the one that runs; the last user stops it, whatever ends it.
 
     An existing cluster keeps its own major version. While inside, SIGTERM and SIGHUP raise `SystemExit`
-    unless the program handles them. `durable=False` may lose data in a crash of the machine.
+    unless the program handles them. `durable=False` may lose the last moment in a crash of the server,
+    and more in one of the machine.
     """
     data_dir = _usable(data_dir)
     with _ends_by_exception(), _lock(data_dir / "users.lock") as users:

@@ -34,6 +34,7 @@ UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
 # RESET ALL spares the role.
 RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
 
+SHAPES: Final = 256
 # Name and type (`pg_type.oid`) of each column.
 Shape = tuple[tuple[str, int], ...]
 
@@ -46,8 +47,13 @@ class ReaderConnection(ExactConnection):
         self.cap = _ByteCap(protocol, transport)
         transport.set_protocol(self.cap)
         self.at_end = RESET
+        self.itself = self
+        """The way through the pool's proxy, which makes every use of it a search."""
+        self.proxy: Any = None
+        """What the pool knows the connection by while it has lent it."""
         self._spotless = False
         self._statement: Any = None
+        self._shapes: dict[str, Shape] = {}
 
     def vouch(self) -> None:
         """Say that what runs next changes nothing that a reset would put back."""
@@ -65,7 +71,17 @@ class ReaderConnection(ExactConnection):
         driver: Any = super()
         # The protocol's own limit, as `fetchrow` uses it with 1.
         records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
-        return records, shape_of(self._statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
+        return records, self._shape()
+
+    def _shape(self) -> Shape:
+        statement = self._statement
+        shape = self._shapes.get(statement.name) if statement.name else None
+        if shape is None:
+            shape = shape_of(statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
+            if len(self._shapes) >= SHAPES:
+                self._shapes.clear()
+            self._shapes[statement.name] = shape
+        return shape
 
     async def _get_statement(self, *args: Any, **options: Any) -> Any:
         driver: Any = super()
@@ -147,16 +163,17 @@ class Loans:
                 await self._give_back(connection)
                 connection = self._at_hand.pop() if self._at_hand else None
             if connection is None:
-                connection = await self._pool.acquire(timeout=QUEUE_WAIT_S)
+                proxy: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
+                connection = proxy.itself
+                connection.proxy = proxy
         except LOST_CONNECTION as error:
             self._pass_on(None)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
         except BaseException:
             self._pass_on(None)
             raise
-        lent: Any = connection
-        lent.cap.start(self._settings.result_bytes_limit)
-        return lent
+        connection.cap.start(self._settings.result_bytes_limit)
+        return connection
 
     async def bring(self, connection: Any, *, sound: bool) -> None:
         """Take a connection back; one that is not `sound` may still be hit by a cancellation."""
@@ -204,7 +221,7 @@ class Loans:
         # Lost, or hit by a cancellation that came late: the pool throws the connection away, and the
         # caller's answer stands.
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
-            await self._pool.release(connection, timeout=GRACE_S)
+            await self._pool.release(connection.proxy, timeout=GRACE_S)
 
     def translated(self, error: BaseException, cap: "_ByteCap") -> Problem | None:
         """What a caller is told of an error, None of what is none of Postgres's."""

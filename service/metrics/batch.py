@@ -39,7 +39,7 @@ class DashboardData(Struct, frozen=True):
     results: list[Tile]
 
 
-Wish = tuple[str, Mapping[str, Any], tuple[str, ...]]
+Wish = tuple[str, dict[str, Any], tuple[str, ...]]
 """A metric's id, the parameters it takes, and the names of those it ignores."""
 
 
@@ -101,7 +101,7 @@ class Batcher:
     async def _answer(
         self,
         metric_id: str,
-        given: Mapping[str, Any],
+        given: dict[str, Any],
         asker: Asker,
         side_by_side: asyncio.Semaphore,
         deadline: float,

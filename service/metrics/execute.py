@@ -1,7 +1,7 @@
 """The one path on which stored SQL runs: metric -> judged, typed template -> bound values -> rows, bytes."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -180,7 +180,7 @@ class Executor:
     async def answer(
         self,
         metric: Metric,
-        given: Sequence[tuple[str, str]] | Mapping[str, Any],
+        given: list[tuple[str, str]] | dict[str, Any],
         form: Format = "json",
         *,
         asker: Asker = NOBODY,
@@ -190,7 +190,7 @@ class Executor:
         started = time.perf_counter()
         prepared = await self.prepare(metric)
         template = prepared.template
-        bound = template.bind_json(given) if isinstance(given, Mapping) else template.bind(given)
+        bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
         claims = asker.claims if prepared.description.per_caller else None
         run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started)
         wanted = Wanted(

@@ -120,7 +120,8 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 
 def header_of(scope: Scope, name: bytes) -> str:
     """All lines of a header as one, empty without it."""
-    return ",".join(value.decode("latin-1") for each, value in scope["headers"] if each == name)
+    lines = [value for each, value in scope["headers"] if each == name]
+    return b",".join(lines).decode("latin-1") if lines else ""
 
 
 def asker_of(scope: Scope, claims: str) -> Asker:

@@ -157,7 +157,7 @@ class Results:
         state, stale_s = judge(entry.terms, now, self.generations, self._lost_at())
         if state is State.FRESH:
             return Served(entry)
-        if state not in {State.STALE, State.MOVED}:
+        if state is not State.STALE and state is not State.MOVED:
             return None
         suits = self._newer_than(wanted, now, afresh=False)
         self._flights.refresh(wanted.key, self._making(wanted, afresh=False), suits)

@@ -28,6 +28,8 @@ class Cap:
 class Connection:
     def __init__(self):
         self.cap = Cap()
+        self.itself = self
+        self.proxy = None
         self.spotless = False
         self.closed = False
 
