@@ -49,9 +49,10 @@ class Aliases:
         if len(self._known) > ALIASES:
             del self._known[next(iter(self._known))]
 
-    def find(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[Hashable, Coding] | None:
-        found = self._known.get(_signature(scope, headers))
-        return (found[1], found[2]) if found is not None and found[0] == self.version else None
+    def find(self, signature: Signature) -> tuple[int, Hashable, Coding] | None:
+        """The version, the key and the coding of an answer."""
+        found = self._known.get(signature)
+        return found if found is not None and found[0] == self.version else None
 
 
 class Lane:
@@ -63,23 +64,26 @@ class Lane:
         self._results = results
         self._admit = admit
         self._log: Any = structlog.get_logger("hits")
-        self._logged = (0, 0.0)
+        self._logged = 0
+        self._log_at = 0.0
         self.hits = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        messages = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if messages is None:
+        answer = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if answer is None:
             await self._app(scope, receive, send)
-            return
-        for message in messages:
-            await send(message)
+        else:
+            await send(answer[0])
+            await send(answer[1])
 
     def _answer(self, scope: Scope) -> Messages | None:
         request = plain(scope)
-        found = None if request is None else self._aliases.find(scope, request)
-        if request is None or found is None:
+        if request is None:
             return None
-        key, coding = found
+        found = self._aliases.find(_signature(scope, request))
+        if found is None:
+            return None
+        _, key, coding = found
         served = self._results.fresh(key)
         if served is None or coding not in served.entry.representations:
             return None
@@ -87,16 +91,16 @@ class Lane:
         if admitted is None:
             return None
         now = self._results.clock()
-        self._count(now)
+        self.hits += 1
+        if now >= self._log_at:
+            self._log_hits(now)
         request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
         return reply(served, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
 
-    def _count(self, now: float) -> None:
-        """Count a hit; the log says now and then how many there were."""
-        self.hits += 1
-        if now - self._logged[1] >= LOG_EVERY_S:
-            self._log.info("hits", number=self.hits - self._logged[0])
-            self._logged = (self.hits, now)
+    def _log_hits(self, now: float) -> None:
+        """Say now and then how many there were."""
+        self._log.info("hits", number=self.hits - self._logged)
+        self._logged, self._log_at = self.hits, now + LOG_EVERY_S
 
 
 def plain(scope: Scope) -> dict[bytes, bytes] | None:
@@ -108,5 +112,5 @@ def plain(scope: Scope) -> dict[bytes, bytes] | None:
 
 
 def _signature(scope: Scope, headers: dict[bytes, bytes]) -> Signature:
-    accept, encoding = headers.get(b"accept", b""), headers.get(b"accept-encoding", b"")
-    return scope["path"], scope["query_string"], accept, encoding
+    get = headers.get
+    return scope["path"], scope["query_string"], get(b"accept", b""), get(b"accept-encoding", b"")

@@ -124,8 +124,12 @@ class ResultTable:
         return self._small_weight + self._main_weight
 
     def get(self, key: Hashable) -> Entry | None:
-        entry = self._main.get(key) or self._small.get(key)
-        if entry is not None and entry.asked < MOST_ASKED:
+        entry = self._main.get(key)
+        if entry is None:
+            entry = self._small.get(key)
+            if entry is None:
+                return None
+        if entry.asked < MOST_ASKED:
             entry.asked += 1
         return entry
 
