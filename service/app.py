@@ -33,8 +33,8 @@ from service.auth.keys import outside
 from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
-from service.database.loans import GRACE_S, QUEUE_WAIT_S
-from service.database.reader import open_reader
+from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
+from service.database.stored_sql.reader import open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.interactions.api import InteractionsController, StatsController
@@ -43,12 +43,12 @@ from service.items.api import ExternalController, ItemsController
 from service.items.enrich import Outside
 from service.items.summary import EXTRACTIVE, Summariser
 from service.metrics import catalog
+from service.metrics.answers.batch import Batcher
+from service.metrics.answers.execute import Executor
+from service.metrics.answers.shelf import Shelf, Straight
 from service.metrics.api import DashboardsController, MetricsController
-from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
-from service.metrics.execute import Executor
 from service.metrics.judge import judge
-from service.metrics.shelf import Shelf, Straight
 from service.metrics.store import Editor
 from service.observe import RequestLog, set_up_logs
 from service.outbound import Outbound

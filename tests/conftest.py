@@ -26,10 +26,11 @@ from service.database.embedded import running
 from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
 from service.database.queries import Command
-from service.database.reader import Reader, open_reader
+from service.database.stored_sql.reader import Reader, open_reader
 from service.observe import set_up_logs
 from service.settings import Auth, Logs, Settings
 from service.settings import Database as DatabaseSettings
+from tests.waiting import until
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
@@ -281,9 +282,11 @@ async def store_metric(
 
 async def visible(client: httpx.AsyncClient, metric_id: object) -> None:
     """Wait until the running service has heard of a metric."""
-    async with asyncio.timeout(10):
-        while (await client.get(f"/metrics/{metric_id}/versions")).status_code != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # the listener runs meanwhile
+
+    async def found() -> bool:
+        return (await client.get(f"/metrics/{metric_id}/versions")).status_code == 200
+
+    await until(found)
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60
@@ -62,26 +63,28 @@ def start(**variables: object) -> subprocess.Popen[str]:
     )
 
 
+def readiness(port: int) -> httpx.Response | None:
+    """What the service says of itself; None while nothing listens."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready")
+    except httpx.TransportError:
+        return None
+
+
 def until_ready(port: int) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("the service did not become ready")
+    def ready() -> bool:
+        answer = readiness(port)
+        return answer is not None and answer.status_code == 200
+
+    eventually(ready)
 
 
 def until_gone(port: int) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
+    def gone() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("something still listens")
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    eventually(gone)
 
 
 @contextmanager

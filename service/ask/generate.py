@@ -15,7 +15,7 @@ from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood as Unread
 from service.ask.rules import answer
-from service.database.reader import Column
+from service.database.stored_sql.reader import Column
 from service.errors import (
     InvalidInput,
     NotUnderstood,
@@ -26,7 +26,7 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.metrics.execute import Executor, Prepared
+from service.metrics.answers.execute import Executor, Prepared
 from service.metrics.judge import parse
 from service.metrics.models import Metric, Written
 from service.metrics.parameters import Declared, Parameter

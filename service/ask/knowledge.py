@@ -15,7 +15,7 @@ from sqlglot import exp
 from service.ask.schema import Column, ForeignKey, Schema, Table
 from service.ask.sentence.lexicon import Lexicon
 from service.database.queries import SqlFile
-from service.database.reader import Reader
+from service.database.stored_sql.reader import Reader
 from service.errors import QueryFailed, QueryTimeout, ResultTooLarge
 
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))

@@ -22,8 +22,8 @@ from service.errors import (
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
+from service.metrics.answers.shelf import Shelf, header_of
 from service.metrics.catalog import Catalog
-from service.metrics.shelf import Shelf, header_of
 from service.results.headers import directives
 from service.wire import Scope
 

@@ -28,9 +28,10 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.metrics.batch import Batcher, Tiles, parse_id
+from service.metrics.answers.batch import Batcher, Tiles, parse_id
+from service.metrics.answers.execute import Asker, Executor, Prepared
+from service.metrics.answers.shelf import Shelf, asker_of
 from service.metrics.catalog import Catalog, Dashboard
-from service.metrics.execute import Asker, Executor, Prepared
 from service.metrics.models import (
     Batch,
     DashboardItem,
@@ -49,7 +50,6 @@ from service.metrics.models import (
     Result,
     VersionList,
 )
-from service.metrics.shelf import Shelf, asker_of
 from service.metrics.store import Editor, tag
 from service.results.table import Reply
 from service.wire import Scope

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.database.reader import Column
+from service.database.stored_sql.reader import Column
 from service.metrics.parameters import Declared, Parameter
 
 _TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*?)\s*$", re.MULTILINE)

@@ -13,8 +13,8 @@ from service import audit
 from service.audit import Actor, Deed
 from service.database.gateway import Database, Transaction
 from service.errors import FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
+from service.metrics.answers.execute import Executor, Prepared
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
-from service.metrics.execute import Executor, Prepared
 from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
 from service.metrics.parameters import Declared
 from service.wire import uncoded

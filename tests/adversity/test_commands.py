@@ -2,14 +2,14 @@
 
 import signal
 import socket
-import time
 from collections.abc import Generator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.processes import PATIENCE_S, free_port, open_folder, start, tally, until_gone, until_ready
+from tests.processes import free_port, open_folder, readiness, start, tally, until_gone, until_ready
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -103,14 +103,7 @@ def test_readiness_waits_for_migrations(data_dir: Path):
     port = free_port()
     service = start(DATA_DIR=data_dir, PORT=port)
     try:
-        until = time.monotonic() + PATIENCE_S
-        answer = None
-        while answer is None and time.monotonic() < until:
-            try:
-                answer = httpx.get(f"http://127.0.0.1:{port}/health/ready")
-            except httpx.TransportError:
-                time.sleep(0.05)
-        assert answer is not None
+        answer = eventually(lambda: readiness(port))
         assert answer.status_code == 503
         assert answer.json()["checks"]["migrations"].startswith("missing: 0001.schemas")
         assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 503

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from service.database import embedded
 from service.database.embedded import binaries, running, serving
 from service.errors import Stop
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -64,13 +64,6 @@ def processes(folder):
         ["ps", "-eww", "-o", "stat=,command="], capture_output=True, text=True, check=True
     ).stdout
     return [line for line in found.splitlines() if str(folder) in line and not line.startswith("Z")]
-
-
-def eventually(condition, within=20):
-    until = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def ask(url, statement):

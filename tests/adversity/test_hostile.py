@@ -11,6 +11,7 @@ import pytest
 
 from tests.adversity.hostile import COMMANDS, HOSTILE, TOO_MUCH_TEXT, WRITES, Hostile
 from tests.conftest import Running, held, whole_service
+from tests.waiting import until
 
 TIMEOUT_MS = 300
 AT_ONCE = 6
@@ -140,11 +141,11 @@ async def unharmed(service: Running, owner: asyncpg.Connection) -> AsyncGenerato
     canaries = await service.store(*[SETTINGS] * AT_ONCE, trusted=True)  # for every connection of the pool
     (settings,) = [settings_in(answer) for answer in await ask_all(service, canaries[:1])]
     yield
-    for _ in range(1000):  # cancelled statements are ending
-        if not (busy := await owner.fetch(BUSY, reader)):
-            break
-        await asyncio.sleep(0.01)
-    assert busy == []
+
+    async def calm() -> bool:  # cancelled statements are ending
+        return not await owner.fetch(BUSY, reader)
+
+    await until(calm)
     assert await owner.fetch(LOCKS, reader) == []
     assert await owner.fetchval("SELECT count(*) FROM pg_prepared_xacts") == 0
     answers = await ask_all(service, canaries)

@@ -25,6 +25,7 @@ from service.errors import DatabaseUnavailable
 from service.imports.datasets import find
 from service.imports.landing import Options, Report, import_file
 from service.imports.readers import Upload
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = Options(judge=lambda sql: sql, bytes_limit=1 << 24, actor=Actor("test", None))
@@ -110,10 +111,7 @@ async def stuck(url: str) -> AsyncIterator[Callable[[], Awaitable[int]]]:
     await connection.execute(HOLD)
 
     async def wait() -> int:
-        async with asyncio.timeout(60):
-            while (pid := await watcher.fetchval(WAITING)) is None:  # noqa: ASYNC110 (of another process)
-                await asyncio.sleep(0.02)
-        return pid
+        return await until(lambda: watcher.fetchval(WAITING))
 
     try:
         yield wait
@@ -124,19 +122,19 @@ async def stuck(url: str) -> AsyncIterator[Callable[[], Awaitable[int]]]:
 
 async def gone(url: str) -> None:
     """Wait until no import is at work any more, the server being up again."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                connection = await asyncpg.connect(url)
-                left = await connection.fetchval(
-                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tally'"
-                )
-                await connection.close()
-            except (OSError, asyncpg.PostgresError):
-                left = 1
-            if not left:
-                return
-            await asyncio.sleep(0.05)
+
+    async def none_left() -> bool:
+        try:
+            connection = await asyncpg.connect(url)
+            left = await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tally'"
+            )
+            await connection.close()
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return left == 0
+
+    await until(none_left, within_s=60)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.database.reader import Reader, open_reader
+from service.database.stored_sql.reader import Reader, open_reader
 from service.errors import Busy, DatabaseUnavailable, QueryFailed, QueryTimeout, ResultTooLarge
 from service.settings import Database as Settings
+from tests.waiting import until
 
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE name !~ '^plpgsql' ORDER BY name"
 POOLERS = ("none", "transaction")
@@ -67,18 +68,21 @@ async def _bouncing(program: str, settings: Settings, folder: Path) -> AsyncGene
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(10):
-            while True:
-                with suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                await asyncio.sleep(0.01)
+        await until(lambda: listens(port))
         netloc = f"{target.username}:{target.password}@127.0.0.1:{port}"
         yield urlunsplit(target._replace(netloc=netloc))
     finally:
         process.kill()
         await process.wait()
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def values(reader: Reader, sql: str) -> list:
@@ -87,9 +91,11 @@ async def values(reader: Reader, sql: str) -> list:
 
 async def settled(owner: asyncpg.Connection, text: str) -> None:
     """Wait until no statement with this text runs."""
-    async with asyncio.timeout(10):
-        while await _running(owner, text):  # noqa: ASYNC110 (Postgres tells nobody)
-            await asyncio.sleep(0.01)
+
+    async def none_runs() -> bool:
+        return not await _running(owner, text)
+
+    await until(none_runs)
 
 
 async def _running(owner: asyncpg.Connection, text: str) -> list:
@@ -102,9 +108,7 @@ async def _running(owner: asyncpg.Connection, text: str) -> list:
 
 async def started(owner: asyncpg.Connection, text: str) -> int:
     """Wait until a statement with this text runs; its backend."""
-    async with asyncio.timeout(10):
-        while not (found := await _running(owner, text)):  # noqa: ASYNC110 (Postgres tells nobody)
-            await asyncio.sleep(0.01)
+    found = await until(lambda: _running(owner, text))
     return found[0]["pid"]
 
 

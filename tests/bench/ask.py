@@ -18,7 +18,7 @@ from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood, answer
 from service.audit import Actor
 from service.database.gateway import open_database
-from service.database.reader import Reader, open_reader
+from service.database.stored_sql.reader import Reader, open_reader
 from service.imports.folder import import_folder
 from service.imports.landing import Options
 from service.settings import Database

@@ -19,7 +19,7 @@ from service.ask.rules import answer
 from service.audit import Actor
 from service.database.gateway import open_database
 from service.database.queries import Command
-from service.database.reader import Reader, open_reader
+from service.database.stored_sql.reader import Reader, open_reader
 from service.imports.folder import import_folder
 from service.imports.landing import Options
 from service.metrics.judge import judge

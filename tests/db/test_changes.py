@@ -11,6 +11,7 @@ from service.database.watch import watch
 from service.errors import Stop
 from service.results.changes import CHANNEL, COUNTERS_LAG_S, Changes
 from service.results.freshness import Generations
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -151,12 +152,6 @@ async def listening(addresses, generations):
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 (it comes from another process)
-            await asyncio.sleep(0.005)
 
 
 INSERT = "INSERT INTO data.customers VALUES (1, 'Cook', 'Gold')"

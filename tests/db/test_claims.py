@@ -7,7 +7,7 @@ import pytest
 
 from service.database.gateway import Database
 from service.database.queries import Command
-from service.database.reader import Reader
+from service.database.stored_sql.reader import Reader
 from service.errors import QueryFailed
 
 SET_UP = """

@@ -16,6 +16,7 @@ from service.errors import NotFound, PreconditionFailed, UpstreamFailed
 from service.items import store
 from service.items.models import Item, ItemPatch, NewItem
 from service.items.store import Versions, version
+from tests.waiting import until
 
 ACTOR = Actor("robin", "request-1")
 
@@ -165,8 +166,7 @@ async def test_a_change_waits_for_the_one_before_it_and_then_sees_its_version(cl
     async with asyncio.timeout(30), clone.transaction() as first:
         await store.replace(first, made.id, NewItem("first"), ACTOR, versions)
         second = asyncio.create_task(store.replace(clone, made.id, NewItem("second"), ACTOR, versions))
-        while not await clone.read(waiting):
-            pass
+        await until(lambda: clone.read(waiting))
     with pytest.raises(PreconditionFailed):
         await second
     assert (await store.get(clone, made.id)).title == "first"

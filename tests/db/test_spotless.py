@@ -4,7 +4,7 @@ import pytest
 
 from service.database.gateway import Database
 from service.database.queries import Command
-from service.database.reader import Reader
+from service.database.stored_sql.reader import Reader
 
 RELATIONS = """
     CREATE FUNCTION data.marked(x integer) RETURNS integer LANGUAGE plpgsql AS

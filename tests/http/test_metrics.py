@@ -1,6 +1,5 @@
 """Metrics over HTTP: results, definitions, formats, changes."""
 
-import asyncio
 import csv
 import io
 from uuid import uuid4
@@ -13,6 +12,7 @@ from service.database.gateway import Database
 from service.database.queries import Command
 from service.errors import NotFound
 from service.metrics import store
+from tests.waiting import until
 
 FACTS = """
     INSERT INTO data.metrics (id, date, alert_type, parts_flagged) VALUES
@@ -364,18 +364,16 @@ async def test_a_head_request_has_the_headers_alone(client, make_metric):
 async def test_an_operator_can_trust_a_query_and_take_it_back(client, clone, make_metric):
     metric = await make_metric("SELECT 1 AS n")
     query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+
+    async def said(name, value):
+        return (await client.get(f"/metrics/{metric}")).json().get(name) == value
+
     await store.trust(clone, query, "SELECT current_setting('server_version_num')::int > 0 AS modern")
-    await until(client, f"/metrics/{metric}", lambda body: body.get("records") == [{"modern": True}])
+    await until(lambda: said("records", [{"modern": True}]))
     await store.distrust(clone, query)
-    await until(client, f"/metrics/{metric}", lambda body: body.get("code") == "sql-refused")
+    await until(lambda: said("code", "sql-refused"))
     with pytest.raises(NotFound, match="--file"):
         await store.trust(clone, "nope")
-
-
-async def until(client, path, holds):
-    async with asyncio.timeout(10):
-        while not holds((await client.get(path)).json()):  # noqa: ASYNC110
-            await asyncio.sleep(0)  # the listener runs meanwhile
 
 
 @pytest.mark.parametrize(

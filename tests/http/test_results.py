@@ -1,7 +1,6 @@
 """Results over HTTP: held, fresh, stale and said so; the hot lane and the normal path answer alike."""
 
 import asyncio
-import inspect
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -19,6 +18,7 @@ from service.results.lane import Lane
 from service.settings import Logs, Results
 from service.wire import Wire
 from tests.conftest import held
+from tests.waiting import until
 
 COUNT = "SELECT count(*) AS n FROM metrics"
 FACT = "INSERT INTO data.metrics (id, date) VALUES ('a', '2025-06-01')"
@@ -85,16 +85,6 @@ class Service(msgspec.Struct):
 
     async def _moved(self, before):
         await until(lambda: self.generations() != before)
-
-
-async def until(condition):
-    """Wait for what comes from Postgres; `condition` may be awaitable. Returns what it gave."""
-    async with asyncio.timeout(30):
-        while True:
-            found = condition()
-            if found := await found if inspect.isawaitable(found) else found:
-                return found
-            await asyncio.sleep(0.005)
 
 
 async def ask(client, metric, **headers):

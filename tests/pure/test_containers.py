@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 import urllib.request
 from pathlib import Path
@@ -20,6 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = {
@@ -231,12 +232,12 @@ def test_built_and_composed_it_serves_the_seeds(compose):
 
 def answer(address: str) -> dict:
     """The JSON at this address, once something listens there."""
-    deadline = time.monotonic() + 60
-    while True:
+
+    def asked() -> dict | None:
         try:
             with urllib.request.urlopen(address, timeout=5) as response:
                 return json.load(response)
         except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+            return None
+
+    return eventually(asked)

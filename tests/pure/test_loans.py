@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.database import loans
-from service.database.loans import Loans
+from service.database.stored_sql import loans
+from service.database.stored_sql.loans import Loans
 from service.errors import Busy, DatabaseUnavailable
 from service.settings import Database
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from service.database.exact import ExactConnection
 from service.database.gateway import LOST_CONNECTION, Pool
+from service.database.stored_sql.exact import ExactConnection
 from service.errors import (
     Busy,
     DatabaseUnavailable,

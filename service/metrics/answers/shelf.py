@@ -10,10 +10,10 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from service.errors import FieldError, InvalidInput, Problem
-from service.metrics.batch import parse_id
+from service.metrics.answers.batch import parse_id
+from service.metrics.answers.execute import Asker, Executor
+from service.metrics.answers.formats import choose
 from service.metrics.catalog import Catalog
-from service.metrics.execute import Asker, Executor
-from service.metrics.formats import choose
 from service.results.cache import Results
 from service.results.headers import directives, reply
 from service.results.lane import Admit, Aliases, plain

@@ -27,9 +27,9 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from service.database.claims import is_per_caller
 from service.database.gateway import CONNECT_TIMEOUT_S, Pool
-from service.database.loans import (
+from service.database.stored_sql.claims import is_per_caller
+from service.database.stored_sql.loans import (
     GRACE_S,
     QUEUE_WAIT_S,
     RESET,

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from service.database.reader import Column
+from service.database.stored_sql.reader import Column
 from service.errors import FieldError, InvalidInput, NotAcceptable
 from service.metrics.models import Metric, Result
 

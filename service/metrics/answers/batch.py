@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
+from service.metrics.answers.execute import NOBODY, Asker, Executor
 from service.metrics.catalog import Catalog, Dashboard
-from service.metrics.execute import NOBODY, Asker, Executor
 from service.metrics.models import BatchEntry
 from service.results.cache import Results
 from service.results.table import Served

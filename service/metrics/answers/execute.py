@@ -13,10 +13,10 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from service.database.reader import Description, Reader, Rows
+from service.database.stored_sql.reader import Description, Reader, Rows
 from service.errors import QueryFailed
+from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
 from service.metrics.catalog import Catalog
-from service.metrics.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
 from service.metrics.parameters import Bound, Declared, Template, analyse
