@@ -41,6 +41,7 @@ def main() -> None:
                 "raw ASGI, constant bytes",
                 {
                     "raw ASGI, constant bytes": Case(peer, [get(f"/?{size}", **bearer)]),
+                    "the same with Tally's headers": Case(peer, [get(f"/headers?{size}", **bearer)]),
                     "Tally, a hit": Case(tally, [get(path, **bearer)]),
                 },
             )
@@ -48,6 +49,7 @@ def main() -> None:
                 "raw ASGI, no bytes",
                 {
                     "raw ASGI, no bytes": Case(peer, [get("/?0", **bearer)]),
+                    "the same with Tally's headers": Case(peer, [get("/headers?0", **bearer)]),
                     "Tally, 304": Case(tally, [get(path, **bearer, **{"If-None-Match": tag})]),
                 },
             )
