@@ -16,6 +16,18 @@ RECONNECT_S: Final = (0.05, 2.0)
 Handler = Callable[[str], None]
 
 
+class _Ear(asyncpg.Connection):
+    """Hears an announcement as it is read.
+
+    asyncpg's own way puts it at the end of the event loop's queue, and whoever stands before it there would
+    get an answer that is no longer fresh, with nothing left on the socket to tell.
+    """
+
+    def _process_notification(self, pid: int, channel: str, payload: str) -> None:
+        for listener in self._listeners.get(channel, ()):
+            listener.cb(self, pid, channel, payload)
+
+
 class Listener:
     """Calls a channel's handler with each payload, and says when announcements may have been lost.
 
@@ -63,7 +75,10 @@ class Listener:
         while True:
             with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
                 connection = await asyncpg.connect(
-                    self._url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "tally listen"}
+                    self._url,
+                    timeout=CONNECT_TIMEOUT_S,
+                    server_settings={"application_name": "tally listen"},
+                    connection_class=_Ear,
                 )
                 try:
                     pause = shortest

@@ -1,24 +1,37 @@
 """Is an answer ever marked fresh that is not, and how soon after a commit is there a fresh one?
 
 `.venv/bin/python -m tests.bench.freshness [seconds]`: one writer at 50 commits a second, 16 pollers, two
-workers. Also: 1,000 callers at once of a metric that nobody asked for before and that takes a second.
+workers; then again while others keep both workers busy. Also: 1,000 callers at once of a metric that nobody
+asked for before and that takes a second.
 """
 
 import asyncio
 import sys
 import time
 from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from math import inf
+from multiprocessing import get_context
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 import httpx
 
 from service.database.embedded import Server
-from tests.bench.load import TALLY, database, get, served
+from service.results.changes import CHANNEL
+from tests.bench.load import CONNECTIONS, TALLY, Case, best_rates, database, get, served
+from tests.waiting import until
 
 COMMITS_PER_S = 50
 POLLERS = 16
 CALLERS = 1000
+WORKERS = 2
+LISTEN = f'LISTEN "{CHANNEL}"'.encode()
+NOTIFICATION = CHANNEL.encode() + b"\0"
 NEWEST = "SELECT max(parts_flagged) AS n FROM metrics"
 SLOW = "SELECT pg_sleep(1)::text AS slept, clock_timestamp() AS at"
 
@@ -27,8 +40,8 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     with database() as server:
         newest, slow = asyncio.run(_store(server, NEWEST, SLOW))
-        with served(server, TALLY, AUTH="off", WORKERS="2") as port:
-            asyncio.run(_watch(server, f"http://127.0.0.1:{port}/metrics/{newest}", seconds))
+        for connections in (0, CONNECTIONS):
+            asyncio.run(_watch(server, newest, seconds, connections))
         with served(server, TALLY, AUTH="off") as port:
             asyncio.run(_crowd(port, slow))
 
@@ -48,59 +61,114 @@ async def _store(server: Server, *texts: str) -> list[str]:
 
 
 class Course:
-    """What was committed and heard, and what was answered.
+    """What was committed, what was announced to each worker, and what was answered.
 
-    `late_s` holds, for each answer that was marked fresh and was not, how long before its request began this
-    process had heard of the commit that it lacks. Postgres tells listeners one after the other, so a few
-    milliseconds only say who was told first.
+    `late_s` holds, for each answer that was marked fresh and was not, how long before its request began the
+    commit that it lacks had been announced to all workers.
     """
 
     def __init__(self) -> None:
-        self.heard_at: list[float] = []
+        self.announced_at: list[list[float]] = []
         self.committed: dict[int, float] = {}
         self.waiting: deque[int] = deque()
         self.delays: list[float] = []
         self.late_s: list[float] = []
         self.fresh = self.stale = 0
 
-    def announced(self, *_: object) -> None:
-        self.heard_at.append(time.perf_counter())
-
     def answered(self, n: int, *, stale: bool, asked_at: float) -> None:
         if stale:
             self.stale += 1
             return
         self.fresh += 1
-        if n < len(self.heard_at) and self.heard_at[n] < asked_at:
-            self.late_s.append(asked_at - self.heard_at[n])
+        announced_at = max(each[n] if n < len(each) else inf for each in self.announced_at)
+        if announced_at < asked_at:
+            self.late_s.append(asked_at - announced_at)
         now = time.perf_counter()
         while self.waiting and self.waiting[0] <= n:
             self.delays.append(now - self.committed[self.waiting.popleft()])
 
 
-async def _watch(server: Server, address: str, seconds: float) -> None:
+async def _watch(server: Server, metric: str, seconds: float, connections: int) -> None:
+    """`connections` ask for the same metric without a pause, from a process of their own."""
     course = Course()
-    writer, listener = [await asyncpg.connect(server.owner_url) for _ in range(2)]
-    await listener.add_listener("tally_data", course.announced)
-    until = time.perf_counter() + seconds
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_write(writer, course, until))
-        for _ in range(POLLERS):
-            group.create_task(_poll(address, course, until))
+    writer = await asyncpg.connect(server.owner_url)
+    await writer.execute("TRUNCATE data.metrics")
+    async with AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(_relay(server.owner_url, course))
+        service = served(server, TALLY, AUTH="off", WORKERS=str(WORKERS), DATABASE_URL=relay)
+        port = await asyncio.to_thread(service.__enter__)
+        stack.push_async_callback(asyncio.to_thread, service.__exit__, None, None, None)
+        address = f"http://127.0.0.1:{port}/metrics/{metric}"
+        busy = Case(port, [get(f"/metrics/{metric}", port=port)])
+        await until(lambda: len(course.announced_at) == WORKERS)
+        end = time.perf_counter() + seconds
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_write(writer, course, end))
+            if connections:
+                group.create_task(_hurry(busy, connections, end))
+            for _ in range(POLLERS):
+                group.create_task(_poll(address, course, end))
+    assert [len(each) for each in course.announced_at] == [len(course.committed)] * WORKERS
     delays, late = sorted(course.delays), max(course.late_s, default=0.0)
     print(  # noqa: T201 (a script)
-        f"{len(course.committed)} commits, {course.fresh} fresh answers, {course.stale} marked stale, "
-        f"{len(course.late_s)} lacked a commit that was heard of here up to {late * 1000:.1f} ms before\n"
+        f"beside {connections} connections without a pause: {len(course.committed)} commits, "
+        f"{course.fresh} fresh answers, {course.stale} marked stale, "
+        f"{len(course.late_s)} lacked a commit that was announced up to {late * 1000:.1f} ms before\n"
         f"commit to first fresh answer: p50 {delays[len(delays) // 2] * 1000:.1f} ms, "
         f"p99 {delays[int(len(delays) * 0.99)] * 1000:.1f} ms"
     )
     await writer.close()
-    await listener.close()
 
 
-async def _write(writer: "asyncpg.Connection[asyncpg.Record]", course: Course, until: float) -> None:
+@asynccontextmanager
+async def _relay(url: str, course: Course) -> AsyncGenerator[str]:
+    """Stand between the service and Postgres, to know when a worker's socket was given an announcement.
+
+    A listener of our own could not tell: Postgres wakes a process for each, on busy processors one
+    milliseconds after the other.
+    """
+    target = urlsplit(url)
+    connections: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        announced_at: list[float] = []
+
+        def sent(data: bytes) -> None:
+            if LISTEN in data:
+                course.announced_at.append(announced_at)
+
+        def received(data: bytes) -> None:
+            announced_at.extend([time.perf_counter()] * data.count(NOTIFICATION))
+
+        up_reader, up_writer = await asyncio.open_connection(target.hostname, target.port)
+        await asyncio.gather(_pump(reader, up_writer, sent), _pump(up_reader, writer, received))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as relay:
+        netloc = f"{target.username}:{target.password}@127.0.0.1:{relay.sockets[0].getsockname()[1]}"
+        yield urlunsplit(target._replace(netloc=netloc))
+        await asyncio.gather(*filter(None, connections))
+
+
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: Callable[[bytes], None]
+) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        passed(data)
+    writer.close()
+
+
+async def _hurry(case: Case, connections: int, end: float) -> None:
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        while time.perf_counter() < end:
+            await loop.run_in_executor(pool, partial(best_rates, {"": case}, connections=connections))
+
+
+async def _write(writer: "asyncpg.Connection[asyncpg.Record]", course: Course, end: float) -> None:
     number, due = 0, time.perf_counter()
-    while due < until:
+    while due < end:
         number += 1
         await writer.execute(
             "INSERT INTO data.metrics (id, date, parts_flagged) VALUES ('a', '2025-06-01', $1)", number
@@ -111,9 +179,9 @@ async def _write(writer: "asyncpg.Connection[asyncpg.Record]", course: Course, u
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
 
-async def _poll(address: str, course: Course, until: float) -> None:
+async def _poll(address: str, course: Course, end: float) -> None:
     async with httpx.AsyncClient() as client:
-        while time.perf_counter() < until:
+        while time.perf_counter() < end:
             asked_at = time.perf_counter()
             answer = await client.get(address)
             stale = "detail=stale" in answer.headers["cache-status"]

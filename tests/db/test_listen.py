@@ -1,27 +1,34 @@
 """What the listener knows of announcements that have arrived, before they are read."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import asyncpg
+import psycopg
 import pytest
+import uvloop
 
 from service.database.listen import Listener
 from service.settings import Database
 
 
-@pytest.fixture
-async def heard(addresses: Database):
+@asynccontextmanager
+async def hearing(url: str):
     """A listener on one channel, and what it hears."""
     payloads: asyncio.Queue[str] = asyncio.Queue()
-    listener = Listener(
-        str(addresses.url), {"news": payloads.put_nowait}, on_gap=lambda: None, on_silence=lambda: None
-    )
+    listener = Listener(url, {"news": payloads.put_nowait}, on_gap=lambda: None, on_silence=lambda: None)
     running = asyncio.create_task(listener.run())
     await listener.connected.wait()
     yield listener, payloads
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.fixture
+async def heard(addresses: Database):
+    async with hearing(str(addresses.url)) as listener_and_payloads:
+        yield listener_and_payloads
 
 
 async def test_what_was_read_is_unread_no_more(heard, addresses):
@@ -32,6 +39,27 @@ async def test_what_was_read_is_unread_no_more(heard, addresses):
         assert await payloads.get() == "first"
     assert not listener.unread()
     await sender.close()
+
+
+def test_who_stands_in_the_queue_hears_of_what_was_read_before_his_turn(addresses: Database):
+    """On the server's event loop, which reads the socket between two rounds of its queue."""
+    assert uvloop.run(arriving_before(str(addresses.url)))
+
+
+async def arriving_before(url: str) -> bool:
+    """Whether an announcement is known of to one who came into the queue when it had just arrived."""
+    loop = asyncio.get_running_loop()
+    known: asyncio.Future[bool] = loop.create_future()
+    async with asyncio.timeout(30), hearing(url) as (listener, payloads):
+
+        def arrive() -> None:
+            with psycopg.connect(url, autocommit=True) as sender:
+                sender.execute("SELECT pg_notify('news', 'first')")
+            assert listener._arrivals.poll(30_000)
+            loop.call_soon(lambda: known.set_result(listener.unread() or not payloads.empty()))
+
+        loop.call_soon(arrive)
+        return await known
 
 
 async def test_one_look_does_for_a_turn_of_the_loop_and_no_longer(heard, monkeypatch):
