@@ -1,6 +1,5 @@
 """The service's own routes (root, health, documents), and how every error is answered."""
 
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -18,7 +17,7 @@ from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler, HTTPScope, Scope, Send, WebSocketScope
 from msgspec import Struct
 
-from service import errors
+from service import bodies, errors
 from service.auth.guards import page_headers, scope_of
 from service.auth.tokens import SCOPE_TEXTS
 from service.database.gateway import Database
@@ -36,7 +35,6 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     422: errors.InvalidInput,
     429: errors.TooManyRequests,
 }
-_NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
 SWAGGER_UI: Final = files("swagger_ui") / "static"
 
 PUBLIC: Final[dict[str, Any]] = {"scope": None}
@@ -123,23 +121,10 @@ async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):
         raise errors.UnsupportedMediaType(f"Send application/json, not {media_type[:60]}.")
     try:
-        msgspec.json.decode(await request.body(), type=field.annotation)
+        body = await request.body()
     except InternalServerException:  # what Litestar raises when the client hangs up in its body
         raise errors.BadRequest("The connection ended within the body.") from None
-    except RecursionError:
-        raise InvalidInput(errors=(FieldError("body", "JSON is nested too deep"),)) from None
-    except UnicodeDecodeError:
-        raise InvalidInput(errors=(FieldError("body", "JSON must be UTF-8"),)) from None
-    except msgspec.DecodeError as error:
-        raise InvalidInput(errors=(_body_error(str(error)),)) from None
-
-
-def _body_error(text: str) -> FieldError:
-    """Read msgspec's message: what is wrong, then where as a path from `$`."""
-    message, _, path = text.partition(" - at `$")
-    named = _NAMED_FIELD.search(message)
-    field = ".".join(filter(None, [path.strip("`."), named[1] if named else ""]))
-    return FieldError(field or "body", message)
+    bodies.decode(body, field.annotation)
 
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
