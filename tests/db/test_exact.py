@@ -293,6 +293,12 @@ async def test_a_column_that_becomes_a_record_is_described_anew(service):
     assert await records(service, metric) == '[{"c":{"f1":7,"f2":8}}]'
 
 
+async def test_json_of_any_depth_may_stand_in_a_composite(service):
+    (metric,) = await service.store("SELECT ROW((repeat('[', 3000) || repeat(']', 3000))::json) AS v")
+    lines = (await service.client.get(f"/metrics/{metric}?format=ndjson")).text
+    assert lines == '{"v":{"f1":' + "[" * 3000 + "]" * 3000 + "}}\n"
+
+
 ECHO = """
 SELECT ARRAY(SELECT nullif(e, '')::numeric FROM jsonb_array_elements_text(v -> 'n') AS e) AS n,
        ARRAY(SELECT e FROM jsonb_array_elements_text(v -> 't') AS e) AS t,

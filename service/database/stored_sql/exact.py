@@ -116,7 +116,8 @@ def _mended(oid: int, value: bytes | None, text: bytes) -> Any:
         return value
     if decoder := _UNLIKE_JSON.get(oid):
         return decoder(text.decode().strip('"').replace("T", " ").replace("+00:00", "+00"))
-    with suppress(struct.error, ValueError, msgspec.DecodeError):  # not so: a type with its own cast to JSON
+    # What does not fit is of a type with its own cast to JSON, names a part twice, or is nested too deep.
+    with suppress(struct.error, ValueError, msgspec.DecodeError, RecursionError):
         if text[:1] == b"{":
             named = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
             parts = zip(named.items(), _fields(value), strict=True)
