@@ -200,7 +200,7 @@ async def test_an_authored_window_takes_the_last_days_up_to_today(moments, reade
         ("n = ANY({})", "int8[]", "3,5,8"),
         ("n % cast({} as integer) = 0", "int4", "7"),
         ("n / {}::numeric > 2", "numeric", "2.5"),
-        ("'10.0.0.9'::inet < {}", '"inet"', "10.0.0.10"),
+        ("'10.0.0.9'::inet < {}", "inet", "10.0.0.10"),
         ("n < {} + 12.5::float8", "float8", "1e1"),
         ("make_interval(days => {}) > n * interval '1 day'", "int4", "9"),
     ],

@@ -99,6 +99,50 @@ async def test_a_wrong_parameter_is_named(client, make_metric, query, field, say
     assert says in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("type_name", "text", "says"),
+    [
+        ("interval", "soon", "interval"),
+        ("time", "25:00", "time"),
+        ("json", "{", "json"),
+        ("jsonb", "{", "jsonb"),
+        ("jsonpath", "$$", "jsonpath"),
+        ("inet", "here", "inet"),
+        ("bytea", r"\xzz", "bytea"),
+        ("int4range", "1", "int4range"),
+        ("tsquery", "& &", "tsquery"),
+        ("interval[]", "1 day,soon", "each text that Postgres reads as interval"),
+        ("interval", "", "interval"),
+        ("integer", "", "an integer, such as 7; it is empty"),
+        ("integer", "\0", "an integer, such as 7; it has a NUL"),
+        ("integer[]", "", "a list"),
+    ],
+)
+async def test_a_value_that_only_postgres_can_read_is_refused_by_name(
+    client, make_metric, type_name, text, says
+):
+    metric = await make_metric(f"SELECT :good::interval AS a, cast(:value AS {type_name}) AS b", trusted=True)
+    answer = await client.get(f"/metrics/{metric}", params={"good": "1 day", "value": text})
+    body = problem(answer)
+    assert (answer.status_code, body["code"]) == (422, "invalid-input")
+    (error,) = body["errors"]
+    assert error["field"] == "value"
+    assert error["message"].startswith("value must be ")
+    assert says in error["message"]
+
+
+async def test_every_value_that_postgres_cannot_read_is_named(client, make_metric):
+    metric = await make_metric("SELECT :length::interval AS i, :more::jsonb AS j, 1 / :n::int AS n")
+    wrong = {"length": "soon", "more": "{", "n": "0"}
+    alone = problem(await client.get(f"/metrics/{metric}", params=wrong))
+    assert [error["field"] for error in alone["errors"]] == ["length", "more"]
+    answer = await client.post("/metrics/batch", json={"metrics": [{"id": metric, "parameters": wrong}]})
+    assert answer.json()["results"][0]["problem"]["errors"] == alone["errors"]
+    fine = {"length": "1 day", "more": "{}", "n": "0"}
+    answer = await client.get(f"/metrics/{metric}", params=fine)
+    assert (problem(answer)["code"], answer.json()["sqlstate"]) == ("query-failed", "22012")
+
+
 async def test_an_unknown_metric_names_the_nearest(client, make_metric):
     metric = await make_metric("-- Only one\nSELECT 1 AS one")
     answer = await client.get(f"/metrics/{uuid4()}")
@@ -164,6 +208,19 @@ async def test_a_definition_tells_parameters_tables_and_columns(client, make_met
     found = {each["name"]: (each["type"], each["required"], each["default"]) for each in body["parameters"]}
     assert found == {"channel": ("text", False, "Email"), "least": ("integer", True, None)}
     assert body["estimated_cost"] > 0
+
+
+async def test_a_definition_names_types_as_postgres_does(client, clone, make_metric):
+    await clone.write(Command("t", """CREATE TYPE data."My ""mood" AS ENUM ('glad', 'sad')"""))
+    metric = await make_metric(
+        """SELECT :a::interval, :b::"char", :c::"My ""mood", :d::jsonb[], :e::int""", trusted=True
+    )
+    body = (await client.get(f"/metrics/{metric}/definition")).json()
+    assert [each["postgres_type"] for each in body["parameters"]] == [
+        "interval", "char", 'My "mood', "jsonb[]", "int4",
+    ]  # fmt: skip
+    given = {"a": "1 day", "b": "x", "c": "sad", "d": "[]", "e": "1"}
+    assert (await client.get(f"/metrics/{metric}", params=given)).status_code == 200
 
 
 async def test_a_view_depends_on_its_tables(client, clone, make_metric):

@@ -50,7 +50,10 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Parameter(Struct, frozen=True):
-    """What a caller may give. A window's default is what the SQL says without it (null: it says no day)."""
+    """What a caller may give. A window's default is what the SQL says without it (null: it says no day).
+
+    `postgres_type` is named as in `pg_type` (`int4`, `interval[]`, `char` for `"char"`).
+    """
 
     name: str
     type: Word
@@ -162,6 +165,13 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
                 errors.append(self._unknown(name))
         return self._bind(given, errors)
 
+    def unread(self, bound: Bound) -> Iterator[tuple[str, Kind, Canonical]]:
+        """The bound values that only Postgres can read, which may be wrong when a run fails."""
+        for name, value in zip(self._render(bound.windows)[1], bound.args, strict=True):
+            kind = self.kinds.get(name)
+            if kind is not None and not kind.read_here and value is not None:
+                yield name, kind, value
+
     @cached_property
     def accepted(self) -> tuple[str, ...]:
         """The names that a caller may give."""
@@ -240,10 +250,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             required, default = False, self.lifted.defaults.get(name)
         else:
             required, default = name not in self.defaults, shown(kind, self.defaults.get(name))
-        ends = "[]" if kind.array and kind.postgres else ""
-        return Parameter(
-            name, kind.word, source, kind.array, kind.values, required, default, f"{kind.postgres}{ends}"
-        )
+        postgres_type = f"{kind.postgres}[]" if kind.array and kind.postgres else kind.postgres
+        return Parameter(name, kind.word, source, kind.array, kind.values, required, default, postgres_type)
 
     @cached_property
     def _rendered(self) -> dict[frozenset[str], tuple[str, tuple[str, ...], bool]]:
