@@ -86,7 +86,8 @@ async def test_a_window_moves_with_the_given_days(client, make_metric, facts, qu
         ("start_date=", "start_date", "date"),
         ("start_date=2025-06-01&start_date=2025-06-02", "start_date", "twice"),
         ("start_date=2025-07-01&end_date=2025-06-01", "start_date", "after"),
-        ("format=xml", "format", "json"),
+        ("format=", "format", "value"),
+        ("format=csv&format=csv", "format", "once"),
         ("excel=maybe", "excel", "true"),
     ],
 )
@@ -180,11 +181,15 @@ async def test_ndjson_is_a_line_per_record(client, make_metric):
     ]
 
 
-async def test_a_format_that_cannot_be_served_is_406(client, make_metric):
+@pytest.mark.parametrize(
+    ("query", "accept"), [("", "image/png"), ("?format=xml", "*/*"), ("?format=xml", "text/csv")]
+)
+async def test_a_format_that_cannot_be_served_is_406(client, make_metric, query, accept):
     metric = await make_metric("SELECT 1 AS one")
-    answer = await client.get(f"/metrics/{metric}", headers={"Accept": "image/png"})
+    answer = await client.get(f"/metrics/{metric}{query}", headers={"Accept": accept})
     assert answer.status_code == 406
     assert "text/csv" in problem(answer)["detail"]
+    assert answer.headers["vary"] == "Accept, Accept-Encoding"
 
 
 async def test_sql_that_fails_when_run_says_why(client, make_metric):
