@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from sqlglot import exp
 
 from service.errors import FieldError, InvalidInput
-from service.metrics.parameters.days import Slot, day_slot
+from service.metrics.parameters.days import MOMENT_SHIFTS, Slot, day_slot
 from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
     DAY,
@@ -34,6 +34,7 @@ Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
 DAY_KIND = Kind("date", "date")
+MOMENT_KIND = Kind("timestamp", "timestamp")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
@@ -102,7 +103,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
-        lifted = (self._describe(name, IMPLIED[name], "window") for name in self._lifted)
+        lifted = (self._describe(name, self._kind_of(name), "window") for name in self._lifted)
         return (*taken, *lifted)
 
     def probe(self) -> Probe:
@@ -186,7 +187,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return tuple(name for name in NAMES if name in names)
 
     def _take(self, name: str, given: dict[str, Canonical], errors: list[FieldError], value: Any) -> None:
-        kind = self.kinds.get(name) or IMPLIED[name]
+        kind = self._kind_of(name)
         if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
             value += END_OF_DAY
         try:
@@ -231,15 +232,17 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return Bound(sql, args, self._in_force(values), _key(values), clock, windows)
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
-        kinds = {(self.kinds.get(name) or IMPLIED[name]).word for name in (START, END)}
-        return len(kinds) == 1 and kinds <= {"date", "timestamp"} and str(start) > str(end)
+        """A day and a moment compare as days, an end covers its own."""
+        if {self._kind_of(name).word for name in (START, END)} <= {"date", "timestamp"}:
+            return str(start)[: len(str(end))] > str(end)
+        return False
 
     def _follows_range(self, name: str) -> bool:
         return name in {START, END} and self.kinds[name] == DAY_KIND
 
     def _in_force(self, values: dict[str, Canonical]) -> dict[str, Shown]:
         """What holds: the given, the defaults, and of the windows' literals those that were not replaced."""
-        force = {name: shown(self.kinds.get(name) or IMPLIED[name], value) for name, value in values.items()}
+        force = {name: shown(self._kind_of(name), value) for name, value in values.items()}
         ranged = RANGE in values and RANGE not in self.kinds
         hidden = {START, END} if ranged else {RANGE} if START in values else set[str]()
         kept = {name: day for name, day in self.lifted.defaults.items() if name not in hidden}
@@ -296,15 +299,24 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             return slot.template.format("CURRENT_DATE")
         name = RANGE if ranged else slot.name
         value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
-        return slot.template.format(f"(CURRENT_DATE - {value})" if ranged else value)
+        if ranged:
+            return slot.template.format(f"(CURRENT_DATE - {value})")
+        shifts = MOMENT_SHIFTS if self._kind_of(name) == MOMENT_KIND else {}
+        return shifts.get(slot.template, slot.template).format(value)
 
     @cached_property
     def _fixed(self) -> frozenset[str]:
         """Placeholders that day_range cannot set, as they are declared to be no days."""
         return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
 
+    def _kind_of(self, name: str) -> Kind:
+        """The kind of a placeholder, or of a window: a moment in the place of one, else a day."""
+        if kind := self.kinds.get(name):
+            return kind
+        return MOMENT_KIND if "T" in str(self.lifted.defaults.get(name)) else IMPLIED[name]
+
     def _cast(self, name: str, *, typed: bool) -> str:
-        kind = self.kinds.get(name) or IMPLIED[name]
+        kind = self._kind_of(name)
         return kind.cast if typed or kind.postgres else ""
 
 
