@@ -144,6 +144,39 @@ async def test_every_value_that_postgres_cannot_read_is_named(client, make_metri
     assert (problem(answer)["code"], answer.json()["sqlstate"]) == ("query-failed", "22012")
 
 
+@pytest.fixture
+async def word(clone: Database) -> None:
+    await clone.write(Command("t", "CREATE DOMAIN data.word AS text CHECK (VALUE ~ '^[a-z]+$')"))
+
+
+@pytest.mark.usefixtures("word")
+@pytest.mark.parametrize(
+    ("written", "text", "says"),
+    [
+        (":value::numeric(3, 1)", "1234", "a number, such as 12.5: numeric field overflow"),
+        ("cast(:value AS word)", "two words", "text, such as abc: value for domain word violates"),
+        ("(:value)::data.word[]", "one,two words", "a list"),
+        (":value::numeric(3, 1), 1 / (:value - :value::int)", "1", None),
+    ],
+)
+async def test_a_value_that_its_cast_refuses_is_named(client, make_metric, written, text, says):
+    metric = await make_metric(f"SELECT {written}")
+    body = problem(await client.get(f"/metrics/{metric}", params={"value": text}))
+    if says is None:
+        assert (body["code"], body["sqlstate"]) == ("query-failed", "22012")
+    else:
+        assert body["errors"][0]["field"] == "value"
+        assert body["errors"][0]["message"].startswith(f"value must be {says}")
+
+
+async def test_a_text_that_its_cast_refuses_is_named(client, make_metric):
+    declared = {"value": {"type": "text", "default": "1 day"}}
+    metric = await make_metric("SELECT :value::interval AS i", parameters=declared)
+    (error,) = problem(await client.get(f"/metrics/{metric}?value=soon"))["errors"]
+    says = 'value must be text, such as abc: invalid input syntax for type interval: "soon"'
+    assert error == {"field": "value", "message": says}
+
+
 async def test_an_unknown_metric_names_the_nearest(client, make_metric):
     metric = await make_metric("-- Only one\nSELECT 1 AS one")
     answer = await client.get(f"/metrics/{uuid4()}")

@@ -297,12 +297,12 @@ class Executor:
     async def _refuse_wrong(self, template: Template, bound: Bound) -> None:
         """Raise `InvalidInput` that names each value which Postgres cannot read, if there is one."""
         wrong: list[FieldError] = []
-        for name, kind, value in template.unread(bound):
+        for name, wanted, sql, value in template.value_trials(bound):
             try:
-                await self._reader.run(f"SELECT ($1{kind.cast}) IS NULL", [value])
+                await self._reader.run(sql, [value])
             except QueryFailed as problem:
-                message = f"{name} must be {kind.wanted}: {problem.errors[0].message}"
-                wrong.append(FieldError(name, message))
+                if "position" not in problem.members:  # else it is the cast that Postgres cannot read
+                    wrong.append(FieldError(name, f"{name} must be {wanted}: {problem.errors[0].message}"))
         if wrong:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
 

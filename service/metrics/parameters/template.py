@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from sqlglot import exp
 
 from service.errors import FieldError, InvalidInput
+from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import MOMENT_SHIFTS, Slot, day_slot
 from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
@@ -94,6 +95,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     kinds: dict[str, Kind]
     defaults: dict[str, Canonical]
     lifted: Lifted
+    casts: dict[str, str]
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -166,12 +168,12 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
                 errors.append(self._unknown(name))
         return self._bind(given, errors)
 
-    def unread(self, bound: Bound) -> Iterator[tuple[str, Kind, Canonical]]:
-        """The bound values that only Postgres can read, which may be wrong when a run fails."""
+    def value_trials(self, bound: Bound) -> Iterator[tuple[str, str, str, Canonical]]:
+        """For values that only Postgres can read: a name, what it must be, and SQL that fails for others."""
         for name, value in zip(self._render(bound.windows)[1], bound.args, strict=True):
-            kind = self.kinds.get(name)
-            if kind is not None and not kind.read_here and value is not None:
-                yield name, kind, value
+            kind, further = self._kind_of(name), self.casts.get(name, "")
+            if value is not None and (further or not kind.read_here):
+                yield name, kind.wanted, f"SELECT ($1{kind.cast}{further}) IS NULL", value
 
     @cached_property
     def accepted(self) -> tuple[str, ...]:
@@ -347,7 +349,8 @@ def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) 
         if not isinstance(item.default, UnsetType)
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
-    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()))
+    casts = _casts(tree) if tree is not None else {}
+    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()), casts)
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
@@ -362,6 +365,15 @@ def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
     if name in {START, END} and kinds[name] == DAY_KIND:
         return day_slot(tokens, at)
     return Slot(token.start, token.end, name)
+
+
+def _casts(tree: exp.Query) -> dict[str, str]:
+    """What each placeholder is cast to, which may refuse what its own type takes: sizes, domains, texts."""
+    return {
+        placeholder.name: f"::{cast.to.sql('postgres')}"
+        for cast in tree.find_all(exp.Cast)
+        if isinstance(placeholder := bare(cast.this), exp.Placeholder)
+    }
 
 
 def _default(name: str, kind: Kind, value: Any) -> Canonical:
