@@ -26,6 +26,18 @@ CREATE SCHEMA auth;
 GRANT USAGE ON SCHEMA auth TO PUBLIC;
 CREATE FUNCTION auth.region() RETURNS text LANGUAGE sql STABLE
     AS $$SELECT current_setting('request.claims', true)::json ->> 'region'$$;
+CREATE VIEW data.whose AS VALUES (current_setting('request.claims', true)::json ->> 'sub'), (NULL);
+CREATE VIEW data."Of whom" AS SELECT * FROM data.whose;
+CREATE FUNCTION auth.name() RETURNS text LANGUAGE plpgsql STABLE
+    AS $$BEGIN RETURN current_setting('request.claims', true)::json ->> 'sub'; END$$;
+CREATE VIEW data.called AS SELECT auth.name() AS name;
+CREATE VIEW data.limited AS SELECT name FROM (VALUES ('ann'), ('bob')) AS v (name) LIMIT 1
+    OFFSET (current_setting('request.claims', true)::json ->> 'sub' = 'bob')::int;
+CREATE VIEW data.allowed AS VALUES (current_setting('request.claims', true)::json ->> 'region'), (NULL);
+CREATE TABLE data.goods (region text);
+INSERT INTO data.goods VALUES ('north'), ('north'), ('south');
+ALTER TABLE data.goods ENABLE ROW LEVEL SECURITY;
+CREATE POLICY allowed ON data.goods USING (region IN (SELECT column1 FROM data.allowed));
 CREATE TABLE data.orders (region text);
 INSERT INTO data.orders VALUES ('north'), ('north'), ('south');
 ALTER TABLE data.orders ENABLE ROW LEVEL SECURITY;
@@ -83,6 +95,18 @@ PER_CALLER = {
         "bob",
     ),
     "the setting in a view": ("SELECT name FROM who", "ann", "bob"),
+    "the setting in the VALUES of a view": ("SELECT * FROM whose", "ann", "bob"),
+    "the setting in the VALUES of a view of a view": ('SELECT * FROM "Of whom"', "ann", "bob"),
+    "the setting in the LIMIT of a view": ("SELECT name FROM limited", "ann", "bob"),
+    "a function of another schema in a view": ("SELECT name FROM called", "ann", "bob"),
+    "a function of another schema": ("SELECT auth.name()", "ann", "bob"),
+    "a function of another schema in VALUES": ("VALUES (auth.name()), (NULL)", "ann", "bob"),
+    "a policy that reads a view": ("SELECT count(*) FROM goods", 2, 1),
+    "the setting in escapes": (
+        r"""VALUES (U&"current\005fsetting"('request.claims', true)::json ->> 'sub'), (NULL)""",
+        "ann",
+        "bob",
+    ),
     "a schema in the name": ("SELECT sum(visitors) FROM data.visits", 3, 30),
 }
 
