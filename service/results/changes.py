@@ -7,15 +7,17 @@ since then only after 10 idle seconds or when it ends.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 from msgspec import Struct
 
 from service.database.gateway import Database
 from service.database.queries import SqlFile
+from service.database.stored_sql.claims import nodes, texts
+from service.database.stored_sql.reader import Description
 from service.errors import DatabaseUnavailable
 from service.results.freshness import Generations
 
@@ -50,10 +52,19 @@ _LIST_RELATIONS: Final = _SQL.rows("list_relations", Relation)
 _LIST_FUNCTIONS: Final = _SQL.rows("list_functions", Function)
 _LIST_MARKS: Final = _SQL.rows("list_marks", Mark)
 
-_LITERAL: Final = re.compile(r"'(?:[^']|'')*'")
-_CALL: Final = re.compile(r'("(?:[^"]|"")+"|[a-z_][\w$]*)\(')
-_CLOCK: Final = re.compile(r"\b(?:CURRENT_(?:DATE|TIME|TIMESTAMP)|LOCALTIME|LOCALTIMESTAMP)\b")
-_CLOCK_LITERAL: Final = re.compile(r"'\s*(?:now|today|tomorrow|yesterday)\b(?!\()", re.IGNORECASE)
+# Read in literals and comments too: what is found too much only makes a result short-lived.
+_CALLS: Final = (
+    re.compile(r'"((?:[^"]|""){1,63})"\s*\('),
+    re.compile(r'(?<![\w$])([^\W\d][\w$]*+)"?\s*+(?:\(|--|/\*)'),
+)
+_CLOCK: Final = re.compile(
+    r"(?<![^\W\d_])"
+    r"(?:now|today|tomorrow|yesterday|current_(?:date|time|timestamp)|localtime(?:stamp)?|tablesample)"
+    r"(?![^\W\d_])",
+    re.IGNORECASE,
+)
+# A literal with escapes or in several parts need not look like what it says.
+_DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
 _OPAQUE_NODES: Final = frozenset({"Foreign Scan", "Custom Scan"})
 # What gives a plan its tables. pg_class and pg_attribute are left out: any temporary table moves them.
 _DEFINITIONS: Final = tuple(
@@ -81,27 +92,27 @@ class Changes:
         self._clock = clock
         self._marks: dict[str, Mark] = {}
 
-    async def dependencies(self, sql: str, plan: dict[str, Any]) -> Dependencies:
-        """Read a plan (EXPLAIN VERBOSE, generic); from then on its tables' changes are followed."""
-        nodes = list(_nodes(plan))
-        named = sorted({(node["Schema"], node["Relation Name"]) for node in nodes if "Relation Name" in node})
+    async def dependencies(self, sql: str, description: Description) -> Dependencies:
+        """Read a text and what Postgres says of it; from then on its tables' changes are followed."""
+        plan = description.plan
+        named = sorted(
+            {(node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node}
+        )
         relations = await self._database.read(
             _LIST_RELATIONS, [schema for schema, _ in named], [name for _, name in named]
         )
-        texts = [_LITERAL.sub("''", text) for node in nodes for text in _texts(node)]
-        names = {name.strip('"').replace('""', '"') for text in texts for name in _CALL.findall(text)}
-        functions = await self._database.read(_LIST_FUNCTIONS, sorted(names))
+        # The plan shows what functions and policies do, the texts what it folds away or does not print.
+        said = "\n".join([sql, *(rule.text for rule in description.rules), *texts(plan)])
+        names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(said)}
+        functions = await self._database.read(_LIST_FUNCTIONS, sorted({*names, *map(str.lower, names)}))
         hidden = any(
-            node["Node Type"] in _OPAQUE_NODES or "Subplans Removed" in node for node in nodes
+            node["Node Type"] in _OPAQUE_NODES or "Subplans Removed" in node for node in nodes(plan)
         ) or any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
         tables = tuple(relation.name for relation in relations)
         await self._follow(tables)
         return Dependencies(
             tables=tables,
-            timed=hidden
-            or bool(functions)
-            or any(_CLOCK.search(text) for text in texts)
-            or _CLOCK_LITERAL.search(sql) is not None,
+            timed=hidden or bool(functions or _CLOCK.search(said) or _DISGUISE.search(sql)),
         )
 
     def max_age(self, tables: Iterable[str]) -> int:
@@ -139,20 +150,3 @@ class Changes:
         if unknown:
             for mark in await self._database.read(_LIST_MARKS, unknown):
                 self._marks.setdefault(mark.name, mark)
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    waiting = [plan]
-    while waiting:
-        node = waiting.pop()
-        waiting += node.get("Plans", [])
-        yield node
-
-
-def _texts(node: dict[str, Any]) -> Iterator[str]:
-    """Everything in a node that can be an expression."""
-    for name, value in node.items():
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list) and name != "Plans":
-            yield from (item for item in cast("list[Any]", value) if isinstance(item, str))

@@ -38,10 +38,10 @@ WHERE p.proname = ANY ($1::text[])
             'json_object_agg_strict', 'json_object_agg_unique', 'json_object_agg_unique_strict', 'jsonb_agg',
             'jsonb_agg_strict', 'jsonb_build_array', 'jsonb_build_object', 'jsonb_object_agg',
             'jsonb_object_agg_strict', 'jsonb_object_agg_unique', 'jsonb_object_agg_unique_strict',
-            'jsonb_path_exists_tz', 'jsonb_path_query_tz', 'make_timestamptz', 'overlaps', 'quote_literal',
-            'quote_nullable', 'row_to_json', 'text', 'time', 'timestamp', 'timestamptz', 'timetz', 'timezone',
-            'to_char', 'to_date', 'to_json', 'to_jsonb', 'to_number', 'to_timestamp', 'to_tsquery',
-            'to_tsvector', 'plainto_tsquery', 'websearch_to_tsquery'
+            'jsonb_path_exists_tz', 'jsonb_path_query_tz', 'length', 'make_timestamptz', 'numeric',
+            'overlaps', 'quote_literal', 'quote_nullable', 'row_to_json', 'text', 'time', 'timestamp',
+            'timestamptz', 'timetz', 'timezone', 'to_char', 'to_date', 'to_json', 'to_jsonb', 'to_number',
+            'to_timestamp', 'to_tsquery', 'to_tsvector', 'plainto_tsquery', 'websearch_to_tsquery'
         )
     )
 

@@ -38,7 +38,7 @@ async def depend(changes, reader, owner):
     async def depend(sql, setup=""):
         if setup:
             await owner.execute(setup)
-        return await changes.dependencies(sql, (await reader.describe(sql)).plan)
+        return await changes.dependencies(sql, await reader.describe(sql))
 
     return depend
 
@@ -52,7 +52,9 @@ async def depend(changes, reader, owner):
         ("WITH x AS (SELECT * FROM customers) SELECT (SELECT count(*) FROM x)", ("data.customers",)),
         ("SELECT max(date) FROM metrics WHERE id = $1", ("data.metrics",)),
         ("SELECT to_char(date, 'YYYY'), concat(id, 1) FROM metrics", ("data.metrics",)),
-        ("SELECT date_trunc('month', date), 'now()' FROM metrics", ("data.metrics",)),
+        ("SELECT date_trunc('month', date), 'knowledge' FROM metrics", ("data.metrics",)),
+        ("SELECT max(age) FROM (SELECT id AS age FROM metrics) AS m", ("data.metrics",)),
+        (r"SELECT length(id)::numeric(10, 2) FROM metrics WHERE id ~ '\d+'", ("data.metrics",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -73,17 +75,47 @@ async def test_names_the_tables_of_a_plan(depend, sql, tables):
         "SELECT * FROM metrics WHERE date > 'today'::date",
         "SELECT count(*) FROM metrics TABLESAMPLE bernoulli (random() * 100)",
         "SELECT (SELECT max(clock_timestamp())) FROM customers",
+        "SELECT * FROM (VALUES (1, now()), (2, now() - INTERVAL '7' DAY)) AS v (n, at), metrics",
+        "SELECT * FROM (VALUES (1, current_date), (2, Current_Date - 7)) AS v",
+        "WITH v AS (VALUES (NOW ()), (NULL)) SELECT * FROM v",
+        'SELECT * FROM (VALUES ("now"/* (*/()), (NULL)) AS v',
+        "SELECT * FROM (VALUES ('\"', now(), '\"('), (NULL, NULL, NULL)) AS v",
+        "SELECT * FROM metrics WHERE date IN (VALUES (now()), ('2026-01-01'))",
+        "SELECT '--', v.* FROM (VALUES (E'\\'--', now()), ('', NULL)) AS v",
+        "SELECT * FROM metrics LIMIT (extract(second FROM now())::int % 2)",
+        "SELECT * FROM metrics OFFSET (extract(second FROM now())::int % 2)",
+        "SELECT * FROM metrics WHERE date <@ '[today,tomorrow)'::tsrange",
+        "SELECT * FROM metrics WHERE date <@ '[now,infinity)'::tsrange",
+        "SELECT '(2026-01-01,10:00 today]'::tstzrange",
+        "SELECT '{now}'::timestamptz[]",
+        "SELECT 'now()'::timestamptz",
+        "SELECT $$now$$::timestamptz",
+        "SELECT $a$ now $a$::timestamptz",
+        "SELECT E'n\\x6fw'::timestamptz",
+        "SELECT E'\\nnow'::timestamptz",
+        "SELECT U&'n\\006fw'::timestamptz",
+        "SELECT ('no' || 'w')::timestamptz",
+        "SELECT 'no'\n'w'::timestamptz",
+        "SELECT count(*) FROM metrics TABLESAMPLE bernoulli (50)",
     ],
 )
 async def test_time_bounds_what_reads_the_clock_or_is_volatile(depend, sql):
     assert (await depend(sql)).timed
 
 
-async def test_looks_through_views(depend):
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "SELECT id, now() AS at FROM data.metrics",
+        "SELECT id, at FROM data.metrics, (VALUES (now()), (NULL)) AS v (at)",
+        "SELECT id FROM data.metrics LIMIT extract(day FROM now())",
+        "SELECT id FROM data.metrics TABLESAMPLE bernoulli (50)",
+    ],
+)
+async def test_looks_through_views(depend, definition):
     found = await depend(
-        "SELECT * FROM lately",
-        "CREATE VIEW data.lately AS SELECT id, now() AS at FROM data.metrics;"
-        " GRANT SELECT ON data.lately TO PUBLIC",
+        "SELECT * FROM latest",
+        f'CREATE VIEW data."Lately" AS {definition}; CREATE VIEW data.latest AS SELECT * FROM data."Lately"',
     )
     assert (found.tables, found.timed) == (("data.metrics",), True)
 

@@ -173,7 +173,7 @@ class Executor:
             template=template,
             description=description,
             record=record_maker(description.columns),
-            dependencies=await self._changes.dependencies(metric.sql, description.plan),
+            dependencies=await self._changes.dependencies(metric.sql, description),
             fingerprint=fingerprint_of(metric),
         )
 
