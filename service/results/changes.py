@@ -2,7 +2,8 @@
 
 A table that carries our triggers announces each change at commit. Of any other we poll the counters that
 Postgres keeps: no cost for writers, but a session reports its counts at most once a second, and what it did
-since then only after 10 idle seconds or when it ends.
+since then only after 10 idle seconds or when it ends. Of a table that announces they count when it has been
+quiet for so long: there may have been writing past its triggers.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from service.database.gateway import Database
@@ -40,10 +42,15 @@ class Function(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """Differs whenever rows of the table changed; empty when there is no such table."""
+    """What shows changes of a table or a view; empty when there is none of this name.
+
+    `identity` is of what bears the name, `storage` of the file with its rows, `counters` are Postgres's.
+    """
 
     name: str
-    mark: str
+    identity: str
+    storage: str
+    counters: str
     announces: bool
 
 
@@ -109,7 +116,7 @@ class Changes:
             node["Node Type"] in _OPAQUE_NODES or "Subplans Removed" in node for node in nodes(plan)
         ) or any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
         tables = tuple(relation.name for relation in relations)
-        await self._follow(tables)
+        await self._follow({*tables, *(rule.relation for rule in description.rules)})
         return Dependencies(
             tables=tables,
             timed=hidden or bool(functions or _CLOCK.search(said) or _DISGUISE.search(sql)),
@@ -123,7 +130,7 @@ class Changes:
     async def keep(self, on_redefined: Callable[[], None]) -> None:
         """Poll all followed tables together, until cancelled.
 
-        `on_redefined` runs when views, functions, policies or partitions changed: what plans said is old.
+        `on_redefined` runs when what plans said is old.
         """
         while True:
             await asyncio.sleep(POLL_S)
@@ -132,17 +139,31 @@ class Changes:
                     on_redefined()
 
     async def poll(self) -> bool:
-        """Raise the generations of what moved without a word; whether anything was redefined."""
-        redefined = False
-        for mark in await self._database.read(_LIST_MARKS, [*self._marks, *_DEFINITIONS]):
+        """Raise the generations of what moved without a word; whether plans may have become others.
+
+        They do when views, functions, policies or partitions changed, or what bears a name or its file.
+        """
+        redefined = replaced = False
+        marks = await self._database.read(_LIST_MARKS, [*self._marks, *_DEFINITIONS])
+        now = self._clock()
+        for mark in marks:
             before = self._marks.setdefault(mark.name, mark)
+            if mark == before:
+                continue
+            only_counted = mark == msgspec.structs.replace(before, counters=mark.counters)
+            if only_counted and mark.announces and not self._quiet(mark.name, now):
+                continue  # it may be what was announced
             self._marks[mark.name] = mark
-            if mark != before and not (mark.announces and before.announces):
-                self._generations.moved(mark.name, self._clock())
-                redefined = redefined or mark.name in _DEFINITIONS
+            self._generations.moved(mark.name, now)
+            redefined = redefined or mark.identity != before.identity or mark.name in _DEFINITIONS
+            replaced = replaced or mark.storage != before.storage
         if redefined:
-            self._generations.renew(self._clock())
-        return redefined
+            self._generations.renew(now)
+        return redefined or replaced
+
+    def _quiet(self, table: str, now: float) -> bool:
+        """Whether all that was announced of the table must be in its counters by now."""
+        return self._generations.stood_since(self._generations.of([table]), now - COUNTERS_LAG_S)
 
     async def _follow(self, tables: Iterable[str]) -> None:
         """Know where the counters stand before the first run, so that no change falls between."""

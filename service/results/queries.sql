@@ -47,14 +47,14 @@ WHERE p.proname = ANY ($1::text[])
 
 -- name: list_marks
 SELECT asked.name,
+       concat_ws(' ', c.oid, c.relrowsecurity) AS identity,
+       coalesce(pg_relation_filenode(c.oid)::text, '') AS storage, -- a TRUNCATE shows in no counter
        concat_ws(
            ' ',
-           c.oid,
-           pg_relation_filenode(c.oid), -- a TRUNCATE shows in no counter
            pg_stat_get_tuples_inserted(c.oid),
            pg_stat_get_tuples_updated(c.oid),
            pg_stat_get_tuples_deleted(c.oid)
-       ) AS mark,
+       ) AS counters,
        (
            SELECT count(*) = 4
            FROM pg_trigger AS t

@@ -26,9 +26,21 @@ def generations():
     return Generations()
 
 
+class Clock:
+    ahead = 0.0
+
+    def __call__(self):
+        return monotonic() + self.ahead
+
+
 @pytest.fixture
-def changes(clone, generations):
-    return Changes(clone, generations, monotonic)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def changes(clone, generations, clock):
+    return Changes(clone, generations, clock)
 
 
 @pytest.fixture
@@ -187,6 +199,7 @@ async def listening(addresses, generations):
 
 
 INSERT = "INSERT INTO data.customers VALUES (1, 'Cook', 'Gold')"
+TRIGGERS = "ALTER TABLE data.customers {} TRIGGER USER"
 
 
 @pytest.mark.parametrize(
@@ -252,23 +265,79 @@ async def test_counters_tell_of_tables_that_do_not_announce(changes, depend, gen
         assert basis.stands()
 
 
-async def test_counters_do_not_matter_for_tables_that_announce(changes, depend, generations, owner):
+@pytest.mark.usefixtures("listening")
+async def test_counters_of_a_table_that_announces_count_once_when_it_is_quiet(
+    changes, depend, generations, owner, clock
+):
     found = await depend("SELECT * FROM customers")
     assert changes.max_age(found.tables) == 0
     basis = generations.of(found.tables)
-    await owner.execute(INSERT)
-    await owner.execute("SELECT pg_stat_force_next_flush()")
+    clock.ahead = COUNTERS_LAG_S
     await changes.poll()
     assert basis.stands()
+    clock.ahead = 0
+    await owner.execute(INSERT)
+    await until(lambda: not basis.stands())
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    for ahead, stands in ((0, True), (COUNTERS_LAG_S, False), (2 * COUNTERS_LAG_S, True)):
+        clock.ahead = ahead
+        basis = generations.of(found.tables)
+        await changes.poll()
+        assert basis.stands() is stands
 
 
-async def test_a_trigger_switched_off_is_noticed(changes, depend, generations, owner):
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize(
+    "writing",
+    [
+        f"SET session_replication_role = replica; {INSERT}",
+        f"{TRIGGERS.format('DISABLE')}; {INSERT}; {TRIGGERS.format('ENABLE')}",
+    ],
+    ids=["replica", "disabled"],
+)
+async def test_writing_past_the_triggers_is_noticed(changes, depend, generations, *, owner, clock, writing):
     found = await depend("SELECT * FROM customers")
     basis = generations.of(found.tables)
-    await owner.execute("ALTER TABLE data.customers DISABLE TRIGGER tally_insert")
+    await owner.execute(f"{writing}; SELECT pg_stat_force_next_flush()")
+    clock.ahead = COUNTERS_LAG_S
     await changes.poll()
     assert not basis.stands()
-    assert changes.max_age(found.tables) == COUNTERS_LAG_S
+
+
+@pytest.mark.parametrize("watch", ["", "SELECT app.watch('data.plain'); SELECT app.watch('data.other')"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE data.plain RENAME TO past; ALTER TABLE data.other RENAME TO plain",
+        "DROP TABLE data.plain CASCADE",
+        "ALTER TABLE data.plain ALTER x TYPE text",
+        "TRUNCATE data.plain",
+        "ALTER TABLE data.plain ENABLE ROW LEVEL SECURITY",
+    ],
+)
+async def test_another_table_behind_a_name_is_a_change(
+    changes, depend, generations, *, owner, watch, statement
+):
+    tables = f"CREATE TABLE data.plain (x int); CREATE TABLE data.other (x int); {watch}"
+    basis = generations.of((await depend("SELECT * FROM plain", tables)).tables)
+    assert not await changes.poll()
+    await owner.execute(statement)
+    assert await changes.poll()
+    assert not basis.stands()
+    assert not await changes.poll()
+
+
+async def test_another_view_behind_a_name_is_a_change(changes, depend, generations, owner):
+    await depend(
+        "SELECT * FROM outer_one",
+        """CREATE VIEW data.one AS SELECT 1; CREATE VIEW data.outer_one AS SELECT * FROM data.one;
+        CREATE VIEW data.two AS SELECT 2""",
+    )
+    await changes.poll()
+    epoch = generations.epoch
+    await owner.execute("ALTER VIEW data.outer_one RENAME TO past; ALTER VIEW data.two RENAME TO outer_one")
+    assert await changes.poll()
+    assert generations.epoch > epoch
 
 
 async def test_a_refreshed_materialized_view_has_moved(changes, depend, generations, owner):

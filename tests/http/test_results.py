@@ -315,6 +315,46 @@ async def test_a_redefined_view_is_noticed(service, make_metric, owner):
     assert count(await fresh(service, metric)) == 6
 
 
+async def test_a_view_is_followed_to_a_table_that_was_renamed(service, make_metric, owner):
+    epoch = service.app.state.results.generations.epoch
+    await owner.execute(
+        "CREATE TABLE data.first (x int); SELECT app.watch('data.first');"
+        "CREATE VIEW data.seen AS SELECT count(*) AS n FROM data.first"
+    )
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    await until(lambda: service.app.state.results.generations.epoch != epoch)  # the view is known of
+    metric = await make_metric("SELECT n FROM seen")
+    assert count(await ask(service.fast, metric)) == 0
+    await owner.execute("ALTER TABLE data.first RENAME TO second")
+
+    async def renamed():
+        await ask(service.fast, metric)
+        definition = await service.fast.get(f"/metrics/{metric}/definition")
+        return definition.json()["tables"] == ["data.second"]
+
+    await until(renamed)
+    await ask(service.fast, metric)
+    await owner.execute("INSERT INTO data.second VALUES (1)")
+
+    async def seen():
+        return count(await ask(service.fast, metric)) == 1
+
+    await until(seen)
+
+
+async def test_row_security_ends_what_was_shared(service, make_metric, owner):
+    await owner.execute("CREATE TABLE data.secret AS SELECT 1 AS n")
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    metric = await make_metric("SELECT count(*) AS n FROM secret")
+    assert count(await ask(service.fast, metric)) == 1
+    await owner.execute("ALTER TABLE data.secret ENABLE ROW LEVEL SECURITY")
+
+    async def hidden():
+        return count(await ask(service.fast, metric)) == 0
+
+    await until(hidden)
+
+
 async def test_a_dashboard_is_one_answer_with_one_tag(service, make_metric, owner):
     tiles = [await make_metric(COUNT), await make_metric("SELECT 1 AS n")]
     places = [{"i": tile, "x": 0, "y": 0, "w": 1, "h": 1} for tile in tiles]
