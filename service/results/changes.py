@@ -2,8 +2,9 @@
 
 A table that carries our triggers announces each change at commit. Of any other we poll the counters that
 Postgres keeps: no cost for writers, but a session reports its counts at most once a second, and what it did
-since then only after 10 idle seconds or when it ends. Of a table that announces they count when it has been
-quiet for so long: there may have been writing past its triggers.
+since then only after 10 idle seconds or when it ends; nothing during one call, be it of a procedure that
+commits inside itself. Of a table that announces they count when it has been quiet for so long: there may
+have been writing past its triggers.
 """
 
 import asyncio
