@@ -315,6 +315,25 @@ async def test_a_redefined_view_is_noticed(service, make_metric, owner):
     assert count(await fresh(service, metric)) == 6
 
 
+async def test_what_was_redefined_while_it_was_understood_is_understood_anew(
+    service, make_metric, monkeypatch
+):
+    metric = await make_metric("SELECT 1 AS n")
+    executor = service.app.state.executor
+    understand, understood = executor.understand, []
+
+    async def interrupted(metric):
+        understood.append(await understand(metric))
+        if len(understood) == 1:
+            executor.forget()
+        return understood[-1]
+
+    monkeypatch.setattr(executor, "understand", interrupted)
+    executor.forget()
+    await ask(service.fast, metric)
+    assert len(understood) == 2
+
+
 async def test_a_view_is_followed_to_a_table_that_was_renamed(service, make_metric, owner):
     epoch = service.app.state.results.generations.epoch
     await owner.execute(

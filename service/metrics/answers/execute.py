@@ -117,6 +117,7 @@ class Executor:
     ) -> None:
         self._reader = reader
         self._catalog = catalog
+        self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
         self._settings = settings.results
         self._results = results
@@ -135,14 +136,18 @@ class Executor:
         if held is not None and held.metric == metric:
             held = msgspec.structs.replace(held, metric=metric)
         else:
+            key = (fingerprint_of(metric), self._forgot)
             held, _ = await self._understanding.take(
-                fingerprint_of(metric), partial(self.understand, metric), lambda _departed: True, afresh=False
+                key, partial(self.understand, metric), lambda _departed: True, afresh=False
             )
+            if key[1] != self._forgot:  # what it means has changed meanwhile
+                return await self.prepare(metric)
         self._prepared[metric.id] = held
         return held
 
     def forget(self) -> None:
         """Understand everything anew when it is next asked for: what SQL means has changed."""
+        self._forgot += 1
         self._prepared.clear()
 
     async def understand(self, metric: Metric) -> Prepared:
