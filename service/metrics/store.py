@@ -7,13 +7,13 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from service import audit
 from service.audit import Actor, Deed
 from service.database.gateway import Database, Transaction
-from service.errors import FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
-from service.metrics.answers.execute import Executor, Prepared
+from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
+from service.metrics.answers.execute import Executor, Prepared, fingerprint_of
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
 from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
 from service.metrics.parameters import Declared
@@ -44,6 +44,8 @@ _DELETE_LAYOUTS_OF: Final = SQL.command("delete_layout_items_of")
 _LOCK_DASHBOARD: Final = SQL.rows("lock_dashboard", DashboardRow)
 _DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
 _INSERT_ORIGIN: Final = SQL.command("insert_origin")
+# How often a change is begun: others who change the same metric all the while win in the end.
+_TRIES: Final = 4
 _PROMPTED: Final = frozenset({"prompt", "fallback"})
 _VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters")
 _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
@@ -98,7 +100,11 @@ class Editor:
     async def change(
         self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
     ) -> Prepared:
-        """Change a metric; SQL that other metrics show too is changed for this one alone."""
+        """Change a metric; SQL that other metrics show too is changed for this one alone.
+
+        What is stored is what was understood: if others changed the metric meanwhile, it is understood anew,
+        and `Conflict` raised when that happens again and again.
+        """
         metric = self._catalog.get(metric_id)
         prompt = change.prompt or None
         written = None
@@ -111,30 +117,21 @@ class Editor:
             change = msgspec.structs.replace(
                 change, sql=written.sql, title=title, parameters=written.parameters
             )
-        if metric.is_editable:
-            await self._executor.understand(_applied(metric, change))
-        async with self._database.transaction() as tx:
-            metric = await _editable(tx, metric_id, if_match)
-            query_id = await _put_sql(tx, metric, change)
-            after = _applied(metric, change)
-            await tx.write(
-                _UPDATE_METRIC,
-                metric.id,
-                query_id,
-                after.title,
-                after.is_editable,
-                after.fresh_for_s,
-                after.stale_for_s,
-                after.parameters,
-            )
-            if change.layouts is not UNSET:
-                await tx.write(_DELETE_LAYOUTS_OF, metric.id)
-                await _put_layouts_of(tx, metric.id, change.layouts)
-            changed = await _read(tx, metric.id)
-            await _put_origin(tx, changed, prompt, written, actor)
-            await _record(tx, actor, "metrics.change", metric, changed)
+        understood: Prepared | None = None
+        for _ in range(_TRIES):
+            async with self._database.transaction() as tx:
+                metric = await _editable(tx, metric_id, if_match)
+                after = _applied(metric, change)
+                if understood and _meaning(after) == _meaning(understood.metric):
+                    changed = await _put(tx, metric, after, change.layouts)
+                    await _put_origin(tx, changed, prompt, written, actor)
+                    await _record(tx, actor, "metrics.change", metric, changed)
+                    break
+            understood = await self._executor.understand(after)
+        else:
+            raise Conflict("Others change this metric at the same time: try again.")
         await self._catalog.load()
-        return await self._executor.prepare(self._catalog.get(metric_id))
+        return msgspec.structs.replace(understood, metric=changed, fingerprint=fingerprint_of(changed))
 
     async def _written(
         self, prompt: str | None, sql: str | None, parameters: Mapping[str, Declared], *, fallback: bool
@@ -288,16 +285,41 @@ def _hash(metric: Metric) -> str:
     return sha256(msgspec.json.encode(state, order="deterministic")).hexdigest()
 
 
-async def _put_sql(tx: Transaction, metric: Metric, change: MetricChange) -> str:
+def _meaning(metric: Metric) -> tuple[object, ...]:
+    """What decides whether and how a metric can run."""
+    return metric.sql, metric.trusted, metric.parameters
+
+
+async def _put(
+    tx: Transaction, before: Metric, after: Metric, layouts: tuple[Layout, ...] | UnsetType
+) -> Metric:
+    """Store a locked metric as it will be; as it then is."""
+    await tx.write(
+        _UPDATE_METRIC,
+        before.id,
+        await _put_sql(tx, before, after.sql),
+        after.title,
+        after.is_editable,
+        after.fresh_for_s,
+        after.stale_for_s,
+        after.parameters,
+    )
+    if layouts is not UNSET:
+        await tx.write(_DELETE_LAYOUTS_OF, before.id)
+        await _put_layouts_of(tx, before.id, layouts)
+    return await _read(tx, before.id)
+
+
+async def _put_sql(tx: Transaction, metric: Metric, sql: str) -> str:
     """Store changed SQL; the id of the query that the metric shows then."""
-    if change.sql is UNSET or change.sql == metric.sql:
+    if sql == metric.sql:
         return metric.query_id
     used = await tx.read_one(_COUNT_METRICS, metric.query_id)
     if used is not None and used.n > 1:
         query_id = str(uuid4())
-        await tx.write(_INSERT_QUERY, query_id, change.sql)
+        await tx.write(_INSERT_QUERY, query_id, sql)
         return query_id
-    await tx.write(_UPDATE_QUERY, metric.query_id, change.sql)
+    await tx.write(_UPDATE_QUERY, metric.query_id, sql)
     return metric.query_id
 
 

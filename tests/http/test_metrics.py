@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 from uuid import uuid4
 
 import httpx
@@ -12,6 +13,7 @@ from service.database.gateway import Database
 from service.database.queries import Command
 from service.errors import NotFound
 from service.metrics import store
+from service.metrics.answers.execute import Executor
 from tests.waiting import until
 
 FACTS = """
@@ -219,6 +221,86 @@ async def test_a_metric_is_made_changed_restored_and_deleted(client, clone):
         "metrics.change",
         "metrics.delete",
     ]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """What others do, each whenever a change was judged and is not yet stored."""
+    others = []
+    understand = Executor.understand
+    their_turn = False
+
+    async def interrupted(self, metric):
+        nonlocal their_turn
+        prepared = await understand(self, metric)
+        if others and not their_turn:
+            their_turn = True
+            await others.pop(0)()
+            their_turn = False
+        return prepared
+
+    monkeypatch.setattr(Executor, "understand", interrupted)
+    return others
+
+
+@pytest.fixture
+async def counting(client):
+    """The address of a metric with a parameter."""
+    declared = {"n": {"type": "integer", "default": 1}}
+    made = await client.post("/metrics", json={"sql": "SELECT :n::int AS x", "parameters": declared})
+    return made.headers["location"]
+
+
+FIVE = {"parameters": {"n": {"type": "integer", "default": 5}}}
+
+
+async def test_what_another_changed_meanwhile_is_judged_too(client, counting, meanwhile):
+    meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT 2 AS x", "parameters": {}}))
+    late = await client.patch(counting, json=FIVE)
+    assert (late.status_code, problem(late)["detail"]) == (422, "Parameter n: the SQL has no :n.")
+    assert (await client.get(counting)).json()["records"] == [{"x": 2}]
+    assert (await client.get(f"{counting}/definition")).json()["version"] == 2
+
+
+async def test_changes_at_the_same_time_that_go_together_are_both_kept(client, counting, meanwhile):
+    meanwhile.append(
+        lambda: client.patch(counting, json={"sql": "SELECT :n::int * 2 AS x", "title": "Twice"})
+    )
+    late = await client.patch(counting, json=FIVE)
+    assert (late.status_code, late.json()["version"], late.json()["title"]) == (200, 3, "Twice")
+    assert late.json()["parameters"][0]["default"] == 5
+    assert (await client.get(counting)).json()["records"] == [{"x": 10}]
+
+
+async def test_a_change_that_another_always_overtakes_is_a_conflict(client, counting, meanwhile):
+    meanwhile += [
+        partial(client.patch, counting, json={"sql": f"SELECT :n::int + {n} AS x"}) for n in range(20)
+    ]
+    late = await client.patch(counting, json=FIVE)
+    assert (late.status_code, problem(late)["code"]) == (409, "conflict")
+    meanwhile.clear()
+    assert (await client.get(f"{counting}/definition")).json()["parameters"][0]["default"] == 1
+
+
+async def test_a_change_of_an_old_state_is_refused_also_if_it_got_old_meanwhile(client, counting, meanwhile):
+    tag = (await client.get(f"{counting}/definition")).headers["etag"]
+    meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT :n::int * 2 AS x"}))
+    late = await client.patch(counting, json=FIVE, headers={"If-Match": tag})
+    assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
+
+
+async def test_if_match_holds_for_restoring_and_deleting(client, counting):
+    old = (await client.get(f"{counting}/definition")).headers["etag"]
+    new = (await client.patch(counting, json=FIVE)).headers["etag"]
+    for late in (
+        await client.post(f"{counting}/versions/1/restore", headers={"If-Match": old}),
+        await client.delete(counting, headers={"If-Match": old}),
+    ):
+        assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
+    restored = await client.post(f"{counting}/versions/1/restore", headers={"If-Match": new})
+    assert (restored.status_code, restored.json()["parameters"][0]["default"]) == (200, 1)
+    deleted = await client.delete(counting, headers={"If-Match": restored.headers["etag"]})
+    assert deleted.status_code == 204
 
 
 async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, make_metric):
