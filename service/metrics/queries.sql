@@ -14,6 +14,12 @@ FROM catalog.metric AS m
 JOIN catalog.query AS q ON q.id = m.query_id
 ORDER BY m.id
 
+-- name: hold_metric
+SELECT id
+FROM catalog.metric
+WHERE id = $1
+FOR UPDATE
+
 -- name: lock_metric
 SELECT m.id,
        m.query_id,
@@ -84,7 +90,8 @@ WHERE id = $1
 
 -- name: update_query
 UPDATE catalog.query
-SET sql = $2
+SET sql = $2,
+    trusted = false
 WHERE id = $1
 
 -- name: trust_query

@@ -28,6 +28,7 @@ class _Count(Struct, frozen=True):
     n: int
 
 
+_HOLD_METRIC: Final = SQL.rows("hold_metric", _Id)
 _LOCK_METRIC: Final = SQL.rows("lock_metric", Metric)
 _LIST_LAYOUTS: Final = SQL.rows("list_layout_items_of", LayoutItem)
 _INSERT_QUERY: Final = SQL.command("insert_query")
@@ -222,6 +223,8 @@ async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
 
 
 async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> Metric:
+    # First the metric alone: a join that waits for it finds no row if the metric shows another query by then.
+    await tx.read_one(_HOLD_METRIC, metric_id)
     metric = await _read(tx, metric_id)
     if not metric.is_editable:
         raise NotEditable
@@ -348,10 +351,11 @@ def _drafted(new: NewMetric) -> Metric:
 
 
 def _applied(metric: Metric, change: MetricChange) -> Metric:
-    """The metric as it will be: what must be accepted before it is stored."""
+    """The metric as it will be: what must be accepted before it is stored. Trust is in the SQL as it was."""
     fields = {
         name: msgspec.to_builtins(value) if name == "parameters" else value
         for name in change.__struct_fields__
         if name not in _PROMPTED and (value := getattr(change, name)) is not UNSET
     }
-    return msgspec.structs.replace(metric, **fields)
+    trusted = metric.trusted and fields.get("sql", metric.sql) == metric.sql
+    return msgspec.structs.replace(metric, **fields, trusted=trusted)

@@ -1,9 +1,10 @@
 """Metrics over HTTP: results, definitions, formats, changes."""
 
+import asyncio
 import csv
 import io
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import msgspec
@@ -310,6 +311,39 @@ async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, ma
     answer = await client.patch(f"/metrics/{metric}", json={"sql": "SELECT 2 AS n"})
     assert answer.json()["query_id"] != query
     assert await clone._pool.fetchval("SELECT sql FROM catalog.query WHERE id = $1", query) == "SELECT 1 AS n"
+
+
+async def test_sql_that_stops_being_shared_meanwhile_does_not_lose_its_metric(client, clone, make_metric):
+    metric = await make_metric("SELECT 1 AS n")
+    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+    async with clone.transaction() as other:
+        await other.write(Command("q", "INSERT INTO catalog.query (id, sql) VALUES ('own', 'SELECT 2 AS n')"))
+        await other.write(
+            Command("m", "UPDATE catalog.metric SET query_id = 'own' WHERE query_id = $1"), query
+        )
+        waiting = asyncio.create_task(client.patch(f"/metrics/{metric}", json={"title": "x"}))
+        held_up = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        await until(lambda: clone._pool.fetchval(held_up))
+    answer = await waiting
+    assert (answer.status_code, answer.json()["sql"], answer.json()["title"]) == (200, "SELECT 2 AS n", "x")
+
+
+@pytest.mark.parametrize("shown_by", [1, 2])
+async def test_sql_that_a_caller_changes_is_trusted_no_more(client, clone, make_metric, shown_by):
+    refused = "SELECT current_setting('server_version_num')::int > 0 AS modern"
+    metric = await make_metric("SELECT current_setting('server_version') AS v", trusted=True)
+    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+    for _ in range(1, shown_by):
+        await clone.write(Command("m", "INSERT INTO catalog.metric (query_id) VALUES ($1)"), query)
+    named = await client.patch(f"/metrics/{metric}", json={"title": "Version"})
+    assert named.status_code == 200
+    answer = await client.patch(f"/metrics/{metric}", json={"sql": refused})
+    assert (answer.status_code, problem(answer)["code"]) == (422, "sql-refused")
+    assert (await client.patch(f"/metrics/{metric}", json={"sql": "SELECT 1 AS v"})).status_code == 200
+    changed = (
+        "SELECT q.trusted FROM catalog.query q JOIN catalog.metric m ON m.query_id = q.id WHERE m.id = $1"
+    )
+    assert await clone._pool.fetchval(changed, UUID(metric)) is False
 
 
 async def test_a_metric_that_is_not_editable_stays(client, make_metric):
