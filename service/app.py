@@ -285,7 +285,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
 
         held = Catalog(database, addresses.data_schemas, forget)
         followed = Changes(database, results.generations, results.clock)
-        executor = Executor(reader, held, settings, results=results, changes=followed)
+        executor = Executor(reader, held, settings, clock=results.clock, changes=followed)
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))

@@ -28,8 +28,8 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.metrics.answers.batch import Batcher, Tiles, parse_id
-from service.metrics.answers.execute import Asker, Executor, Prepared
+from service.metrics.answers.batch import Asker, Batcher, Tiles, parse_id
+from service.metrics.answers.execute import Executor, Prepared
 from service.metrics.answers.shelf import Shelf, asker_of
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import (

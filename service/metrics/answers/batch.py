@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,14 +10,22 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
-from service.metrics.answers.execute import NOBODY, Asker, Executor
+from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
 from service.results.cache import Results
+from service.results.headers import Directives
 from service.results.table import Served
 
-# Tiles of one request that run side by side; the rest of the reader's pool stays for other callers.
+# Tiles of one request that ask Postgres side by side; the rest of the reader's pool stays for other callers.
 SIDE_BY_SIDE: Final = 4
+
+
+class Asker(Struct, frozen=True):
+    """Who asks, as the claims that policies read, and how anew."""
+
+    claims: str
+    directives: Directives
 
 
 class Tile(Struct, frozen=True, omit_defaults=True):
@@ -52,14 +61,12 @@ class Batcher:
         self._results = results
         self._deadline_s = deadline_s
 
-    async def batch(self, entries: Sequence[BatchEntry], asker: Asker = NOBODY) -> list[Tile]:
+    async def batch(self, entries: Sequence[BatchEntry], asker: Asker) -> list[Tile]:
         """Tiles in the order of the entries."""
         wishes: list[Wish] = [(entry.id, entry.parameters, ()) for entry in entries]
         return _tiles(wishes, await self._run(wishes, asker))
 
-    async def dashboard(
-        self, dashboard: Dashboard, given: Mapping[str, str], asker: Asker = NOBODY
-    ) -> Served:
+    async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str], asker: Asker) -> Served:
         """Every tile of a dashboard as one answer; each takes of `given` what it knows."""
         version = self._catalog.version
         wishes: list[Wish] = []
@@ -106,12 +113,20 @@ class Batcher:
         side_by_side: asyncio.Semaphore,
         deadline: float,
     ) -> Served | Problem:
+        wanted = None
         try:
-            async with asyncio.timeout_at(deadline), side_by_side:
+            async with asyncio.timeout_at(deadline):
                 metric = self._catalog.get(parse_id(metric_id))
-                return await self._executor.answer(metric, given, asker=asker)
+                async with nullcontext() if self._executor.understands(metric) else side_by_side:
+                    wanted = await self._executor.wanted(metric, given, claims=asker.claims)
+                if held := self._results.fresh(wanted.key, asker.directives):
+                    return held
+                async with side_by_side:
+                    return await self._results.get(wanted, asker.directives)
         except TimeoutError:
-            return QueryTimeout(f"Not reached within the {self._deadline_s:g} s that one request may take.")
+            held = await self._results.held(wanted, asker.directives) if wanted else None
+            late = f"Not reached within the {self._deadline_s:g} s that one request may take."
+            return held or QueryTimeout(late)
         except Problem as problem:
             return problem
 
