@@ -109,6 +109,13 @@ async def test_an_unknown_metric_names_the_nearest(client, make_metric):
     assert f"'Only one' ({metric})" in problem(answer)["detail"]
 
 
+async def test_an_unknown_metric_names_the_nearest_also_without_a_title(client, make_metric):
+    metric = await make_metric("SELECT 1 AS one")
+    unknown = uuid4()
+    answer = await client.get(f"/metrics/{unknown}")
+    assert problem(answer)["detail"] == f"There is no metric {unknown}. The nearest is {metric}."
+
+
 async def test_an_id_that_is_no_uuid_is_422(client):
     answer = await client.get("/metrics/abc")
     assert answer.status_code == 422
