@@ -20,7 +20,14 @@ from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from service import __version__
-from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
+from service.api import (
+    HealthController,
+    ReadRequest,
+    answer_problem,
+    own_routes,
+    refuse_bad_input,
+    send_problem,
+)
 from service.ask.api import AskController
 from service.ask.generate import Writer
 from service.ask.knowledge import Knowledge
@@ -150,6 +157,7 @@ def routed() -> Litestar:
         },
         lifespan=[_opened],
         before_request=refuse_bad_input,
+        request_class=ReadRequest,
         request_max_body_size=JSON_BYTES_LIMIT,
         exception_handlers={Exception: answer_problem},
         openapi_config=OpenAPIConfig(

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.database.stored_sql.reader import Column
 from service.metrics.parameters import Declared, Parameter
@@ -20,6 +21,12 @@ Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
 Prompt = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 SqlText = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
 Breakpoint = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+def _schema(shape: type[Struct]) -> dict[str, Any]:
+    """How the document of the API shows what is read later."""
+    _, shapes = msgspec.json.schema_components((shape,))
+    return shapes[shape.__name__]
 
 
 class Layout(Struct, frozen=True, forbid_unknown_fields=True):
@@ -181,14 +188,19 @@ class VersionList(Struct, frozen=True):
 
 
 class BatchEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One metric to run; `id` is text so that a malformed one fails alone."""
+    """One metric to run; `id` is text so that a malformed one is told as what it is."""
 
     id: str
     parameters: dict[str, Any] = {}
 
 
 class Batch(Struct, frozen=True, forbid_unknown_fields=True):
-    metrics: Annotated[tuple[BatchEntry, ...], Meta(min_length=1, max_length=100)]
+    """Entries as they were written, so that each is read and fails alone."""
+
+    metrics: Annotated[
+        tuple[Raw, ...],
+        Meta(min_length=1, max_length=100, extra_json_schema={"extra": {"items": _schema(BatchEntry)}}),
+    ]
 
 
 class Place(Struct, frozen=True, forbid_unknown_fields=True):

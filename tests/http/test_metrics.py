@@ -421,9 +421,84 @@ async def test_a_batch_answers_each_entry_alone_and_in_order(client, make_metric
     assert results[5]["etag"].startswith('"')
 
 
-async def test_a_batch_of_more_than_100_is_422(client):
-    answer = await client.post("/metrics/batch", json={"metrics": [{"id": str(uuid4())}] * 101})
-    assert answer.status_code == 422
+async def post_batch(client, text):
+    return await client.post("/metrics/batch", content=text, headers={"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "named", "fault"),
+    [
+        ("5", None, "entry: Expected `object`"),
+        ("null", None, "entry: Expected `object`"),
+        ('{"parameters": {}}', None, "id: Object missing"),
+        ('{"id": 5}', None, "id: Expected `str`"),
+        ('{"id": "abc", "parameters": []}', "abc", "parameters: Expected `object`"),
+        ('{"id": "abc", "parameters": null}', "abc", "parameters: Expected `object`"),
+        ('{"id": "abc", "colour": "red"}', "abc", "colour: Object contains unknown"),
+        (f'{{"id": "abc", "parameters": {{"n": 1e{"9" * 20}}}}}', "abc", "parameters[...]: Number out of"),
+        (
+            f'{{"id": "abc", "parameters": {{"n": {"1" * 5000}}}}}',
+            "abc",
+            "parameters[...]: Integer value out",
+        ),
+    ],
+)
+async def test_an_entry_that_cannot_be_read_fails_alone(client, make_metric, entry, named, fault):
+    good = await make_metric("SELECT 1 AS n")
+    answer = await post_batch(client, f'{{"metrics": [{{"id": "{good}"}}, {entry}, {{"id": "{good}"}}]}}')
+    assert answer.status_code == 200
+    first, wrong, last = answer.json()["results"]
+    assert (first["status"], last["status"]) == (200, 200)
+    assert (wrong["id"], wrong["status"]) == (named, 422)
+    assert '{"id": "<UUID' in wrong["problem"]["detail"]
+    [error] = wrong["problem"]["errors"]
+    assert f"{error['field']}: {error['message']}".startswith(fault)
+
+
+async def test_an_entry_in_another_encoding_fails_alone(client, make_metric):
+    good = await make_metric("SELECT 1 AS n")
+    text = f'{{"metrics": [{{"id": "caf\xe9"}}, {{"id": "{good}"}}]}}'.encode("latin-1")
+    results = (await post_batch(client, text)).json()["results"]
+    assert [(each["id"], each["status"]) for each in results] == [(None, 422), (good, 200)]
+    assert results[0]["problem"]["errors"] == [{"field": "entry", "message": "JSON must be UTF-8"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "{}", '{"metrics": 5}', '{"metrics": {}}', '{"metrics": []}', '{"metrics": [tru]}',
+        '{"metrics": [{"id": "abc"}], "colour": "red"}', '{"metrics": [' + "[" * 100_000,
+        '{"metrics": [' + ",".join(['{"id": "abc"}'] * 101) + "]}",
+    ],
+    ids=range(11),
+)  # fmt: skip
+async def test_a_body_that_is_no_batch_is_422(client, text):
+    answer = await post_batch(client, text)
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid-input")
+
+
+EXACT = ["12345678901234567890.12", "9007199254740993", "0.1000000000000000055511151231257827"]
+
+
+@pytest.mark.parametrize("number", EXACT)
+async def test_a_number_in_a_batch_is_taken_as_it_is_written(client, make_metric, number):
+    metric = await make_metric("SELECT :n::numeric AS n, CAST(:all AS numeric[]) AS all")
+    entry = f'{{"id": "{metric}", "parameters": {{"n": {number}, "all": [{number}, 1.5e0]}}}}'
+    answer = await post_batch(client, f'{{"metrics": [{entry}]}}')
+    assert f'"records":[{{"n":{number},"all":[{number},1.5]}}]' in answer.text
+
+
+async def test_a_number_and_its_text_are_not_the_same_entry(client, make_metric):
+    metric = await make_metric("SELECT :t::text AS t")
+    entries = [{"id": metric, "parameters": {"t": value}} for value in ("1.5", 1.5)]
+    results = (await client.post("/metrics/batch", json={"metrics": entries})).json()["results"]
+    assert [each["status"] for each in results] == [200, 422]
+
+
+async def test_the_document_shows_an_entry_of_a_batch(client):
+    shapes = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    entry = shapes["Batch"]["properties"]["metrics"]["items"]
+    assert (entry["required"], set(entry["properties"])) == (["id"], {"id", "parameters"})
 
 
 async def test_a_dashboard_gives_every_tile_and_says_what_was_ignored(client, make_metric, facts):

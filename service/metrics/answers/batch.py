@@ -9,10 +9,11 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
+from service.errors import UNREADABLE, FieldError, InvalidInput, Problem, QueryTimeout, unread
 from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
+from service.metrics.parameters import exact
 from service.results.cache import Results
 from service.results.headers import Directives
 from service.results.table import Served
@@ -29,9 +30,9 @@ class Asker(Struct, frozen=True):
 
 
 class Tile(Struct, frozen=True, omit_defaults=True):
-    """A metric's part of the answer: `result` with status 200, else `problem`."""
+    """A metric's part of the answer: `result` with status 200, else `problem`; `id` as it was given."""
 
-    id: str
+    id: str | None
     status: int
     etag: str | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
@@ -48,6 +49,14 @@ class DashboardData(Struct, frozen=True):
     results: list[Tile]
 
 
+class _Named(Struct):
+    id: str
+
+
+_ENTRY: Final = msgspec.json.Decoder(BatchEntry, float_hook=exact)
+_ENTRY_IS: Final = 'An entry is an object such as {"id": "<UUID of a metric>", "parameters": {"<name>": 1}}.'
+_KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
+
 Wish = tuple[str, dict[str, Any], tuple[str, ...]]
 """A metric's id, the parameters it takes, and the names of those it ignores."""
 
@@ -61,10 +70,12 @@ class Batcher:
         self._results = results
         self._deadline_s = deadline_s
 
-    async def batch(self, entries: Sequence[BatchEntry], asker: Asker) -> list[Tile]:
+    async def batch(self, entries: Sequence[Raw], asker: Asker) -> list[Tile]:
         """Tiles in the order of the entries."""
-        wishes: list[Wish] = [(entry.id, entry.parameters, ()) for entry in entries]
-        return _tiles(wishes, await self._run(wishes, asker))
+        read = [_read(entry) for entry in entries]
+        wishes: list[Wish] = [(each.id, each.parameters, ()) for each in read if isinstance(each, BatchEntry)]
+        answered = iter(_tiles(wishes, await self._run(wishes, asker)))
+        return [each if isinstance(each, Tile) else next(answered) for each in read]
 
     async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str], asker: Asker) -> Served:
         """Every tile of a dashboard as one answer; each takes of `given` what it knows."""
@@ -98,7 +109,7 @@ class Batcher:
             deadline = asyncio.get_running_loop().time() + self._deadline_s
             started: list[asyncio.Task[Served | Problem]] = []
             for metric_id, given, _ in wishes:
-                key = msgspec.json.encode((metric_id.lower(), given), order="deterministic")
+                key = _KEY.encode((metric_id.lower(), given))
                 if key not in once:
                     answer = self._answer(metric_id, given, asker, side_by_side, deadline)
                     once[key] = tasks.create_task(answer)
@@ -137,6 +148,18 @@ def parse_id(text: str) -> UUID:
         return msgspec.convert(text, UUID, strict=False)
     except msgspec.ValidationError:
         raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
+
+
+def _read(entry: Raw) -> BatchEntry | Tile:
+    try:
+        return _ENTRY.decode(entry)
+    except UNREADABLE as error:
+        problem = InvalidInput(_ENTRY_IS, errors=(unread(error, "entry"),))
+    try:
+        named = msgspec.json.decode(entry, type=_Named).id
+    except UNREADABLE:
+        named = None
+    return Tile(named, problem.status, problem=problem.document())
 
 
 def _tiles(wishes: Sequence[Wish], answers: Sequence[Served | Problem]) -> list[Tile]:
