@@ -7,7 +7,7 @@ SELECT m.id,
        m.is_editable,
        m.fresh_for_s,
        m.stale_for_s,
-       m.parameters,
+       m.parameters::text AS parameters,
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -29,7 +29,7 @@ SELECT m.id,
        m.is_editable,
        m.fresh_for_s,
        m.stale_for_s,
-       m.parameters,
+       m.parameters::text AS parameters,
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -120,7 +120,7 @@ DELETE FROM catalog.query AS q
 WHERE q.id = $1 AND NOT EXISTS (SELECT FROM catalog.metric AS m WHERE m.query_id = q.id)
 
 -- name: list_versions
-SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters, replaced_at
+SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters::text AS parameters, replaced_at
 FROM catalog.metric_version
 WHERE metric_id = $1
 ORDER BY version DESC

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service import audit
 from service.audit import Actor, Deed
@@ -16,7 +16,6 @@ from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotF
 from service.metrics.answers.execute import Executor, Prepared, fingerprint_of
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
 from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
-from service.metrics.parameters import Declared
 from service.wire import uncoded
 
 
@@ -88,7 +87,7 @@ class Editor:
                 new.is_editable,
                 new.fresh_for_s,
                 new.stale_for_s,
-                msgspec.to_builtins(new.parameters),
+                new.parameters,
             )
             assert row is not None, "RETURNING gives the row"
             await _put_layouts_of(tx, row.id, new.layouts)
@@ -135,7 +134,7 @@ class Editor:
         return msgspec.structs.replace(understood, metric=changed, fingerprint=fingerprint_of(changed))
 
     async def _written(
-        self, prompt: str | None, sql: str | None, parameters: Mapping[str, Declared], *, fallback: bool
+        self, prompt: str | None, sql: str | None, parameters: Mapping[str, Raw], *, fallback: bool
     ) -> Written | None:
         """What a prompt becomes; None where the caller wrote the SQL."""
         if (prompt is None) == (sql is None):
@@ -344,7 +343,7 @@ def _drafted(new: NewMetric) -> Metric:
         is_editable=new.is_editable,
         fresh_for_s=new.fresh_for_s,
         stale_for_s=new.stale_for_s,
-        parameters=msgspec.to_builtins(new.parameters),
+        parameters=new.parameters,
         version=1,
         updated_at=datetime.now(UTC),
     )
@@ -353,7 +352,7 @@ def _drafted(new: NewMetric) -> Metric:
 def _applied(metric: Metric, change: MetricChange) -> Metric:
     """The metric as it will be: what must be accepted before it is stored. Trust is in the SQL as it was."""
     fields = {
-        name: msgspec.to_builtins(value) if name == "parameters" else value
+        name: value
         for name in change.__struct_fields__
         if name not in _PROMPTED and (value := getattr(change, name)) is not UNSET
     }

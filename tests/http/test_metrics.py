@@ -488,6 +488,58 @@ async def test_a_number_in_a_batch_is_taken_as_it_is_written(client, make_metric
     assert f'"records":[{{"n":{number},"all":[{number},1.5]}}]' in answer.text
 
 
+@pytest.mark.parametrize("number", EXACT)
+async def test_a_declared_default_stays_as_it_is_written(client, clone, number):
+    declared = f'{{"n": {{"type": "number", "default": {number}}}}}'
+    kind = {"Content-Type": "application/json"}
+    text = f'{{"sql": "SELECT :n AS n", "parameters": {declared}}}'
+    made = await client.post("/metrics", content=text, headers=kind)
+    assert f'"default":{number},' in made.text
+    address = made.headers["location"]
+    assert f'"records":[{{"n":{number}}}]' in (await client.get(address)).text
+    stored = "SELECT parameters->'n'->>'default' FROM catalog.metric"
+    assert await clone._pool.fetchval(stored) == number
+
+    other = await client.patch(address, content=text.replace(number, "0.5"), headers=kind)
+    assert other.json()["parameters"][0]["default"] == 0.5
+    restored = await client.post(f"{address}/versions/1/restore")
+    assert f'"default":{number},' in restored.text
+    assert f'"default":{number},' in (await client.get(f"{address}/definition")).text
+    versions = (await client.get(f"{address}/versions")).text
+    assert versions.count(f'"default": {number}') == 2
+    assert f'"records":[{{"n":{number}}}]' in (await client.get(address)).text
+
+
+@pytest.mark.parametrize(
+    ("declaration", "field", "says"),
+    [
+        (5, "parameters.n", "object"),
+        ({}, "parameters.n.type", "missing"),
+        ({"type": "money"}, "parameters.n.type", "money"),
+        ({"type": "text", "colour": "red"}, "parameters.n.colour", "unknown"),
+        ({"type": "enum", "values": [1]}, "parameters.n.values[0]", "`str`"),
+        ({"type": "enum", "values": ["a\0b"]}, "parameters.n.values[0]", "regex"),
+        ({"type": "number", "default": "x"}, "parameters.n", "number"),
+    ],
+)
+async def test_a_declaration_that_is_none_is_named(client, make_metric, declaration, field, says):
+    made = await client.post("/metrics", json={"sql": "SELECT :n AS n", "parameters": {"n": declaration}})
+    changed = await client.patch(
+        f"/metrics/{await make_metric('SELECT :n AS n')}", json={"parameters": {"n": declaration}}
+    )
+    for answer in (made, changed):
+        assert answer.status_code == 422
+        [error] = problem(answer)["errors"]
+        assert error["field"] == field
+        assert says in error["message"]
+
+
+async def test_a_stored_declaration_that_is_none_is_the_metrics_own_problem(client, make_metric):
+    metric = await make_metric("SELECT :n AS n", parameters={"n": {"type": "money"}})
+    answer = await client.get(f"/metrics/{metric}")
+    assert (answer.status_code, problem(answer)["errors"][0]["field"]) == (422, "parameters.n.type")
+
+
 async def test_a_number_and_its_text_are_not_the_same_entry(client, make_metric):
     metric = await make_metric("SELECT :t::text AS t")
     entries = [{"id": metric, "parameters": {"t": value}} for value in ("1.5", 1.5)]
@@ -495,10 +547,13 @@ async def test_a_number_and_its_text_are_not_the_same_entry(client, make_metric)
     assert [each["status"] for each in results] == [200, 422]
 
 
-async def test_the_document_shows_an_entry_of_a_batch(client):
+async def test_the_document_shows_what_is_read_later(client):
     shapes = (await client.get("/openapi.json")).json()["components"]["schemas"]
     entry = shapes["Batch"]["properties"]["metrics"]["items"]
     assert (entry["required"], set(entry["properties"])) == (["id"], {"id", "parameters"})
+    for body in ("NewMetric", "MetricChange"):
+        declared = shapes[body]["properties"]["parameters"]["additionalProperties"]
+        assert set(declared["properties"]) == {"type", "array", "values", "default"}
 
 
 async def test_a_dashboard_gives_every_tile_and_says_what_was_ignored(client, make_metric, facts):

@@ -19,7 +19,7 @@ from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, Record
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
-from service.metrics.parameters import Bound, Declared, Template, analyse
+from service.metrics.parameters import Bound, Template, analyse, declarations
 from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
@@ -141,8 +141,7 @@ class Executor:
         if not metric.trusted:
             tree = parse(metric.sql)
             judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
-        declared = msgspec.convert(metric.parameters, dict[str, Declared])
-        template = analyse(metric.sql, tree, declared)
+        template = analyse(metric.sql, tree, declarations(metric.parameters))
         if template.untyped:
             probe = template.probe()
             with _placed(lambda position: template.stored_position(position, typed=False)):

@@ -7,13 +7,13 @@ semicolon is blanked, so that the text can be wrapped.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from sqlglot import exp
 
-from service.errors import FieldError, InvalidInput
+from service.errors import UNREADABLE, FieldError, InvalidInput, unread
 from service.metrics.parameters.days import Slot, day_slot
 from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
@@ -23,6 +23,7 @@ from service.metrics.parameters.values import (
     Kind,
     Shown,
     Word,
+    exact,
     from_json,
     from_text,
     kind_of,
@@ -45,8 +46,11 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
 
     type: Word
     array: bool = False
-    values: tuple[str, ...] = ()
+    values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
+
+
+DECLARATION = msgspec.json.Decoder(Declared, float_hook=exact)
 
 
 class Parameter(Struct, frozen=True):
@@ -300,6 +304,18 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return kind.cast if typed or kind.postgres else ""
 
 
+def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
+    """Read what a definition declares; InvalidInput for what is no declaration."""
+    found: dict[str, Declared] = {}
+    for name, text in written.items():
+        try:
+            found[name] = DECLARATION.decode(text)
+        except UNREADABLE as error:
+            fault = unread(error, "")
+            _refuse_declaration(name, fault.message, within=fault.field)
+    return found
+
+
 def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) -> Template:
     """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
     trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
@@ -361,8 +377,8 @@ def _refuse(errors: list[FieldError]) -> NoReturn:
     raise InvalidInput(f"{errors[0].message}.", errors=tuple(errors[:MESSAGES_LIMIT]))
 
 
-def _refuse_declaration(name: str, why: str) -> NoReturn:
-    field = f"parameters.{_label(name)}"
+def _refuse_declaration(name: str, why: str, *, within: str = "") -> NoReturn:
+    field = ".".join(filter(None, ("parameters", _label(name), within)))
     raise InvalidInput(f"Parameter {_label(name)}: {why}.", errors=(FieldError(field, why),))
 
 
