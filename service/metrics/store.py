@@ -108,7 +108,9 @@ class Editor:
         metric = self._catalog.get(metric_id)
         prompt = change.prompt or None
         written = None
-        if prompt is not None and metric.is_editable:
+        if prompt is not None:
+            if not metric.is_editable:
+                raise NotEditable
             written = await self._written(
                 prompt, change.sql or None, change.parameters or {}, fallback=change.fallback
             )

@@ -362,6 +362,16 @@ async def test_a_metric_that_is_not_editable_stays(client, make_metric):
         assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
 
 
+async def test_a_prompt_is_never_passed_over(client, clone, make_metric):
+    metric = await make_metric("SELECT 1 AS n", is_editable=False)
+    unheard = "SET LOCAL session_replication_role = replica"
+    async with clone.transaction() as other:
+        await other.write(Command("s", unheard))
+        await other.write(Command("m", "UPDATE catalog.metric SET is_editable = true"))
+    answer = await client.patch(f"/metrics/{metric}", json={"prompt": "alerts by type"})
+    assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
