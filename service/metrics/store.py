@@ -152,8 +152,7 @@ class Editor:
         found = await self.versions(metric_id)
         for old in found:
             if old.version == version:
-                fields = {name: getattr(old, name) for name in _VERSIONED}
-                change = msgspec.convert(fields, MetricChange)
+                change = MetricChange(**{name: getattr(old, name) for name in _VERSIONED})
                 return await self.change(metric_id, change, if_match=if_match, actor=actor)
         known = ", ".join(str(old.version) for old in found)
         raise NotFound(f"There is no version {version}; there are: {known}.")

@@ -311,6 +311,13 @@ async def test_if_match_holds_for_restoring_and_deleting(client, counting):
     assert deleted.status_code == 204
 
 
+async def test_a_version_comes_back_as_it_was_imported(client, make_metric):
+    metric = await make_metric("SELECT 1 AS n", fresh_for_s=10**9)
+    assert (await client.patch(f"/metrics/{metric}", json={"fresh_for_s": 1})).status_code == 200
+    restored = await client.post(f"/metrics/{metric}/versions/1/restore")
+    assert (restored.status_code, restored.json()["fresh_for_s"]) == (200, 10**9)
+
+
 async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, make_metric):
     metric = await make_metric("SELECT 1 AS n")
     query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
