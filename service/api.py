@@ -17,12 +17,12 @@ from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler, Empty, HTTPScope, Scope, Send, WebSocketScope
 from msgspec import Struct
 
-from service import errors
+from service import bodies, errors
 from service.auth.guards import page_headers, scope_of
 from service.auth.tokens import SCOPE_TEXTS
 from service.database.gateway import Database
 from service.database.migrate import pending
-from service.errors import UNREADABLE, FieldError, InvalidInput, Problem, unread
+from service.errors import FieldError, InvalidInput, Problem
 
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     400: errors.BadRequest,
@@ -110,7 +110,7 @@ class ReadRequest(Request[Any, Any, Any]):
     async def json(self) -> Any:
         if self._json is Empty:
             field = self.route_handler.parsed_data_field
-            self._json = msgspec.json.decode(await self.body(), type=field.annotation if field else Any)
+            self._json = bodies.decode(await self.body(), field.annotation if field else Any)
         return self._json
 
 
@@ -134,8 +134,6 @@ async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
         await request.json()
     except InternalServerException:  # what Litestar raises when the client hangs up in its body
         raise errors.BadRequest("The connection ended within the body.") from None
-    except UNREADABLE as error:
-        raise InvalidInput(errors=(unread(error),)) from None
 
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:

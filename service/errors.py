@@ -3,14 +3,9 @@
 `Problem` is what an HTTP caller gets (RFC 9457); `Stop` ends a command with one sentence.
 """
 
-import re
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
-from msgspec import DecodeError, Struct
-
-UNREADABLE: Final = (DecodeError, UnicodeDecodeError, RecursionError)
-"""What reading a caller's JSON raises."""
-_NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
+from msgspec import Struct
 
 
 class FieldError(Struct, frozen=True):
@@ -18,18 +13,6 @@ class FieldError(Struct, frozen=True):
 
     field: str
     message: str
-
-
-def unread(error: Exception, whole: str = "body") -> FieldError:
-    """What is wrong with JSON and where, `whole` being all of it, from what msgspec raised."""
-    if isinstance(error, RecursionError):
-        return FieldError(whole, "JSON is nested too deep")
-    if isinstance(error, UnicodeDecodeError):
-        return FieldError(whole, "JSON must be UTF-8")
-    message, _, path = str(error).partition(" - at `$")
-    named = _NAMED_FIELD.search(message)
-    field = ".".join(filter(None, [path.strip("`."), named[1] if named else ""]))
-    return FieldError(field or whole, message)
 
 
 class Stop(Exception):  # noqa: N818 (it names what happens)

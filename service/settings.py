@@ -49,7 +49,13 @@ class Database(Struct, frozen=True, kw_only=True):
         int, env("RESULT_BYTES_LIMIT", "bytes a result may take", ge=1024, le=1 << 30)
     ] = 8_388_608
     reader_pool_size: Annotated[
-        int, env("READER_POOL_SIZE", "connections per worker for stored SQL", ge=1, le=40)
+        int,
+        env(
+            "READER_POOL_SIZE",
+            "connections per worker for stored SQL, beside two on which new SQL is planned",
+            ge=1,
+            le=40,
+        ),
     ] = 8
     reader_queue_limit: Annotated[
         int,

@@ -262,6 +262,16 @@ ELSEWHERE = _judge(
     statistics_function="SELECT pg_stat_get_backend_activity(1)",
     size_of_table="SELECT pg_relation_size('app.item')",
 )
+WRITTEN_OUT = _judge(
+    "fill the memory while the statement is planned",
+    repeat="SELECT repeat('x', 1000000000)",
+    repeat_of_catalog="SELECT pg_catalog.repeat('x', 1000000000)",
+    repeat_in_octal="SELECT repeat('x', 0o7346545000)",
+    repeat_led_by_zeros="SELECT repeat('x', 000000000001000000000)",
+    repeat_in_repeat="SELECT length(repeat(upper(repeat('x', 10000)), 100000))",
+    repeat_reckoned="SELECT md5(repeat('x', 1000 * 1000 * 1000))",
+    pad="SELECT lpad('x', 1000000000), rpad('x', 1000000000, 'yz')",
+)
 TOO_MUCH_TEXT = _judge(
     "exhaust the stack or the time of whoever reads the text",
     parentheses="SELECT " + "(" * 10_000 + "1" + ")" * 10_000,
@@ -316,10 +326,16 @@ BOMBS = [
         "timeout",
         "fill the disk with a sort",
     ),
-    Hostile("huge-value", "SELECT repeat('x', 1000000000)", "limit", "fill the memory with one value"),
+    Hostile(
+        "huge-value",
+        "SELECT repeat(string_agg('x', ''), 100000) FROM generate_series(1, 10000)",
+        "limit",
+        "fill the memory with one value",
+    ),
     Hostile(
         "huge-row",
-        "SELECT repeat('x', 100000000) AS a, repeat('y', 100000000) AS b",
+        "SELECT repeat(string_agg('x', ''), 10000) AS a, repeat(string_agg('y', ''), 10000) AS b"
+        " FROM generate_series(1, 10000)",
         "limit",
         "fill the memory with one row",
     ),
@@ -391,6 +407,7 @@ HOSTILE: list[Hostile] = [
     *SERVER,
     *TEXT_RUNNERS,
     *ELSEWHERE,
+    *WRITTEN_OUT,
     *TOO_MUCH_TEXT,
     *BOMBS,
     *OWN_FUNCTIONS,

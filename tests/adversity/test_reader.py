@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.database.stored_sql.reader import Reader, open_reader
+from service.database.stored_sql.reader import DESCRIBERS, Column, Description, Reader, open_reader
 from service.errors import Busy, DatabaseUnavailable, QueryFailed, QueryTimeout, ResultTooLarge
 from service.settings import Database as Settings
 from tests.waiting import until
@@ -147,6 +147,31 @@ async def test_a_slow_statement_is_cancelled(limits, owner):
             await reader.run("SELECT pg_sleep(600) AS too_slow")
         await settled(owner, "too_slow")
         assert await values(reader, "SELECT 1") == [(1,)]
+
+
+# Folded while it is planned, for seconds on end, without a look at whether it was cancelled.
+SLOW_TO_PLAN = "SELECT length(translate(repeat('a', 40000), repeat('b', 50000) || 'a', '')) AS n"
+PLANNING = "EXPLAIN (VERBOSE"
+
+
+async def test_planning_that_heeds_no_cancellation_ends_for_its_callers_and_stops_nobody_else(limits, owner):
+    quick = msgspec.structs.replace(limits, statement_timeout_ms=100)
+    async with open_reader(quick.reader_url, quick) as reader:
+        asked = [asyncio.create_task(reader.describe(f"{SLOW_TO_PLAN} -- {n}")) for n in range(8)]
+        planning = await until(lambda: _running(owner, PLANNING))
+        refused = {type(each) for each in await asyncio.gather(*asked, return_exceptions=True)}
+        assert QueryTimeout in refused <= {QueryTimeout, Busy}
+        assert max(len(planning), len(await _running(owner, PLANNING))) <= DESCRIBERS
+        assert await values(reader, "SELECT 1") == [(1,)]
+        await settled(owner, PLANNING)
+        assert (await until(lambda: described(reader))).columns == (Column("n", "integer"),)
+
+
+async def described(reader: Reader) -> Description | None:
+    try:
+        return await reader.describe("SELECT 1 AS n")
+    except Busy:
+        return None
 
 
 async def test_a_lock_is_not_waited_for_long(limits, owner):

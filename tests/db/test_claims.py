@@ -57,6 +57,13 @@ async def values(reader: Reader, sql: str, claims: str | None):
     return [row[0] for row in (await reader.run(sql, claims=claims)).records]
 
 
+async def test_a_policy_is_planned_on_a_connection_that_had_claims(reader: Reader):
+    """Postgres reads the setting to guess how many rows there are; after a caller it is empty, no JSON."""
+    for _ in range(3):
+        assert await values(reader, "SELECT sum(visitors) FROM visits", NORTH) == [3]
+    assert (await reader.describe("SELECT sum(visitors) FROM visits")).per_caller
+
+
 PER_CALLER = {
     "a table with a policy": ("SELECT sum(visitors) FROM visits", 3, 30),
     "a subquery": ("SELECT s FROM (SELECT sum(visitors) AS s FROM visits) AS inner_query", 3, 30),

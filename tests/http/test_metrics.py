@@ -447,16 +447,20 @@ async def post_batch(client, text):
     [
         ("5", None, "entry: Expected `object`"),
         ("null", None, "entry: Expected `object`"),
-        ('{"parameters": {}}', None, "id: Object missing"),
-        ('{"id": 5}', None, "id: Expected `str`"),
-        ('{"id": "abc", "parameters": []}', "abc", "parameters: Expected `object`"),
-        ('{"id": "abc", "parameters": null}', "abc", "parameters: Expected `object`"),
-        ('{"id": "abc", "colour": "red"}', "abc", "colour: Object contains unknown"),
-        (f'{{"id": "abc", "parameters": {{"n": 1e{"9" * 20}}}}}', "abc", "parameters[...]: Number out of"),
+        ('{"parameters": {}}', None, "entry.id: Object missing"),
+        ('{"id": 5}', None, "entry.id: Expected `str`"),
+        ('{"id": "abc", "parameters": []}', "abc", "entry.parameters: Expected `object`"),
+        ('{"id": "abc", "parameters": null}', "abc", "entry.parameters: Expected `object`"),
+        ('{"id": "abc", "colour": "red"}', "abc", "entry.colour: Object contains unknown"),
+        (
+            f'{{"id": "abc", "parameters": {{"n": 1e{"9" * 20}}}}}',
+            "abc",
+            "entry.parameters[...]: Number out of",
+        ),
         (
             f'{{"id": "abc", "parameters": {{"n": {"1" * 5000}}}}}',
             "abc",
-            "parameters[...]: Integer value out",
+            "entry.parameters[...]: Integer value out",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.database.stored_sql import loans
 from service.database.stored_sql.loans import Loans
-from service.errors import Busy, DatabaseUnavailable
+from service.errors import Busy, DatabaseUnavailable, QueryTimeout
 from service.settings import Database
 
 SETTINGS = Database(url="", reader_url="", reader_pool_size=2, reader_queue_limit=3)
@@ -40,6 +40,9 @@ class Connection:
     def is_closed(self):
         return self.closed
 
+    def get_server_pid(self):
+        return id(self)
+
 
 class Pool:
     """Opens at most as many as it may; one that waits for ever would show as a deadlock."""
@@ -48,6 +51,7 @@ class Pool:
         self.out = set()
         self.lent = self.most = 0
         self.failing = False
+        self.unheeding = set()
 
     async def acquire(self, *, timeout):  # noqa: ASYNC109 (the pool's signature)
         assert timeout == loans.QUEUE_WAIT_S
@@ -63,6 +67,14 @@ class Pool:
     async def release(self, connection, *, timeout):  # noqa: ASYNC109 (the pool's signature)
         assert timeout == loans.GRACE_S
         await asyncio.shield(self._close(connection))  # as asyncpg has it
+        if id(connection) in self.unheeding:
+            raise TimeoutError
+
+    async def fetchval(self, _query, backend):
+        await asyncio.sleep(0)
+        if self.failing:
+            raise ConnectionRefusedError
+        return backend in self.unheeding
 
     async def _close(self, connection):
         await asyncio.sleep(0)
@@ -76,7 +88,7 @@ def pool():
 
 @pytest.fixture
 def lender(pool):
-    return Loans(pool, SETTINGS)
+    return Loans(pool, SETTINGS, SETTINGS.reader_pool_size)
 
 
 async def borrow(lender, release, *, spotless=True):
@@ -163,6 +175,29 @@ async def test_an_unreachable_server_is_unavailable_and_blocks_nobody(lender, po
     await task
 
 
+async def test_a_place_stays_taken_while_postgres_heeds_no_cancellation(lender, pool, monkeypatch):
+    monkeypatch.setattr(loans, "LINGER_S", 0.0)
+    monkeypatch.setattr(loans, "QUEUE_WAIT_S", 0.0)
+    tasks = [start(lender) for _ in range(2)]
+    await turns()
+    pool.unheeding |= {id(connection) for connection in pool.out}
+    for task, release in tasks:
+        release.set_exception(TimeoutError())
+        with pytest.raises(QueryTimeout):
+            await task
+    for _ in range(2):
+        with pytest.raises(Busy):
+            await start(lender)[0]
+        pool.failing = not pool.failing  # nobody to ask does not mean that it is through
+        await turns()
+    pool.unheeding.clear()
+    await turns()
+    ready = [start(lender) for _ in range(2)]
+    for task, release in ready:
+        release.set_result(None)
+        await task
+
+
 async def test_closing_gives_all_at_hand_back(lender, pool):
     tasks = [start(lender) for _ in range(2)]
     await turns()
@@ -181,7 +216,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(("come", "soil", "end", "leave", "tur
 def test_whoever_comes_and_leaves_nothing_is_lost(steps):
     async def play():
         pool = Pool()
-        lender = Loans(pool, SETTINGS)
+        lender = Loans(pool, SETTINGS, SETTINGS.reader_pool_size)
         people = []
         for what, number in steps:
             if what in {"come", "soil"}:

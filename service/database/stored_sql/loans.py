@@ -29,10 +29,16 @@ from service.settings import Database as DatabaseSettings
 # No call outlives the statement's own timeout by more than these together.
 QUEUE_WAIT_S: Final = 2.0
 GRACE_S: Final = 0.5
+LINGER_S: Final = 1.0
 
 UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
 # RESET ALL spares the role.
 RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
+
+_AT_IT: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity WHERE pid = $1 AND usename = current_user AND state = 'active'
+)"""
 
 SHAPES: Final = 256
 # Name and type (`pg_type.oid`) of each column.
@@ -52,6 +58,7 @@ class ReaderConnection(ExactConnection):
         self.proxy: Any = None
         """What the pool knows the connection by while it has lent it."""
         self._spotless = False
+        self._to_forget = ""
         self._statement: Any = None
         self._shapes: dict[str, Shape] = {}
 
@@ -63,6 +70,10 @@ class ReaderConnection(ExactConnection):
         """End the vouching; whether the connection can be lent on as it is."""
         spotless, self._spotless = self._spotless, False
         return spotless and not self.is_closed() and not self.is_in_transaction()
+
+    def forget(self, statement: str) -> None:
+        """Let a statement prepared under a name of its own go when the borrower does."""
+        self._to_forget += f'DEALLOCATE "{statement}";'
 
     async def fetch_some(
         self, sql: str, args: Sequence[Any], limit: int
@@ -93,8 +104,9 @@ class ReaderConnection(ExactConnection):
         if self.take_back():
             return
         rollback = "ROLLBACK;" if self.is_in_transaction() else ""
+        forget, self._to_forget = self._to_forget, ""
         async with asyncio.timeout(timeout):
-            await self.execute(rollback + self.at_end)
+            await self.execute(rollback + forget + self.at_end)
 
 
 class _ByteCap(asyncio.Protocol):
@@ -136,15 +148,18 @@ class _ByteCap(asyncio.Protocol):
 
 
 class Loans:
-    """Lends the pool's connections, to as many at once as there are; a bounded queue waits its turn.
+    """Lends connections of the pool to `places` borrowers at once; a bounded queue waits its turn.
 
-    A connection that needs nothing put back goes straight to the next in the queue, or stays at hand.
+    A connection that needs nothing put back goes straight to the next in the queue, or stays at hand. A place
+    stays taken for as long as Postgres goes on with a statement that it was told to cancel.
     """
 
-    def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
+    def __init__(self, pool: Pool, settings: DatabaseSettings, places: int) -> None:
         self._pool = pool
         self._settings = settings
+        self._places = places
         self._lent = 0
+        self._lingering: set[asyncio.Task[None]] = set()
         self._at_hand: list[Any] = []
         self._queue: deque[asyncio.Future[Any]] = deque()
 
@@ -153,6 +168,8 @@ class Loans:
         return _Loan(self)
 
     async def close(self) -> None:
+        for lingering in self._lingering:
+            lingering.cancel()
         while self._at_hand:
             await self._give_back(self._at_hand.pop())
 
@@ -180,14 +197,29 @@ class Loans:
         if sound and connection.take_back():
             self._pass_on(connection)
             return
+        backend, ended = connection.get_server_pid(), True
         try:
-            await self._give_back(connection)
+            ended = await self._give_back(connection)
         finally:
-            self._pass_on(None)
+            if ended:
+                self._pass_on(None)
+            else:
+                lingering = asyncio.create_task(self._linger(backend))
+                self._lingering.add(lingering)
+                lingering.add_done_callback(self._lingering.discard)
+
+    async def _linger(self, backend: int) -> None:
+        """Keep a place until its backend is through: such statements would pile up in Postgres else."""
+        at_it = True
+        while at_it:
+            await asyncio.sleep(LINGER_S)
+            with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
+                at_it = await self._pool.fetchval(_AT_IT, backend)
+        self._pass_on(None)
 
     async def _turn(self) -> Any:
         """A connection at hand, or None for the right to have one of the pool's."""
-        if self._lent < self._settings.reader_pool_size:
+        if self._lent < self._places:
             self._lent += 1
             return self._at_hand.pop() if self._at_hand else None
         if len(self._queue) >= self._settings.reader_queue_limit:
@@ -217,11 +249,15 @@ class Loans:
         if connection is not None:
             self._at_hand.append(connection)
 
-    async def _give_back(self, connection: Any) -> None:
-        # Lost, or hit by a cancellation that came late: the pool throws the connection away, and the
-        # caller's answer stands.
-        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
+    async def _give_back(self, connection: Any) -> bool:
+        """Whether Postgres has ended what ran; the pool throws away what it cannot put back."""
+        try:
             await self._pool.release(connection.proxy, timeout=GRACE_S)
+        except TimeoutError:
+            return False
+        except (*LOST_CONNECTION, asyncpg.PostgresError):
+            pass  # lost, or hit by a cancellation that came late: the caller's answer stands
+        return True
 
     def translated(self, error: BaseException, cap: "_ByteCap") -> Problem | None:
         """What a caller is told of an error, None of what is none of Postgres's."""

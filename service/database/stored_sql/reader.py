@@ -45,6 +45,9 @@ from service.errors import (
 )
 from service.settings import Database as DatabaseSettings
 
+DESCRIBERS: Final = 2
+"""Connections on which new SQL is prepared and planned, beside those that run it."""
+
 LOCK_TIMEOUT_MS: Final = 1000
 # A prepared statement whose tables changed, or which a function of the data schemas deallocated.
 STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
@@ -111,12 +114,15 @@ class Reader:
     """Runs and describes stored SQL on lent connections."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
-        self._loans = Loans(pool, settings)
+        self._loans = Loans(pool, settings, settings.reader_pool_size)
+        # Planning can take long and heed no cancellation; known statements run on meanwhile.
+        self._to_describe = Loans(pool, settings, DESCRIBERS)
         self._settings = settings
         self._begin = _begin(settings)
 
     async def close(self) -> None:
         await self._loans.close()
+        await self._to_describe.close()
 
     async def run(
         self, sql: str, args: Sequence[Any] = (), *, claims: str | None = None, spotless: bool = False
@@ -165,14 +171,12 @@ class Reader:
     @asynccontextmanager
     async def _prepared(self, sql: str) -> AsyncGenerator[tuple[Any, Any]]:
         """A statement prepared in a transaction, under a name that no other client of a pooler has."""
-        async with self._loans.lend() as connection:
-            await connection.execute(self._begin)
+        async with self._to_describe.lend() as connection:
+            await connection.execute(f"{self._begin}, {_NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
             statement = await connection.prepare(sql, name=name)
-            try:
-                yield connection, statement
-            finally:
-                await connection.execute(f'ROLLBACK; DEALLOCATE "{name}"')
+            connection.forget(name)
+            yield connection, statement
 
 
 @asynccontextmanager
@@ -186,7 +190,7 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
     pool = asyncpg.create_pool(
         url,
         min_size=0,
-        max_size=settings.reader_pool_size,
+        max_size=settings.reader_pool_size + DESCRIBERS,
         connection_class=ReaderConnection,
         init=prepare,
         timeout=CONNECT_TIMEOUT_S,
@@ -218,6 +222,10 @@ def _session(settings: DatabaseSettings) -> dict[str, str]:
         "datestyle": "ISO",
         "intervalstyle": "iso_8601",
     }
+
+
+# Planning reads the setting where a policy does: unset, or left empty by a caller before, it may be no JSON.
+_NO_CLAIMS: Final = "pg_catalog.set_config('request.claims', '{}', true)"
 
 
 def _begin(settings: DatabaseSettings) -> str:

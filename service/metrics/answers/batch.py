@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from service.errors import UNREADABLE, FieldError, InvalidInput, Problem, QueryTimeout, unread
+from service import bodies
+from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
 from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
@@ -53,7 +54,6 @@ class _Named(Struct):
     id: str
 
 
-_ENTRY: Final = msgspec.json.Decoder(BatchEntry, float_hook=exact)
 _ENTRY_IS: Final = 'An entry is an object such as {"id": "<UUID of a metric>", "parameters": {"<name>": 1}}.'
 _KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
@@ -152,12 +152,12 @@ def parse_id(text: str) -> UUID:
 
 def _read(entry: Raw) -> BatchEntry | Tile:
     try:
-        return _ENTRY.decode(entry)
-    except UNREADABLE as error:
-        problem = InvalidInput(_ENTRY_IS, errors=(unread(error, "entry"),))
+        return bodies.decode(entry, BatchEntry, within="entry", number=exact)
+    except InvalidInput as wrong:
+        problem = InvalidInput(_ENTRY_IS, errors=wrong.errors)
     try:
-        named = msgspec.json.decode(entry, type=_Named).id
-    except UNREADABLE:
+        named = bodies.decode(entry, _Named).id
+    except InvalidInput:
         named = None
     return Tile(named, problem.status, problem=problem.document())
 

@@ -33,6 +33,8 @@ from service.metrics.judge.lists import (
 
 MAX_DEPTH = 150  # nodes of the tree, a chain of one operator counted once
 MAX_CHAIN = 500  # a OR b OR ..., 1 + 1 + ...: Postgres and others walk these by recursion
+WIDENING = frozenset({"repeat", "lpad", "rpad"})
+MAX_WIDTH = 10_000_000  # characters of a written-out text: EXPLAIN takes about seven times as many bytes
 PARSER_STEPS_PER_TOKEN = 8  # honest SQL takes below 2; backtracking that doubles takes thousands
 
 
@@ -343,7 +345,20 @@ class _Reading:
                 f"{self.allowed}, written as {self.schemas[0]}.name(...), are allowed",
                 at,
             )
+        if name in WIDENING:
+            self.check_width(at)
         return name == "current_setting" and self.check_setting(at)
+
+    def check_width(self, at: int) -> None:
+        """A constant text is made while the statement is planned, which no limit of a run reaches."""
+        width, depth = 1, 0
+        for kind, text, *_ in self.lexemes[at + 1 :]:
+            depth += (text == "(") - (text == ")") if kind == "mark" else 0
+            width *= _number(text) if kind == "number" else 1
+            if width > MAX_WIDTH:
+                self.refuse_at(f"makes a text of more than {MAX_WIDTH} characters; make it shorter", at)
+            if depth == 0:
+                break
 
     def check_setting(self, at: int) -> bool:
         setting = self.lexemes[at + 2] if at + 2 < len(self.lexemes) else None
@@ -369,6 +384,14 @@ def _children(node: exp.Expr, scope: frozenset[str]) -> Iterator[tuple[exp.Expr,
         for part in parts:
             if isinstance(part, exp.Expr) and key != "with_":
                 yield part, scope
+
+
+def _number(text: str) -> int:
+    """A whole number as Postgres writes it; 1 for any other."""
+    try:
+        return int(text, 10 if text.isdigit() else 0)
+    except ValueError:
+        return 1
 
 
 def _name(node: Any) -> str:

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from sqlglot import exp
 
-from service.errors import UNREADABLE, FieldError, InvalidInput, unread
+from service import bodies
+from service.errors import FieldError, InvalidInput
 from service.metrics.parameters.days import Slot, day_slot
 from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
@@ -48,9 +49,6 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
     array: bool = False
     values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
-
-
-DECLARATION = msgspec.json.Decoder(Declared, float_hook=exact)
 
 
 class Parameter(Struct, frozen=True):
@@ -306,14 +304,10 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
 
 def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
     """Read what a definition declares; InvalidInput for what is no declaration."""
-    found: dict[str, Declared] = {}
-    for name, text in written.items():
-        try:
-            found[name] = DECLARATION.decode(text)
-        except UNREADABLE as error:
-            fault = unread(error, "")
-            _refuse_declaration(name, fault.message, within=fault.field)
-    return found
+    return {
+        name: bodies.decode(text, Declared, within=f"parameters.{_label(name)}", number=exact)
+        for name, text in written.items()
+    }
 
 
 def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) -> Template:
@@ -377,8 +371,8 @@ def _refuse(errors: list[FieldError]) -> NoReturn:
     raise InvalidInput(f"{errors[0].message}.", errors=tuple(errors[:MESSAGES_LIMIT]))
 
 
-def _refuse_declaration(name: str, why: str, *, within: str = "") -> NoReturn:
-    field = ".".join(filter(None, ("parameters", _label(name), within)))
+def _refuse_declaration(name: str, why: str) -> NoReturn:
+    field = f"parameters.{_label(name)}"
     raise InvalidInput(f"Parameter {_label(name)}: {why}.", errors=(FieldError(field, why),))
 
 

@@ -1,0 +1,76 @@
+"""JSON that callers send: decoded, or refused with what is wrong, where, and what it may be."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect
+
+from service.errors import FieldError, InvalidInput
+
+_NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_STEP: Final = re.compile(r"\[[^\]]*\]|\.([^.\[]+)")
+
+
+def decode(
+    text: bytes | msgspec.Raw, kind: Any, *, within: str = "", number: Callable[[str], Any] | None = None
+) -> Any:
+    """The JSON as `kind`. Raises `InvalidInput` that names the field, which stands `within` the body.
+
+    `number` makes what it likes of numbers with a fraction or an exponent, where `kind` leaves them open.
+    """
+    try:
+        return msgspec.json.Decoder(kind, float_hook=number).decode(text)
+    except RecursionError:
+        raise InvalidInput(errors=(FieldError(within or "body", "JSON is nested too deep"),)) from None
+    except UnicodeDecodeError:
+        raise InvalidInput(errors=(FieldError(within or "body", "JSON must be UTF-8"),)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidInput(errors=(_field_error(str(error), kind, within),)) from None
+
+
+def _field_error(text: str, kind: Any, within: str) -> FieldError:
+    """Read msgspec's message: what is wrong, then where as a path from `$`."""
+    message, _, path = text.partition(" - at `$")
+    path = path.strip("`")
+    named = _NAMED_FIELD.search(message)
+    field = ".".join(filter(None, [f"{within}{path}".lstrip("."), named[1] if named else ""]))
+    return FieldError(field or "body", message + _choice(message, kind, path))
+
+
+def _choice(message: str, kind: Any, path: str) -> str:
+    """The names that are taken where another was given."""
+    found = [inspect.type_info(kind)]
+    for step in _STEP.findall(path):
+        found = [inner for info in found for inner in _inside(info, step)]
+    for info in (each for outer in found for each in _members(outer)):
+        if isinstance(info, inspect.LiteralType) and "enum value" in message:
+            return f"; one of {', '.join(map(str, info.values))}"
+        if isinstance(info, inspect.StructType) and "unknown field" in message:
+            return f"; it takes {', '.join(field.encode_name for field in info.fields)}"
+    return ""
+
+
+def _members(info: inspect.Type) -> Iterator[inspect.Type]:
+    if isinstance(info, inspect.UnionType):
+        for member in info.types:
+            yield from _members(member)
+    elif isinstance(info, inspect.Metadata):
+        yield from _members(info.type)
+    else:
+        yield info
+
+
+def _inside(outer: inspect.Type, name: str) -> Iterator[inspect.Type]:
+    """The types of a field of an object, or with no name of what a list or a map holds."""
+    for info in _members(outer):
+        match info:
+            case inspect.StructType() if name:
+                yield from (field.type for field in info.fields if field.encode_name == name)
+            case inspect.DictType() if not name:
+                yield info.value_type
+            case inspect.VarTupleType() | inspect.ListType() if not name:
+                yield info.item_type
+            case _:
+                pass
