@@ -131,7 +131,7 @@ class MethodNotAllowed(Problem):
 
 
 class NotAcceptable(Problem):
-    """None of the accepted formats can be served: application/json, text/csv, application/x-ndjson."""
+    """No such format: there are json (application/json), csv (text/csv), ndjson (application/x-ndjson)."""
 
     status, code, title = 406, "not-acceptable", "Not acceptable"
 

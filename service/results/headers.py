@@ -12,6 +12,9 @@ from msgspec import Struct
 from service.results.table import Headers, Reply, Served
 from service.wire import Coding
 
+# What the answers of an address with formats depend on, whichever of them it is.
+VARY: Final = "Accept, Accept-Encoding"
+
 _MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
 
 
@@ -63,7 +66,7 @@ def _reply(served: Served, coding: Coding, age: int) -> Reply:
     others: Headers = [
         (b"etag", etag.encode()),
         (b"cache-control", f"{lifetime}, stale-if-error={int(terms.stale_if_error_s)}".encode()),
-        (b"vary", b"Accept, Accept-Encoding"),
+        (b"vary", VARY.encode()),
         (b"age", b"%d" % age),
         (b"cache-status", _cache_status(served, age)),
         (b"server-timing", entry.timings.encode() if served.forward else b"hit"),

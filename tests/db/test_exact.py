@@ -20,7 +20,8 @@ CREATE DOMAIN data.day AS date;
 CREATE DOMAIN data.ints AS int[];
 CREATE DOMAIN data.couple AS data.pair;
 CREATE DOMAIN data.span AS int4range;
-CREATE TYPE data.nested AS (p data.pair, ps data.pair[], m data.mood)
+CREATE TYPE data.nested AS (p data.pair, ps data.pair[], m data.mood);
+CREATE TYPE data.event AS (at timestamptz, body bytea, share float8)
 """
 
 # One expression each, and its JSON, byte for byte.
@@ -129,6 +130,49 @@ VALUES: dict[str, tuple[str, str]] = {
         '{"p":{"n":1,"t":"x","d":null},"ps":[{"n":2,"t":"y","d":null}],"m":"sad"}',
     ),
     "record": ("ROW(1.10, 'a', NULL)", '{"f1":1.10,"f2":"a","f3":null}'),
+    "record of no numbers": (
+        "ROW('NaN'::float8, 'Infinity'::numeric, '-Infinity'::float4, 'NaN'::text)",
+        '{"f1":null,"f2":null,"f3":null,"f4":"NaN"}',
+    ),
+    "record of bytes": (
+        r"ROW('\xdead'::bytea, ''::bytea, '\xdead'::text)",
+        r'{"f1":"3q0=","f2":"","f3":"\\xdead"}',
+    ),
+    "record of moments": (
+        "ROW('2025-01-01 02:00:00.5+02'::timestamptz, 'infinity'::timestamptz, '2025-01-01'::timestamp)",
+        '{"f1":"2025-01-01T00:00:00.5Z","f2":"infinity","f3":"2025-01-01T00:00:00"}',
+    ),
+    "record of far moments": (
+        "ROW('0044-03-15 10:00Z BC'::timestamptz, '10000-01-01 10:00'::timestamp)",
+        '{"f1":"0044-03-15 10:00:00+00 BC","f2":"10000-01-01 10:00:00"}',
+    ),
+    "record of arrays": (
+        r"ROW(ARRAY[['NaN', 1.10], [2, NULL]]::numeric[], ARRAY['\xde'::bytea, NULL], '{}'::float8[])",
+        '{"f1":[[null,1.10],[2,null]],"f2":["3g==",null],"f3":[]}',
+    ),
+    "record of json": (
+        """ROW('{"a": "NaN",\n "a": 1.10}'::json, '["x", {}]'::jsonb)""",
+        '{"f1":{"a": "NaN",  "a": 1.10},"f2":["x", {}]}',
+    ),
+    "records in records": (
+        "ROW(ARRAY[ROW('NaN'::float8, 1), NULL], ROW(ROW('infinity'::float4)), ROW(NULL, NULL))",
+        '{"f1":[{"f1":null,"f2":1},null],"f2":{"f1":{"f1":null}},"f3":{"f1":null,"f2":null}}',
+    ),
+    "array of records of bytes": (r"ARRAY[ROW(1, '\xdead'::bytea)]", '[{"f1":1,"f2":"3q0="}]'),
+    "composite of inexact parts": (
+        r"ROW('2025-01-01Z', '\xdead', 'NaN')::event",
+        '{"at":"2025-01-01T00:00:00Z","body":"3q0=","share":null}',
+    ),
+    "array of composites of inexact parts": (
+        r"ARRAY[ROW('2025-01-01Z', '\xdead', 'NaN')::event, NULL]",
+        '[{"at":"2025-01-01T00:00:00Z","body":"3q0=","share":null},null]',
+    ),
+    "row of a subquery": (
+        r"(SELECT t FROM (SELECT 'NaN'::float8 AS x, '\xdead'::bytea AS y) AS t)",
+        '{"x":null,"y":"3q0="}',
+    ),
+    "record of an array of domains": ("ROW(ARRAY[1.10::price], '{1}'::ints)", '{"f1":[1.10],"f2":[1]}'),
+    "vector of small integers": ("ROW('1 2'::int2vector)", '{"f1":[1,2]}'),
 }
 NULLABLE = (
     "int", "bigint", "numeric", "float4", "float8", "bool", "date", "timestamp", "timestamptz", "time",
@@ -233,6 +277,26 @@ async def test_a_composite_that_changes_shows_its_new_shape(service):
     assert await records(service, metric) == '[{"c":{"a":1}}]'
     await service.database.write(Command("type", "ALTER TYPE data.changing ADD ATTRIBUTE b text"))
     assert await records(service, metric) == '[{"c":{"a":1,"b":null}}]'
+
+
+async def test_a_column_that_becomes_a_record_is_described_anew(service):
+    body = "LANGUAGE sql AS $$ SELECT {} $$"
+    await service.database.write(
+        Command("function", f"CREATE FUNCTION data.turning() RETURNS int {body.format(1)}")
+    )
+    (metric,) = await service.store("SELECT turning() AS c", trusted=True)
+    assert await records(service, metric) == '[{"c":1}]'
+    await service.database.write(Command("drop", "DROP FUNCTION data.turning()"))
+    await service.database.write(
+        Command("function", f"CREATE FUNCTION data.turning() RETURNS record {body.format('(7, 8)')}")
+    )
+    assert await records(service, metric) == '[{"c":{"f1":7,"f2":8}}]'
+
+
+async def test_json_of_any_depth_may_stand_in_a_composite(service):
+    (metric,) = await service.store("SELECT ROW((repeat('[', 3000) || repeat(']', 3000))::json) AS v")
+    lines = (await service.client.get(f"/metrics/{metric}?format=ndjson")).text
+    assert lines == '{"v":{"f1":' + "[" * 3000 + "]" * 3000 + "}}\n"
 
 
 ECHO = """

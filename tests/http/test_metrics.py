@@ -89,7 +89,8 @@ async def test_a_window_moves_with_the_given_days(client, make_metric, facts, qu
         ("start_date=", "start_date", "date"),
         ("start_date=2025-06-01&start_date=2025-06-02", "start_date", "twice"),
         ("start_date=2025-07-01&end_date=2025-06-01", "start_date", "after"),
-        ("format=xml", "format", "json"),
+        ("format=", "format", "value"),
+        ("format=csv&format=csv", "format", "once"),
         ("excel=maybe", "excel", "true"),
     ],
 )
@@ -100,6 +101,83 @@ async def test_a_wrong_parameter_is_named(client, make_metric, query, field, say
     error = problem(answer)["errors"][0]
     assert error["field"] == field
     assert says in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("type_name", "text", "says"),
+    [
+        ("interval", "soon", "interval"),
+        ("time", "25:00", "time"),
+        ("json", "{", "json"),
+        ("jsonb", "{", "jsonb"),
+        ("jsonpath", "$$", "jsonpath"),
+        ("inet", "here", "inet"),
+        ("bytea", r"\xzz", "bytea"),
+        ("int4range", "1", "int4range"),
+        ("tsquery", "& &", "tsquery"),
+        ("interval[]", "1 day,soon", "each text that Postgres reads as interval"),
+        ("interval", "", "interval"),
+        ("integer", "", "an integer, such as 7; it is empty"),
+        ("integer", "\0", "an integer, such as 7; it has a NUL"),
+        ("integer[]", "", "a list"),
+    ],
+)
+async def test_a_value_that_only_postgres_can_read_is_refused_by_name(
+    client, make_metric, type_name, text, says
+):
+    metric = await make_metric(f"SELECT :good::interval AS a, cast(:value AS {type_name}) AS b", trusted=True)
+    answer = await client.get(f"/metrics/{metric}", params={"good": "1 day", "value": text})
+    body = problem(answer)
+    assert (answer.status_code, body["code"]) == (422, "invalid-input")
+    (error,) = body["errors"]
+    assert error["field"] == "value"
+    assert error["message"].startswith("value must be ")
+    assert says in error["message"]
+
+
+async def test_every_value_that_postgres_cannot_read_is_named(client, make_metric):
+    metric = await make_metric("SELECT :length::interval AS i, :more::jsonb AS j, 1 / :n::int AS n")
+    wrong = {"length": "soon", "more": "{", "n": "0"}
+    alone = problem(await client.get(f"/metrics/{metric}", params=wrong))
+    assert [error["field"] for error in alone["errors"]] == ["length", "more"]
+    answer = await client.post("/metrics/batch", json={"metrics": [{"id": metric, "parameters": wrong}]})
+    assert answer.json()["results"][0]["problem"]["errors"] == alone["errors"]
+    fine = {"length": "1 day", "more": "{}", "n": "0"}
+    answer = await client.get(f"/metrics/{metric}", params=fine)
+    assert (problem(answer)["code"], answer.json()["sqlstate"]) == ("query-failed", "22012")
+
+
+@pytest.fixture
+async def word(clone: Database) -> None:
+    await clone.write(Command("t", "CREATE DOMAIN data.word AS text CHECK (VALUE ~ '^[a-z]+$')"))
+
+
+@pytest.mark.usefixtures("word")
+@pytest.mark.parametrize(
+    ("written", "text", "says"),
+    [
+        (":value::numeric(3, 1)", "1234", "a number, such as 12.5: numeric field overflow"),
+        ("cast(:value AS word)", "two words", "text, such as abc: value for domain word violates"),
+        ("(:value)::data.word[]", "one,two words", "a list"),
+        (":value::numeric(3, 1), 1 / (:value - :value::int)", "1", None),
+    ],
+)
+async def test_a_value_that_its_cast_refuses_is_named(client, make_metric, written, text, says):
+    metric = await make_metric(f"SELECT {written}")
+    body = problem(await client.get(f"/metrics/{metric}", params={"value": text}))
+    if says is None:
+        assert (body["code"], body["sqlstate"]) == ("query-failed", "22012")
+    else:
+        assert body["errors"][0]["field"] == "value"
+        assert body["errors"][0]["message"].startswith(f"value must be {says}")
+
+
+async def test_a_text_that_its_cast_refuses_is_named(client, make_metric):
+    declared = {"value": {"type": "text", "default": "1 day"}}
+    metric = await make_metric("SELECT :value::interval AS i", parameters=declared)
+    (error,) = problem(await client.get(f"/metrics/{metric}?value=soon"))["errors"]
+    says = 'value must be text, such as abc: invalid input syntax for type interval: "soon"'
+    assert error == {"field": "value", "message": says}
 
 
 async def test_an_unknown_metric_names_the_nearest(client, make_metric):
@@ -146,11 +224,15 @@ async def test_ndjson_is_a_line_per_record(client, make_metric):
     ]
 
 
-async def test_a_format_that_cannot_be_served_is_406(client, make_metric):
+@pytest.mark.parametrize(
+    ("query", "accept"), [("", "image/png"), ("?format=xml", "*/*"), ("?format=xml", "text/csv")]
+)
+async def test_a_format_that_cannot_be_served_is_406(client, make_metric, query, accept):
     metric = await make_metric("SELECT 1 AS one")
-    answer = await client.get(f"/metrics/{metric}", headers={"Accept": "image/png"})
+    answer = await client.get(f"/metrics/{metric}{query}", headers={"Accept": accept})
     assert answer.status_code == 406
     assert "text/csv" in problem(answer)["detail"]
+    assert answer.headers["vary"] == "Accept, Accept-Encoding"
 
 
 async def test_sql_that_fails_when_run_says_why(client, make_metric):
@@ -174,6 +256,19 @@ async def test_a_definition_tells_parameters_tables_and_columns(client, make_met
     found = {each["name"]: (each["type"], each["required"], each["default"]) for each in body["parameters"]}
     assert found == {"channel": ("text", False, "Email"), "least": ("integer", True, None)}
     assert body["estimated_cost"] > 0
+
+
+async def test_a_definition_names_types_as_postgres_does(client, clone, make_metric):
+    await clone.write(Command("t", """CREATE TYPE data."My ""mood" AS ENUM ('glad', 'sad')"""))
+    metric = await make_metric(
+        """SELECT :a::interval, :b::"char", :c::"My ""mood", :d::jsonb[], :e::int""", trusted=True
+    )
+    body = (await client.get(f"/metrics/{metric}/definition")).json()
+    assert [each["postgres_type"] for each in body["parameters"]] == [
+        "interval", "char", 'My "mood', "jsonb[]", "int4",
+    ]  # fmt: skip
+    given = {"a": "1 day", "b": "x", "c": "sad", "d": "[]", "e": "1"}
+    assert (await client.get(f"/metrics/{metric}", params=given)).status_code == 200
 
 
 async def test_a_view_depends_on_its_tables(client, clone, make_metric):

@@ -147,7 +147,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("query", ["", "?rows=200", "?format=csv", "?rows=2&rows=3", "?other=1", "?rows="])
+@pytest.mark.parametrize(
+    "query", ["", "?rows=200", "?format=csv", "?format=xml", "?rows=2&rows=3", "?other=1", "?rows="]
+)
 @pytest.mark.parametrize("headers", CASES.values(), ids=CASES)
 async def test_all_paths_answer_alike(shared_service, shared_metric, query, headers):
     address = f"/api/v1/metrics/{shared_metric}{query}"

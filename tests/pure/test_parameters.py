@@ -434,10 +434,13 @@ def test_a_metric_without_parameters_says_so():
     assert refusal(read("SELECT 1"), START)["start_date"].endswith("it takes none")
 
 
-def test_a_start_after_the_end_is_refused():
-    assert "start_date" in refusal(
-        where("day > '2025-01-01'"), ("start_date", "2025-07-01"), ("end_date", "2025-06-30")
-    )
+@pytest.mark.parametrize(
+    "condition", ["day > '2025-01-01'", "day > '2025-01-01 08:30'", "day < '2025-01-01 08:30'"]
+)
+def test_a_start_after_the_end_is_refused(condition):
+    days = ("start_date", "2025-07-01"), ("end_date", "2025-06-30")
+    assert "start_date" in refusal(where(condition), *days)
+    where(condition).bind([START, ("end_date", START[1])])
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "36601", "1.5", "week"])
@@ -453,6 +456,7 @@ def test_a_day_range_excludes_dates(other):
 # -- date windows
 
 DAY = "($1::text::date)"
+MOMENT = "($1::text::timestamp)"
 WHOLE_DAY = f"({DAY} + time '23:59:59.999999')"
 
 
@@ -532,6 +536,8 @@ def test_a_day_range_replaces_the_interval_or_ends_today(condition, expected):
         ("d BETWEEN '2025-06-01 00:00' AND '2025-06-30 23:59:59'", ("2025-06-01", "2025-06-30", None)),
         ("d >= '2025-06-01 08:30'", ("2025-06-01T08:30", None, None)),
         ("d >= '2025-06-01 08:30'::date", ("2025-06-01", None, None)),
+        ("d::date > '2025-05-31 08:30'", ("2025-06-01", None, None)),
+        ("d > '2025-06-01 08:30 +02'", ("2025-06-01T08:30+02", None, None)),
         ("d >= CURRENT_DATE - INTERVAL '30' DAY", (None, None, 30)),
         ("d >= now() - interval '2 weeks'", (None, None, 14)),
         ("d >= now() - interval '1 month'", (None, None, None)),
@@ -543,6 +549,45 @@ def test_the_literal_is_the_default(condition, defaults):
     assert tuple(parameter.default for parameter in parameters) == defaults
     assert [parameter.name for parameter in parameters] == ["start_date", "end_date", "day_range"]
     assert not any(parameter.required for parameter in parameters)
+
+
+def test_a_window_says_whether_its_literals_are_days_or_moments():
+    template = where("d >= '2025-06-01 08:30' AND d < '2025-07-01'")
+    assert [(each.name, each.type, each.postgres_type) for each in template.parameters] == [
+        ("start_date", "timestamp", "timestamp"),
+        ("end_date", "date", "date"),
+        ("day_range", "integer", "int4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "pairs", "expected"),
+    [
+        ("d >= '2025-06-01 08:30'", [("start_date", "2025-06-01T08:30")], f"d >= {MOMENT}"),
+        ("d >= '2025-06-01 08:30'", [START], f"d >= {MOMENT}"),
+        ("d > '2025-06-01 08:30'", [START], f"d > ({MOMENT} - interval '1 microsecond')"),
+        ("d <= '2025-06-01 08:30'", [END], f"d <= {MOMENT}"),
+        ("d < '2025-06-01 08:30'", [END], f"d < ({MOMENT} + interval '1 microsecond')"),
+        (
+            "d <= '2025-06-01 08:30'",
+            [("day_range", "7")],
+            "d <= (CURRENT_DATE + time '23:59:59.999999') AND d >= (CURRENT_DATE - ($1::text::int4))",
+        ),
+    ],
+)
+def test_a_given_moment_takes_the_place_of_a_moment(condition, pairs, expected):
+    assert conditions(condition, *pairs) == expected
+
+
+@pytest.mark.parametrize("literal", ["2025-06-01 08:30", "2025-06-01T08:30:15.5Z", "2025-06-01 08:30 +02"])
+def test_the_default_of_a_moment_may_be_given(literal):
+    template = where(f"d > '{literal}'")
+    template.bind([("start_date", template.parameters[0].default)])
+
+
+def test_a_given_day_is_whole_in_the_place_of_a_moment():
+    template = where("d BETWEEN '2025-06-01 08:30' AND '2025-06-30 08:30'")
+    assert template.bind([START, END]).args == ("2025-06-05T00:00:00.000000", "2025-06-20T23:59:59.999999")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 Integers, double precision, booleans, text and bytea are what the driver reads without loss; everything else
 is Postgres's own text, marked as JSON where that text is JSON. Composites, records and vectors have no such
-text: they are odd, and whoever runs a statement asks Postgres to write them as JSON.
+text: they are odd, and whoever runs a statement asks for `ROW(to_json(value), value)` instead. The JSON
+brings names and texts, the value's binary form the types of all parts, by which these become what they are
+outside of a composite.
 """
 
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +23,14 @@ _DOMAIN: Final = b"d"
 _INT2VECTOR: Final = 22
 _OIDVECTOR: Final = 30
 _RECORD: Final = 2249
+_JSON: Final = 114
+_JSONB: Final = 3802
+_BYTEA: Final = 17
+
+# Of binary forms: a number, a field's type and length, an array's dimensions, nulls and elements' type.
+_INT: Final = struct.Struct("!i")
+_FIELD: Final = struct.Struct("!Ii")
+_ARRAY: Final = struct.Struct("!iiI")
 
 
 class ExactConnection(RawConnection):
@@ -32,6 +44,9 @@ class ExactConnection(RawConnection):
         for oid, name in BUILTIN_TYPE_OID_MAP.items():
             if decoder := _DECODERS.get(name):
                 self._codecs.add_python_codec(oid, name, "pg_catalog", None, "scalar", str, decoder, "text")
+        self._codecs.add_python_codec(
+            _RECORD, "record", "pg_catalog", None, "scalar", bytes, _written, "binary"
+        )
 
     async def _introspect_types(self, typeoids: Collection[int], *limits: Any) -> Any:
         """Leave to the driver only arrays and domains: it takes nothing apart whose parts come as text."""
@@ -81,6 +96,69 @@ def _timestamptz(text: str) -> str:
     return text if text[4] != "-" or text[-1] == "C" else text[:10] + "T" + text[11:-3] + "Z"
 
 
+def _written(record: bytes) -> Any:
+    """The value of `ROW(to_json(value), value)`; None of a record that came unexpected, which no one uses."""
+    match [*_fields(record)]:
+        case [(oid, bytes(text)), (kind, value)] if oid == _JSON:
+            return _mended(kind, value, text.replace(b"\n", b" ").replace(b"\r", b" "))
+        case _:
+            return None
+
+
+def _mended(oid: int, value: bytes | None, text: bytes) -> Any:
+    """What `text`, the JSON of `value`, should be; only a composite is an object, only an array a list.
+
+    A domain's binary form does not tell what it is of: its values stay as Postgres writes them.
+    """
+    if value is None or oid in {_JSON, _JSONB}:
+        return msgspec.Raw(text)
+    if oid == _BYTEA:
+        return value
+    if decoder := _UNLIKE_JSON.get(oid):
+        return decoder(text.decode().strip('"').replace("T", " ").replace("+00:00", "+00"))
+    # What does not fit is of a type with its own cast to JSON, names a part twice, or is nested too deep.
+    with suppress(struct.error, ValueError, msgspec.DecodeError, RecursionError):
+        if text[:1] == b"{":
+            named = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            parts = zip(named.items(), _fields(value), strict=True)
+            return {name: _mended(kind, part, bytes(own)) for (name, own), (kind, part) in parts}
+        if text[:1] == b"[":
+            dimensions, _, kind = _ARRAY.unpack_from(value)
+            return _list(text, dimensions, kind, _elements(value, dimensions))
+    return msgspec.Raw(text)
+
+
+def _list(text: bytes, dimensions: int, kind: int, elements: Iterator[bytes | None]) -> list[Any]:
+    items = map(bytes, msgspec.json.decode(text, type=list[msgspec.Raw]))
+    if dimensions > 1:
+        return [_list(item, dimensions - 1, kind, elements) for item in items]
+    return [_mended(kind, next(elements, None), item) for item in items]
+
+
+def _fields(record: bytes) -> Iterator[tuple[int, bytes | None]]:
+    """The type and the value of each field of a record's binary form."""
+    (count,) = _INT.unpack_from(record)
+    at = _INT.size
+    for _ in range(count):
+        kind, length = _FIELD.unpack_from(record, at)
+        start, at = at + _FIELD.size, at + _FIELD.size + max(length, 0)
+        yield kind, None if length < 0 else record[start:at]
+
+
+def _elements(array: bytes, dimensions: int) -> Iterator[bytes | None]:
+    at = _ARRAY.size + 8 * dimensions
+    while at < len(array):
+        (length,) = _INT.unpack_from(array, at)
+        start, at = at + _INT.size, at + _INT.size + max(length, 0)
+        yield None if length < 0 else array[start:at]
+
+
+# real, double precision, numeric, timestamp without and with time zone
+_UNLIKE_JSON: Final = {
+    **dict.fromkeys((700, 701, 1700), _number),
+    1114: _timestamp,
+    1184: _timestamptz,
+}
 _DECODERS: Final = {
     **dict.fromkeys(
         ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same

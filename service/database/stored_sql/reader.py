@@ -79,8 +79,9 @@ class Description(Struct, frozen=True):
 
     @property
     def head(self) -> str:
-        """What stands before the text of a statement whose odd columns Postgres writes as JSON."""
-        columns = (f"to_json({name})" if n in self.odd else name for n, name in enumerate(self._names))
+        """What stands before the text of a statement with odd columns."""
+        odd = "ROW(to_json({0}), {0})"  # see `exact`
+        columns = (odd.format(name) if n in self.odd else name for n, name in enumerate(self._names))
         return f"SELECT {', '.join(columns)} FROM (\n" if self.odd else ""  # noqa: S608 (judged text)
 
     def runnable(self, sql: str) -> str:

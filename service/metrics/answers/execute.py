@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from service.database.stored_sql.reader import Description, Reader, Rows
-from service.errors import QueryFailed
+from service.errors import FieldError, InvalidInput, QueryFailed
 from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge, parse
@@ -278,6 +278,7 @@ class Executor:
                 spotless=description.built_in and not prepared.metric.trusted,
             )
         except QueryFailed as problem:
+            await self._refuse_wrong(prepared.template, bound)
 
             def place(position: int) -> int | None:
                 own = position - len(description.head)
@@ -286,6 +287,18 @@ class Executor:
 
             _place(problem, place)
             raise
+
+    async def _refuse_wrong(self, template: Template, bound: Bound) -> None:
+        """Raise `InvalidInput` that names each value which Postgres cannot read, if there is one."""
+        wrong: list[FieldError] = []
+        for name, wanted, sql, value in template.value_trials(bound):
+            try:
+                await self._reader.run(sql, [value])
+            except QueryFailed as problem:
+                if "position" not in problem.members:  # else it is the cast that Postgres cannot read
+                    wrong.append(FieldError(name, f"{name} must be {wanted}: {problem.errors[0].message}"))
+        if wrong:
+            raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
 
 
 @contextmanager

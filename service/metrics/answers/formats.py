@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from service.database.stored_sql.reader import Column
-from service.errors import FieldError, InvalidInput, NotAcceptable
+from service.errors import NotAcceptable
 from service.metrics.models import Metric, Result
+from service.results.headers import VARY
 
 Format = Literal["json", "csv", "ndjson"]
 
@@ -108,21 +109,19 @@ def _cell(value: Any, *, excel: bool) -> str:
 
 
 def choose(accept: str, asked: str | None) -> Format:
-    """The format of an answer: `?format=` wins over `Accept`; `NotAcceptable` if `Accept` rules all out."""
-    if asked is not None:
-        if asked not in MEDIA_TYPES:
-            raise InvalidInput(errors=(FieldError("format", f"one of {', '.join(MEDIA_TYPES)}"),))
+    """The format of an answer: `?format=` wins over `Accept`; `NotAcceptable` if it is none of ours."""
+    if asked is None:
+        if not accept:
+            return "json"
+        weights: dict[Format, float] = {
+            form: _weight(accept, media_type.split(";")[0]) for form, media_type in MEDIA_TYPES.items()
+        }
+        best = max(weights, key=weights.__getitem__)
+        if weights[best]:
+            return best
+    elif asked in MEDIA_TYPES:
         return asked
-    if not accept:
-        return "json"
-    best, best_weight = None, 0.0
-    for form, media_type in MEDIA_TYPES.items():
-        weight = _weight(accept, media_type.split(";")[0])
-        if weight > best_weight:
-            best, best_weight = form, weight
-    if best is None:
-        raise NotAcceptable
-    return best
+    raise NotAcceptable(headers={"Vary": VARY})
 
 
 def _weight(accept: str, media_type: str) -> float:

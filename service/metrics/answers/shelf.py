@@ -134,8 +134,8 @@ def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in pairs:
         if name in ANSWER_PARAMETERS:
-            if name in options:
-                raise InvalidInput(errors=(FieldError(name, "given more than once"),))
+            if name in options or not value:
+                raise InvalidInput(errors=(FieldError(name, "wanted once, and with a value"),))
             options[name] = value
     if options.get("excel") not in {None, "true", "false"}:
         raise InvalidInput(errors=(FieldError("excel", "true or false"),))

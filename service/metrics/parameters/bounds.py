@@ -123,19 +123,20 @@ def _subject(node: exp.Expr) -> exp.Column | None:
     return None
 
 
-def _whole_days(node: exp.Expr) -> bool:
+def _is_day(node: exp.Expr) -> bool:
     node = bare(node)
-    return isinstance(node, exp.Date | exp.TimestampTrunc) or (
-        isinstance(node, exp.Cast) and node.is_type("date")
-    )
+    return isinstance(node, exp.Date) or (isinstance(node, exp.Cast) and node.is_type("date"))
+
+
+def _whole_days(node: exp.Expr) -> bool:
+    return _is_day(node) or isinstance(bare(node), exp.TimestampTrunc)
 
 
 def _limit(operand: exp.Expr, operator: str, subject: exp.Expr) -> Limit | None:
-    literal, as_day = bare(operand), False
-    if isinstance(literal, exp.Cast | exp.Date) and (
-        isinstance(literal, exp.Date) or _is_moment_type(literal)
-    ):
-        as_day = not isinstance(literal, exp.Cast) or literal.is_type("date")
+    literal = bare(operand)
+    as_day = _is_day(subject)  # what Postgres reads a bare literal as
+    if isinstance(literal, exp.Date) or (isinstance(literal, exp.Cast) and _is_moment_type(literal)):
+        as_day = _is_day(literal)
         literal = bare(literal.this)
     if isinstance(literal, exp.Literal) and literal.is_string:
         return _literal_limit(str(literal.this), operator, as_day=as_day, whole_days=_whole_days(subject))
@@ -163,7 +164,7 @@ def _literal_limit(text: str, operator: str, *, as_day: bool, whole_days: bool) 
         return None
     if zone:
         default, exact = None, False
-    default = default or text.strip().replace(" ", "T", 1)
+    default = default or f"{day}T{time}{zone}"
     return Limit(identity=default, default=default, exact=exact)
 
 

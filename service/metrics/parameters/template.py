@@ -15,7 +15,8 @@ from sqlglot import exp
 
 from service import bodies
 from service.errors import FieldError, InvalidInput
-from service.metrics.parameters.days import Slot, day_slot
+from service.metrics.parameters.bounds import bare
+from service.metrics.parameters.days import MOMENT_SHIFTS, Slot, day_slot
 from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
     DAY,
@@ -36,6 +37,7 @@ Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
 DAY_KIND = Kind("date", "date")
+MOMENT_KIND = Kind("timestamp", "timestamp")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
@@ -52,7 +54,10 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Parameter(Struct, frozen=True):
-    """What a caller may give. A window's default is what the SQL says without it (null: it says no day)."""
+    """What a caller may give. A window's default is what the SQL says without it (null: it says no day).
+
+    `postgres_type` is named as in `pg_type` (`int4`, `interval[]`, `char` for `"char"`).
+    """
 
     name: str
     type: Word
@@ -92,6 +97,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     kinds: dict[str, Kind]
     defaults: dict[str, Canonical]
     lifted: Lifted
+    casts: dict[str, str]
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -101,7 +107,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
-        lifted = (self._describe(name, IMPLIED[name], "window") for name in self._lifted)
+        lifted = (self._describe(name, self._kind_of(name), "window") for name in self._lifted)
         return (*taken, *lifted)
 
     def probe(self) -> Probe:
@@ -164,6 +170,13 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
                 errors.append(self._unknown(name))
         return self._bind(given, errors)
 
+    def value_trials(self, bound: Bound) -> Iterator[tuple[str, str, str, Canonical]]:
+        """For values that only Postgres can read: a name, what it must be, and SQL that fails for others."""
+        for name, value in zip(self._render(bound.windows)[1], bound.args, strict=True):
+            kind, further = self._kind_of(name), self.casts.get(name, "")
+            if value is not None and (further or not kind.read_here):
+                yield name, kind.wanted, f"SELECT ($1{kind.cast}{further}) IS NULL", value
+
     @cached_property
     def accepted(self) -> tuple[str, ...]:
         """The names that a caller may give."""
@@ -178,7 +191,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return tuple(name for name in NAMES if name in names)
 
     def _take(self, name: str, given: dict[str, Canonical], errors: list[FieldError], value: Any) -> None:
-        kind = self.kinds.get(name) or IMPLIED[name]
+        kind = self._kind_of(name)
         if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
             value += END_OF_DAY
         try:
@@ -223,15 +236,17 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return Bound(sql, args, self._in_force(values), _key(values), clock, windows)
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
-        kinds = {(self.kinds.get(name) or IMPLIED[name]).word for name in (START, END)}
-        return len(kinds) == 1 and kinds <= {"date", "timestamp"} and str(start) > str(end)
+        """A day and a moment compare as days, an end covers its own."""
+        if {self._kind_of(name).word for name in (START, END)} <= {"date", "timestamp"}:
+            return str(start)[: len(str(end))] > str(end)
+        return False
 
     def _follows_range(self, name: str) -> bool:
         return name in {START, END} and self.kinds[name] == DAY_KIND
 
     def _in_force(self, values: dict[str, Canonical]) -> dict[str, Shown]:
         """What holds: the given, the defaults, and of the windows' literals those that were not replaced."""
-        force = {name: shown(self.kinds.get(name) or IMPLIED[name], value) for name, value in values.items()}
+        force = {name: shown(self._kind_of(name), value) for name, value in values.items()}
         ranged = RANGE in values and RANGE not in self.kinds
         hidden = {START, END} if ranged else {RANGE} if START in values else set[str]()
         kept = {name: day for name, day in self.lifted.defaults.items() if name not in hidden}
@@ -242,10 +257,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             required, default = False, self.lifted.defaults.get(name)
         else:
             required, default = name not in self.defaults, shown(kind, self.defaults.get(name))
-        ends = "[]" if kind.array and kind.postgres else ""
-        return Parameter(
-            name, kind.word, source, kind.array, kind.values, required, default, f"{kind.postgres}{ends}"
-        )
+        postgres_type = f"{kind.postgres}[]" if kind.array and kind.postgres else kind.postgres
+        return Parameter(name, kind.word, source, kind.array, kind.values, required, default, postgres_type)
 
     @cached_property
     def _rendered(self) -> dict[frozenset[str], tuple[str, tuple[str, ...], bool]]:
@@ -290,15 +303,24 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             return slot.template.format("CURRENT_DATE")
         name = RANGE if ranged else slot.name
         value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
-        return slot.template.format(f"(CURRENT_DATE - {value})" if ranged else value)
+        if ranged:
+            return slot.template.format(f"(CURRENT_DATE - {value})")
+        shifts = MOMENT_SHIFTS if self._kind_of(name) == MOMENT_KIND else {}
+        return shifts.get(slot.template, slot.template).format(value)
 
     @cached_property
     def _fixed(self) -> frozenset[str]:
         """Placeholders that day_range cannot set, as they are declared to be no days."""
         return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
 
+    def _kind_of(self, name: str) -> Kind:
+        """The kind of a placeholder, or of a window: a moment in the place of one, else a day."""
+        if kind := self.kinds.get(name):
+            return kind
+        return MOMENT_KIND if "T" in str(self.lifted.defaults.get(name)) else IMPLIED[name]
+
     def _cast(self, name: str, *, typed: bool) -> str:
-        kind = self.kinds.get(name) or IMPLIED[name]
+        kind = self._kind_of(name)
         return kind.cast if typed or kind.postgres else ""
 
 
@@ -337,7 +359,8 @@ def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) 
         if not isinstance(item.default, UnsetType)
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
-    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()))
+    casts = _casts(tree) if tree is not None else {}
+    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()), casts)
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
@@ -352,6 +375,15 @@ def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
     if name in {START, END} and kinds[name] == DAY_KIND:
         return day_slot(tokens, at)
     return Slot(token.start, token.end, name)
+
+
+def _casts(tree: exp.Query) -> dict[str, str]:
+    """What each placeholder is cast to, which may refuse what its own type takes: sizes, domains, texts."""
+    return {
+        placeholder.name: f"::{cast.to.sql('postgres')}"
+        for cast in tree.find_all(exp.Cast)
+        if isinstance(placeholder := bare(cast.this), exp.Placeholder)
+    }
 
 
 def _default(name: str, kind: Kind, value: Any) -> Canonical:

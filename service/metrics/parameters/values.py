@@ -78,7 +78,7 @@ JSON_DECODER = msgspec.json.Decoder(float_hook=exact)
 
 
 class Kind(Struct, frozen=True):
-    """What a value must be: our word for it, and how SQL spells the (element's) type it is cast to.
+    """What a value must be: our word for it, and the (element's) type it is cast to, named as in `pg_type`.
 
     `postgres` is empty while only Postgres's prepare can tell it.
     """
@@ -92,21 +92,30 @@ class Kind(Struct, frozen=True):
     def cast(self) -> str:
         """The cast of a bound text; a text that stays one needs a single step."""
         ends = "[]" if self.array else ""
-        further = "" if self.postgres in {"", "text"} else f"::{self.postgres}{ends}"
+        further = "" if self.postgres in {"", "text"} else f"::{self._spelled}{ends}"
         return f"::text{ends}{further}"
 
     @property
+    def read_here(self) -> bool:
+        """Whether a value that is none is found out here; else only Postgres can tell."""
+        return self.postgres in {"", "text", *POSTGRES_WORDS}
+
+    @property
+    def _spelled(self) -> str:
+        return self.postgres if self.read_here else '"' + self.postgres.replace('"', '""') + '"'
+
+    @property
     def wanted(self) -> str:
-        """The end of the sentence "must be ...", with an example."""
+        """The end of the sentence "must be ...", with an example of what is read here."""
         if self.word == "enum":
-            what, example = "one of " + ", ".join(self.values[:20]), ",".join(self.values[:2])
-        else:
+            what = "one of " + ", ".join(self.values[:20])
+            example = ",".join(self.values[:2]) if self.array else ""
+        elif self.read_here:
             what, example = _article(self.word), EXAMPLES[self.word]
-            if self.word == "text" and self.postgres not in {"", "text"}:
-                what = f"{what} that Postgres reads as {self.postgres}"
-        if self.array:
-            return f"a list, comma-separated or a JSON array, each {what}, such as {example}"
-        return what if self.word == "enum" else f"{what}, such as {example}"
+        else:
+            what, example = f"text that Postgres reads as {self.postgres}", ""
+        each = "a list, comma-separated or a JSON array, each " if self.array else ""
+        return f"{each}{what}, such as {example}" if example else f"{each}{what}"
 
 
 def kind_of(name: str, declared: Kind | None = None) -> Kind:
@@ -115,18 +124,16 @@ def kind_of(name: str, declared: Kind | None = None) -> Kind:
     A declared enum keeps its words and takes only the type from Postgres.
     """
     element = name.removesuffix("[]")
-    known = element == "text" or element in POSTGRES_WORDS
-    postgres = element if known else '"' + element.replace('"', '""') + '"'
     if declared is not None:
-        return Kind(declared.word, postgres, declared.array or element != name, declared.values)
-    return Kind(POSTGRES_WORDS.get(element, "text"), postgres, element != name)
+        return Kind(declared.word, element, declared.array or element != name, declared.values)
+    return Kind(POSTGRES_WORDS.get(element, "text"), element, element != name)
 
 
 def from_text(kind: Kind, text: str) -> str | list[str]:
     """The canonical value of a query-string text; ValueError with the sentence's end when it is none."""
-    _plain(text)
     if not kind.array:
         return _scalar(kind, text)
+    _plain(kind, text)
     if not text.startswith("["):
         return _elements(kind, list(text.split(",")))
     try:
@@ -161,13 +168,13 @@ def shown(kind: Kind, canonical: Canonical) -> Shown:
     return canonical == "true" if kind.word == "boolean" else canonical
 
 
-def _plain(text: str) -> None:
+def _plain(kind: Kind, text: str) -> None:
     if not text:
-        raise ValueError("given a value; it is empty")
+        raise ValueError(f"{kind.wanted}; it is empty")
     if len(text) > CHARACTERS_LIMIT:
-        raise ValueError(f"at most {CHARACTERS_LIMIT} characters long")
+        raise ValueError(f"{kind.wanted}; it has more than {CHARACTERS_LIMIT} characters")
     if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
-        raise ValueError("text without NUL characters and lone surrogates")
+        raise ValueError(f"{kind.wanted}; it has a NUL character or a lone surrogate")
 
 
 def _elements(kind: Kind, texts: list[str]) -> list[str]:
@@ -192,7 +199,7 @@ def _json_text(kind: Kind, value: Any) -> str:
 
 
 def _scalar(kind: Kind, text: str) -> str:
-    _plain(text)
+    _plain(kind, text)
     reader = READERS.get(kind.word)
     try:
         read = reader(kind, text) if reader else text
