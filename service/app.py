@@ -20,7 +20,14 @@ from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from service import __version__
-from service.api import HealthController, answer_problem, own_routes, refuse_bad_input, send_problem
+from service.api import (
+    HealthController,
+    ReadRequest,
+    answer_problem,
+    own_routes,
+    refuse_bad_input,
+    send_problem,
+)
 from service.ask.api import AskController
 from service.ask.generate import Writer
 from service.ask.knowledge import Knowledge
@@ -150,6 +157,7 @@ def routed() -> Litestar:
         },
         lifespan=[_opened],
         before_request=refuse_bad_input,
+        request_class=ReadRequest,
         request_max_body_size=JSON_BYTES_LIMIT,
         exception_handlers={Exception: answer_problem},
         openapi_config=OpenAPIConfig(
@@ -285,7 +293,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
 
         held = Catalog(database, addresses.data_schemas, forget)
         followed = Changes(database, results.generations, results.clock)
-        executor = Executor(reader, held, settings, results=results, changes=followed)
+        executor = Executor(reader, held, settings, clock=results.clock, changes=followed)
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))

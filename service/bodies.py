@@ -1,7 +1,7 @@
 """JSON that callers send: decoded, or refused with what is wrong, where, and what it may be."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -13,24 +13,29 @@ _NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _STEP: Final = re.compile(r"\[[^\]]*\]|\.([^.\[]+)")
 
 
-def decode(text: bytes | msgspec.Raw, kind: Any) -> Any:
-    """The JSON as `kind`. Raises `InvalidInput` that names the field."""
+def decode(
+    text: bytes | msgspec.Raw, kind: Any, *, within: str = "", number: Callable[[str], Any] | None = None
+) -> Any:
+    """The JSON as `kind`. Raises `InvalidInput` that names the field, which stands `within` the body.
+
+    `number` makes what it likes of numbers with a fraction or an exponent, where `kind` leaves them open.
+    """
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.Decoder(kind, float_hook=number).decode(text)
     except RecursionError:
-        raise InvalidInput(errors=(FieldError("body", "JSON is nested too deep"),)) from None
+        raise InvalidInput(errors=(FieldError(within or "body", "JSON is nested too deep"),)) from None
     except UnicodeDecodeError:
-        raise InvalidInput(errors=(FieldError("body", "JSON must be UTF-8"),)) from None
+        raise InvalidInput(errors=(FieldError(within or "body", "JSON must be UTF-8"),)) from None
     except msgspec.DecodeError as error:
-        raise InvalidInput(errors=(_field_error(str(error), kind),)) from None
+        raise InvalidInput(errors=(_field_error(str(error), kind, within),)) from None
 
 
-def _field_error(text: str, kind: Any) -> FieldError:
+def _field_error(text: str, kind: Any, within: str) -> FieldError:
     """Read msgspec's message: what is wrong, then where as a path from `$`."""
     message, _, path = text.partition(" - at `$")
     path = path.strip("`")
     named = _NAMED_FIELD.search(message)
-    field = ".".join(filter(None, [path.lstrip("."), named[1] if named else ""]))
+    field = ".".join(filter(None, [f"{within}{path}".lstrip("."), named[1] if named else ""]))
     return FieldError(field or "body", message + _choice(message, kind, path))
 
 

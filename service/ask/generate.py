@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from service.ask.examples import examples, known
 from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Knowledge, Known
@@ -92,7 +92,7 @@ class Draft(Struct, frozen=True, kw_only=True):
 
 
 class _Rows(Struct, frozen=True):
-    records: list[msgspec.Raw]
+    records: list[Raw]
     truncated: bool
 
 
@@ -133,8 +133,7 @@ class Writer:
     async def write(self, prompt: str, fallback: bool) -> Written:  # noqa: FBT001 (called by position)
         """What the catalogue stores of a draft."""
         draft = await self.draft(prompt, fallback=fallback)
-        declared = msgspec.convert(draft.prepared.metric.parameters, dict[str, Declared])
-        return Written(draft.sql, draft.title, declared, draft.generator)
+        return Written(draft.sql, draft.title, draft.prepared.metric.parameters, draft.generator)
 
     async def _by_rules(self, prompt: str, known: Known) -> Draft:
         today = self._today()
@@ -208,7 +207,7 @@ def _metric(sql: str, title: str, declared: Mapping[str, Declared]) -> Metric:
         is_editable=True,
         fresh_for_s=None,
         stale_for_s=None,
-        parameters=msgspec.to_builtins(declared),
+        parameters={name: Raw(msgspec.json.encode(item)) for name, item in declared.items()},
         version=1,
         updated_at=datetime.now(UTC),
     )

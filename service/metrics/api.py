@@ -2,14 +2,17 @@
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 from uuid import UUID
 
+import msgspec
 from litestar import Controller, Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
+from litestar.serialization import default_serializer
+from litestar.types import Serializer
 
 from service.auth.guards import actor, caller
 from service.errors import (
@@ -28,8 +31,8 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.metrics.answers.batch import Batcher, Tiles, parse_id
-from service.metrics.answers.execute import Asker, Executor, Prepared
+from service.metrics.answers.batch import Asker, Batcher, Tiles, parse_id
+from service.metrics.answers.execute import Executor, Prepared
 from service.metrics.answers.shelf import Shelf, asker_of
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import (
@@ -75,12 +78,24 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 Call = Request[Any, Any, Any]
+T = TypeVar("T")
 
 
 Catalogue = NamedDependency[Catalog]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
 Held = NamedDependency[Shelf]
+
+
+class Exact(Response[T]):
+    """An answer in which defaults of parameters are numbers, digit for digit."""
+
+    def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
+        del media_type, enc_hook
+        return _EXACT.encode(content)
+
+
+_EXACT: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class MetricsController(Controller):
@@ -140,7 +155,7 @@ class MetricsController(Controller):
             columns=prepared.description.columns,
             generator=generator,
         )
-        return Response(made, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
+        return Exact(made, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
 
     @patch(
         "/{metric_id:str}",
@@ -271,7 +286,7 @@ def _view(dashboard: Dashboard) -> DashboardView:
 
 
 def _defined(prepared: Prepared) -> Response[Definition]:
-    return Response(prepared.definition(), headers={"ETag": tag(prepared.metric)})
+    return Exact(prepared.definition(), headers={"ETag": tag(prepared.metric)})
 
 
 def _asker(request: Call) -> Asker:

@@ -151,8 +151,8 @@ class Catalog:
         alike = get_close_matches(str(metric_id), map(str, metrics), n=1, cutoff=0.0)
         hint = ""
         if alike:
-            nearest = metrics[UUID(alike[0])]
-            hint = f" The nearest is {nearest.shown_title!r} ({nearest.id})."
+            title = metrics[UUID(alike[0])].shown_title
+            hint = f" The nearest is {alike[0] if title is None else f'{title!r} ({alike[0]})'}."
         raise NotFound(f"There is no metric {metric_id}.{hint}")
 
     def page(self, after: UUID | None, limit: int) -> list[Metric]:

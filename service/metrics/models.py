@@ -3,10 +3,12 @@
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec.structs import force_setattr
 
 from service.database.stored_sql.reader import Column
 from service.metrics.parameters import Declared, Parameter
@@ -20,6 +22,17 @@ Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
 Prompt = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 SqlText = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
 Breakpoint = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+def _schema(shape: type[Struct]) -> dict[str, Any]:
+    """How the document of the API shows what is read later."""
+    _, shapes = msgspec.json.schema_components((shape,))
+    return shapes[shape.__name__]
+
+
+_DECLARATIONS: Final = Meta(extra_json_schema={"extra": {"additionalProperties": _schema(Declared)}})
+Declarations = dict[str, Raw]
+"""What a metric declares of placeholders, by name: JSON as it was written, so that no number is rounded."""
 
 
 class Layout(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,10 +57,13 @@ class Metric(Struct, frozen=True):
     is_editable: bool
     fresh_for_s: int | None
     stale_for_s: int | None
-    parameters: dict[str, Any]
+    parameters: Declarations
     version: int
     updated_at: datetime
     layouts: tuple[Layout, ...] = ()
+
+    def __post_init__(self) -> None:
+        _read_parameters(self)
 
     @property
     def shown_title(self) -> str | None:
@@ -113,7 +129,7 @@ class Written(Struct, frozen=True):
 
     sql: str
     title: str
-    parameters: dict[str, Declared]
+    parameters: Declarations
     generator: str
 
 
@@ -134,7 +150,7 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     layouts: tuple[Layout, ...] = ()
     fresh_for_s: Seconds | None = None
     stale_for_s: Seconds | None = None
-    parameters: dict[str, Declared] = {}
+    parameters: Annotated[Declarations, _DECLARATIONS] = {}
 
 
 class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,7 +164,7 @@ class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     layouts: tuple[Layout, ...] | UnsetType = UNSET
     fresh_for_s: Seconds | UnsetType | None = UNSET
     stale_for_s: Seconds | UnsetType | None = UNSET
-    parameters: dict[str, Declared] | UnsetType = UNSET
+    parameters: Annotated[Declarations | UnsetType, _DECLARATIONS] = UNSET
 
 
 class MetricMade(Struct, frozen=True, kw_only=True):
@@ -172,8 +188,18 @@ class Version(Struct, frozen=True):
     is_editable: bool
     fresh_for_s: int | None
     stale_for_s: int | None
-    parameters: dict[str, Any]
+    parameters: Declarations
     replaced_at: datetime | None
+
+    def __post_init__(self) -> None:
+        _read_parameters(self)
+
+
+def _read_parameters(row: Metric | Version) -> None:
+    """Take the declarations as the database gives them: as text."""
+    text = cast("object", row.parameters)
+    if isinstance(text, str):
+        force_setattr(row, "parameters", msgspec.json.decode(text, type=Declarations))
 
 
 class VersionList(Struct, frozen=True):
@@ -181,14 +207,19 @@ class VersionList(Struct, frozen=True):
 
 
 class BatchEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One metric to run; `id` is text so that a malformed one fails alone."""
+    """One metric to run; `id` is text so that a malformed one is told as what it is."""
 
     id: str
     parameters: dict[str, Any] = {}
 
 
 class Batch(Struct, frozen=True, forbid_unknown_fields=True):
-    metrics: Annotated[tuple[BatchEntry, ...], Meta(min_length=1, max_length=100)]
+    """Entries as they were written, so that each is read and fails alone."""
+
+    metrics: Annotated[
+        tuple[Raw, ...],
+        Meta(min_length=1, max_length=100, extra_json_schema={"extra": {"items": _schema(BatchEntry)}}),
+    ]
 
 
 class Place(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,12 +7,18 @@ SELECT m.id,
        m.is_editable,
        m.fresh_for_s,
        m.stale_for_s,
-       m.parameters,
+       m.parameters::text AS parameters,
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
 JOIN catalog.query AS q ON q.id = m.query_id
 ORDER BY m.id
+
+-- name: hold_metric
+SELECT id
+FROM catalog.metric
+WHERE id = $1
+FOR UPDATE
 
 -- name: lock_metric
 SELECT m.id,
@@ -23,7 +29,7 @@ SELECT m.id,
        m.is_editable,
        m.fresh_for_s,
        m.stale_for_s,
-       m.parameters,
+       m.parameters::text AS parameters,
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -84,7 +90,8 @@ WHERE id = $1
 
 -- name: update_query
 UPDATE catalog.query
-SET sql = $2
+SET sql = $2,
+    trusted = false
 WHERE id = $1
 
 -- name: trust_query
@@ -113,7 +120,7 @@ DELETE FROM catalog.query AS q
 WHERE q.id = $1 AND NOT EXISTS (SELECT FROM catalog.metric AS m WHERE m.query_id = q.id)
 
 -- name: list_versions
-SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters, replaced_at
+SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters::text AS parameters, replaced_at
 FROM catalog.metric_version
 WHERE metric_id = $1
 ORDER BY version DESC

@@ -7,16 +7,15 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service import audit
 from service.audit import Actor, Deed
 from service.database.gateway import Database, Transaction
-from service.errors import FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
-from service.metrics.answers.execute import Executor, Prepared
+from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
+from service.metrics.answers.execute import Executor, Prepared, fingerprint_of
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
 from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
-from service.metrics.parameters import Declared
 from service.wire import uncoded
 
 
@@ -28,6 +27,7 @@ class _Count(Struct, frozen=True):
     n: int
 
 
+_HOLD_METRIC: Final = SQL.rows("hold_metric", _Id)
 _LOCK_METRIC: Final = SQL.rows("lock_metric", Metric)
 _LIST_LAYOUTS: Final = SQL.rows("list_layout_items_of", LayoutItem)
 _INSERT_QUERY: Final = SQL.command("insert_query")
@@ -44,6 +44,8 @@ _DELETE_LAYOUTS_OF: Final = SQL.command("delete_layout_items_of")
 _LOCK_DASHBOARD: Final = SQL.rows("lock_dashboard", DashboardRow)
 _DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
 _INSERT_ORIGIN: Final = SQL.command("insert_origin")
+# How often a change is begun: others who change the same metric all the while win in the end.
+_TRIES: Final = 4
 _PROMPTED: Final = frozenset({"prompt", "fallback"})
 _VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters")
 _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
@@ -85,7 +87,7 @@ class Editor:
                 new.is_editable,
                 new.fresh_for_s,
                 new.stale_for_s,
-                msgspec.to_builtins(new.parameters),
+                new.parameters,
             )
             assert row is not None, "RETURNING gives the row"
             await _put_layouts_of(tx, row.id, new.layouts)
@@ -98,11 +100,17 @@ class Editor:
     async def change(
         self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
     ) -> Prepared:
-        """Change a metric; SQL that other metrics show too is changed for this one alone."""
+        """Change a metric; SQL that other metrics show too is changed for this one alone.
+
+        What is stored is what was understood: if others changed the metric meanwhile, it is understood anew,
+        and `Conflict` raised when that happens again and again.
+        """
         metric = self._catalog.get(metric_id)
         prompt = change.prompt or None
         written = None
-        if prompt is not None and metric.is_editable:
+        if prompt is not None:
+            if not metric.is_editable:
+                raise NotEditable
             written = await self._written(
                 prompt, change.sql or None, change.parameters or {}, fallback=change.fallback
             )
@@ -111,33 +119,24 @@ class Editor:
             change = msgspec.structs.replace(
                 change, sql=written.sql, title=title, parameters=written.parameters
             )
-        if metric.is_editable:
-            await self._executor.understand(_applied(metric, change))
-        async with self._database.transaction() as tx:
-            metric = await _editable(tx, metric_id, if_match)
-            query_id = await _put_sql(tx, metric, change)
-            after = _applied(metric, change)
-            await tx.write(
-                _UPDATE_METRIC,
-                metric.id,
-                query_id,
-                after.title,
-                after.is_editable,
-                after.fresh_for_s,
-                after.stale_for_s,
-                after.parameters,
-            )
-            if change.layouts is not UNSET:
-                await tx.write(_DELETE_LAYOUTS_OF, metric.id)
-                await _put_layouts_of(tx, metric.id, change.layouts)
-            changed = await _read(tx, metric.id)
-            await _put_origin(tx, changed, prompt, written, actor)
-            await _record(tx, actor, "metrics.change", metric, changed)
+        understood: Prepared | None = None
+        for _ in range(_TRIES):
+            async with self._database.transaction() as tx:
+                metric = await _editable(tx, metric_id, if_match)
+                after = _applied(metric, change)
+                if understood and _meaning(after) == _meaning(understood.metric):
+                    changed = await _put(tx, metric, after, change.layouts)
+                    await _put_origin(tx, changed, prompt, written, actor)
+                    await _record(tx, actor, "metrics.change", metric, changed)
+                    break
+            understood = await self._executor.understand(after)
+        else:
+            raise Conflict("Others change this metric at the same time: try again.")
         await self._catalog.load()
-        return await self._executor.prepare(self._catalog.get(metric_id))
+        return msgspec.structs.replace(understood, metric=changed, fingerprint=fingerprint_of(changed))
 
     async def _written(
-        self, prompt: str | None, sql: str | None, parameters: Mapping[str, Declared], *, fallback: bool
+        self, prompt: str | None, sql: str | None, parameters: Mapping[str, Raw], *, fallback: bool
     ) -> Written | None:
         """What a prompt becomes; None where the caller wrote the SQL."""
         if (prompt is None) == (sql is None):
@@ -153,8 +152,7 @@ class Editor:
         found = await self.versions(metric_id)
         for old in found:
             if old.version == version:
-                fields = {name: getattr(old, name) for name in _VERSIONED}
-                change = msgspec.convert(fields, MetricChange)
+                change = MetricChange(**{name: getattr(old, name) for name in _VERSIONED})
                 return await self.change(metric_id, change, if_match=if_match, actor=actor)
         known = ", ".join(str(old.version) for old in found)
         raise NotFound(f"There is no version {version}; there are: {known}.")
@@ -225,6 +223,8 @@ async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
 
 
 async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> Metric:
+    # First the metric alone: a join that waits for it finds no row if the metric shows another query by then.
+    await tx.read_one(_HOLD_METRIC, metric_id)
     metric = await _read(tx, metric_id)
     if not metric.is_editable:
         raise NotEditable
@@ -288,16 +288,41 @@ def _hash(metric: Metric) -> str:
     return sha256(msgspec.json.encode(state, order="deterministic")).hexdigest()
 
 
-async def _put_sql(tx: Transaction, metric: Metric, change: MetricChange) -> str:
+def _meaning(metric: Metric) -> tuple[object, ...]:
+    """What decides whether and how a metric can run."""
+    return metric.sql, metric.trusted, metric.parameters
+
+
+async def _put(
+    tx: Transaction, before: Metric, after: Metric, layouts: tuple[Layout, ...] | UnsetType
+) -> Metric:
+    """Store a locked metric as it will be; as it then is."""
+    await tx.write(
+        _UPDATE_METRIC,
+        before.id,
+        await _put_sql(tx, before, after.sql),
+        after.title,
+        after.is_editable,
+        after.fresh_for_s,
+        after.stale_for_s,
+        after.parameters,
+    )
+    if layouts is not UNSET:
+        await tx.write(_DELETE_LAYOUTS_OF, before.id)
+        await _put_layouts_of(tx, before.id, layouts)
+    return await _read(tx, before.id)
+
+
+async def _put_sql(tx: Transaction, metric: Metric, sql: str) -> str:
     """Store changed SQL; the id of the query that the metric shows then."""
-    if change.sql is UNSET or change.sql == metric.sql:
+    if sql == metric.sql:
         return metric.query_id
     used = await tx.read_one(_COUNT_METRICS, metric.query_id)
     if used is not None and used.n > 1:
         query_id = str(uuid4())
-        await tx.write(_INSERT_QUERY, query_id, change.sql)
+        await tx.write(_INSERT_QUERY, query_id, sql)
         return query_id
-    await tx.write(_UPDATE_QUERY, metric.query_id, change.sql)
+    await tx.write(_UPDATE_QUERY, metric.query_id, sql)
     return metric.query_id
 
 
@@ -319,17 +344,18 @@ def _drafted(new: NewMetric) -> Metric:
         is_editable=new.is_editable,
         fresh_for_s=new.fresh_for_s,
         stale_for_s=new.stale_for_s,
-        parameters=msgspec.to_builtins(new.parameters),
+        parameters=new.parameters,
         version=1,
         updated_at=datetime.now(UTC),
     )
 
 
 def _applied(metric: Metric, change: MetricChange) -> Metric:
-    """The metric as it will be: what must be accepted before it is stored."""
+    """The metric as it will be: what must be accepted before it is stored. Trust is in the SQL as it was."""
     fields = {
-        name: msgspec.to_builtins(value) if name == "parameters" else value
+        name: value
         for name in change.__struct_fields__
         if name not in _PROMPTED and (value := getattr(change, name)) is not UNSET
     }
-    return msgspec.structs.replace(metric, **fields)
+    trusted = metric.trusted and fields.get("sql", metric.sql) == metric.sql
+    return msgspec.structs.replace(metric, **fields, trusted=trusted)

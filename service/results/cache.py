@@ -90,6 +90,14 @@ class Results:
             return await self._run(wanted, "request", now, afresh=True)
         return await self._held(wanted, entry, now) or await self._run(wanted, "stale", now, afresh=False)
 
+    async def held(self, wanted: Wanted, directives: Directives) -> Served | None:
+        """Serve what is held, stale too, to a caller who cannot wait for a run."""
+        now = self.clock()
+        entry = self.table.get(wanted.key)
+        if entry is None or directives.no_cache or _too_old(entry, directives, now):
+            return None
+        return await self._held(wanted, entry, now)
+
     def fresh(self, key: Hashable, directives: Directives = ANY) -> Served | None:
         """Serve what is held if it is fresh, without a run."""
         entry = self.table.get(key)

@@ -1,8 +1,10 @@
 """Metrics over HTTP: results, definitions, formats, changes."""
 
+import asyncio
 import csv
 import io
-from uuid import uuid4
+from functools import partial
+from uuid import UUID, uuid4
 
 import httpx
 import msgspec
@@ -12,6 +14,7 @@ from service.database.gateway import Database
 from service.database.queries import Command
 from service.errors import NotFound
 from service.metrics import store
+from service.metrics.answers.execute import Executor
 from tests.waiting import until
 
 FACTS = """
@@ -184,6 +187,13 @@ async def test_an_unknown_metric_names_the_nearest(client, make_metric):
     assert f"'Only one' ({metric})" in problem(answer)["detail"]
 
 
+async def test_an_unknown_metric_names_the_nearest_also_without_a_title(client, make_metric):
+    metric = await make_metric("SELECT 1 AS one")
+    unknown = uuid4()
+    answer = await client.get(f"/metrics/{unknown}")
+    assert problem(answer)["detail"] == f"There is no metric {unknown}. The nearest is {metric}."
+
+
 async def test_an_id_that_is_no_uuid_is_422(client):
     answer = await client.get("/metrics/abc")
     assert answer.status_code == 422
@@ -316,6 +326,93 @@ async def test_a_metric_is_made_changed_restored_and_deleted(client, clone):
     ]
 
 
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """What others do, each whenever a change was judged and is not yet stored."""
+    others = []
+    understand = Executor.understand
+    their_turn = False
+
+    async def interrupted(self, metric):
+        nonlocal their_turn
+        prepared = await understand(self, metric)
+        if others and not their_turn:
+            their_turn = True
+            await others.pop(0)()
+            their_turn = False
+        return prepared
+
+    monkeypatch.setattr(Executor, "understand", interrupted)
+    return others
+
+
+@pytest.fixture
+async def counting(client):
+    """The address of a metric with a parameter."""
+    declared = {"n": {"type": "integer", "default": 1}}
+    made = await client.post("/metrics", json={"sql": "SELECT :n::int AS x", "parameters": declared})
+    return made.headers["location"]
+
+
+FIVE = {"parameters": {"n": {"type": "integer", "default": 5}}}
+
+
+async def test_what_another_changed_meanwhile_is_judged_too(client, counting, meanwhile):
+    meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT 2 AS x", "parameters": {}}))
+    late = await client.patch(counting, json=FIVE)
+    assert (late.status_code, problem(late)["detail"]) == (422, "Parameter n: the SQL has no :n.")
+    assert (await client.get(counting)).json()["records"] == [{"x": 2}]
+    assert (await client.get(f"{counting}/definition")).json()["version"] == 2
+
+
+async def test_changes_at_the_same_time_that_go_together_are_both_kept(client, counting, meanwhile):
+    meanwhile.append(
+        lambda: client.patch(counting, json={"sql": "SELECT :n::int * 2 AS x", "title": "Twice"})
+    )
+    late = await client.patch(counting, json=FIVE)
+    assert (late.status_code, late.json()["version"], late.json()["title"]) == (200, 3, "Twice")
+    assert late.json()["parameters"][0]["default"] == 5
+    assert (await client.get(counting)).json()["records"] == [{"x": 10}]
+
+
+async def test_a_change_that_another_always_overtakes_is_a_conflict(client, counting, meanwhile):
+    meanwhile += [
+        partial(client.patch, counting, json={"sql": f"SELECT :n::int + {n} AS x"}) for n in range(20)
+    ]
+    late = await client.patch(counting, json=FIVE)
+    assert (late.status_code, problem(late)["code"]) == (409, "conflict")
+    meanwhile.clear()
+    assert (await client.get(f"{counting}/definition")).json()["parameters"][0]["default"] == 1
+
+
+async def test_a_change_of_an_old_state_is_refused_also_if_it_got_old_meanwhile(client, counting, meanwhile):
+    tag = (await client.get(f"{counting}/definition")).headers["etag"]
+    meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT :n::int * 2 AS x"}))
+    late = await client.patch(counting, json=FIVE, headers={"If-Match": tag})
+    assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
+
+
+async def test_if_match_holds_for_restoring_and_deleting(client, counting):
+    old = (await client.get(f"{counting}/definition")).headers["etag"]
+    new = (await client.patch(counting, json=FIVE)).headers["etag"]
+    for late in (
+        await client.post(f"{counting}/versions/1/restore", headers={"If-Match": old}),
+        await client.delete(counting, headers={"If-Match": old}),
+    ):
+        assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
+    restored = await client.post(f"{counting}/versions/1/restore", headers={"If-Match": new})
+    assert (restored.status_code, restored.json()["parameters"][0]["default"]) == (200, 1)
+    deleted = await client.delete(counting, headers={"If-Match": restored.headers["etag"]})
+    assert deleted.status_code == 204
+
+
+async def test_a_version_comes_back_as_it_was_imported(client, make_metric):
+    metric = await make_metric("SELECT 1 AS n", fresh_for_s=10**9)
+    assert (await client.patch(f"/metrics/{metric}", json={"fresh_for_s": 1})).status_code == 200
+    restored = await client.post(f"/metrics/{metric}/versions/1/restore")
+    assert (restored.status_code, restored.json()["fresh_for_s"]) == (200, 10**9)
+
+
 async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, make_metric):
     metric = await make_metric("SELECT 1 AS n")
     query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
@@ -325,6 +422,39 @@ async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, ma
     assert await clone._pool.fetchval("SELECT sql FROM catalog.query WHERE id = $1", query) == "SELECT 1 AS n"
 
 
+async def test_sql_that_stops_being_shared_meanwhile_does_not_lose_its_metric(client, clone, make_metric):
+    metric = await make_metric("SELECT 1 AS n")
+    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+    async with clone.transaction() as other:
+        await other.write(Command("q", "INSERT INTO catalog.query (id, sql) VALUES ('own', 'SELECT 2 AS n')"))
+        await other.write(
+            Command("m", "UPDATE catalog.metric SET query_id = 'own' WHERE query_id = $1"), query
+        )
+        waiting = asyncio.create_task(client.patch(f"/metrics/{metric}", json={"title": "x"}))
+        held_up = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        await until(lambda: clone._pool.fetchval(held_up))
+    answer = await waiting
+    assert (answer.status_code, answer.json()["sql"], answer.json()["title"]) == (200, "SELECT 2 AS n", "x")
+
+
+@pytest.mark.parametrize("shown_by", [1, 2])
+async def test_sql_that_a_caller_changes_is_trusted_no_more(client, clone, make_metric, shown_by):
+    refused = "SELECT current_setting('server_version_num')::int > 0 AS modern"
+    metric = await make_metric("SELECT current_setting('server_version') AS v", trusted=True)
+    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
+    for _ in range(1, shown_by):
+        await clone.write(Command("m", "INSERT INTO catalog.metric (query_id) VALUES ($1)"), query)
+    named = await client.patch(f"/metrics/{metric}", json={"title": "Version"})
+    assert named.status_code == 200
+    answer = await client.patch(f"/metrics/{metric}", json={"sql": refused})
+    assert (answer.status_code, problem(answer)["code"]) == (422, "sql-refused")
+    assert (await client.patch(f"/metrics/{metric}", json={"sql": "SELECT 1 AS v"})).status_code == 200
+    changed = (
+        "SELECT q.trusted FROM catalog.query q JOIN catalog.metric m ON m.query_id = q.id WHERE m.id = $1"
+    )
+    assert await clone._pool.fetchval(changed, UUID(metric)) is False
+
+
 async def test_a_metric_that_is_not_editable_stays(client, make_metric):
     metric = await make_metric("SELECT 1 AS n", is_editable=False)
     for answer in (
@@ -332,6 +462,16 @@ async def test_a_metric_that_is_not_editable_stays(client, make_metric):
         await client.delete(f"/metrics/{metric}"),
     ):
         assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
+
+
+async def test_a_prompt_is_never_passed_over(client, clone, make_metric):
+    metric = await make_metric("SELECT 1 AS n", is_editable=False)
+    unheard = "SET LOCAL session_replication_role = replica"
+    async with clone.transaction() as other:
+        await other.write(Command("s", unheard))
+        await other.write(Command("m", "UPDATE catalog.metric SET is_editable = true"))
+    answer = await client.patch(f"/metrics/{metric}", json={"prompt": "alerts by type"})
+    assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
 
 
 @pytest.mark.parametrize(
@@ -393,9 +533,143 @@ async def test_a_batch_answers_each_entry_alone_and_in_order(client, make_metric
     assert results[5]["etag"].startswith('"')
 
 
-async def test_a_batch_of_more_than_100_is_422(client):
-    answer = await client.post("/metrics/batch", json={"metrics": [{"id": str(uuid4())}] * 101})
-    assert answer.status_code == 422
+async def post_batch(client, text):
+    return await client.post("/metrics/batch", content=text, headers={"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "named", "fault"),
+    [
+        ("5", None, "entry: Expected `object`"),
+        ("null", None, "entry: Expected `object`"),
+        ('{"parameters": {}}', None, "entry.id: Object missing"),
+        ('{"id": 5}', None, "entry.id: Expected `str`"),
+        ('{"id": "abc", "parameters": []}', "abc", "entry.parameters: Expected `object`"),
+        ('{"id": "abc", "parameters": null}', "abc", "entry.parameters: Expected `object`"),
+        ('{"id": "abc", "colour": "red"}', "abc", "entry.colour: Object contains unknown"),
+        (
+            f'{{"id": "abc", "parameters": {{"n": 1e{"9" * 20}}}}}',
+            "abc",
+            "entry.parameters[...]: Number out of",
+        ),
+        (
+            f'{{"id": "abc", "parameters": {{"n": {"1" * 5000}}}}}',
+            "abc",
+            "entry.parameters[...]: Integer value out",
+        ),
+    ],
+)
+async def test_an_entry_that_cannot_be_read_fails_alone(client, make_metric, entry, named, fault):
+    good = await make_metric("SELECT 1 AS n")
+    answer = await post_batch(client, f'{{"metrics": [{{"id": "{good}"}}, {entry}, {{"id": "{good}"}}]}}')
+    assert answer.status_code == 200
+    first, wrong, last = answer.json()["results"]
+    assert (first["status"], last["status"]) == (200, 200)
+    assert (wrong["id"], wrong["status"]) == (named, 422)
+    assert '{"id": "<UUID' in wrong["problem"]["detail"]
+    [error] = wrong["problem"]["errors"]
+    assert f"{error['field']}: {error['message']}".startswith(fault)
+
+
+async def test_an_entry_in_another_encoding_fails_alone(client, make_metric):
+    good = await make_metric("SELECT 1 AS n")
+    text = f'{{"metrics": [{{"id": "caf\xe9"}}, {{"id": "{good}"}}]}}'.encode("latin-1")
+    results = (await post_batch(client, text)).json()["results"]
+    assert [(each["id"], each["status"]) for each in results] == [(None, 422), (good, 200)]
+    assert results[0]["problem"]["errors"] == [{"field": "entry", "message": "JSON must be UTF-8"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "{}", '{"metrics": 5}', '{"metrics": {}}', '{"metrics": []}', '{"metrics": [tru]}',
+        '{"metrics": [{"id": "abc"}], "colour": "red"}', '{"metrics": [' + "[" * 100_000,
+        '{"metrics": [' + ",".join(['{"id": "abc"}'] * 101) + "]}",
+    ],
+    ids=range(11),
+)  # fmt: skip
+async def test_a_body_that_is_no_batch_is_422(client, text):
+    answer = await post_batch(client, text)
+    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid-input")
+
+
+EXACT = ["12345678901234567890.12", "9007199254740993", "0.1000000000000000055511151231257827"]
+
+
+@pytest.mark.parametrize("number", EXACT)
+async def test_a_number_in_a_batch_is_taken_as_it_is_written(client, make_metric, number):
+    metric = await make_metric("SELECT :n::numeric AS n, CAST(:all AS numeric[]) AS all")
+    entry = f'{{"id": "{metric}", "parameters": {{"n": {number}, "all": [{number}, 1.5e0]}}}}'
+    answer = await post_batch(client, f'{{"metrics": [{entry}]}}')
+    assert f'"records":[{{"n":{number},"all":[{number},1.5]}}]' in answer.text
+
+
+@pytest.mark.parametrize("number", EXACT)
+async def test_a_declared_default_stays_as_it_is_written(client, clone, number):
+    declared = f'{{"n": {{"type": "number", "default": {number}}}}}'
+    kind = {"Content-Type": "application/json"}
+    text = f'{{"sql": "SELECT :n AS n", "parameters": {declared}}}'
+    made = await client.post("/metrics", content=text, headers=kind)
+    assert f'"default":{number},' in made.text
+    address = made.headers["location"]
+    assert f'"records":[{{"n":{number}}}]' in (await client.get(address)).text
+    stored = "SELECT parameters->'n'->>'default' FROM catalog.metric"
+    assert await clone._pool.fetchval(stored) == number
+
+    other = await client.patch(address, content=text.replace(number, "0.5"), headers=kind)
+    assert other.json()["parameters"][0]["default"] == 0.5
+    restored = await client.post(f"{address}/versions/1/restore")
+    assert f'"default":{number},' in restored.text
+    assert f'"default":{number},' in (await client.get(f"{address}/definition")).text
+    versions = (await client.get(f"{address}/versions")).text
+    assert versions.count(f'"default": {number}') == 2
+    assert f'"records":[{{"n":{number}}}]' in (await client.get(address)).text
+
+
+@pytest.mark.parametrize(
+    ("declaration", "field", "says"),
+    [
+        (5, "parameters.n", "object"),
+        ({}, "parameters.n.type", "missing"),
+        ({"type": "money"}, "parameters.n.type", "money"),
+        ({"type": "text", "colour": "red"}, "parameters.n.colour", "unknown"),
+        ({"type": "enum", "values": [1]}, "parameters.n.values[0]", "`str`"),
+        ({"type": "enum", "values": ["a\0b"]}, "parameters.n.values[0]", "regex"),
+        ({"type": "number", "default": "x"}, "parameters.n", "number"),
+    ],
+)
+async def test_a_declaration_that_is_none_is_named(client, make_metric, declaration, field, says):
+    made = await client.post("/metrics", json={"sql": "SELECT :n AS n", "parameters": {"n": declaration}})
+    changed = await client.patch(
+        f"/metrics/{await make_metric('SELECT :n AS n')}", json={"parameters": {"n": declaration}}
+    )
+    for answer in (made, changed):
+        assert answer.status_code == 422
+        [error] = problem(answer)["errors"]
+        assert error["field"] == field
+        assert says in error["message"]
+
+
+async def test_a_stored_declaration_that_is_none_is_the_metrics_own_problem(client, make_metric):
+    metric = await make_metric("SELECT :n AS n", parameters={"n": {"type": "money"}})
+    answer = await client.get(f"/metrics/{metric}")
+    assert (answer.status_code, problem(answer)["errors"][0]["field"]) == (422, "parameters.n.type")
+
+
+async def test_a_number_and_its_text_are_not_the_same_entry(client, make_metric):
+    metric = await make_metric("SELECT :t::text AS t")
+    entries = [{"id": metric, "parameters": {"t": value}} for value in ("1.5", 1.5)]
+    results = (await client.post("/metrics/batch", json={"metrics": entries})).json()["results"]
+    assert [each["status"] for each in results] == [200, 422]
+
+
+async def test_the_document_shows_what_is_read_later(client):
+    shapes = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    entry = shapes["Batch"]["properties"]["metrics"]["items"]
+    assert (entry["required"], set(entry["properties"])) == (["id"], {"id", "parameters"})
+    for body in ("NewMetric", "MetricChange"):
+        declared = shapes[body]["properties"]["parameters"]["additionalProperties"]
+        assert set(declared["properties"]) == {"type", "array", "values", "default"}
 
 
 async def test_a_dashboard_gives_every_tile_and_says_what_was_ignored(client, make_metric, facts):

@@ -13,6 +13,7 @@ import pytest
 from service.app import create_app, layered
 from service.database.gateway import open_database
 from service.database.queries import Command
+from service.metrics.answers.batch import SIDE_BY_SIDE
 from service.observe import RequestLog, set_up_logs
 from service.results.lane import Lane
 from service.settings import Logs, Results
@@ -412,6 +413,46 @@ async def test_a_batch_shares_what_is_held(service, make_metric):
     results = (await service.fast.post("/metrics/batch", json=asked)).json()["results"]
     assert [tile["etag"] for tile in results] == [single.headers["etag"]] * 2
     assert [tile["result"] for tile in results] == [single.json()] * 2
+
+
+@pytest.fixture
+async def slow_tiles(service, make_metric, monkeypatch):
+    """Tiles that take longer than their request may, more than run side by side, ready to run."""
+    slow = [await make_metric(f"SELECT pg_sleep(4), {n} AS n", trusted=True) for n in range(SIDE_BY_SIDE + 1)]
+    for tile in slow:
+        assert (await service.fast.get(f"/metrics/{tile}/definition")).status_code == 200
+    monkeypatch.setattr(service.app.state.batcher, "_deadline_s", 0.5)
+    return slow
+
+
+async def batched(service, tiles):
+    asked = {"metrics": [{"id": tile} for tile in tiles]}
+    return await service.fast.post("/metrics/batch", json=asked)
+
+
+async def on_a_dashboard(service, _tiles):
+    return await service.fast.get("/dashboards/default/data")
+
+
+@pytest.mark.parametrize("asked", [batched, on_a_dashboard])
+async def test_what_is_held_does_not_wait_for_slow_tiles(service, make_metric, slow_tiles, asked):
+    held = await make_metric("SELECT 1 AS n")
+    tiles = [*slow_tiles, held]
+    places = [{"i": tile, "x": 0, "y": y, "w": 1, "h": 1} for y, tile in enumerate(tiles)]
+    await service.fast.put("/dashboards/default/layouts", json={"lg": places})
+    await ask(service.fast, held)
+    answer = await asked(service, tiles)
+    assert [tile["status"] for tile in answer.json()["results"]] == [504] * len(slow_tiles) + [200]
+
+
+async def test_what_is_held_and_old_does_not_wait_for_slow_tiles(service, make_metric, slow_tiles, owner):
+    held = await make_metric(COUNT)
+    await ask(service.fast, held)
+    moved = service.moved()
+    await owner.execute(FACT)
+    await moved
+    answer = await batched(service, [*slow_tiles, held])
+    assert [tile["status"] for tile in answer.json()["results"]] == [504] * len(slow_tiles) + [200]
 
 
 async def test_the_sql_of_a_caller_who_left_is_cancelled(service, make_metric, owner):

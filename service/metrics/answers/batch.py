@@ -2,27 +2,38 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from service import bodies
 from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
-from service.metrics.answers.execute import NOBODY, Asker, Executor
+from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
+from service.metrics.parameters import exact
 from service.results.cache import Results
+from service.results.headers import Directives
 from service.results.table import Served
 
-# Tiles of one request that run side by side; the rest of the reader's pool stays for other callers.
+# Tiles of one request that ask Postgres side by side; the rest of the reader's pool stays for other callers.
 SIDE_BY_SIDE: Final = 4
 
 
-class Tile(Struct, frozen=True, omit_defaults=True):
-    """A metric's part of the answer: `result` with status 200, else `problem`."""
+class Asker(Struct, frozen=True):
+    """Who asks, as the claims that policies read, and how anew."""
 
-    id: str
+    claims: str
+    directives: Directives
+
+
+class Tile(Struct, frozen=True, omit_defaults=True):
+    """A metric's part of the answer: `result` with status 200, else `problem`; `id` as it was given."""
+
+    id: str | None
     status: int
     etag: str | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
@@ -39,6 +50,13 @@ class DashboardData(Struct, frozen=True):
     results: list[Tile]
 
 
+class _Named(Struct):
+    id: str
+
+
+_ENTRY_IS: Final = 'An entry is an object such as {"id": "<UUID of a metric>", "parameters": {"<name>": 1}}.'
+_KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
+
 Wish = tuple[str, dict[str, Any], tuple[str, ...]]
 """A metric's id, the parameters it takes, and the names of those it ignores."""
 
@@ -52,14 +70,14 @@ class Batcher:
         self._results = results
         self._deadline_s = deadline_s
 
-    async def batch(self, entries: Sequence[BatchEntry], asker: Asker = NOBODY) -> list[Tile]:
+    async def batch(self, entries: Sequence[Raw], asker: Asker) -> list[Tile]:
         """Tiles in the order of the entries."""
-        wishes: list[Wish] = [(entry.id, entry.parameters, ()) for entry in entries]
-        return _tiles(wishes, await self._run(wishes, asker))
+        read = [_read(entry) for entry in entries]
+        wishes: list[Wish] = [(each.id, each.parameters, ()) for each in read if isinstance(each, BatchEntry)]
+        answered = iter(_tiles(wishes, await self._run(wishes, asker)))
+        return [each if isinstance(each, Tile) else next(answered) for each in read]
 
-    async def dashboard(
-        self, dashboard: Dashboard, given: Mapping[str, str], asker: Asker = NOBODY
-    ) -> Served:
+    async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str], asker: Asker) -> Served:
         """Every tile of a dashboard as one answer; each takes of `given` what it knows."""
         version = self._catalog.version
         wishes: list[Wish] = []
@@ -91,7 +109,7 @@ class Batcher:
             deadline = asyncio.get_running_loop().time() + self._deadline_s
             started: list[asyncio.Task[Served | Problem]] = []
             for metric_id, given, _ in wishes:
-                key = msgspec.json.encode((metric_id.lower(), given), order="deterministic")
+                key = _KEY.encode((metric_id.lower(), given))
                 if key not in once:
                     answer = self._answer(metric_id, given, asker, side_by_side, deadline)
                     once[key] = tasks.create_task(answer)
@@ -106,12 +124,20 @@ class Batcher:
         side_by_side: asyncio.Semaphore,
         deadline: float,
     ) -> Served | Problem:
+        wanted = None
         try:
-            async with asyncio.timeout_at(deadline), side_by_side:
+            async with asyncio.timeout_at(deadline):
                 metric = self._catalog.get(parse_id(metric_id))
-                return await self._executor.answer(metric, given, asker=asker)
+                async with nullcontext() if self._executor.understands(metric) else side_by_side:
+                    wanted = await self._executor.wanted(metric, given, claims=asker.claims)
+                if held := self._results.fresh(wanted.key, asker.directives):
+                    return held
+                async with side_by_side:
+                    return await self._results.get(wanted, asker.directives)
         except TimeoutError:
-            return QueryTimeout(f"Not reached within the {self._deadline_s:g} s that one request may take.")
+            held = await self._results.held(wanted, asker.directives) if wanted else None
+            late = f"Not reached within the {self._deadline_s:g} s that one request may take."
+            return held or QueryTimeout(late)
         except Problem as problem:
             return problem
 
@@ -122,6 +148,18 @@ def parse_id(text: str) -> UUID:
         return msgspec.convert(text, UUID, strict=False)
     except msgspec.ValidationError:
         raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
+
+
+def _read(entry: Raw) -> BatchEntry | Tile:
+    try:
+        return bodies.decode(entry, BatchEntry, within="entry", number=exact)
+    except InvalidInput as wrong:
+        problem = InvalidInput(_ENTRY_IS, errors=wrong.errors)
+    try:
+        named = bodies.decode(entry, _Named).id
+    except InvalidInput:
+        named = None
+    return Tile(named, problem.status, problem=problem.document())
 
 
 def _tiles(wishes: Sequence[Wish], answers: Sequence[Served | Problem]) -> list[Tile]:

@@ -19,12 +19,10 @@ from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, Record
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
-from service.metrics.parameters import Bound, Declared, Template, analyse
-from service.results.cache import ANY, Made, Results, Wanted
+from service.metrics.parameters import Bound, Template, analyse, declarations
+from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
-from service.results.headers import Directives
-from service.results.table import Served
 from service.settings import Settings
 
 # SQLSTATE class of names, types and rights: what was described is not what there is now.
@@ -82,16 +80,6 @@ class Timings(Struct, frozen=True):
         )
 
 
-class Asker(Struct, frozen=True):
-    """Who asks, as the claims that policies read (without them these let nothing through), and how anew."""
-
-    claims: str | None = None
-    directives: Directives = ANY
-
-
-NOBODY: Final = Asker()
-
-
 class _Run(NamedTuple):
     """One execution; `claims` only where the rows depend on them."""
 
@@ -104,7 +92,7 @@ class _Run(NamedTuple):
 
 
 class Executor:
-    """Runs metrics, each through the table of finished results."""
+    """Knows what is wanted of a metric, and how to run it."""
 
     def __init__(
         self,
@@ -112,7 +100,7 @@ class Executor:
         catalog: Catalog,
         settings: Settings,
         *,
-        results: Results,
+        clock: Callable[[], float],
         changes: Changes,
     ) -> None:
         self._reader = reader
@@ -120,10 +108,9 @@ class Executor:
         self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
         self._settings = settings.results
-        self._results = results
         self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
-        self._understanding: Flights[Prepared] = Flights(results.clock)
+        self._understanding: Flights[Prepared] = Flights(clock)
 
     async def close(self) -> None:
         await self._understanding.close()
@@ -159,8 +146,7 @@ class Executor:
         if not metric.trusted:
             tree = parse(metric.sql)
             judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
-        declared = msgspec.convert(metric.parameters, dict[str, Declared])
-        template = analyse(metric.sql, tree, declared)
+        template = analyse(metric.sql, tree, declarations(metric.parameters))
         if template.untyped:
             probe = template.probe()
             with _placed(lambda position: template.stored_position(position, typed=False)):
@@ -182,23 +168,32 @@ class Executor:
             fingerprint=fingerprint_of(metric),
         )
 
-    async def answer(
+    def understands(self, metric: Metric) -> bool:
+        """Whether `wanted` need not ask Postgres what the metric is."""
+        held = self._prepared.get(metric.id)
+        return held is not None and held.metric == metric
+
+    async def wanted(
         self,
         metric: Metric,
         given: list[tuple[str, str]] | dict[str, Any],
         form: Format = "json",
         *,
-        asker: Asker = NOBODY,
+        claims: str | None = None,
         excel: bool = False,
-    ) -> Served:
-        """The result for what a caller gave: pairs of a query string, or decoded JSON values."""
+    ) -> Wanted:
+        """What a caller asks for who gave this: pairs of a query string, or decoded JSON values.
+
+        `claims` are what policies read; without them these let nothing through.
+        """
         started = time.perf_counter()
         prepared = await self.prepare(metric)
         template = prepared.template
         bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
-        claims = asker.claims if prepared.description.per_caller else None
+        if not prepared.description.per_caller:
+            claims = None
         run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started)
-        wanted = Wanted(
+        return Wanted(
             key=(prepared.fingerprint, bound.key, form, excel, claims),
             owner=metric.id,
             tables=prepared.dependencies.tables,
@@ -206,7 +201,6 @@ class Executor:
             run=partial(self._make, run),
             shared=not prepared.description.per_caller,
         )
-        return await self._results.get(wanted, asker.directives)
 
     async def first_rows(self, prepared: Prepared, rows: int) -> bytes:
         """Run what is not stored with its defaults and nobody's claims: JSON, cut after so many rows."""

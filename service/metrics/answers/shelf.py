@@ -10,8 +10,8 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from service.errors import FieldError, InvalidInput, Problem
-from service.metrics.answers.batch import parse_id
-from service.metrics.answers.execute import Asker, Executor
+from service.metrics.answers.batch import Asker, parse_id
+from service.metrics.answers.execute import Executor
 from service.metrics.answers.formats import choose
 from service.metrics.catalog import Catalog
 from service.results.cache import Results
@@ -44,7 +44,8 @@ class Shelf:
         options = _options(pairs) if len(given) < len(pairs) else {}
         form = choose(header_of(scope, b"accept"), options.get("format"))
         excel = options.get("excel") == "true"
-        served = await self._executor.answer(metric, given, form, excel=excel, asker=asker_of(scope, claims))
+        wanted = await self._executor.wanted(metric, given, form, claims=claims, excel=excel)
+        served = await self._results.get(wanted, directives(header_of(scope, b"cache-control")))
         return await self.reply(scope, served, version)
 
     async def reply(self, scope: Scope, served: Served, version: int) -> Reply:

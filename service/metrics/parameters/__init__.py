@@ -1,5 +1,14 @@
 """The parameters of stored SQL: `analyse` a statement once, `bind` what a caller gives, run the outcome."""
 
-from service.metrics.parameters.template import Bound, Declared, Parameter, Probe, Template, analyse
+from service.metrics.parameters.template import (
+    Bound,
+    Declared,
+    Parameter,
+    Probe,
+    Template,
+    analyse,
+    declarations,
+)
+from service.metrics.parameters.values import exact
 
-__all__ = ["Bound", "Declared", "Parameter", "Probe", "Template", "analyse"]
+__all__ = ["Bound", "Declared", "Parameter", "Probe", "Template", "analyse", "declarations", "exact"]

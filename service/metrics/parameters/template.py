@@ -7,12 +7,13 @@ semicolon is blanked, so that the text can be wrapped.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from sqlglot import exp
 
+from service import bodies
 from service.errors import FieldError, InvalidInput
 from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import MOMENT_SHIFTS, Slot, day_slot
@@ -24,6 +25,7 @@ from service.metrics.parameters.values import (
     Kind,
     Shown,
     Word,
+    exact,
     from_json,
     from_text,
     kind_of,
@@ -47,7 +49,7 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
 
     type: Word
     array: bool = False
-    values: tuple[str, ...] = ()
+    values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
 
 
@@ -320,6 +322,14 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def _cast(self, name: str, *, typed: bool) -> str:
         kind = self._kind_of(name)
         return kind.cast if typed or kind.postgres else ""
+
+
+def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
+    """Read what a definition declares; InvalidInput for what is no declaration."""
+    return {
+        name: bodies.decode(text, Declared, within=f"parameters.{_label(name)}", number=exact)
+        for name, text in written.items()
+    }
 
 
 def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) -> Template:

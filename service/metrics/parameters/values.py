@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from decimal import Context, Decimal
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID
 
@@ -64,7 +64,17 @@ DECLARED_POSTGRES: dict[Word, str] = {
     "uuid": "uuid",
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
-JSON_DECODER = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def exact(number: str) -> Decimal:
+    """A JSON number as it is written: `float_hook` of whatever reads values of parameters."""
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        raise ValueError("Number out of range") from None
+
+
+JSON_DECODER = msgspec.json.Decoder(float_hook=exact)
 
 
 class Kind(Struct, frozen=True):
