@@ -21,9 +21,12 @@ REMEMBERED_ERRORS: Final = 1024
 
 
 class Flight(Generic[V]):
-    """One execution. `keep` holds it in the air without callers, `follow` is run when it has landed."""
+    """One execution, under way until it has `landed`: a turn of the event loop after its task has ended.
 
-    __slots__ = ("abandoned", "aboard", "departed_at", "follow", "keep", "task", "waiting")
+    `keep` holds it in the air without callers, `follow` is run when it has landed.
+    """
+
+    __slots__ = ("abandoned", "aboard", "departed_at", "follow", "keep", "landed", "task", "waiting")
 
     def __init__(self, departed_at: float, task: "asyncio.Task[V]", *, keep: bool) -> None:
         self.departed_at = departed_at
@@ -31,12 +34,13 @@ class Flight(Generic[V]):
         self.aboard = 0
         self.keep = keep
         self.abandoned = False
+        self.landed = False
         self.follow: Run[V] | None = None
         self.waiting: list[asyncio.Future[None]] = []
 
     async def end(self, until: float) -> None:
         """Wait until it has landed, or raise TimeoutError; as `asyncio.wait`, at a fraction of its price."""
-        if self.task.done():
+        if self.landed:
             return
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
@@ -48,7 +52,8 @@ class Flight(Generic[V]):
             if timer is not None:
                 timer.cancel()
 
-    def landed(self) -> None:
+    def land(self) -> None:
+        self.landed = True
         for waiter in self.waiting:
             if not waiter.done():
                 waiter.set_result(None)
@@ -85,7 +90,7 @@ class Flights(Generic[V]):
         `until` is the event loop's time at which TimeoutError is raised. An error reaches all aboard.
         For `REMEMBER_ERROR_S` it is raised again at once, unless `afresh`.
         """
-        while flight := self._current(key):
+        while flight := self._under_way.get(key):
             if not flight.abandoned and suits(flight.departed_at):
                 return await self._ride(flight, until), True
             await flight.end(until)
@@ -98,7 +103,7 @@ class Flights(Generic[V]):
 
         A flight that suits is kept in the air; after one that does not, the next departs, however many ask.
         """
-        flight = self._current(key)
+        flight = self._under_way.get(key)
         if flight is None:
             if self._remembered(key) is None:
                 self._depart(key, run, keep=True)
@@ -119,10 +124,6 @@ class Flights(Generic[V]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _current(self, key: Hashable) -> Flight[V] | None:
-        flight = self._under_way.get(key)
-        return None if flight is None or flight.task.done() else flight
-
     def _remembered(self, key: Hashable) -> Exception | None:
         until, error = self._errors.get(key, (0.0, None))
         return error if self._clock() < until else None
@@ -134,8 +135,7 @@ class Flights(Generic[V]):
         return flight
 
     def _landed(self, key: Hashable, flight: Flight[V], _task: "asyncio.Task[V]") -> None:
-        if self._under_way.get(key) is flight:
-            del self._under_way[key]
+        del self._under_way[key]
         if self._errors:
             self._errors.pop(key, None)
         error = None if flight.task.cancelled() else flight.task.exception()
@@ -145,7 +145,7 @@ class Flights(Generic[V]):
                 del self._errors[next(iter(self._errors))]
         elif flight.follow and not self._closed:
             self._depart(key, flight.follow, keep=True)
-        flight.landed()
+        flight.land()
 
     async def _ride(self, flight: Flight[V], until: float) -> V:
         flight.aboard += 1

@@ -18,21 +18,25 @@ class Clock:
 
 
 class Query:
-    """Runs until it is let go; knows how often it ran, and how often it was cancelled."""
+    """Runs until it is let go; knows how often it ran, runs now, and was cancelled."""
 
     def __init__(self):
         self.runs = 0
+        self.running = 0
         self.cancelled = 0
         self.done = asyncio.Event()
         self.error = None
 
     async def __call__(self):
         self.runs += 1
+        self.running += 1
         try:
             await self.done.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        finally:
+            self.running -= 1
         if self.error:
             raise self.error
         return f"answer {self.runs}"
@@ -190,6 +194,43 @@ async def test_no_refresh_follows_a_failure_at_once(flights, query):
     flights.refresh("k", query, anything)
     await turns()
     assert query.runs == 1
+
+
+async def comes_in_the_tick_of_its_end(flights, query, suits):
+    """Ask when the execution has ended and nobody has been told yet."""
+    await query.done.wait()
+    query.done.clear()
+    assert [flight.task.done() for flight in flights._under_way.values()] == [True]
+    return await flights.take("k", query, suits, afresh=False)
+
+
+@pytest.mark.parametrize("suits", [anything, nothing])
+async def test_who_comes_as_it_ends_runs_nothing_beside_what_follows(flights, query, suits):
+    flights.refresh("k", query, anything)
+    await turns()
+    flights.refresh("k", query, nothing)
+    caller = asyncio.create_task(comes_in_the_tick_of_its_end(flights, query, suits))
+    await turns()
+    query.done.set()
+    await turns()
+    assert (query.runs, query.running) == (2, 1)
+    query.done.set()
+    await caller
+    await turns()
+    assert len(flights) == 0
+
+
+async def test_who_comes_as_it_fails_gets_its_error(flights, query):
+    query.error = QueryFailed("broken")
+    flights.refresh("k", query, anything)
+    await turns()
+    caller = asyncio.create_task(comes_in_the_tick_of_its_end(flights, query, anything))
+    await turns()
+    query.done.set()
+    await turns()
+    assert query.runs == 1
+    with pytest.raises(QueryFailed):
+        await caller
 
 
 async def test_closing_ends_what_runs_and_tells_who_waits(query):
