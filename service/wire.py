@@ -181,13 +181,13 @@ def choose_coding(accept_encoding: str) -> Coding:
     anything = weights.get("*", 0.0)
     best: Coding = "identity"
     weight = 0.0
-    for coding in _CODINGS:
+    for coding in CODINGS:
         if (liked := weights.get(coding, anything)) > weight:
             best, weight = coding, liked
     return best if weight >= weights.get("identity", 0.0) else "identity"
 
 
-_CODINGS: Final[tuple[Coding, ...]] = ("zstd", "gzip")
+CODINGS: Final[tuple[Coding, ...]] = ("zstd", "gzip")
 
 
 def _quality(options: str) -> float:
@@ -217,7 +217,7 @@ def tag_of_coding(tag: str, coding: Coding) -> str:
 
 def uncoded(tag: str) -> str:
     """The ETag of what a coded twin was made of."""
-    for coding in _CODINGS:
+    for coding in CODINGS:
         tag = tag.removesuffix(f'-{coding}"') + '"' if tag.endswith(f'-{coding}"') else tag
     return tag
 

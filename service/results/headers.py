@@ -55,12 +55,13 @@ def reply(served: Served, coding: Coding, now: float) -> Reply:
 
 def _reply(served: Served, coding: Coding, age: int) -> Reply:
     entry, terms = served.entry, served.entry.terms
-    body, etag = entry.representations[coding]
+    made = entry.representations[coding]
+    body, etag = made
     of_the_body: Headers = [
         (b"content-type", entry.media_type.encode()),
         (b"content-length", b"%d" % len(body)),
     ]
-    if coding != "identity":
+    if made is not entry.representations["identity"]:
         of_the_body.append((b"content-encoding", coding.encode()))
     lifetime = f"private, max-age={terms.max_age}, stale-while-revalidate={int(terms.stale_for_s)}"
     others: Headers = [

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 
 from service.results.freshness import Terms
-from service.wire import Coding, Message, matches, tag_of_coding
+from service.wire import CODINGS, SMALLEST, Coding, Message, matches, tag_of_coding
 
 Headers = list[tuple[bytes, bytes]]
 Messages = tuple[Message, Message]
@@ -34,8 +34,9 @@ class Representation(NamedTuple):
 
 
 def plain(body: bytes) -> dict[Coding, Representation]:
-    """Begin an entry's representations."""
-    return {"identity": Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')}
+    """Begin an entry's representations; a small body is sent as it is whatever coding is liked."""
+    made = Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')
+    return dict.fromkeys(("identity", *CODINGS) if len(body) <= SMALLEST else ("identity",), made)
 
 
 class Reply(NamedTuple):
@@ -69,11 +70,11 @@ _NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_bod
 class Entry(Struct, eq=False, kw_only=True):
     """An answer in one format, with those codings of it that were asked for.
 
-    `owner` is what the answer is dropped with (a metric, a dashboard), `alike` how many of its first bytes
-    make two answers the same although they were made at different times, `timings` what its run took
-    (Server-Timing), `shared` whether everybody who may read metrics may have it, `judged` the changes
-    (`Generations.changes`) up to which its tables are known to stand, `hits` the replies to hits and the age
-    in seconds that they tell.
+    `representations` are by the coding that a client likes best, `owner` is what the answer is dropped with
+    (a metric, a dashboard), `alike` how many of its first bytes make two answers the same although they were
+    made at different times, `timings` what its run took (Server-Timing), `shared` whether everybody who may
+    read metrics may have it, `judged` the changes (`Generations.changes`) up to which its tables are known to
+    stand, `hits` the replies to hits and the age in seconds that they tell.
     """
 
     key: Hashable
@@ -90,8 +91,8 @@ class Entry(Struct, eq=False, kw_only=True):
     weight: int = OVERHEAD
 
     def __post_init__(self) -> None:
-        for made in self.representations.values():
-            self.weight += len(made.body)
+        bodies = {id(made): len(made.body) for made in self.representations.values()}
+        self.weight += sum(bodies.values())
 
 
 class Served(Struct, frozen=True):

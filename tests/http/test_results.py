@@ -218,6 +218,27 @@ async def test_each_coding_has_its_own_tag_and_the_same_content(shared_service, 
     assert plain.headers["vary"] == coded.headers["vary"] == "Accept, Accept-Encoding"
 
 
+async def test_a_body_that_grows_is_compressed_from_then_on_and_one_that_shrinks_no_longer(
+    service, make_metric, owner
+):
+    metric = await make_metric("SELECT id, date FROM metrics")
+    await ask(service.fast, metric, **{"accept-encoding": "gzip"})
+    for change, coding in (
+        (FACT, None),
+        ("INSERT INTO data.metrics (id, date) SELECT n, '2025-06-01' FROM generate_series(1, 99) n", "gzip"),
+        ("DELETE FROM data.metrics WHERE id <> 'a'", None),
+    ):
+        moved = service.moved()
+        await owner.execute(change)
+        await moved
+        plain = await fresh(service, metric)
+        for client in (service.fast, service.fast, service.slow):
+            answer = await ask(client, metric, **{"accept-encoding": "gzip"})
+            assert answer.headers.get("content-encoding") == coding
+            assert answer.content == plain.content
+    assert service.lane.hits >= 3
+
+
 async def test_a_change_is_seen_and_until_then_the_old_answer_says_that_it_is_stale(
     service, make_metric, owner
 ):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.results.freshness import Basis, Terms
 from service.results.table import OVERHEAD, Entry, ResultTable, plain
-from service.wire import compress
+from service.wire import SMALLEST, compress
 
 TERMS = Terms(
     basis=Basis(0, ()), made_at=0.0, fresh_until=inf, stale_for_s=1.0, stale_if_error_s=1.0, max_age=0
@@ -101,6 +101,14 @@ def test_twins_have_tags_of_their_own_and_weigh(coding):
     assert table.weight == before + len(body)
     table.drop("a")
     assert table.weight == 0
+
+
+def test_a_small_answer_is_the_same_in_every_coding_and_weighs_once():
+    small = entry("a", SMALLEST)
+    assert set(small.representations.values()) == {small.representations["identity"]}
+    assert set(small.representations) == {"identity", "gzip", "zstd"}
+    assert small.weight == OVERHEAD + SMALLEST
+    assert set(entry("a", SMALLEST + 1).representations) == {"identity"}
 
 
 @given(

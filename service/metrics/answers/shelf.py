@@ -18,7 +18,7 @@ from service.results.cache import Results
 from service.results.headers import directives, reply
 from service.results.lane import Admit, Aliases, plain
 from service.results.table import Headers, Reply, Served
-from service.wire import SMALLEST, App, Coding, Message, Receive, Scope, Send, Wire, choose_coding
+from service.wire import App, Message, Receive, Scope, Send, Wire, choose_coding
 
 # Query parameters of the answer itself; every other one is the metric's.
 ANSWER_PARAMETERS: Final = ("format", "excel")
@@ -51,9 +51,7 @@ class Shelf:
     async def reply(self, scope: Scope, served: Served, version: int) -> Reply:
         """`version` is the catalogue's when the request was first looked at."""
         entry = served.entry
-        coding: Coding = "identity"
-        if len(entry.representations[coding].body) > SMALLEST:
-            coding = choose_coding(header_of(scope, b"accept-encoding"))
+        coding = choose_coding(header_of(scope, b"accept-encoding"))
         await self._results.encode(entry, coding)
         if entry.shared and entry.terms.fresh_until > entry.terms.made_at:
             self._aliases.remember(scope, entry.key, coding, version)
