@@ -33,23 +33,25 @@ class Wire:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
-        answer = _Answer(send, scope["method"], headers)
+        answer = _Answer(send, scope)
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, answer.take)
 
 
-_WANTED: Final = frozenset({b"accept-encoding", b"if-none-match"})
+def header_of(scope: Scope, name: bytes) -> str:
+    """All lines of a request's header as one, empty without it."""
+    lines = [value for each, value in scope["headers"] if each == name]
+    return b",".join(lines).decode("latin-1") if lines else ""
 
 
 class _Answer:
     """One answer: its start is held until the first piece of its body shows whether it is whole."""
 
-    def __init__(self, send: Send, method: str, request: Mapping[bytes, bytes]) -> None:
+    def __init__(self, send: Send, request: Scope) -> None:
         self._send = send
-        self._method = method
         self._request = request
+        self._method = request["method"]
         self._start: Message | None = None
 
     async def take(self, message: Message) -> None:
@@ -73,14 +75,14 @@ class _Answer:
         if _can_compress(headers, body):
             if not any(name == b"vary" and b"accept-encoding" in value.lower() for name, value in kept):
                 kept.append((b"vary", b"Accept-Encoding"))
-            coding = choose_coding(self._request.get(b"accept-encoding", b"").decode("latin-1"))
+            coding = choose_coding(header_of(self._request, b"accept-encoding"))
             if coding != "identity":
                 body = compress(body, coding)
                 kept.append((b"content-encoding", coding.encode()))
                 tag = tag and tag_of_coding(tag.decode(), coding).encode()
         if tag is not None:
             kept.append((b"etag", tag))
-            asked = self._request.get(b"if-none-match", b"").decode("latin-1")
+            asked = header_of(self._request, b"if-none-match")
             if start["status"] == _OK and self._method in _SAFE and matches(asked, tag.decode()):
                 left = [(name, value) for name, value in kept if name not in _OF_THE_BODY]
                 await self._send({**start, "status": 304, "headers": left})

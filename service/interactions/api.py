@@ -22,10 +22,10 @@ from service.errors import (
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
-from service.metrics.answers.shelf import Shelf, header_of
+from service.metrics.answers.shelf import Shelf
 from service.metrics.catalog import Catalog
 from service.results.headers import directives
-from service.wire import Scope
+from service.wire import Scope, header_of
 
 MAX_PAGE: Final = 200
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("channel", "customer_type", "product")

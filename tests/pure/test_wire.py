@@ -86,6 +86,13 @@ def test_a_matching_tag_is_answered_without_a_body():
     assert (b"etag", b'"t"') in headers
 
 
+def test_lines_of_one_header_count_as_one():
+    tags = (b"if-none-match", b'"t"'), (b"if-none-match", b'"other"')
+    assert answer([JSON, (b"etag", b'"t"')], b"{}", *tags)[0] == 304
+    codings = (b"accept-encoding", b"gzip"), (b"accept-encoding", b"identity;q=0.5")
+    assert (b"content-encoding", b"gzip") in answer([JSON], b"x" * 2000, *codings)[1]
+
+
 def test_head_is_get_without_its_body():
     status, headers, sent = answer([JSON], b"{}", method="HEAD")
     assert (status, sent) == (200, b"")

@@ -18,7 +18,7 @@ from service.results.cache import Results
 from service.results.headers import directives, reply
 from service.results.lane import Admit, Aliases, plain
 from service.results.table import Headers, Reply, Served
-from service.wire import App, Message, Receive, Scope, Send, Wire, choose_coding
+from service.wire import App, Message, Receive, Scope, Send, Wire, choose_coding, header_of
 
 # Query parameters of the answer itself; every other one is the metric's.
 ANSWER_PARAMETERS: Final = ("format", "excel")
@@ -115,12 +115,6 @@ def _pairs(query: str) -> list[tuple[str, str]]:
     """As `urllib.parse.parse_qsl` has it, in a fifth of the time."""
     parts = (part.partition("=") for part in query.split("&") if part)
     return [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
-
-
-def header_of(scope: Scope, name: bytes) -> str:
-    """All lines of a header as one, empty without it."""
-    lines = [value for each, value in scope["headers"] if each == name]
-    return b",".join(lines).decode("latin-1") if lines else ""
 
 
 def asker_of(scope: Scope, claims: str) -> Asker:
