@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from service.errors import DatabaseUnavailable, Problem, QueryTimeout
+from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.results.flights import Flights, Run
 from service.results.freshness import Generations, State, Terms, judge, together
 from service.results.headers import ANY, Directives
@@ -180,20 +180,18 @@ class Results:
         suits = self._newer_than(wanted, now, afresh=afresh)
         try:
             return await self._fly(wanted, forward, suits, afresh=afresh, wait_s=self._wait_s)
-        except TimeoutError as error:
-            served = self._instead(wanted, self._lost_at(), afresh=afresh)
-            if served is None:
-                raise QueryTimeout("The result was waited for too long.") from error
-            return served
-        except Problem as problem:
-            lost_at = self._lost_at()
-            if lost_at is None and isinstance(problem, DatabaseUnavailable):  # remembered of a moment ago
-                lost_at = now
-            fault = problem.status >= SERVER_FAULTS
-            served = self._instead(wanted, lost_at, afresh=afresh) if fault else None
-            if served is None:
-                raise
-            return served
+        except TimeoutError:
+            problem = self._as_seen(QueryTimeout("The result was waited for too long."))
+        except Problem as error:
+            problem = error
+        lost_at = self._lost_at()
+        if lost_at is None and isinstance(problem, DatabaseUnavailable):  # remembered of a moment ago
+            lost_at = now
+        fault = problem.status >= SERVER_FAULTS
+        served = self._instead(wanted, lost_at, afresh=afresh) if fault else None
+        if served is None:
+            raise problem
+        return served
 
     def _instead(self, wanted: Wanted, lost_at: float | None, *, afresh: bool) -> Served | None:
         """What may be served although no new run could be had."""
@@ -232,9 +230,8 @@ class Results:
             basis = self.generations.of(wanted.tables)
             try:
                 made = await wanted.run()
-            except DatabaseUnavailable:
-                self._down_at = self._down_at or self.clock()
-                raise
+            except Problem as problem:
+                raise self._as_seen(problem) from problem.__cause__
             self._down_at = None
             terms = Terms(
                 basis=basis,
@@ -264,6 +261,14 @@ class Results:
         )
         self.table.put(entry)
         return entry
+
+    def _as_seen(self, problem: Problem) -> Problem:
+        """Note the loss of a database; of one that hangs only silence, timeouts and full queues show."""
+        if isinstance(problem, Busy | QueryTimeout) and self.generations.silent_since is not None:
+            problem = DatabaseUnavailable(headers={"Retry-After": "2"})
+        if isinstance(problem, DatabaseUnavailable):
+            self._down_at = self._down_at or self.clock()
+        return problem
 
     def _lost_at(self) -> float | None:
         """When the database went away, once a run has failed for that; None while it is there."""

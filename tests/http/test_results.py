@@ -1,7 +1,7 @@
 """Results over HTTP: held, fresh, stale and said so; the hot lane and the normal path answer alike."""
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -526,13 +526,15 @@ async def test_a_closed_connection_counts_as_leaving(service, make_metric, owner
 
 
 class Proxy:
-    """Stands before Postgres, and can go away as a server does."""
+    """Stands before Postgres, and can go away or hang as a server does."""
 
     def __init__(self, host, port):
         self._target = host, port
         self._server = None
         self._writers = set()
         self.port = 0
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     async def start(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -545,6 +547,14 @@ class Proxy:
         self._writers.clear()
         await self._server.wait_closed()
 
+    @contextmanager
+    def hanging(self):
+        self._flows.clear()
+        try:
+            yield
+        finally:
+            self._flows.set()
+
     async def _serve(self, reader, writer):
         other_reader, other_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, other_writer}
@@ -553,6 +563,7 @@ class Proxy:
     async def _pump(self, reader, writer):
         with suppress(OSError):
             while data := await reader.read(65536):
+                await self._flows.wait()
                 writer.write(data)
         writer.close()
 
@@ -593,6 +604,26 @@ async def test_without_the_database_what_is_held_is_served_and_says_so(behind_pr
 
         async def recovered():
             return status(await ask(service.fast, metric)) == "tally; hit"
+
+        await until(recovered)
+
+
+async def test_a_database_that_hangs_counts_as_away(behind_proxy, make_metric, proxy):
+    """Its connections stay open; the reader's few are soon all waiting."""
+    impatient = msgspec.structs.replace(
+        behind_proxy.database, statement_timeout_ms=100, reader_pool_size=1, reader_queue_limit=1
+    )
+    metrics = [await make_metric(f"SELECT {n} AS n") for n in range(3)]
+    async with running(msgspec.structs.replace(behind_proxy, database=impatient)) as service:
+        kept = [await ask(service.fast, metric) for metric in metrics]
+        with proxy.hanging():
+            await until(lambda: service.app.state.results.generations.silent_since is not None)
+            stale = await asyncio.gather(*(ask(service.fast, metric) for metric in metrics))
+            assert [answer.content for answer in stale] == [answer.content for answer in kept]
+            assert all(status(answer).endswith("detail=stale") for answer in stale)
+
+        async def recovered():
+            return status(await ask(service.fast, metrics[0])) == "tally; hit"
 
         await until(recovered)
 

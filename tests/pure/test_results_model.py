@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.errors import Busy, DatabaseUnavailable, Problem
+from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.results.cache import PATIENCE_S, Made, Results, Wanted
 from service.results.freshness import Generations
 from service.results.headers import Directives
@@ -148,10 +148,10 @@ class ResultsMachine(RuleBasedStateMachine):
         self.loop.settle()
 
     @precondition(lambda self: self.runs)
-    @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy]))
+    @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy, QueryTimeout]))
     def fail(self, data, problem):
         data.draw(st.sampled_from(self.runs)).gate.set_exception(problem())
-        self.failed = self.failed or problem is DatabaseUnavailable
+        self.failed = self.failed or problem is DatabaseUnavailable or not self.listening
         self.loop.settle()
 
     # Callers
@@ -213,7 +213,7 @@ class ResultsMachine(RuleBasedStateMachine):
                 f"marked fresh, but shows {shown} where {reader.must_show} was announced"
             )
             return
-        assert not reader.forced or self.failed, "no-cache got what was held"
+        assert not reader.forced or self.failed or not self.listening, "no-cache got what was held"
         if not self.failed and self.listening:
             for table, version in shown.items():
                 if version < self.announced[table]:
