@@ -70,7 +70,7 @@ class Flights(Generic[V]):
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._under_way: dict[Hashable, Flight[V]] = {}
-        self._errors: dict[Hashable, tuple[float, Exception]] = {}
+        self._errors: dict[Hashable, tuple[float, float, Exception]] = {}
         self._closed = False
 
     def __len__(self) -> int:
@@ -88,13 +88,14 @@ class Flights(Generic[V]):
         """Give the outcome of a flight that `suits` (asked with its departure), and whether it was joined.
 
         `until` is the event loop's time at which TimeoutError is raised. An error reaches all aboard.
-        For `REMEMBER_ERROR_S` it is raised again at once, unless `afresh`.
+        For `REMEMBER_ERROR_S` it is raised again at once while its flight `suits`, unless `afresh`; the loss
+        of the database hangs on no data, so it suits all.
         """
         while flight := self._under_way.get(key):
             if not flight.abandoned and suits(flight.departed_at):
                 return await self._ride(flight, until), True
             await flight.end(until)
-        if not afresh and (error := self._remembered(key)):
+        if not afresh and (error := self._remembered(key, suits)):
             raise error.with_traceback(None)
         return await self._ride(self._depart(key, run, keep=False), until), False
 
@@ -105,7 +106,7 @@ class Flights(Generic[V]):
         """
         flight = self._under_way.get(key)
         if flight is None:
-            if self._remembered(key) is None:
+            if self._remembered(key, suits) is None:
                 self._depart(key, run, keep=True)
         elif not flight.abandoned and suits(flight.departed_at):
             flight.keep = True
@@ -124,9 +125,10 @@ class Flights(Generic[V]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _remembered(self, key: Hashable) -> Exception | None:
-        until, error = self._errors.get(key, (0.0, None))
-        return error if self._clock() < until else None
+    def _remembered(self, key: Hashable, suits: Callable[[float], bool]) -> Exception | None:
+        until, departed_at, error = self._errors.get(key, (-inf, -inf, None))
+        holds = self._clock() < until and (isinstance(error, DatabaseUnavailable) or suits(departed_at))
+        return error if holds else None
 
     def _depart(self, key: Hashable, run: Run[V], *, keep: bool) -> Flight[V]:
         flight = Flight(self._clock(), asyncio.create_task(run()), keep=keep)
@@ -140,7 +142,7 @@ class Flights(Generic[V]):
             self._errors.pop(key, None)
         error = None if flight.task.cancelled() else flight.task.exception()
         if isinstance(error, Exception):
-            self._errors[key] = (self._clock() + REMEMBER_ERROR_S, error)
+            self._errors[key] = (self._clock() + REMEMBER_ERROR_S, flight.departed_at, error)
             if len(self._errors) > REMEMBERED_ERRORS:
                 del self._errors[next(iter(self._errors))]
         elif flight.follow and not self._closed:

@@ -309,6 +309,15 @@ async def test_an_error_is_the_same_for_all_who_wait(service, make_metric):
     assert len({answer.json()["request_id"] for answer in answers}) == 50
 
 
+async def test_an_error_ends_with_the_data_that_made_it(service, make_metric, owner):
+    metric = await make_metric("SELECT 1 / count(*) AS n FROM metrics")
+    assert (await service.fast.get(f"/metrics/{metric}")).status_code == 422
+    moved = service.moved()
+    await owner.execute(FACT)
+    await moved
+    assert count(await ask(service.fast, metric)) == 1
+
+
 async def test_a_changed_definition_is_seen_at_once(service, make_metric):
     metric = await make_metric(COUNT)
     for _ in range(2):

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from service.errors import QueryFailed
+from service.errors import DatabaseUnavailable, QueryFailed
 from service.results.flights import REMEMBER_ERROR_S, Flights
 
 
@@ -132,6 +132,26 @@ async def test_an_error_reaches_all_and_is_remembered_for_a_moment(flights, quer
     query.error = None
     clock.now += REMEMBER_ERROR_S
     assert await flights.take("k", query, anything, afresh=False) == ("answer 4", False)
+
+
+async def test_an_error_is_remembered_no_longer_than_it_suits(flights, query):
+    query.error = QueryFailed("division by zero")
+    query.done.set()
+    with pytest.raises(QueryFailed):
+        await flights.take("k", query, anything, afresh=False)
+    query.error = None
+    assert await flights.take("k", query, nothing, afresh=False) == ("answer 2", False)
+
+
+async def test_the_loss_of_the_database_is_remembered_whatever_has_moved(flights, query):
+    query.error = DatabaseUnavailable()
+    query.done.set()
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            await flights.take("k", query, nothing, afresh=False)
+        flights.refresh("k", query, nothing)
+        await turns()
+    assert query.runs == 1
 
 
 async def test_joiners_of_an_outdated_run_share_the_next(flights, query):
