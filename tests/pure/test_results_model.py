@@ -6,6 +6,8 @@ Time and the event loop are the test's own, so every interleaving that fails is 
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
+from math import inf
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.results.cache import PATIENCE_S, Made, Results, Wanted
 from service.results.freshness import Generations
-from service.results.headers import Directives
+from service.results.headers import ANY, Directives
 from service.results.table import OVERHEAD, ResultTable
 
 READS = {"one": ("data.a",), "both": ("data.a", "data.b"), "timed": ("data.b",), "big": ("data.a",)}
@@ -23,6 +25,8 @@ FRESH_FOR_S = 3.0
 WAIT_S = 2.0
 STALE_IF_ERROR_S = 20.0
 ROOM = 8 * (OVERHEAD + 1000)
+KEYS = st.sampled_from(list(READS))
+DIRECTIVES = st.sampled_from([ANY] * 4 + [Directives(no_cache=True), Directives(max_age=1)])
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -41,9 +45,13 @@ class Loop(asyncio.SelectorEventLoop):
 
 @dataclass(eq=False)
 class Run:
+    number: int
     key: str
     gate: asyncio.Future
+    began: float
+    known: dict
     read: dict | None = None
+    taken: bool = False
 
 
 @dataclass(eq=False)
@@ -75,6 +83,7 @@ class ResultsMachine(RuleBasedStateMachine):
         self.listening = False
         self.failed = False
         self.runs = []
+        self.begun = []
         self.readers = []
         self.connect()
 
@@ -121,7 +130,8 @@ class ResultsMachine(RuleBasedStateMachine):
     def query(self, key):
         async def run():
             assert not any(other.key == key for other in self.runs), "two executions of one key"
-            this = Run(key, self.loop.create_future())
+            this = Run(len(self.begun), key, self.loop.create_future(), self.loop.now, self.known(key))
+            self.begun.append(this)
             self.runs.append(this)
             try:
                 await this.gate
@@ -130,7 +140,8 @@ class ResultsMachine(RuleBasedStateMachine):
             body = repr(sorted(this.read.items())).encode()
             if key == "big":
                 body = body.ljust(ROOM)
-            return Made(body, "", len(body), fresh_for_s=FRESH_FOR_S if key == "timed" else float("inf"))
+            fresh_for_s = FRESH_FOR_S if key == "timed" else inf
+            return Made(body, "", len(body), timings=str(this.number), fresh_for_s=fresh_for_s)
 
         return run
 
@@ -150,27 +161,49 @@ class ResultsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy, QueryTimeout]))
     def fail(self, data, problem):
-        data.draw(st.sampled_from(self.runs)).gate.set_exception(problem())
+        run = data.draw(st.sampled_from(self.runs))
+        run.gate.set_exception(problem(run=run))
         self.failed = self.failed or problem is DatabaseUnavailable or not self.listening
         self.loop.settle()
 
     # Callers
 
-    @rule(
-        key=st.sampled_from(list(READS)),
-        directives=st.sampled_from([Directives()] * 4 + [Directives(no_cache=True), Directives(max_age=1)]),
-        count=st.integers(1, 3),
-    )
-    def ask(self, key, directives, count):
+    def known(self, key):
+        versions = self.announced if self.listening else self.committed
+        return {table: versions[table] for table in READS[key]}
+
+    def call(self, key, directives):
         wanted = Wanted(key, key, READS[key], STALE_FOR_S, self.query(key))
-        known = self.announced if self.listening else self.committed
-        must_show = {table: known[table] for table in READS[key]}
+        must_show = self.known(key)
         if directives.no_cache:
             must_show = {table: self.committed[table] for table in READS[key]}
+        task = self.loop.create_task(self.results.get(wanted, directives))
+        self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache))
+        return task
+
+    @rule(key=KEYS, directives=DIRECTIVES, count=st.integers(1, 3))
+    def ask(self, key, directives, count):
         for _ in range(count):
-            task = self.loop.create_task(self.results.get(wanted, directives))
-            self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache))
+            self.call(key, directives)
         self.loop.settle()
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), directives=DIRECTIVES)
+    def ask_for_what_runs(self, data, directives):
+        self.call(data.draw(st.sampled_from(self.runs)).key, directives)
+        self.loop.settle()
+
+    @rule(key=KEYS, directives=DIRECTIVES)
+    def ask_both_ways(self, key, directives):
+        """What is served without a run is what the way that can run gives; nothing else is fresh there."""
+        served = self.results.fresh(key, directives)
+        task = self.call(key, directives)
+        self.loop.settle()
+        if served is not None:
+            assert task.done()
+            assert task.result() == served
+        elif task.done() and task.exception() is None:
+            assert task.result().forward or task.result().stale_s
 
     @precondition(lambda self: any(not reader.task.done() for reader in self.readers))
     @rule(data=st.data())
@@ -179,7 +212,7 @@ class ResultsMachine(RuleBasedStateMachine):
         data.draw(st.sampled_from(waiting)).task.cancel()
         self.loop.settle()
 
-    @rule(owner=st.sampled_from(list(READS)))
+    @rule(owner=KEYS)
     def drop(self, owner):
         self.results.table.drop(owner)
 
@@ -205,9 +238,20 @@ class ResultsMachine(RuleBasedStateMachine):
         if error is not None:
             assert isinstance(error, Problem), error
             assert error.status in {503, 504}
+            run = error.members.get("run")
+            if run is not None and not reader.forced and not isinstance(error, DatabaseUnavailable):
+                assert all(run.known[table] >= version for table, version in reader.must_show.items()), (
+                    f"{error!r} was made knowing {run.known} only, where {reader.must_show} was announced"
+                )
             return
         served = reader.task.result()
         shown = dict(eval(served.entry.representations["identity"].body))  # noqa: S307 (a repr of our own)
+        run = self.begun[int(served.entry.timings)]
+        if served.forward and not served.collapsed:
+            assert not run.taken, "two callers were told that a run was theirs"
+            run.taken = True
+        if reader.forced and served.forward:
+            assert run.began - reader.arrived > 0 if served.collapsed else run.began >= reader.arrived
         if served.stale_s == 0:
             assert all(shown[table] >= version for table, version in reader.must_show.items()), (
                 f"marked fresh, but shows {shown} where {reader.must_show} was announced"
@@ -240,3 +284,28 @@ class ResultsMachine(RuleBasedStateMachine):
 
 TestResults = ResultsMachine.TestCase
 TestResults.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+async def test_a_refresh_that_cannot_be_stored_leaves_nothing_behind():
+    """Neither the older answer, nor a flight that the next caller would join or wait for."""
+    ticks = count(1000)
+    generations = Generations()
+    generations.heard(next(ticks))
+    results = Results(
+        generations, ResultTable(ROOM), lambda: float(next(ticks)), wait_s=WAIT_S, stale_if_error_s=0
+    )
+    bodies = iter([b"small", b"large".ljust(ROOM), b"small again"])
+
+    async def run():
+        return Made(next(bodies), "", 1)
+
+    wanted = Wanted("key", "owner", ("data.a",), 10_000, run)
+    assert (await results.get(wanted, ANY)).forward == "miss"
+    generations.moved("data.a", next(ticks))
+    refreshed = await results.get(wanted, ANY)
+    assert (refreshed.forward, refreshed.entry.weight > ROOM) == ("stale", True)
+    assert (results.fresh("key"), results.table.weight, len(results._flights)) == (None, 0, 0)
+    again = await results.get(wanted, ANY)
+    assert (again.forward, again.collapsed) == ("miss", False)
+    assert results.fresh("key").entry is again.entry
+    await results.close()
