@@ -4,8 +4,9 @@ Store functions take `Database | Transaction` first, so that the caller decides 
 Stored SQL never runs here: it has a role and a pool of its own in `reader`.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ Record = Sequence[Any]
 OWNER_POOL_SIZE: Final = 8
 CONNECT_TIMEOUT_S: Final = 5
 WRITE_TIMEOUT_S: Final = 30
+CLOSE_WAIT_S: Final = 5
 
 # What asyncpg raises when the server is away, going away or not taking connections.
 LOST_CONNECTION: Final = (
@@ -163,8 +165,13 @@ async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenera
         command_timeout=WRITE_TIMEOUT_S,
         server_settings={"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"},
     )
-    async with pool:
+    await pool
+    try:
         yield Database(pool)
+    finally:
+        with suppress(TimeoutError):  # a server that hangs says no farewell; the pool drops it
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                await pool.close()
 
 
 async def use_json(connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """Results over HTTP: held, fresh, stale and said so; the hot lane and the normal path answer alike."""
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -635,6 +635,14 @@ async def test_a_database_that_hangs_counts_as_away(behind_proxy, make_metric, p
             return status(await ask(service.fast, metrics[0])) == "tally; hit"
 
         await until(recovered)
+
+
+async def test_a_database_that_hangs_keeps_no_service_from_ending(behind_proxy, make_metric, proxy):
+    metric = await make_metric(COUNT)
+    with ExitStack() as until_the_end:
+        async with asyncio.timeout(20), running(behind_proxy) as service:
+            await ask(service.fast, metric)
+            until_the_end.enter_context(proxy.hanging())
 
 
 async def test_stale_if_error_ends(behind_proxy, make_metric, proxy):
