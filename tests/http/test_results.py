@@ -637,7 +637,10 @@ async def test_a_database_that_hangs_counts_as_away(behind_proxy, make_metric, p
         await until(recovered)
 
 
-async def test_a_database_that_hangs_keeps_no_service_from_ending(behind_proxy, make_metric, proxy):
+async def test_a_database_that_hangs_keeps_no_service_from_ending(
+    behind_proxy, make_metric, proxy, monkeypatch
+):
+    monkeypatch.setattr("service.database.gateway.CLOSE_WAIT_S", 0.1)
     metric = await make_metric(COUNT)
     with ExitStack() as until_the_end:
         async with asyncio.timeout(20), running(behind_proxy) as service:
