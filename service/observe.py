@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from contextvars import ContextVar
 from random import getrandbits
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.settings import Logs
 
+_current_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -20,7 +22,7 @@ def set_up_logs(settings: Logs) -> None:
     console = settings.format == "console" or (settings.format is None and sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -48,6 +50,14 @@ def set_up_logs(settings: Logs) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 
 
+def _add_request_id(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if (request_id := _current_id.get()) is not None:
+        event["request_id"] = request_id
+    return event
+
+
 class RequestLog:
     """The outermost ASGI layer: gives each request its id and writes one line when it is answered.
 
@@ -65,7 +75,7 @@ class RequestLog:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(given).decode()
         scope.setdefault("state", {})["request_id"] = request_id
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        _current_id.set(request_id)
         started = time.perf_counter()
         status = 499  # nginx's word for a caller who left before the answer
         size = 0
@@ -91,7 +101,7 @@ class RequestLog:
                 bytes=size,
                 ms=round((time.perf_counter() - started) * 1000, 2),
             )
-            structlog.contextvars.unbind_contextvars("request_id")
+            _current_id.set(None)
 
 
 def request_id_of(given: bytes | None) -> bytes:

@@ -7,6 +7,7 @@ since the bytes differ. A matching `If-None-Match` on a 200 with an ETag is answ
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import zstandard
@@ -174,6 +175,7 @@ _REWRITTEN: Final = frozenset({b"content-length", b"etag"})
 _OF_THE_BODY: Final = frozenset({b"content-type", b"content-encoding"})
 
 
+@lru_cache(maxsize=256)
 def choose_coding(accept_encoding: str) -> Coding:
     """The coding that a client likes best, zstd before gzip where it likes both alike (RFC 9110)."""
     weights: dict[str, float] = {}

@@ -131,7 +131,8 @@ class Flights(Generic[V]):
         return error if holds else None
 
     def _depart(self, key: Hashable, run: Run[V], *, keep: bool) -> Flight[V]:
-        flight = Flight(self._clock(), asyncio.create_task(run()), keep=keep)
+        task = asyncio.get_running_loop().create_task(run())  # `asyncio.create_task` costs twice as much
+        flight = Flight(self._clock(), task, keep=keep)
         self._under_way[key] = flight
         flight.task.add_done_callback(partial(self._landed, key, flight))
         return flight

@@ -91,8 +91,11 @@ class Entry(Struct, eq=False, kw_only=True):
     weight: int = OVERHEAD
 
     def __post_init__(self) -> None:
-        bodies = {id(made): len(made.body) for made in self.representations.values()}
-        self.weight += sum(bodies.values())
+        identity = self.representations["identity"]
+        self.weight += len(identity.body)
+        for made in self.representations.values():
+            if made is not identity:  # a small body stands under every coding
+                self.weight += len(made.body)
 
 
 class Served(Struct, frozen=True):

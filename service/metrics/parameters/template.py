@@ -107,7 +107,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
-        lifted = (self._describe(name, self._kind_of(name), "window") for name in self._lifted)
+        lifted = (self._describe(name, self._every_kind[name], "window") for name in self._lifted)
         return (*taken, *lifted)
 
     def probe(self) -> Probe:
@@ -173,7 +173,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def value_trials(self, bound: Bound) -> Iterator[tuple[str, str, str, Canonical]]:
         """For values that only Postgres can read: a name, what it must be, and SQL that fails for others."""
         for name, value in zip(self._render(bound.windows)[1], bound.args, strict=True):
-            kind, further = self._kind_of(name), self.casts.get(name, "")
+            kind, further = self._every_kind[name], self.casts.get(name, "")
             if value is not None and (further or not kind.read_here):
                 yield name, kind.wanted, f"SELECT ($1{kind.cast}{further}) IS NULL", value
 
@@ -191,7 +191,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return tuple(name for name in NAMES if name in names)
 
     def _take(self, name: str, given: dict[str, Canonical], errors: list[FieldError], value: Any) -> None:
-        kind = self._kind_of(name)
+        kind = self._every_kind[name]
         if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
             value += END_OF_DAY
         try:
@@ -218,8 +218,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         values = {name: given.get(name, self.defaults.get(name)) for name in self.kinds}
         if ranged:
             values = {name: value for name, value in values.items() if not self._follows_range(name)}
-        failed = {error.field for error in errors}
-        missing = [name for name in values if name not in {*given, *self.defaults, *failed}]
+        known = {*given, *self.defaults, *(error.field for error in errors)}
+        missing = [name for name in values if name not in known]
         errors += [FieldError(name, f"{name} is needed: {self.kinds[name].wanted}") for name in missing]
         if errors:
             _refuse(errors)
@@ -228,7 +228,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
                 name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
             ):
                 values[name] = given[name]
-        windows = frozenset(values) - frozenset(self.kinds)
+        windows = frozenset(values.keys() - self.kinds.keys())
         if (rendered := self._rendered.get(windows)) is None:
             rendered = self._rendered[windows] = self._render(windows)
         sql, names, clock = rendered
@@ -237,7 +237,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
         """A day and a moment compare as days, an end covers its own."""
-        if {self._kind_of(name).word for name in (START, END)} <= {"date", "timestamp"}:
+        if {self._every_kind[name].word for name in (START, END)} <= {"date", "timestamp"}:
             return str(start)[: len(str(end))] > str(end)
         return False
 
@@ -246,7 +246,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
 
     def _in_force(self, values: dict[str, Canonical]) -> dict[str, Shown]:
         """What holds: the given, the defaults, and of the windows' literals those that were not replaced."""
-        force = {name: shown(self._kind_of(name), value) for name, value in values.items()}
+        force = {name: shown(self._every_kind[name], value) for name, value in values.items()}
+        if not self.lifted.defaults:
+            return force
         ranged = RANGE in values and RANGE not in self.kinds
         hidden = {START, END} if ranged else {RANGE} if START in values else set[str]()
         kept = {name: day for name, day in self.lifted.defaults.items() if name not in hidden}
@@ -305,7 +307,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
         if ranged:
             return slot.template.format(f"(CURRENT_DATE - {value})")
-        shifts = MOMENT_SHIFTS if self._kind_of(name) == MOMENT_KIND else {}
+        shifts = MOMENT_SHIFTS if self._every_kind[name] == MOMENT_KIND else {}
         return shifts.get(slot.template, slot.template).format(value)
 
     @cached_property
@@ -313,14 +315,14 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         """Placeholders that day_range cannot set, as they are declared to be no days."""
         return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
 
-    def _kind_of(self, name: str) -> Kind:
-        """The kind of a placeholder, or of a window: a moment in the place of one, else a day."""
-        if kind := self.kinds.get(name):
-            return kind
-        return MOMENT_KIND if "T" in str(self.lifted.defaults.get(name)) else IMPLIED[name]
+    @cached_property
+    def _every_kind(self) -> dict[str, Kind]:
+        """Of placeholders and of windows: there a moment in the place of one, else a day."""
+        moments = {name: MOMENT_KIND for name, day in self.lifted.defaults.items() if "T" in str(day)}
+        return {**IMPLIED, **moments, **self.kinds}
 
     def _cast(self, name: str, *, typed: bool) -> str:
-        kind = self._kind_of(name)
+        kind = self._every_kind[name]
         return kind.cast if typed or kind.postgres else ""
 
 
