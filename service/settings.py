@@ -54,7 +54,7 @@ class Database(Struct, frozen=True, kw_only=True):
             "READER_POOL_SIZE",
             "connections per worker for stored SQL, beside two on which new SQL is planned",
             ge=1,
-            le=40,
+            le=39,
         ),
     ] = 8
     reader_queue_limit: Annotated[
