@@ -110,23 +110,6 @@ async def test_given_days_replace_the_literals_and_nothing_else(moments, reader,
     assert await rows(reader, bound.sql, bound.args) == await rows(reader, expected)
 
 
-MOMENTS = st.builds("{}T{:02}:30".format, DAYS, st.integers(0, 23))
-OPERATORS = st.tuples(st.sampled_from([">", ">="]), st.sampled_from(["<", "<="]))
-
-
-@EXAMPLES
-@given(st.tuples(SUBJECTS, OPERATORS), FRAMES, st.tuples(MOMENTS, MOMENTS))
-async def test_given_moments_replace_moments_and_count_themselves(moments, reader, window, frame, bounds):
-    subject, (lower, upper) = window
-    start, end = sorted(bounds)
-    written = (
-        f"{subject} {lower} '2025-06-01 12:30'::timestamp AND {subject} {upper} TIMESTAMP '2025-06-30 12:30'"
-    )
-    bound = read(frame.format(written)).bind([("start_date", start), ("end_date", end)])
-    expected = frame.format(f"{subject} BETWEEN timestamp '{start}' AND timestamp '{end}'")
-    assert await rows(reader, bound.sql, bound.args) == await rows(reader, expected)
-
-
 @EXAMPLES
 @given(literal_windows(), FRAMES, st.integers(1, 60))
 async def test_a_day_range_moves_a_literal_window_to_end_today(moments, reader, window, frame, days):

@@ -34,6 +34,8 @@ OPERATORS: dict[type[exp.Expr], str] = {exp.LT: "<", exp.LTE: "<=", exp.GT: ">",
 class Limit(Struct, frozen=True):
     """What a constant bound says: the day shown as its default, and whether giving that day changes nothing.
 
+    A moment within a day is shown as none: which one Postgres makes of it depends on the column's type.
+
     `back` is the `clock - offset` in it whose offset `day_range` replaces, `days` that offset in days.
     """
 
@@ -164,8 +166,7 @@ def _literal_limit(text: str, operator: str, *, as_day: bool, whole_days: bool) 
         return None
     if zone:
         default, exact = None, False
-    default = default or f"{day}T{time}{zone}"
-    return Limit(identity=default, default=default, exact=exact)
+    return Limit(identity=default or f"{operator} {day} {time} {zone}", default=default, exact=exact)
 
 
 def _default(day: date, time: str, operator: str, *, whole_days: bool) -> tuple[str | None, bool]:

@@ -16,8 +16,6 @@ SHIFTS: dict[Shift, str] = {
     "next": "({} + 1)",
     "before": "({} - interval '1 microsecond')",
 }
-# Where the bound value is a moment, which is itself the last that counts.
-MOMENT_SHIFTS = {SHIFTS["last"]: "{}", SHIFTS["next"]: "({} + interval '1 microsecond')"}
 COMPARISONS = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 DAY_TYPES = frozenset({"DATE", "TIMESTAMP", "TIMESTAMPTZ"})
 ENDS = frozenset(

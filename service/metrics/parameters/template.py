@@ -16,7 +16,7 @@ from sqlglot import exp
 from service import bodies
 from service.errors import FieldError, InvalidInput
 from service.metrics.parameters.bounds import bare
-from service.metrics.parameters.days import MOMENT_SHIFTS, Slot, day_slot
+from service.metrics.parameters.days import Slot, day_slot
 from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
     DAY,
@@ -29,6 +29,7 @@ from service.metrics.parameters.values import (
     from_json,
     from_text,
     kind_of,
+    says_now,
     shown,
 )
 from service.metrics.parameters.windows import END, NAMES, RANGE, START, Lifted, lift
@@ -37,7 +38,6 @@ Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
 DAY_KIND = Kind("date", "date")
-MOMENT_KIND = Kind("timestamp", "timestamp")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
@@ -73,7 +73,7 @@ class Bound(Struct, frozen=True):
     """Ready to run: `args` are texts or lists of texts, whatever the types; `windows` are those in use.
 
     Equal `key`s ask for the same result. `parameters` is what is in force, defaults included; its Decimals
-    are JSON numbers. `clock` says that CURRENT_DATE was put into the SQL.
+    are JSON numbers. `clock` says that it may mean something else at another time.
     """
 
     sql: str
@@ -233,6 +233,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             rendered = self._rendered[windows] = self._render(windows)
         sql, names, clock = rendered
         args = tuple(values[name] for name in names)
+        clock = clock or any(says_now(values[name]) for name in self._texts if name in values)
         return Bound(sql, args, self._in_force(values), _key(values), clock, windows)
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
@@ -305,10 +306,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             return slot.template.format("CURRENT_DATE")
         name = RANGE if ranged else slot.name
         value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
-        if ranged:
-            return slot.template.format(f"(CURRENT_DATE - {value})")
-        shifts = MOMENT_SHIFTS if self._every_kind[name] == MOMENT_KIND else {}
-        return shifts.get(slot.template, slot.template).format(value)
+        return slot.template.format(f"(CURRENT_DATE - {value})" if ranged else value)
 
     @cached_property
     def _fixed(self) -> frozenset[str]:
@@ -316,10 +314,14 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
 
     @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        """What SQL may cast to any type."""
+        return tuple(name for name, kind in self.kinds.items() if kind.word in {"text", "enum"})
+
+    @cached_property
     def _every_kind(self) -> dict[str, Kind]:
-        """Of placeholders and of windows: there a moment in the place of one, else a day."""
-        moments = {name: MOMENT_KIND for name, day in self.lifted.defaults.items() if "T" in str(day)}
-        return {**IMPLIED, **moments, **self.kinds}
+        """Of placeholders, and of windows where these are none."""
+        return {**IMPLIED, **self.kinds}
 
     def _cast(self, name: str, *, typed: bool) -> str:
         kind = self._every_kind[name]

@@ -63,6 +63,7 @@ DECLARED_POSTGRES: dict[Word, str] = {
     "timestamp": "timestamp",
     "uuid": "uuid",
 }
+NOW = re.compile(r"\b(?:now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -166,6 +167,12 @@ def shown(kind: Kind, canonical: Canonical) -> Shown:
     if kind.word == "number":
         return float(canonical) if kind.postgres in FLOATS else Decimal(canonical)
     return canonical == "true" if kind.word == "boolean" else canonical
+
+
+def says_now(canonical: Canonical) -> bool:
+    """Whether a text means another moment at every run once it is cast to a time."""
+    texts = canonical if isinstance(canonical, list) else [canonical or ""]
+    return any(NOW.search(text) for text in texts)
 
 
 def _plain(kind: Kind, text: str) -> None:
