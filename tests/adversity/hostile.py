@@ -266,6 +266,8 @@ WRITTEN_OUT = _judge(
     "fill the memory while the statement is planned",
     repeat="SELECT repeat('x', 1000000000)",
     repeat_of_catalog="SELECT pg_catalog.repeat('x', 1000000000)",
+    repeat_of_a_text="SELECT repeat('x', '1000000000')",
+    repeat_with_an_exponent="SELECT repeat('x', 1e9::int)",
     repeat_in_octal="SELECT repeat('x', 0o7346545000)",
     repeat_led_by_zeros="SELECT repeat('x', 000000000001000000000)",
     repeat_in_repeat="SELECT length(repeat(upper(repeat('x', 10000)), 100000))",
@@ -415,6 +417,8 @@ HOSTILE: list[Hostile] = [
 
 HONEST: dict[str, str] = {
     "constant": "SELECT 1",
+    "padded": "SELECT lpad((count(*) * 1000 / 3600000)::text, 10, '0'), rpad('Total', 40, '.') FROM metrics AS m",
+    "padded cases": "SELECT lpad(CASE WHEN id > '1' THEN '1000000' ELSE '20' END, 1000, ' ') FROM metrics",
     "no columns": "SELECT FROM metrics",
     "table": "TABLE metrics",
     "table limited": "TABLE data.customers ORDER BY 1 LIMIT 3",

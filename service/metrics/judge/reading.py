@@ -350,15 +350,22 @@ class _Reading:
         return name == "current_setting" and self.check_setting(at)
 
     def check_width(self, at: int) -> None:
-        """A constant text is made while the statement is planned, which no limit of a run reaches."""
+        """A constant text is made while the statement is planned, which no limit of a run reaches.
+
+        This sees sizes that are written down, not every way to reckon one.
+        """
         width, depth = 1, 0
-        for kind, text, *_ in self.lexemes[at + 1 :]:
-            depth += (text == "(") - (text == ")") if kind == "mark" else 0
-            width *= _number(text) if kind == "number" else 1
-            if width > MAX_WIDTH:
-                self.refuse_at(f"makes a text of more than {MAX_WIDTH} characters; make it shorter", at)
+        for here, (kind, text, *_) in enumerate(self.lexemes[at + 1 :], at + 1):
+            if kind == "mark":
+                depth += (text == "(") - (text == ")")
+            elif kind == "number" or (kind == "string" and self.mark(here - 1) == ","):
+                width *= _number(text.strip("'"))
+            elif kind != "string" and self.mark(here + 1) not in {"(", "."} and self.mark(here - 1) != ":":
+                return  # a column, so it is no constant
             if depth == 0:
                 break
+        if width > MAX_WIDTH:
+            self.refuse_at(f"makes a text of more than {MAX_WIDTH} characters; make it shorter", at)
 
     def check_setting(self, at: int) -> bool:
         setting = self.lexemes[at + 2] if at + 2 < len(self.lexemes) else None
@@ -387,10 +394,14 @@ def _children(node: exp.Expr, scope: frozenset[str]) -> Iterator[tuple[exp.Expr,
 
 
 def _number(text: str) -> int:
-    """A whole number as Postgres writes it; 1 for any other."""
+    """A number as Postgres writes it, whole; 1 for any other text."""
     try:
         return int(text, 10 if text.isdigit() else 0)
     except ValueError:
+        pass
+    try:
+        return max(1, int(float(text)))
+    except (ValueError, OverflowError):
         return 1
 
 
