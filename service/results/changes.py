@@ -4,7 +4,7 @@ A table that carries our triggers announces each change at commit. Of any other 
 Postgres keeps: no cost for writers, but a session reports its counts at most once a second, and what it did
 since then only after 10 idle seconds or when it ends; nothing during one call, be it of a procedure that
 commits inside itself. Of a table that announces they count when it has been quiet for so long: there may
-have been writing past its triggers.
+have been writing past its triggers. So what is announced moves it once more when it has been quiet.
 """
 
 import asyncio
@@ -142,9 +142,9 @@ class Changes:
     async def poll(self) -> bool:
         """Raise the generations of what moved without a word; whether plans may have become others.
 
-        They do when views, functions, policies or partitions changed, or what bears a name or its file.
+        They do when views, functions, policies or partitions changed, or what bears a name.
         """
-        redefined = replaced = False
+        redefined = False
         marks = await self._database.read(_LIST_MARKS, [*self._marks, *_DEFINITIONS])
         now = self._clock()
         for mark in marks:
@@ -157,10 +157,9 @@ class Changes:
             self._marks[mark.name] = mark
             self._generations.moved(mark.name, now)
             redefined = redefined or mark.identity != before.identity or mark.name in _DEFINITIONS
-            replaced = replaced or mark.storage != before.storage
         if redefined:
             self._generations.renew(now)
-        return redefined or replaced
+        return redefined
 
     def _quiet(self, table: str, now: float) -> bool:
         """Whether all that was announced of the table must be in its counters by now."""

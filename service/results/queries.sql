@@ -47,7 +47,9 @@ WHERE p.proname = ANY ($1::text[])
 
 -- name: list_marks
 SELECT asked.name,
-       concat_ws(' ', c.oid, c.relrowsecurity) AS identity,
+       concat_ws(
+           ' ', c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions -- a view's rights
+       ) AS identity,
        coalesce(pg_relation_filenode(c.oid)::text, '') AS storage, -- a TRUNCATE shows in no counter
        concat_ws(
            ' ',

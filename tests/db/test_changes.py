@@ -310,8 +310,6 @@ async def test_writing_past_the_triggers_is_noticed(changes, depend, generations
     [
         "ALTER TABLE data.plain RENAME TO past; ALTER TABLE data.other RENAME TO plain",
         "DROP TABLE data.plain CASCADE",
-        "ALTER TABLE data.plain ALTER x TYPE text",
-        "TRUNCATE data.plain",
         "ALTER TABLE data.plain ENABLE ROW LEVEL SECURITY",
     ],
 )
@@ -327,7 +325,27 @@ async def test_another_table_behind_a_name_is_a_change(
     assert not await changes.poll()
 
 
-async def test_another_view_behind_a_name_is_a_change(changes, depend, generations, owner):
+@pytest.mark.parametrize("watch", ["", "SELECT app.watch('data.plain')"])
+@pytest.mark.parametrize("statement", ["ALTER TABLE data.plain ALTER x TYPE text", "TRUNCATE data.plain"])
+async def test_other_rows_under_a_name_leave_plans_as_they_are(
+    changes, depend, generations, *, owner, watch, statement
+):
+    found = await depend("SELECT * FROM plain", f"CREATE TABLE data.plain (x int); {watch}")
+    basis = generations.of(found.tables)
+    await changes.poll()
+    await owner.execute(statement)
+    assert not await changes.poll()
+    assert not basis.stands()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER VIEW data.outer_one RENAME TO past; ALTER VIEW data.two RENAME TO outer_one",
+        "ALTER VIEW data.outer_one SET (security_invoker)",
+    ],
+)
+async def test_another_view_behind_a_name_is_a_change(changes, depend, generations, owner, statement):
     await depend(
         "SELECT * FROM outer_one",
         """CREATE VIEW data.one AS SELECT 1; CREATE VIEW data.outer_one AS SELECT * FROM data.one;
@@ -335,7 +353,7 @@ async def test_another_view_behind_a_name_is_a_change(changes, depend, generatio
     )
     await changes.poll()
     epoch = generations.epoch
-    await owner.execute("ALTER VIEW data.outer_one RENAME TO past; ALTER VIEW data.two RENAME TO outer_one")
+    await owner.execute(statement)
     assert await changes.poll()
     assert generations.epoch > epoch
 

@@ -30,6 +30,8 @@ CREATE VIEW data.whose AS VALUES (current_setting('request.claims', true)::json 
 CREATE VIEW data."Of whom" AS SELECT * FROM data.whose;
 CREATE FUNCTION auth.name() RETURNS text LANGUAGE plpgsql STABLE
     AS $$BEGIN RETURN current_setting('request.claims', true)::json ->> 'sub'; END$$;
+CREATE FUNCTION auth.shout(text) RETURNS text LANGUAGE internal IMMUTABLE STRICT AS 'upper';
+CREATE VIEW data.shouted AS SELECT auth.shout(id) AS n FROM data.metrics;
 CREATE VIEW data.called AS SELECT auth.name() AS name;
 CREATE VIEW data.limited AS SELECT name FROM (VALUES ('ann'), ('bob')) AS v (name) LIMIT 1
     OFFSET (current_setting('request.claims', true)::json ->> 'sub' = 'bob')::int;
@@ -120,6 +122,7 @@ async def test_each_caller_sees_their_own_rows(reader, sql, north, south):
 
 
 SHARED = {
+    "a view that calls a function in C": "SELECT n FROM shouted",
     "a plain table": "SELECT count(*) FROM metrics",
     "no table": "SELECT 1",
     "a table of ours, which hides rows that are gone": "SELECT count(*) FROM customers",

@@ -172,6 +172,7 @@ VALUES: dict[str, tuple[str, str]] = {
         '{"x":null,"y":"3q0="}',
     ),
     "record of an array of domains": ("ROW(ARRAY[1.10::price], '{1}'::ints)", '{"f1":[1.10],"f2":[1]}'),
+    "record of an object identifier": ("ROW(5::oid, ARRAY[6::oid])", '{"f1":5,"f2":[6]}'),
     "vector of small integers": ("ROW('1 2'::int2vector)", '{"f1":[1,2]}'),
 }
 NULLABLE = (
@@ -277,6 +278,17 @@ async def test_a_composite_that_changes_shows_its_new_shape(service):
     assert await records(service, metric) == '[{"c":{"a":1}}]'
     await service.database.write(Command("type", "ALTER TYPE data.changing ADD ATTRIBUTE b text"))
     assert await records(service, metric) == '[{"c":{"a":1,"b":null}}]'
+
+
+async def test_the_parts_of_a_composite_need_not_be_known_before(clone, reader):
+    await clone.write(Command("table", "CREATE TABLE data.bookings (during tsrange, spans numrange[])"))
+    described = await reader.describe("SELECT b FROM data.bookings AS b")
+    assert described.odd == {0}
+
+
+async def test_a_composite_takes_no_more_of_the_limit_than_its_text(service):
+    (metric,) = await service.store("SELECT ROW(repeat('x', 3000000), repeat('y', 3000000)) AS r")
+    assert len(await records(service, metric)) > 6_000_000
 
 
 async def test_a_column_that_becomes_a_record_is_described_anew(service):

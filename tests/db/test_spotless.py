@@ -16,6 +16,11 @@ RELATIONS = """
     CREATE VIEW data.hidden AS SELECT other.marked(1) AS n;
     CREATE VIEW data.own AS SELECT data.marked(1) AS n;
     CREATE OPERATOR other.### (RIGHTARG = integer, FUNCTION = other.marked);
+    CREATE OPERATOR data.#### (RIGHTARG = integer, FUNCTION = data.marked);
+    CREATE TYPE data.wrapped AS (x integer);
+    CREATE FUNCTION data.wrap(x integer) RETURNS data.wrapped LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM data.marked(x); RETURN ROW(x)::data.wrapped; END $$;
+    CREATE CAST (integer AS data.wrapped) WITH FUNCTION data.wrap(integer);
     CREATE VIEW data.operated AS SELECT OPERATOR(other.###) parts_flagged AS n FROM data.metrics;
 """
 
@@ -33,6 +38,8 @@ RELATIONS = """
         ("SELECT n FROM hidden", False),
         ("SELECT n FROM own", False),
         ("SELECT n FROM operated", False),
+        ("SELECT #### parts_flagged FROM metrics", False),
+        ("SELECT (parts_flagged::wrapped).x FROM metrics", False),
     ],
 )
 async def test_a_call_of_anything_but_what_postgres_brings_is_seen(

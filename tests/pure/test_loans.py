@@ -88,7 +88,7 @@ def pool():
 
 @pytest.fixture
 def lender(pool):
-    return Loans(pool, SETTINGS, SETTINGS.reader_pool_size)
+    return Loans(pool, SETTINGS, SETTINGS.reader_pool_size, queue_limit=SETTINGS.reader_queue_limit)
 
 
 async def borrow(lender, release, *, spotless=True):
@@ -216,7 +216,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(("come", "soil", "end", "leave", "tur
 def test_whoever_comes_and_leaves_nothing_is_lost(steps):
     async def play():
         pool = Pool()
-        lender = Loans(pool, SETTINGS, SETTINGS.reader_pool_size)
+        lender = Loans(pool, SETTINGS, SETTINGS.reader_pool_size, queue_limit=SETTINGS.reader_queue_limit)
         people = []
         for what, number in steps:
             if what in {"come", "soil"}:

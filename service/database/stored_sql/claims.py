@@ -2,17 +2,28 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from msgspec import Struct
 
 
 class Rule(Struct, frozen=True):
-    """What a view or a table's policy says; `foreign` if it calls what Postgres did not bring."""
+    """What a view or a table's policy says; `foreign` if it calls what may read the claims unseen."""
 
     relation: str
     text: str
     foreign: bool
+
+
+class Reach(NamedTuple):
+    """The rules that a statement goes through, and whether its rows may depend on the claims.
+
+    `calls_own` says that it calls functions which Postgres did not bring.
+    """
+
+    rules: tuple[Rule, ...]
+    per_caller: bool
+    calls_own: bool
 
 
 # Of the plan's tables, of these views, and of all that they read. A policy counts before row security is
@@ -50,60 +61,79 @@ SELECT format('%I.%I', n.nspname, c.relname),
        EXISTS (
            SELECT
            FROM pg_depend AS d
-           WHERE d.classid = rule.tableoid
-             AND d.objid = rule.oid
-             AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+           LEFT JOIN pg_operator AS o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+           JOIN pg_proc AS f
+               ON f.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+           JOIN pg_language AS l ON l.oid = f.prolang
+           WHERE d.classid = rule.tableoid AND d.objid = rule.oid AND l.lanname NOT IN ('internal', 'c')
        )
 FROM reached
 JOIN rule ON rule.relation = reached.oid
 JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind <> 'm'
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_policy AS p ON p.tableoid = rule.tableoid AND p.oid = rule.oid"""
-# What has to be written to mean them: on the search path no schema.
+# What has to be written to mean them: on the search path no schema. A plan shows an operator and a cast
+# without the function that they call. Functions in C, as extensions bring them, do not read the claims.
 _LIST_OWN_NAMES: Final = """
-SELECT view, concat_ws(' ', CASE WHEN n.nspname <> ALL (current_schemas(false)) THEN n.nspname END, own.name)
+SELECT view,
+       concat_ws(' ', CASE WHEN n.nspname <> ALL (current_schemas(false)) THEN n.nspname END, own.name),
+       coalesce(l.lanname NOT IN ('internal', 'c'), false)
 FROM (
-    SELECT NULL::oid AS view, proname AS name, pronamespace AS namespace
+    SELECT NULL::oid AS view, proname AS name, pronamespace AS namespace, prolang AS language
     FROM pg_proc
     UNION
-    SELECT oid, relname, relnamespace
+    SELECT NULL, o.oprname, o.oprnamespace, f.prolang
+    FROM pg_operator AS o
+    JOIN pg_proc AS f ON f.oid = o.oprcode
+    UNION
+    SELECT NULL, format_type(c.casttarget, NULL), f.pronamespace, f.prolang
+    FROM pg_cast AS c
+    JOIN pg_proc AS f ON f.oid = c.castfunc
+    UNION
+    SELECT oid, relname, relnamespace, NULL
     FROM pg_class
     WHERE relkind = 'v'
 ) AS own
 JOIN pg_namespace AS n ON n.oid = own.namespace
+LEFT JOIN pg_language AS l ON l.oid = own.language
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"""
 _WORD: Final = re.compile(r"\w+")
 _SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE)
 
 
-async def list_rules(connection: Any, sql: str, plan: dict[str, Any]) -> tuple[tuple[Rule, ...], bool]:
-    """List the rules that a statement goes through, and say whether its rows may depend on the claims.
+async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
+    """Find out what a statement goes through, beyond what is written in it.
 
     The plan shows what is inlined, but not what stands in VALUES and LIMIT, so the texts count as well. Any
-    function of the data schemas, and any other that is not Postgres's own in a view or policy, may read the
-    claims. Too many are counted rather than one too few.
+    function that Postgres did not bring and that is not in C may read the claims, also behind an operator or
+    a cast. Too many are counted rather than one too few.
     """
     said = "\n".join([sql, *texts(plan)])
     words = set(_WORD.findall(said.lower()))
     own = [
-        view
-        for view, name in await connection.fetch(_LIST_OWN_NAMES)
-        if words.issuperset(_WORD.findall(name.lower()))
+        (view, opaque)
+        for view, name, opaque in await connection.fetch(_LIST_OWN_NAMES)
+        if _is_said(name.lower(), said, words)
     ]
     tables = [(node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node]
     found = await connection.fetch(
         _LIST_RULES,
         [schema for schema, _ in tables],
         [name for _, name in tables],
-        [view for view in own if view is not None],
+        [view for view, _ in own if view is not None],
     )
     rules = tuple(Rule(*row) for row in found)
     per_caller = (
-        None in own
+        any(opaque for _, opaque in own)
         or any(rule.foreign for rule in rules)
         or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
     )
-    return rules, per_caller
+    return Reach(rules, per_caller, any(view is None for view, _ in own))
+
+
+def _is_said(name: str, said: str, words: set[str]) -> bool:
+    parts = _WORD.findall(name)
+    return words.issuperset(parts) if parts else name in said  # an operator's has no words
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

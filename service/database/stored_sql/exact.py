@@ -4,7 +4,7 @@ Integers, double precision, booleans, text and bytea are what the driver reads w
 is Postgres's own text, marked as JSON where that text is JSON. Composites, records and vectors have no such
 text: they are odd, and whoever runs a statement asks for `ROW(to_json(value), value)` instead. The JSON
 brings names and texts, the value's binary form the types of all parts, by which these become what they are
-outside of a composite.
+outside of a composite; domains and parts of one name stay as Postgres writes them.
 """
 
 import struct
@@ -53,7 +53,7 @@ class ExactConnection(RawConnection):
         driver: Any = super()
         types, statement = await driver._introspect_types(typeoids, *limits)  # noqa: SLF001
         found: dict[int, Any] = {kind["oid"]: kind for kind in types}
-        for oid in typeoids:
+        for oid in found:  # the parts of composites too, which the driver would take apart
             self._learn(oid, found)
         derived = [kind for oid, kind in found.items() if self._codecs.get_data_codec(oid) is None]
         return derived, statement
@@ -108,7 +108,7 @@ def _written(record: bytes) -> Any:
 def _mended(oid: int, value: bytes | None, text: bytes) -> Any:
     """What `text`, the JSON of `value`, should be; only a composite is an object, only an array a list.
 
-    A domain's binary form does not tell what it is of: its values stay as Postgres writes them.
+    A domain's binary form does not tell what it is of.
     """
     if value is None or oid in {_JSON, _JSONB}:
         return msgspec.Raw(text)
@@ -124,7 +124,8 @@ def _mended(oid: int, value: bytes | None, text: bytes) -> Any:
             return {name: _mended(kind, part, bytes(own)) for (name, own), (kind, part) in parts}
         if text[:1] == b"[":
             dimensions, _, kind = _ARRAY.unpack_from(value)
-            return _list(text, dimensions, kind, _elements(value, dimensions))
+            if kind not in _ALIKE:
+                return _list(text, dimensions, kind, _elements(value, dimensions))
     return msgspec.Raw(text)
 
 
@@ -153,12 +154,14 @@ def _elements(array: bytes, dimensions: int) -> Iterator[bytes | None]:
         yield None if length < 0 else array[start:at]
 
 
-# real, double precision, numeric, timestamp without and with time zone
+# oid, real, double precision, numeric, timestamp without and with time zone
 _UNLIKE_JSON: Final = {
-    **dict.fromkeys((700, 701, 1700), _number),
+    **dict.fromkeys((26, 700, 701, 1700), _number),
     1114: _timestamp,
     1184: _timestamptz,
 }
+# Types whose every value to_json writes as we do, so that their arrays need not be gone through.
+_ALIKE: Final = frozenset(BUILTIN_TYPE_OID_MAP) - {*_UNLIKE_JSON, _BYTEA, _RECORD}
 _DECODERS: Final = {
     **dict.fromkeys(
         ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same

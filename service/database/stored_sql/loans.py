@@ -154,10 +154,11 @@ class Loans:
     stays taken for as long as Postgres goes on with a statement that it was told to cancel.
     """
 
-    def __init__(self, pool: Pool, settings: DatabaseSettings, places: int) -> None:
+    def __init__(self, pool: Pool, settings: DatabaseSettings, places: int, *, queue_limit: int) -> None:
         self._pool = pool
         self._settings = settings
         self._places = places
+        self._queue_limit = queue_limit
         self._lent = 0
         self._lingering: set[asyncio.Task[None]] = set()
         self._at_hand: list[Any] = []
@@ -222,7 +223,7 @@ class Loans:
         if self._lent < self._places:
             self._lent += 1
             return self._at_hand.pop() if self._at_hand else None
-        if len(self._queue) >= self._settings.reader_queue_limit:
+        if len(self._queue) >= self._queue_limit:
             raise Busy(headers={"Retry-After": "1"})
         loop = asyncio.get_running_loop()
         turn = loop.create_future()

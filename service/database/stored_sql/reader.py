@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from service.database.gateway import CONNECT_TIMEOUT_S, Pool
-from service.database.stored_sql.claims import Rule, list_rules
+from service.database.stored_sql.claims import Rule, reach_of
 from service.database.stored_sql.loans import (
     GRACE_S,
     QUEUE_WAIT_S,
@@ -47,6 +47,8 @@ from service.settings import Database as DatabaseSettings
 
 DESCRIBERS: Final = 2
 """Connections on which new SQL is prepared and planned, beside those that run it."""
+DESCRIPTIONS: Final = 10_000
+"""How many may wait for one of them: when views are redefined, that is each metric which is asked for."""
 
 LOCK_TIMEOUT_MS: Final = 1000
 # A prepared statement whose tables changed, or which a function of the data schemas deallocated.
@@ -117,9 +119,11 @@ class Reader:
     """Runs and describes stored SQL on lent connections."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
-        self._loans = Loans(pool, settings, settings.reader_pool_size)
+        self._loans = Loans(
+            pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
+        )
         # Planning can take long and heed no cancellation; known statements run on meanwhile.
-        self._to_describe = Loans(pool, settings, DESCRIBERS)
+        self._to_describe = Loans(pool, settings, DESCRIBERS, queue_limit=DESCRIPTIONS)
         self._settings = settings
         self._begin = _begin(settings)
 
@@ -128,10 +132,17 @@ class Reader:
         await self._to_describe.close()
 
     async def run(
-        self, sql: str, args: Sequence[Any] = (), *, claims: str | None = None, spotless: bool = False
+        self,
+        sql: str,
+        args: Sequence[Any] = (),
+        *,
+        claims: str | None = None,
+        spotless: bool = False,
+        twice: bool = False,
     ) -> Rows:
         """Run one described statement; `Busy` when the queue is full, else what `Loans` makes of an error.
 
+        `twice` says that it has odd columns, which come in two forms and so count by half.
         `spotless` vouches that the statement cannot change its session (a judged text that is `built_in`:
         no listed function can), which spares the reset and its round trip. `claims` is what the statement and
         the policies of its tables read as `current_setting('request.claims', true)`: JSON text, for this
@@ -141,6 +152,8 @@ class Reader:
         async with self._loans.lend() as connection:
             if spotless:
                 connection.vouch()
+            if twice:
+                connection.cap.start(2 * self._settings.result_bytes_limit)
             started = time.perf_counter()
             try:
                 records, shape = await self._fetch(connection, sql, args, claims)
@@ -259,9 +272,11 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         message = "the stored SQL is no SELECT"
         raise QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), sqlstate="0A000")
     plan = plans[0]["Plan"]
-    rules, per_caller = await list_rules(connection, sql, plan)
-    # The plan names functions of the search path bare, which `list_rules` looks for, others with a schema.
-    built_in = not per_caller and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
+    rules, per_caller, calls_own = await reach_of(connection, sql, plan)
+    # The plan names functions of the search path bare, which `reach_of` looks for, others with a schema.
+    built_in = (
+        not per_caller and not calls_own and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
+    )
     return Description(parameters, columns, plan, odd, per_caller, rules, built_in, shape_of(attributes))
 
 

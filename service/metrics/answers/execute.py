@@ -281,6 +281,7 @@ class Executor:
                 bound.args,
                 claims=claims,
                 spotless=description.built_in and not prepared.metric.trusted,
+                twice=bool(description.odd),
             )
         except QueryFailed as problem:
             await self._refuse_wrong(prepared.template, bound)
