@@ -17,11 +17,11 @@ from litestar.types import Serializer
 from service.auth.guards import actor, caller
 from service.errors import (
     Busy,
+    Conflict,
     DatabaseUnavailable,
     FieldError,
     InvalidInput,
     NotAcceptable,
-    NotEditable,
     NotFound,
     PreconditionFailed,
     QueryTimeout,
@@ -61,7 +61,7 @@ MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, Busy)
 WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
 PROMPT_PROBLEMS: Final = (QueryTimeout, UpstreamFailed, UpstreamTimeout)
-CHANGE_PROBLEMS: Final = (NotFound, NotEditable, PreconditionFailed, *WRITE_PROBLEMS)
+CHANGE_PROBLEMS: Final = (NotFound, Conflict, PreconditionFailed, *WRITE_PROBLEMS)
 
 RESULT_EXAMPLE: Final[dict[str, Any]] = {
     "id": "5f3c9c1e-8a55-4a86-9f0e-3b0a4a4d8a11",
