@@ -84,10 +84,12 @@ _PLAIN_KINDS: Final = frozenset("rpm")  # tables, partitioned tables, materializ
 class Dependencies(Struct, frozen=True):
     """What an answer hangs on.
 
-    `timed`: also on the clock or on what the plan does not show, so time bounds it too.
+    `tables` are those that its plan reads, `followed` also those that another plan might: a change of any
+    ends its freshness. `timed`: also on the clock or on what the plan does not show, so time bounds it too.
     """
 
     tables: tuple[str, ...]
+    followed: tuple[str, ...]
     timed: bool
 
 
@@ -110,16 +112,22 @@ class Changes:
             _LIST_RELATIONS, [schema for schema, _ in named], [name for _, name in named]
         )
         # The plan shows what functions and policies do, the texts what it folds away or does not print.
-        said = "\n".join([sql, *(rule.text for rule in description.rules), *texts(plan)])
+        reach = description.reach
+        said = "\n".join([sql, *(rule.text for rule in reach.rules), *texts(plan)])
         names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(said)}
         functions = await self._database.read(_LIST_FUNCTIONS, sorted({*names, *map(str.lower, names)}))
         hidden = any(
             node["Node Type"] in _OPAQUE_NODES or "Subplans Removed" in node for node in nodes(plan)
         ) or any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
+        others = await self._database.read(
+            _LIST_RELATIONS, [schema for schema, _ in reach.named], [name for _, name in reach.named]
+        )
         tables = tuple(relation.name for relation in relations)
-        await self._follow({*tables, *(rule.relation for rule in description.rules)})
+        followed = {*tables, *(relation.name for relation in others)}
+        await self._follow({*followed, *(rule.relation for rule in reach.rules)})
         return Dependencies(
             tables=tables,
+            followed=tuple(sorted(followed)),
             timed=hidden or bool(functions or _CLOCK.search(said) or _DISGUISE.search(sql)),
         )
 

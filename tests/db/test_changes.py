@@ -325,6 +325,36 @@ async def test_another_table_behind_a_name_is_a_change(
     assert not await changes.poll()
 
 
+PASSED_OVER = {
+    "what cannot be": (
+        "SELECT count(*) FROM plain WHERE NOT x IS NOT NULL AND false",
+        "CREATE TABLE data.plain (x int)",
+    ),
+    "a join that adds nothing": (
+        "SELECT a.x FROM one AS a LEFT JOIN plain AS b USING (x)",
+        "CREATE TABLE data.one (x int); CREATE TABLE data.plain (x int UNIQUE)",
+    ),
+    "rows that nobody may see": (
+        "SELECT count(*) FROM plain",
+        "CREATE TABLE data.plain (x int); ALTER TABLE data.plain ENABLE ROW LEVEL SECURITY",
+    ),
+    "behind a view": (
+        "SELECT x FROM outer_one",
+        """CREATE TABLE data.one (x int); CREATE TABLE data.plain (x int UNIQUE);
+        CREATE VIEW data.joined AS SELECT a.x FROM data.one AS a LEFT JOIN data.plain AS b USING (x);
+        CREATE VIEW data.outer_one AS SELECT x FROM data.joined""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sql", "tables"), PASSED_OVER.values(), ids=PASSED_OVER)
+async def test_a_table_that_the_plan_passes_over_is_followed(depend, sql, tables):
+    """What lets the plan do so may go, and nothing tells of that."""
+    found = await depend(sql, tables)
+    assert "data.plain" not in found.tables
+    assert "data.plain" in found.followed
+
+
 @pytest.mark.parametrize("watch", ["", "SELECT app.watch('data.plain')"])
 @pytest.mark.parametrize("statement", ["ALTER TABLE data.plain ALTER x TYPE text", "TRUNCATE data.plain"])
 async def test_other_rows_under_a_name_leave_plans_as_they_are(

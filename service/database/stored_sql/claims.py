@@ -18,10 +18,13 @@ class Rule(Struct, frozen=True):
 class Reach(NamedTuple):
     """The rules that a statement goes through, and whether its rows may depend on the claims.
 
-    `calls_own` says that it calls functions which Postgres did not bring.
+    `named` are the schemas and names of tables that it names or reaches through views, also where the plan
+    reads none of them because of a constraint or a policy, which may go. `calls_own` says that it calls
+    functions which Postgres did not bring.
     """
 
     rules: tuple[Rule, ...]
+    named: tuple[tuple[str, str], ...]
     per_caller: bool
     calls_own: bool
 
@@ -72,27 +75,47 @@ JOIN rule ON rule.relation = reached.oid
 JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind <> 'm'
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_policy AS p ON p.tableoid = rule.tableoid AND p.oid = rule.oid"""
+_LIST_NAMED: Final = """
+WITH RECURSIVE reached AS (
+    SELECT unnest($1::oid[]) AS oid
+    UNION
+    SELECT d.refobjid
+    FROM reached
+    JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind = 'v'
+    JOIN pg_rewrite AS r ON r.ev_class = c.oid AND r.ev_type = '1'
+    JOIN pg_depend AS d
+        ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+)
+SELECT n.nspname::text, c.relname::text
+FROM reached
+JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind <> 'v'
+JOIN pg_namespace AS n ON n.oid = c.relnamespace"""
 # What has to be written to mean them: on the search path no schema. A plan shows an operator and a cast
 # without the function that they call. Functions in C, as extensions bring them, do not read the claims.
 _LIST_OWN_NAMES: Final = """
-SELECT view,
+SELECT relation,
+       relation_kind,
        concat_ws(' ', CASE WHEN n.nspname <> ALL (current_schemas(false)) THEN n.nspname END, own.name),
        coalesce(l.lanname NOT IN ('internal', 'c'), false)
 FROM (
-    SELECT NULL::oid AS view, proname AS name, pronamespace AS namespace, prolang AS language
+    SELECT NULL::oid AS relation,
+           NULL::text AS relation_kind,
+           proname AS name,
+           pronamespace AS namespace,
+           prolang AS language
     FROM pg_proc
     UNION
-    SELECT NULL, o.oprname, o.oprnamespace, f.prolang
+    SELECT NULL, NULL, o.oprname, o.oprnamespace, f.prolang
     FROM pg_operator AS o
     JOIN pg_proc AS f ON f.oid = o.oprcode
     UNION
-    SELECT NULL, format_type(c.casttarget, NULL), f.pronamespace, f.prolang
+    SELECT NULL, NULL, format_type(c.casttarget, NULL), f.pronamespace, f.prolang
     FROM pg_cast AS c
     JOIN pg_proc AS f ON f.oid = c.castfunc
     UNION
-    SELECT oid, relname, relnamespace, NULL
+    SELECT oid, relkind::text, relname, relnamespace, NULL
     FROM pg_class
-    WHERE relkind = 'v'
+    WHERE relkind IN ('v', 'r', 'p', 'm', 'f')
 ) AS own
 JOIN pg_namespace AS n ON n.oid = own.namespace
 LEFT JOIN pg_language AS l ON l.oid = own.language
@@ -111,8 +134,8 @@ async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
     said = "\n".join([sql, *texts(plan)])
     words = set(_WORD.findall(said.lower()))
     own = [
-        (view, opaque)
-        for view, name, opaque in await connection.fetch(_LIST_OWN_NAMES)
+        (relation, kind, opaque)
+        for relation, kind, name, opaque in await connection.fetch(_LIST_OWN_NAMES)
         if _is_said(name.lower(), said, words)
     ]
     tables = [(node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node]
@@ -120,15 +143,17 @@ async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
         _LIST_RULES,
         [schema for schema, _ in tables],
         [name for _, name in tables],
-        [view for view, _ in own if view is not None],
+        [relation for relation, kind, _ in own if kind == "v"],
     )
     rules = tuple(Rule(*row) for row in found)
+    named = await connection.fetch(_LIST_NAMED, [relation for relation, _, _ in own if relation is not None])
     per_caller = (
-        any(opaque for _, opaque in own)
+        any(opaque for _, _, opaque in own)
         or any(rule.foreign for rule in rules)
         or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
     )
-    return Reach(rules, per_caller, any(view is None for view, _ in own))
+    calls_own = any(relation is None for relation, _, _ in own)
+    return Reach(rules, tuple((schema, name) for schema, name in named), per_caller, calls_own)
 
 
 def _is_said(name: str, said: str, words: set[str]) -> bool:

@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from service.database.gateway import CONNECT_TIMEOUT_S, Pool
-from service.database.stored_sql.claims import Rule, reach_of
+from service.database.stored_sql.claims import Reach, reach_of
 from service.database.stored_sql.loans import (
     GRACE_S,
     QUEUE_WAIT_S,
@@ -67,19 +67,21 @@ class Description(Struct, frozen=True):
 
     `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is EXPLAIN's generic plan;
     `odd` are the columns that the driver cannot hand over exactly; `per_caller` says that the rows may
-    depend on who asks: the run needs `claims`, and its result belongs to them. `rules` are the views and
-    policies that it goes through. `built_in` says that it calls only what pg_catalog brings. `shape` is what
-    a run must give for all of this to hold still.
+    depend on who asks: the run needs `claims`, and its result belongs to them. `built_in` says that it calls
+    only what pg_catalog brings. `shape` is what a run must give for all of this to hold still.
     """
 
     parameters: tuple[str, ...]
     columns: tuple[Column, ...]
     plan: dict[str, Any]
     odd: frozenset[int]
-    per_caller: bool
-    rules: tuple[Rule, ...]
+    reach: Reach
     built_in: bool
     shape: Shape
+
+    @property
+    def per_caller(self) -> bool:
+        return self.reach.per_caller
 
     @property
     def head(self) -> str:
@@ -272,12 +274,14 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         message = "the stored SQL is no SELECT"
         raise QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), sqlstate="0A000")
     plan = plans[0]["Plan"]
-    rules, per_caller, calls_own = await reach_of(connection, sql, plan)
+    reach = await reach_of(connection, sql, plan)
     # The plan names functions of the search path bare, which `reach_of` looks for, others with a schema.
     built_in = (
-        not per_caller and not calls_own and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
+        not reach.per_caller
+        and not reach.calls_own
+        and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
     )
-    return Description(parameters, columns, plan, odd, per_caller, rules, built_in, shape_of(attributes))
+    return Description(parameters, columns, plan, odd, reach, built_in, shape_of(attributes))
 
 
 _FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w\\"]+\(|operator\(', re.IGNORECASE)

@@ -196,7 +196,7 @@ class Executor:
         return Wanted(
             key=(prepared.fingerprint, bound.key, form, excel, claims),
             owner=metric.id,
-            tables=prepared.dependencies.tables,
+            tables=prepared.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
             run=partial(self._make, run),
             shared=not prepared.description.per_caller,
@@ -244,7 +244,7 @@ class Executor:
         if prepared.dependencies.timed or bound.clock:
             midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
             fresh_for_s = min(usual, (midnight - now).total_seconds())
-        tables = prepared.dependencies.tables
+        tables = prepared.dependencies.tables or prepared.dependencies.followed
         late = self._changes.max_age(tables) if tables else usual
         return fresh_for_s, int(min(late, fresh_for_s))
 
