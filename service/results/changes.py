@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from service.database.gateway import Database
 from service.database.queries import SqlFile
-from service.database.stored_sql.claims import nodes, texts
+from service.database.stored_sql.reach import CLOCK, nodes, texts
 from service.database.stored_sql.reader import Description
 from service.errors import DatabaseUnavailable
 from service.results.freshness import Generations
@@ -65,12 +65,6 @@ _CALLS: Final = (
     re.compile(r'"((?:[^"]|""){1,63})"\s*\('),
     re.compile(r'(?<![\w$])([^\W\d][\w$]*+)"?\s*+(?:\(|--|/\*)'),
 )
-_CLOCK: Final = re.compile(
-    r"(?<![^\W\d_])"
-    r"(?:now|today|tomorrow|yesterday|current_(?:date|time|timestamp)|localtime(?:stamp)?|tablesample)"
-    r"(?![^\W\d_])",
-    re.IGNORECASE,
-)
 # A literal with escapes or in several parts need not look like what it says.
 _DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
 _OPAQUE_NODES: Final = frozenset({"Foreign Scan", "Custom Scan"})
@@ -104,31 +98,32 @@ class Changes:
 
     async def dependencies(self, sql: str, description: Description) -> Dependencies:
         """Read a text and what Postgres says of it; from then on its tables' changes are followed."""
-        plan = description.plan
-        named = sorted(
-            {(node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node}
-        )
-        relations = await self._database.read(
-            _LIST_RELATIONS, [schema for schema, _ in named], [name for _, name in named]
-        )
+        plan, reach = description.plan, description.reach
+        relations = await self._relations(reach.tables)
         # The plan shows what functions and policies do, the texts what it folds away or does not print.
-        reach = description.reach
         said = "\n".join([sql, *(rule.text for rule in reach.rules), *texts(plan)])
         names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(said)}
         functions = await self._database.read(_LIST_FUNCTIONS, sorted({*names, *map(str.lower, names)}))
         hidden = any(
             node["Node Type"] in _OPAQUE_NODES or "Subplans Removed" in node for node in nodes(plan)
         ) or any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
-        others = await self._database.read(
-            _LIST_RELATIONS, [schema for schema, _ in reach.named], [name for _, name in reach.named]
-        )
+        others = await self._relations(reach.passed_over)
         tables = tuple(relation.name for relation in relations)
         followed = {*tables, *(relation.name for relation in others)}
         await self._follow({*followed, *(rule.relation for rule in reach.rules)})
         return Dependencies(
             tables=tables,
             followed=tuple(sorted(followed)),
-            timed=hidden or bool(functions or _CLOCK.search(said) or _DISGUISE.search(sql)),
+            timed=hidden or bool(functions or CLOCK.search(said) or _DISGUISE.search(sql)),
+        )
+
+    async def _relations(self, tables: Iterable[tuple[str, str]]) -> list[Relation]:
+        """These tables by schema and name, and all that they inherit from or pass on to."""
+        asked = list(tables)
+        if not asked:
+            return []
+        return await self._database.read(
+            _LIST_RELATIONS, [schema for schema, _ in asked], [name for _, name in asked]
         )
 
     def max_age(self, tables: Iterable[str]) -> int:

@@ -28,7 +28,6 @@ import msgspec
 from msgspec import Struct
 
 from service.database.gateway import CONNECT_TIMEOUT_S, Pool
-from service.database.stored_sql.claims import Reach, reach_of
 from service.database.stored_sql.loans import (
     GRACE_S,
     QUEUE_WAIT_S,
@@ -39,6 +38,7 @@ from service.database.stored_sql.loans import (
     Shape,
     shape_of,
 )
+from service.database.stored_sql.reach import Reach, reach_of
 from service.errors import (
     FieldError,
     QueryFailed,

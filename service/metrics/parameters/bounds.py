@@ -35,7 +35,6 @@ class Limit(Struct, frozen=True):
     """What a constant bound says: the day shown as its default, and whether giving that day changes nothing.
 
     A moment within a day is shown as none: which one Postgres makes of it depends on the column's type.
-
     `back` is the `clock - offset` in it whose offset `day_range` replaces, `days` that offset in days.
     """
 

@@ -15,6 +15,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from service.database.stored_sql.reach import CLOCK
+
 Word = Literal["text", "integer", "number", "boolean", "date", "timestamp", "uuid", "enum"]
 Canonical: TypeAlias = str | list[str] | None
 Shown: TypeAlias = str | int | float | bool | Decimal | list[Any] | None
@@ -63,7 +65,6 @@ DECLARED_POSTGRES: dict[Word, str] = {
     "timestamp": "timestamp",
     "uuid": "uuid",
 }
-NOW = re.compile(r"\b(?:now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -172,7 +173,7 @@ def shown(kind: Kind, canonical: Canonical) -> Shown:
 def says_now(canonical: Canonical) -> bool:
     """Whether a text means another moment at every run once it is cast to a time."""
     texts = canonical if isinstance(canonical, list) else [canonical or ""]
-    return any(NOW.search(text) for text in texts)
+    return any(CLOCK.search(text) for text in texts)
 
 
 def _plain(kind: Kind, text: str) -> None:

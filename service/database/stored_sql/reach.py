@@ -1,4 +1,4 @@
-"""Row-level rights: the caller's verified claims for stored SQL, and which statements depend on them."""
+"""What a statement goes through beyond its own text, and whether its rows depend on the caller's claims."""
 
 import re
 from collections.abc import Iterator
@@ -18,13 +18,14 @@ class Rule(Struct, frozen=True):
 class Reach(NamedTuple):
     """The rules that a statement goes through, and whether its rows may depend on the claims.
 
-    `named` are the schemas and names of tables that it names or reaches through views, also where the plan
-    reads none of them because of a constraint or a policy, which may go. `calls_own` says that it calls
-    functions which Postgres did not bring.
+    Tables are told by schema and name: `tables` are those that the plan reads, `passed_over` others that it
+    names or reaches through views, which a constraint or a policy keeps out of the plan and which may come
+    back. `calls_own` says that it calls functions which Postgres did not bring.
     """
 
     rules: tuple[Rule, ...]
-    named: tuple[tuple[str, str], ...]
+    tables: frozenset[tuple[str, str]]
+    passed_over: frozenset[tuple[str, str]]
     per_caller: bool
     calls_own: bool
 
@@ -120,6 +121,13 @@ FROM (
 JOIN pg_namespace AS n ON n.oid = own.namespace
 LEFT JOIN pg_language AS l ON l.oid = own.language
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"""
+# What SQL, or a text that is cast to a time, says that means something else at every run.
+CLOCK: Final = re.compile(
+    r"(?<![^\W\d_])"
+    r"(?:now|today|tomorrow|yesterday|current_(?:date|time|timestamp)|localtime(?:stamp)?|tablesample)"
+    r"(?![^\W\d_])",
+    re.IGNORECASE,
+)
 _WORD: Final = re.compile(r"\w+")
 _SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE)
 
@@ -138,7 +146,9 @@ async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
         for relation, kind, name, opaque in await connection.fetch(_LIST_OWN_NAMES)
         if _is_said(name.lower(), said, words)
     ]
-    tables = [(node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node]
+    tables = frozenset(
+        (node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node
+    )
     found = await connection.fetch(
         _LIST_RULES,
         [schema for schema, _ in tables],
@@ -153,7 +163,8 @@ async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
         or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
     )
     calls_own = any(relation is None for relation, _, _ in own)
-    return Reach(rules, tuple((schema, name) for schema, name in named), per_caller, calls_own)
+    passed_over = frozenset((schema, name) for schema, name in named) - tables
+    return Reach(rules, tables, passed_over, per_caller, calls_own)
 
 
 def _is_said(name: str, said: str, words: set[str]) -> bool:
