@@ -1,5 +1,12 @@
 """Tally: stored SQL as live, cached, safe JSON metrics over Postgres."""
 
-from typing import Final
+from pathlib import Path
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
+
+
+def bundled(folder: str) -> Path:
+    """The path of `migrations` or `seeds`: inside the package in a wheel, beside it in a source tree."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder

@@ -16,6 +16,7 @@ import msgspec
 from granian.constants import Interfaces, Loops
 from granian.server import Server as HttpServer
 
+from service import __version__
 from service.auth import clients
 from service.auth.clients import CHOSEN_LENGTH, parse_clients, parse_scopes
 from service.auth.issuer import OVERLAP_S, TTL_LIMIT_S, TTL_S, Issuer, KeyFile
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Stored SQL as live, cached, safe JSON metrics over Postgres.",
         epilog="Settings come from the environment; the README lists them.",
     )
+    parser.add_argument("--version", action="version", version=f"tally {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in _COMMANDS:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from service import bundled
 from service.errors import Stop
 
 T = TypeVar("T", bound=Struct)
@@ -228,7 +229,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     imports: Imports = Imports()
     outbound: Outbound = Outbound()
     model: Model = Model()
-    seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports")] = Path("seeds")
+    seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports", shown="seeds")] = bundled(
+        "seeds"
+    )
 
     @property
     def public_url(self) -> str:

@@ -4,7 +4,6 @@ yoyo's own lock is a row that outlives a killed process; an advisory lock ends w
 starting instances migrate once and a killed one blocks nobody.
 """
 
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -13,11 +12,12 @@ import yoyo
 from msgspec import Struct
 from psycopg import sql
 
+from service import bundled
 from service.database.gateway import Database, address
 from service.database.queries import Statement
 from service.errors import Stop
 
-MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
+MIGRATIONS: Final = bundled("migrations")
 _LOCK: Final = 7_382_559  # any number of ours: every Tally on one database takes the same
 
 

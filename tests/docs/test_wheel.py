@@ -1,0 +1,79 @@
+"""The wheel alone is a whole Tally: what it needs beside its dependencies is inside."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import __version__
+from tests.processes import ROOT, environment, free_port, open_folder, until_ready
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = f"import hatchling.build; print(hatchling.build.build_wheel({str(folder)!r}))"
+    made = subprocess.run([sys.executable, "-c", build], cwd=ROOT, capture_output=True, text=True, check=True)
+    return folder / made.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Generator[Path]:
+    """An environment that has the wheel and its dependencies; its folder of programs."""
+    with open_folder() as folder:
+        venv.create(folder / "env", with_pip=False)
+        python = folder / "env" / "bin" / "python"
+        install = ["--python", python, "install", "--no-deps", "--no-index", "--disable-pip-version-check"]
+        subprocess.run([sys.executable, "-m", "pip", *install, "-q", wheel], check=True)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        packages = folder / "env" / "lib" / version / "site-packages"
+        # The dependencies as they are installed here; what a .pth names is read without its own .pth files.
+        (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+        yield folder / "env" / "bin"
+
+
+def run(command: Path, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [command, *arguments],
+        cwd=command.parent,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_nothing_but_the_package_lands_in_site_packages(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist()}
+    assert tops == {"service", f"tally_metrics-{__version__}.dist-info"}
+
+
+def test_the_installed_wheel_migrates_seeds_and_serves(installed: Path):
+    tally = installed / "tally"
+    assert run(tally, "--version").stdout == f"tally {__version__}\n"
+    port = free_port()
+    with open_folder() as folder:
+        migrated = run(tally, "migrate", DATA_DIR=folder)
+        assert migrated.returncode == 0, migrated.stderr
+        assert "0001.schemas" in migrated.stdout
+        seeded = run(tally, "seed", DATA_DIR=folder)
+        assert seeded.returncode == 0, seeded.stderr
+        service = subprocess.Popen(
+            [tally, "serve"], cwd=installed, env=environment(DATA_DIR=folder, PORT=port)
+        )
+        try:
+            until_ready(port)
+            metrics = httpx.get(f"http://127.0.0.1:{port}/api/v1/metrics").json()["items"]
+            assert metrics
+        finally:
+            service.terminate()
+            service.wait(timeout=30)
+        assert service.returncode == 0
