@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command, Statement
+from service.http.ids import MAX_ID
 
 
 class Actor(Struct, frozen=True):
@@ -50,9 +51,6 @@ _PAGE: Final = Statement(
     " ORDER BY id DESC LIMIT $4",
     Entry,
 )
-NEWEST: Final = 2**63 - 1
-"""Above every id."""
-
 _RECORD: Final = Command(
     "record_deed",
     "INSERT INTO app.audit (actor, action, target, request_id, before_hash, after_hash)"
@@ -81,7 +79,7 @@ async def page(
     db: Database | Transaction,
     limit: int,
     *,
-    before: int = NEWEST,
+    before: int = MAX_ID,
     actor: str | None = None,
     target: str | None = None,
 ) -> list[Entry]:

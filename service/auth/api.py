@@ -23,6 +23,8 @@ from service.errors import (
     TokenProblem,
     TooLarge,
 )
+from service.http.cursors import Cursor, read_id_cursor, write_cursor
+from service.http.ids import MAX_ID
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_BYTES: Final = 65_536
@@ -125,9 +127,7 @@ class AuditController(Controller):
         self,
         database: NamedDependency[Database],
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
-        cursor: Annotated[
-            int, QueryParameter(ge=0, le=audit.NEWEST, description="`next_cursor` of the page before")
-        ] = audit.NEWEST,
+        cursor: Cursor = None,
         actor: Annotated[
             str | None, QueryParameter(pattern=NO_NUL, description="only deeds of this caller")
         ] = None,
@@ -135,8 +135,9 @@ class AuditController(Controller):
             str | None, QueryParameter(pattern=NO_NUL, description="only deeds on this thing")
         ] = None,
     ) -> AuditPage:
-        found = await audit.page(database, limit, before=cursor, actor=actor, target=target)
-        following = str(found[limit - 1].id) if len(found) > limit else None
+        before = read_id_cursor(cursor, MAX_ID)
+        found = await audit.page(database, limit, before=before, actor=actor, target=target)
+        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
         return AuditPage(found[:limit], following)
 
 

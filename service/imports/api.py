@@ -1,9 +1,7 @@
 """Imports, quarantine and contracts over HTTP."""
 
 import asyncio
-import binascii
 import tempfile
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -33,6 +31,8 @@ from service.errors import (
     Problem,
     TooLarge,
 )
+from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.ids import parse_uuid
 from service.imports import quarantine
 from service.imports.datasets import DATASETS, Dataset, Reason, find, json_schema
 from service.imports.landing import Options, Position, Report, import_file, list_runs, one_run
@@ -46,7 +46,6 @@ PROBLEMS: Final = (NotFound, DatabaseUnavailable)
 
 Call = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")]
-Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset")]
 
 
@@ -158,14 +157,14 @@ class ImportsController(Controller):
         cursor: Cursor = None,
     ) -> RunPage:
         name = _dataset_name(dataset)
-        found = await list_runs(database, dataset=name, before=_read_cursor(cursor), limit=limit)
+        found = await list_runs(database, dataset=name, before=_position(cursor), limit=limit)
         more = len(found) > limit
         last = found[:limit][-1] if more else None
-        return RunPage(found[:limit], _write_cursor(last.finished_at, last.id) if last else None)
+        return RunPage(found[:limit], write_cursor((last.finished_at, last.id)) if last else None)
 
     @get("/{import_id:str}", summary="An import's report", opt={"problems": PROBLEMS})
     async def one_import(self, import_id: FromPath[str], database: NamedDependency[Database]) -> Report:
-        return await one_run(database, _id(import_id))
+        return await one_run(database, parse_uuid(import_id))
 
 
 class QuarantineController(Controller):
@@ -189,11 +188,11 @@ class QuarantineController(Controller):
             dataset=_dataset_name(dataset),
             reason=reason,
             status=status,
-            after=_read_cursor(cursor),
+            after=_position(cursor),
             limit=limit,
         )
         last = found[limit - 1] if len(found) > limit else None
-        return KeptPage(found[:limit], _write_cursor(last.created_at, last.id) if last else None)
+        return KeptPage(found[:limit], write_cursor((last.created_at, last.id)) if last else None)
 
     @get(
         "/export",
@@ -224,7 +223,7 @@ class QuarantineController(Controller):
 
     @get("/{row_id:str}", summary="A kept row", opt={"problems": PROBLEMS})
     async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> Kept:
-        return await quarantine.one(database, _id(row_id))
+        return await quarantine.one(database, parse_uuid(row_id))
 
     @patch("/{row_id:str}", summary="Fix a row and load it", opt={"problems": (*PROBLEMS, Conflict)})
     async def fix(
@@ -235,13 +234,15 @@ class QuarantineController(Controller):
         database: NamedDependency[Database],
         importing: NamedDependency[Importing],
     ) -> Kept:
-        return await quarantine.fix(database, _id(row_id), data.raw, importing.judge, actor(request.scope))
+        return await quarantine.fix(
+            database, parse_uuid(row_id), data.raw, importing.judge, actor(request.scope)
+        )
 
     @delete("/{row_id:str}", summary="Give a row up", opt={"problems": (*PROBLEMS, Conflict)})
     async def discard(
         self, row_id: FromPath[str], request: Call, database: NamedDependency[Database]
     ) -> None:
-        await quarantine.discard(database, _id(row_id), actor(request.scope))
+        await quarantine.discard(database, parse_uuid(row_id), actor(request.scope))
 
 
 async def _events(
@@ -349,22 +350,5 @@ def _names() -> str:
     return ", ".join(dataset.name for dataset in DATASETS)
 
 
-def _id(text: str) -> UUID:
-    try:
-        return msgspec.convert(text, UUID, strict=False)
-    except msgspec.ValidationError:
-        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
-
-
-def _write_cursor(at: Any, last: UUID | None) -> str:
-    return urlsafe_b64encode(msgspec.json.encode((at, last))).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> Position | None:
-    try:
-        if cursor is None:
-            return None
-        decoded = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return Position(*msgspec.json.decode(decoded, type=tuple[datetime, UUID]))
-    except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise InvalidInput(errors=(FieldError("cursor", "not a cursor of this list"),)) from None
+def _position(cursor: str | None) -> Position | None:
+    return None if cursor is None else Position(*read_cursor(cursor, tuple[datetime, UUID]))

@@ -19,6 +19,8 @@ from service.errors import (
     QueryTimeout,
     ResultTooLarge,
 )
+from service.http.cursors import Cursor, read_id_cursor
+from service.http.ids import parse_number
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
@@ -97,7 +99,7 @@ class InteractionsController(Controller):
         start_date: StartDate = None,
         end_date: EndDate = None,
     ) -> ASGIResponse:
-        number = parse_id(customer_id)
+        number = parse_number(customer_id, "customer_id")
         asked = _filters(channel=channel, product=product, start_date=start_date, end_date=end_date)
         return await _answer(request, store.of_customer, number, asked)
 
@@ -118,7 +120,7 @@ class InteractionsController(Controller):
         start_date: StartDate = None,
         end_date: EndDate = None,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
-        cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
+        cursor: Cursor = None,
     ) -> ASGIResponse:
         asked = _filters(
             channel=channel,
@@ -127,7 +129,8 @@ class InteractionsController(Controller):
             start_date=start_date,
             end_date=end_date,
         )
-        return await _answer(request, store.page, cursor, limit, asked)
+        after = read_id_cursor(cursor, 0)
+        return await _answer(request, store.page, after, limit, asked)
 
     @get(
         "/by/{dimensions:str}",
@@ -192,14 +195,6 @@ async def _answer(
     served = await counts.get(ask, *args, directives=wanted, tables=tables)
     reply = await shelf.reply(scope, served, version)
     return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
-
-
-def parse_id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and text.strip("0")):
-        raise InvalidInput(errors=(FieldError("customer_id", f"{text[:60]!r} is not a positive integer"),))
-    if len(text.lstrip("0")) > len(str(store.MAX_CUSTOMER_ID)):
-        raise NotFound(f"There is no customer {text[:60]}.")
-    return int(text)
 
 
 def parse_dimensions(text: str) -> tuple[Dimension, ...]:

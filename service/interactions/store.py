@@ -1,7 +1,6 @@
 """What is counted: per customer, in total, and of the datasets themselves."""
 
 import unicodedata
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,8 @@ from msgspec import Struct
 from service.database.gateway import Database, Transaction
 from service.database.queries import SqlFile, Statement
 from service.errors import FieldError, InvalidInput, NotFound, ResultTooLarge
+from service.http.cursors import write_cursor
+from service.http.ids import MAX_ID
 from service.interactions.models import (
     CustomerAnswer,
     CustomerInteractions,
@@ -23,10 +24,8 @@ from service.interactions.models import (
     Totals,
 )
 
-MAX_CUSTOMER_ID: Final = 2**63 - 1
 MAX_GROUPS: Final = 10_000
 MAX_LABELS: Final = 100_000
-CURSOR_BYTES: Final = 8
 NO_LABEL: Final = "null"
 WAITING: Final = (
     " {} interactions of this customer are in quarantine and load when the customer arrives: see"
@@ -144,7 +143,7 @@ async def of_customer(database: Database | Transaction, customer_id: int, asked:
     """Raises `NotFound` for a customer that is not known, which tells of rows that wait for them."""
     filters = await _resolve(database, asked)
     found: list[CustomerCounts] = []
-    if customer_id <= MAX_CUSTOMER_ID:
+    if customer_id <= MAX_ID:
         found = await _count_by_customer(database, customer_id, customer_id, 1, filters)
     if not found:
         waiting = await database.read_one(_COUNT_WAITING, str(customer_id))
@@ -153,38 +152,18 @@ async def of_customer(database: Database | Transaction, customer_id: int, asked:
     return CustomerAnswer(_with_channels(found[0]))
 
 
-async def page(
-    database: Database | Transaction, cursor: str | None, limit: int, asked: Filters
-) -> InteractionPage:
+async def page(database: Database | Transaction, after: int, limit: int, asked: Filters) -> InteractionPage:
     """Customers in the order of their ids, also those who were never in touch.
 
-    A page holds fewer than `limit` where the channels are so many that it would grow too large. Raises
-    `InvalidInput` for a cursor that no page gave.
+    A page begins after customer `after`. It holds fewer than `limit` where the channels are so many that it
+    would grow too large.
     """
-    first = _read_cursor(cursor) + 1
     filters = await _resolve(database, asked)
-    found = await _count_by_customer(database, first, MAX_CUSTOMER_ID, limit + 1, filters)
+    found = await _count_by_customer(database, after + 1, MAX_ID, limit + 1, filters)
     more = bool(found) and len(found) == found[0].page_size
     shown = found[:-1] if more else found
-    following = _write_cursor(shown[-1].customer_id) if more else None
+    following = write_cursor(shown[-1].customer_id) if more else None
     return InteractionPage([_with_channels(counts) for counts in shown], following)
-
-
-def _write_cursor(after: int) -> str:
-    return urlsafe_b64encode(after.to_bytes(8)).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    try:
-        raw = urlsafe_b64decode(cursor + "=")
-    except ValueError:
-        raw = b""
-    after = int.from_bytes(raw)
-    if len(raw) != CURSOR_BYTES or after >= MAX_CUSTOMER_ID:
-        raise InvalidInput(errors=(FieldError("cursor", "not a cursor of this list"),))
-    return after
 
 
 async def _count_by_customer(

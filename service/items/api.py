@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Coroutine
 from typing import Annotated, Any, Final, TypeVar
 
@@ -27,10 +26,12 @@ from service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from service.http.cursors import Cursor, read_id_cursor, write_cursor
+from service.http.ids import MAX_ID, parse_number
 from service.items import store
 from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, Outside
 from service.items.models import TITLE_LENGTH, Item, ItemPage, ItemPatch, NewItem, Post, SummarisedItem
-from service.items.store import ANY_VERSION, NEWEST, Versions, version
+from service.items.store import ANY_VERSION, Versions, version
 from service.items.summary import Summariser, summarise
 
 T = TypeVar("T")
@@ -115,12 +116,13 @@ class ItemsController(Controller):
         database: NamedDependency[Database],
         q: Part = None,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
-        cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
+        cursor: Cursor = None,
     ) -> ItemPage:
         if q and "\0" in q:
             raise InvalidInput(errors=(FieldError("q", "holds a NUL character: remove it"),))
-        items, following = await store.page(database, limit, before=_read_cursor(cursor), part=q)
-        return ItemPage(items, None if following is None else _write_cursor(following))
+        before = read_id_cursor(cursor, MAX_ID)
+        items, following = await store.page(database, limit, before=before, part=q)
+        return ItemPage(items, None if following is None else write_cursor(following))
 
     @get(
         "/{item_id:str}",
@@ -130,7 +132,7 @@ class ItemsController(Controller):
         responses={304: ResponseSpec(None, description="The copy held is still good")},
     )
     async def read(self, item_id: FromPath[str], database: NamedDependency[Database]) -> Response[Item]:
-        return _answer(await store.get(database, _parse_id(item_id)))
+        return _answer(await store.get(database, parse_number(item_id, smallest=0)))
 
     @put(
         "/{item_id:str}",
@@ -148,7 +150,9 @@ class ItemsController(Controller):
     ) -> Response[Item]:
         """Title and description; what came from outside stays."""
         versions = _versions(if_match)
-        return _answer(await store.replace(database, _parse_id(item_id), data, actor, versions))
+        return _answer(
+            await store.replace(database, parse_number(item_id, smallest=0), data, actor, versions)
+        )
 
     @patch(
         "/{item_id:str}",
@@ -166,7 +170,7 @@ class ItemsController(Controller):
     ) -> Response[Item]:
         """Only what the body names."""
         versions = _versions(if_match)
-        return _answer(await store.patch(database, _parse_id(item_id), data, actor, versions))
+        return _answer(await store.patch(database, parse_number(item_id, smallest=0), data, actor, versions))
 
     @delete("/{item_id:str}", summary="Delete an item", opt=_DELETE)
     async def remove(
@@ -176,7 +180,7 @@ class ItemsController(Controller):
         actor: NamedDependency[Actor],
         if_match: IfMatch = None,
     ) -> None:
-        await store.delete(database, _parse_id(item_id), actor, _versions(if_match))
+        await store.delete(database, parse_number(item_id, smallest=0), actor, _versions(if_match))
 
     @post(
         "/{item_id:str}/enrich",
@@ -193,7 +197,7 @@ class ItemsController(Controller):
         actor: NamedDependency[Actor],
         outside: NamedDependency[Outside],
     ) -> Response[Item]:
-        work = outside.enrich(database, _parse_id(item_id), actor)
+        work = outside.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(await _while_called(request, work))
 
     @post(
@@ -211,7 +215,7 @@ class ItemsController(Controller):
         actor: NamedDependency[Actor],
         summariser: NamedDependency[Summariser],
     ) -> Response[SummarisedItem]:
-        work = summarise(database, summariser, _parse_id(item_id), actor)
+        work = summarise(database, summariser, parse_number(item_id, smallest=0), actor)
         item = await _while_called(request, work)
         return Response(SummarisedItem.of(item, summariser.name), headers={"ETag": _etag(item)})
 
@@ -234,7 +238,7 @@ class ExternalController(Controller):
         actor: NamedDependency[Actor],
         outside: NamedDependency[Outside],
     ) -> Response[Item]:
-        item = await outside.enrich(database, _parse_id(item_id), actor)
+        item = await outside.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(item, **{"Cache-Control": "no-store"})
 
     @get("/posts", summary="Posts of the outside API", opt=_POSTS)
@@ -294,28 +298,3 @@ def _versions(if_match: str | None) -> Versions:
     # What follows a dash is the coding that the tag was sent with.
     strong = (match[2].partition("-")[0] for match in _TAG.finditer(if_match) if not match[1])
     return Versions(frozenset(strong))
-
-
-def _parse_id(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is no item's number"),))
-    if len(text) > len(str(NEWEST)) or int(text) > NEWEST:
-        raise NotFound("There is no item with this id.")
-    return int(text)
-
-
-def _write_cursor(after: int) -> str:
-    return urlsafe_b64encode(after.to_bytes(8)).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> int:
-    """Ids below it come next."""
-    if cursor is None:
-        return NEWEST
-    try:
-        after = int.from_bytes(urlsafe_b64decode(f"{cursor}="))
-    except ValueError:
-        after = -1
-    if not 0 <= after <= NEWEST or _write_cursor(after) != cursor:
-        raise InvalidInput(errors=(FieldError("cursor", "not a cursor of this list"),))
-    return after

@@ -14,9 +14,9 @@ from service.audit import Actor, Deed
 from service.database.gateway import Database, Transaction
 from service.database.queries import SqlFile, Statement
 from service.errors import NotFound, PreconditionFailed, UpstreamFailed
+from service.http.ids import MAX_ID
 from service.items.models import Item, ItemPatch, NewItem
 
-NEWEST: Final = 2**63 - 1  # above every id
 PAGE_BYTES: Final = 8_388_608  # of outside documents in a page of a list, which ends early then
 
 
@@ -69,7 +69,7 @@ async def get(db: Database | Transaction, item_id: int) -> Item:
 
 
 async def page(
-    db: Database | Transaction, limit: int, *, before: int = NEWEST, part: str | None = None
+    db: Database | Transaction, limit: int, *, before: int = MAX_ID, part: str | None = None
 ) -> tuple[list[Item], int | None]:
     """Up to `limit` items with ids below `before`, newest first, and the `before` of the next page if any.
 

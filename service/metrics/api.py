@@ -1,7 +1,5 @@
 """Metrics and dashboards over HTTP."""
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, Any, Final, TypeVar, cast
 from uuid import UUID
 
@@ -31,7 +29,9 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.metrics.answers.batch import Asker, Batcher, Tiles, parse_id
+from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.ids import parse_uuid
+from service.metrics.answers.batch import Asker, Batcher, Tiles
 from service.metrics.answers.execute import Executor, Prepared
 from service.metrics.answers.shelf import Shelf, asker_of
 from service.metrics.catalog import Catalog, Dashboard
@@ -108,10 +108,10 @@ class MetricsController(Controller):
         self,
         catalog: Catalogue,
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
-        cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
+        cursor: Cursor = None,
     ) -> MetricPage:
-        found = catalog.page(_read_cursor(cursor), limit)
-        following = _write_cursor(found[limit - 1].id) if len(found) > limit else None
+        found = catalog.page(None if cursor is None else read_cursor(cursor, UUID), limit)
+        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
         return MetricPage([_summary(metric) for metric in found[:limit]], following)
 
     @get(
@@ -137,7 +137,7 @@ class MetricsController(Controller):
     async def definition(
         self, metric_id: FromPath[str], catalog: Catalogue, executor: Runner
     ) -> Response[Definition]:
-        return _defined(await executor.prepare(catalog.get(parse_id(metric_id))))
+        return _defined(await executor.prepare(catalog.get(parse_uuid(metric_id))))
 
     @post(
         "/",
@@ -167,7 +167,7 @@ class MetricsController(Controller):
     ) -> Response[Definition]:
         condition = request.headers.get("if-match")
         changed = await editor.change(
-            parse_id(metric_id), data, if_match=condition, actor=actor(request.scope)
+            parse_uuid(metric_id), data, if_match=condition, actor=actor(request.scope)
         )
         return _defined(changed)
 
@@ -177,7 +177,7 @@ class MetricsController(Controller):
         opt={"problems": (NotFound, DatabaseUnavailable)},
     )
     async def versions(self, metric_id: FromPath[str], editor: Changes) -> VersionList:
-        return VersionList(await editor.versions(parse_id(metric_id)))
+        return VersionList(await editor.versions(parse_uuid(metric_id)))
 
     @post(
         "/{metric_id:str}/versions/{version:int}/restore",
@@ -190,7 +190,7 @@ class MetricsController(Controller):
     ) -> Response[Definition]:
         condition = request.headers.get("if-match")
         changed = await editor.restore(
-            parse_id(metric_id), version, if_match=condition, actor=actor(request.scope)
+            parse_uuid(metric_id), version, if_match=condition, actor=actor(request.scope)
         )
         return _defined(changed)
 
@@ -201,7 +201,7 @@ class MetricsController(Controller):
     )
     async def delete(self, metric_id: FromPath[str], request: Call, editor: Changes) -> None:
         condition = request.headers.get("if-match")
-        await editor.delete(parse_id(metric_id), if_match=condition, actor=actor(request.scope))
+        await editor.delete(parse_uuid(metric_id), if_match=condition, actor=actor(request.scope))
 
     @post(
         "/batch", summary="Several metrics in one answer", status_code=200, opt={"problems": WRITE_PROBLEMS}
@@ -295,14 +295,3 @@ def _asker(request: Call) -> Asker:
 
 def _send(reply: Reply) -> ASGIResponse:
     return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
-
-
-def _write_cursor(after: UUID) -> str:
-    return urlsafe_b64encode(after.bytes).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> UUID | None:
-    try:
-        return None if cursor is None else UUID(bytes=urlsafe_b64decode(cursor + "=="))
-    except (ValueError, binascii.Error):
-        raise InvalidInput(errors=(FieldError("cursor", "not a cursor of this list"),)) from None

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service import bodies
-from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
+from service.errors import InvalidInput, Problem, QueryTimeout
+from service.http.ids import parse_uuid
 from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
@@ -127,7 +127,7 @@ class Batcher:
         wanted = None
         try:
             async with asyncio.timeout_at(deadline):
-                metric = self._catalog.get(parse_id(metric_id))
+                metric = self._catalog.get(parse_uuid(metric_id))
                 async with nullcontext() if self._executor.understands(metric) else side_by_side:
                     wanted = await self._executor.wanted(metric, given, claims=asker.claims)
                 if held := self._results.fresh(wanted.key, asker.directives):
@@ -140,14 +140,6 @@ class Batcher:
             return held or QueryTimeout(late)
         except Problem as problem:
             return problem
-
-
-def parse_id(text: str) -> UUID:
-    """Raises `InvalidInput` for what is not a UUID."""
-    try:
-        return msgspec.convert(text, UUID, strict=False)
-    except msgspec.ValidationError:
-        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
 
 
 def _read(entry: Raw) -> BatchEntry | Tile:

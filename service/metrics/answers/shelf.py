@@ -10,7 +10,8 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from service.errors import FieldError, InvalidInput, Problem
-from service.metrics.answers.batch import Asker, parse_id
+from service.http.ids import parse_uuid
+from service.metrics.answers.batch import Asker
 from service.metrics.answers.execute import Executor
 from service.metrics.answers.formats import choose
 from service.metrics.catalog import Catalog
@@ -38,7 +39,7 @@ class Shelf:
     async def result(self, metric_id: str, scope: Scope, claims: str) -> Reply:
         """Answer a metric's GET; raises the problems of the metric, its parameters and its run."""
         version = self._catalog.version
-        metric = self._catalog.get(parse_id(metric_id))
+        metric = self._catalog.get(parse_uuid(metric_id))
         pairs = _pairs(scope["query_string"].decode("latin-1"))
         given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
         options = _options(pairs) if len(given) < len(pairs) else {}

@@ -1,0 +1,34 @@
+"""Ids in paths and bodies."""
+
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from service.errors import FieldError, InvalidInput, NotFound
+
+MAX_ID: Final = 2**63 - 1
+"""The largest bigint."""
+_SHOWN: Final = 60  # characters of a wrong id that an error repeats
+
+
+def parse_uuid(text: str) -> UUID:
+    """Raises `InvalidInput` for text that is no UUID."""
+    try:
+        return msgspec.convert(text, UUID, strict=False)
+    except msgspec.ValidationError:
+        raise InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),)) from None
+
+
+def parse_number(text: str, field: str = "id", *, smallest: int = 1) -> int:
+    """Read an id of decimal digits.
+
+    Raises `InvalidInput` for anything but digits from `smallest` (0 or 1) on, and `NotFound` above `MAX_ID`:
+    no row has that id.
+    """
+    digits = text.lstrip("0") or text[-1:]
+    if not (digits.isascii() and digits.isdigit() and (smallest == 0 or digits != "0")):
+        raise InvalidInput(errors=(FieldError(field, f"{text[:_SHOWN]!r} is not a positive integer"),))
+    if len(digits) > len(str(MAX_ID)) or int(digits) > MAX_ID:
+        raise NotFound(f"There is no {field.removesuffix('_id')} {text[:_SHOWN]}.")
+    return int(digits)
