@@ -14,7 +14,17 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, FromPath, QueryParameter
 from litestar.response import Redirect
 from litestar.routes import HTTPRoute
-from litestar.types import ControllerRouterHandler, Empty, HTTPScope, Scope, Send, WebSocketScope
+from litestar.types import (
+    ASGIApp,
+    ControllerRouterHandler,
+    Empty,
+    HTTPScope,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    WebSocketScope,
+)
 from msgspec import Struct
 
 from service import bodies, errors
@@ -83,8 +93,36 @@ async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: P
 
 
 def _document(problem: Problem, scope: Scope) -> bytes:
-    request_id = scope["state"].get("request_id", "")
+    request_id = scope.get("state", {}).get("request_id", "")
     return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
+
+
+class ErrorMiddleware:
+    """ASGI layer around all others but the log: what one of them raises is logged and answered as a problem.
+
+    An answer that has begun cannot be mended: the error goes on to the server, which cuts the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except Exception as error:
+            if scope["type"] == "lifespan":
+                raise
+            _log.error("unexpected error", path=scope["path"], exc_info=error)
+            if begun:
+                raise
+            await send_problem(scope, send, Problem())
 
 
 def _as_problem(error: Exception) -> Problem:

@@ -21,6 +21,7 @@ from litestar.types import ASGIApp
 
 from service import __version__
 from service.api import (
+    ErrorMiddleware,
     HealthController,
     ReadRequest,
     answer_problem,
@@ -103,7 +104,7 @@ def layered(app: Litestar) -> ASGIApp:
     gate: Gate = app.state.gate
     admit = partial(gate.admit, need="metrics:read")
     straight = Straight(Wire(cast("App", app)), lambda: app.state.shelf, admit, send_problem)
-    inner = RequestLog(cast("ASGIApp", Leaving(straight)))
+    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", Leaving(straight))))
     return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
 
 

@@ -20,7 +20,7 @@ from service import __version__
 from service.auth import clients
 from service.auth.clients import CHOSEN_LENGTH, parse_clients, parse_scopes
 from service.auth.issuer import OVERLAP_S, TTL_LIMIT_S, TTL_S, Issuer, KeyFile
-from service.auth.tokens import BACKEND, SUBJECT_LENGTH
+from service.auth.tokens import BACKEND, SUBJECT_IS, is_own_subject
 from service.database.embedded import running, serving
 from service.database.gateway import Database, address, open_database
 from service.database.migrate import migrate
@@ -216,8 +216,8 @@ def _psql(settings: Settings, _arguments: argparse.Namespace) -> int:
 def _token(settings: Settings, arguments: argparse.Namespace) -> int:
     if not 0 < arguments.ttl <= TTL_LIMIT_S:
         raise Stop(f"--ttl is 1 to {TTL_LIMIT_S} seconds", exit_code=2)
-    if not (0 < len(arguments.subject) <= SUBJECT_LENGTH and arguments.subject.isprintable()):
-        raise Stop(f"--subject is one line of 1 to {SUBJECT_LENGTH} characters", exit_code=2)
+    if not is_own_subject(arguments.subject):
+        raise Stop(f"--subject is {SUBJECT_IS}, and without |", exit_code=2)
     scopes = parse_scopes(" ".join(arguments.scope), "--scope")
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
     print(issuer.sign(arguments.subject, scopes, arguments.ttl))

@@ -69,13 +69,16 @@ class RequestLog:
         self._log: Any = structlog.get_logger("request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(given).decode()
         scope.setdefault("state", {})["request_id"] = request_id
         _current_id.set(request_id)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         started = time.perf_counter()
         status = 499  # nginx's word for a caller who left before the answer
         size = 0

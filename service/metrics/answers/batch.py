@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service import bodies
 from service.errors import FieldError, InvalidInput, Problem, QueryTimeout
+from service.ids import read_uuid
 from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
@@ -144,10 +145,10 @@ class Batcher:
 
 def parse_id(text: str) -> UUID:
     """Raises `InvalidInput` for what is not a UUID."""
-    try:
-        return msgspec.convert(text, UUID, strict=False)
-    except msgspec.ValidationError:
-        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),)) from None
+    found = read_uuid(text)
+    if found is None:
+        raise InvalidInput(errors=(FieldError("id", f"{text[:60]!r} is not a UUID"),))
+    return found
 
 
 def _read(entry: Raw) -> BatchEntry | Tile:
