@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
@@ -93,7 +93,7 @@ async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: P
 
 
 def _document(problem: Problem, scope: Scope) -> bytes:
-    request_id = scope.get("state", {}).get("request_id", "")
+    request_id = scope["state"].get("request_id", "")
     return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
 
 
@@ -117,10 +117,8 @@ class ErrorMiddleware:
         try:
             await self._app(scope, receive, told)
         except Exception as error:
-            if scope["type"] == "lifespan":
-                raise
-            _log.error("unexpected error", path=scope["path"], exc_info=error)
-            if begun:
+            _log.error("unexpected error", exc_info=error)
+            if begun or cast("str", scope["type"]) == "lifespan":
                 raise
             await send_problem(scope, send, Problem())
 

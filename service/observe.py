@@ -6,7 +6,7 @@ import sys
 import time
 from contextvars import ContextVar
 from random import getrandbits
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,12 +69,13 @@ class RequestLog:
         self._log: Any = structlog.get_logger("request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        kind = cast("str", scope["type"])
+        if kind == "lifespan":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(given).decode()
-        scope.setdefault("state", {})["request_id"] = request_id
+        cast("Any", scope).setdefault("state", {})["request_id"] = request_id
         _current_id.set(request_id)
         if scope["type"] != "http":
             await self._app(scope, receive, send)

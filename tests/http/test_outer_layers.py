@@ -49,9 +49,9 @@ async def test_an_error_of_an_outer_layer_is_a_problem_and_a_log_line(lines):
     assert (answer.json()["code"], answer.json()["instance"]) == ("internal-error", "/odd/[")
     assert "broke" not in answer.text
     error, request = lines()
-    assert (error["level"], error["request_id"], error["path"]) == ("error", "abc", "/odd/[")
+    assert (error["level"], error["request_id"]) == ("error", "abc")
     assert error["exception"][0]["exc_value"] == "a layer broke"
-    assert (request["event"], request["status"], request["request_id"]) == ("request", 500, "abc")
+    assert (request["status"], request["request_id"], request["path"]) == (500, "abc", "/odd/[")
 
 
 async def test_an_answer_that_has_begun_is_cut(lines):
