@@ -282,8 +282,8 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         open_database(addresses.url) as database,
         open_reader(addresses.reader_url, addresses) as reader,
         Outbound(timeout_s=outward.timeout_s, cooldown_s=outward.cooldown_s) as outbound,
-        open_model(settings.model) as model,
     ):
+        model = open_model(settings.model, outbound.client)
         results: Results = app.state.results
         aliases: Aliases = app.state.aliases
 

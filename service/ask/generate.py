@@ -175,7 +175,7 @@ class Writer:
     async def _tried(self, sql: str, title: str, declared: Mapping[str, Declared]) -> tuple[Prepared, bytes]:
         """Write SQL anew from its tree, judge that, plan it within the cost limit, run it once."""
         written = render(parse(sql))
-        title = " ".join(title.split())[:TITLE_LENGTH_LIMIT]
+        title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
         prepared = await self._executor.understand(_metric(written, title[:1].upper() + title[1:], declared))
         cost = float(prepared.description.plan["Total Cost"])
         if cost > self._cost_limit:

@@ -262,6 +262,12 @@ async def test_a_models_sql_is_found_however_it_is_wrapped(modelled, model, fact
     assert result["records"] == [{"alert_type": "Critical", "n": 1}, {"alert_type": "Warning", "n": 1}]
 
 
+async def test_a_models_title_is_one_line_of_visible_characters(modelled, model, facts):
+    model.says = [json.dumps({"sql": GOOD, "title": "Al\0erts\x1b[2J \u202eby\u2028type\ud83d\ude00"})]
+    made = await modelled.post("/metrics", json={"prompt": "alerts"})
+    assert (made.status_code, made.json()["title"]) == (201, "Alerts[2J by type😀")
+
+
 async def test_a_server_without_answer_formats_is_asked_without(modelled, model, facts):
     model.formats = False
     model.says = [f"```sql\n{GOOD}\n```"]
