@@ -61,7 +61,7 @@ def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> st
 
 
 def escape(value: object) -> str:
-    """A value as one line in which every character is visible: others as `\\x1b` or `\\u202e`."""
+    r"""A value as one line in which every character is visible: others as `\x1b` or `\u202e`."""
     text = value if isinstance(value, str) else repr(value)
     if text.isprintable():
         return text

@@ -34,10 +34,10 @@ def test_a_traceback_shows_no_values(form: str):
 
 
 HOSTILE = [
-    "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "\x9d0;owned\x9c", "\x7f", "\x00", "\x08\x08", "a\rb", "a\nb",
-    "a\r\nb",    "a\tb", "a\x0bb", "a\x0cb", "a\x1cb", "a\x1eb", "a\x85b", "a\u2028b", "a\u2029b", "\u202eabc", "\u202a",
-    "\u2066abc\u2069", "\u200e\u200f", "\u061c", "\u200b", "\ufeff", "\u00ad", "\ud800",
-    "\U000e0041", "\ue000",
+    "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "\x9d0;owned\x9c", "\x7f", "\x00", "\x08\x08", "a\rb",
+    "a\nb", "a\r\nb", "a\tb", "a\x0bb", "a\x0cb", "a\x1cb", "a\x1eb", "a\x85b", "a\u2028b",
+    "a\u2029b", "\u202eabc", "\u202a", "\u2066abc\u2069", "\u200e\u200f", "\u061c", "\u200b",
+    "\ufeff", "\u00ad", "\ud800", "\U000e0041", "\ue000",
 ]  # fmt: skip
 LOGGED = """
 import json, logging, sys
