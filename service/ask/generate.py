@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw, Struct
 
-from service.ask.examples import examples, known
+from service.ask.examples import advice, examples, known
 from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Knowledge, Known
 from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
@@ -180,7 +180,6 @@ class Writer:
         cost = float(prepared.description.plan["Total Cost"])
         if cost > self._cost_limit:
             limit = f"{self._cost_limit:.0f}"
-            limit = f"{self._cost_limit:.0f}"
             raise QueryFailed(f"Postgres expects this to cost {cost:.0f}, over ASK_COST_LIMIT ({limit}).")
         return prepared, await self._executor.first_rows(prepared, PREVIEW_ROWS)
 
@@ -190,7 +189,7 @@ class Writer:
         prompts = examples(prompt, known_.schema, known_.lexicon, self._today())
         words = f": {', '.join(repr(word[:60]) for word in unknown)}" if unknown else ""
         return NotUnderstood(
-            f"The prompt was not understood: {reason}{words}.",
+            f"The prompt was not understood: {reason}{words}. {advice(known_.schema, prompts)}",
             unknown_words=[word[:60] for word in unknown],
             known=known(known_.schema),
             prompts=prompts,

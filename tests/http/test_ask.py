@@ -117,7 +117,19 @@ async def test_words_that_say_little_are_reported(client, facts):
         "x" * 2000,
         "by " * 600,
         "top 99999999999999999999 customers by interactions",
+        "9" * 309,
+        "alerts over " + "9" * 309,
+        "alerts over " + "9" * 309 + ".5",
+        "last " + "9" * 1900 + " days",
+        "last " + "\u2473" * 1900 + " days",
+        "1" + ",000" * 400,
+        "one hundred " * 160,
+        "\ufdfa" * 2000,
+        "-" * 2000,
+        "'" * 2000,
+        "\u0301" * 2000,
     ],
+    ids=lambda prompt: ascii(prompt)[:40],
 )
 async def test_what_is_not_understood_is_said_and_not_stored(client, clone, facts, prompt):
     before = await stored(clone)
@@ -133,6 +145,9 @@ async def test_who_is_not_understood_gets_prompts_that_work(client, facts):
     assert refused["unknown_words"] == ["unicorn"]
     assert any(line.startswith("metrics: ") for line in refused["known"])
     assert len(refused["prompts"]) == 3
+    assert refused["prompts"][0] in refused["detail"]
+    for table in ("metrics (", "customers (", "external interactions (", "alert type"):
+        assert table in refused["detail"]
     for prompt in refused["prompts"]:
         assert (await client.post("/metrics/ask", json={"prompt": prompt})).status_code == 200
 
