@@ -19,6 +19,8 @@ Row = list[str] | Doubtful
 
 RECORD_CHARACTERS: Final = 8 << 20
 """A longer row is an open quote, not a row; `checks.CELL_BYTES` is what a cell may hold."""
+STEPS: Final = 10_000
+"""Cells that are passed in one call, which lets no other thread run."""
 BROKEN: Final = re.compile("[\udc80-\udcff]")
 """Bytes that are no text, as `surrogateescape` decodes them."""
 QUOTES: Final[Problem] = (
@@ -154,7 +156,9 @@ class _Unclear(Exception):  # noqa: N818 (it says what a record is)
 
 
 class _Scan:
-    """Follows quotes through a record as the csv module does, without building its cells."""
+    """Follows quotes through a record as the csv module does, without building its cells; once they are too
+    many, without counting them.
+    """
 
     def __init__(self, delimiter: str) -> None:
         self.quoted = False
@@ -162,6 +166,8 @@ class _Scan:
         self._delimiter = delimiter
         self._opening = delimiter + '"'
         self._began = False
+        mark = re.escape(delimiter)
+        self._closed = re.compile(rf'(?:{mark}"[^"]*+(?:""[^"]*+)*+"|{mark}(?!")|[^{mark}]++){{1,{STEPS}}}+')
 
     def feed(self, line: str) -> None:
         at = 0
@@ -177,6 +183,12 @@ class _Scan:
                 doubled = line.startswith('""', at)
                 self.quoted = doubled
                 at += 2 if doubled else 1
+            elif self.fields > COLUMNS:
+                passed = self._closed.match(line, at)
+                if passed is None:
+                    self.quoted = at < len(line)
+                    return
+                at = passed.end()
             else:
                 opening = line.find(self._opening, at)
                 if opening < 0:
@@ -189,4 +201,4 @@ class _Scan:
 
 def _readable(text: str) -> str:
     """Write bytes that are no text as their numbers."""
-    return BROKEN.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return text if text.isascii() else BROKEN.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)

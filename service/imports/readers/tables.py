@@ -28,6 +28,7 @@ cell is of this form as well, which makes the way back exact.
 """
 RETURNED = fold("quarantine_id")
 EXPLAINED = {fold("reason"), fold("message")}
+SURROGATES = re.compile("[\ud800-\udfff]")
 NUMBERS_OF_THOUSANDS_OF_DIGITS = re.compile(r"[0-9][eE][+-]?[0-9]{3}")
 NOT_FOR_POSTGRES = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})", re.IGNORECASE)
 
@@ -208,14 +209,15 @@ def _text(value: Any) -> tuple[str | None, Reason | None]:
         return ("true" if value else "false"), None
     if not isinstance(value, str):
         return json.dumps(plain(value)), "wrong-type"
-    if "\0" in value or any("\ud800" <= mark <= "\udfff" for mark in value if mark > "\ud7ff"):
+    if "\0" in value or (not value.isascii() and SURROGATES.search(value)):
         return storable(value), "encoding"
     return value, None
 
 
 def storable(text: str) -> str:
     """Show what Postgres cannot store: NUL as U+2400, half a surrogate pair as U+FFFD."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text.replace("\0", "\u2400"))
+    text = text.replace("\0", "\u2400")
+    return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
 
 def _fits_jsonb(raw: str) -> bool:
