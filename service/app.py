@@ -45,6 +45,7 @@ from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
 from service.database.stored_sql.reader import open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
+from service.imports.loading.turns import Turns
 from service.interactions.api import InteractionsController, StatsController
 from service.interactions.counts import Counts
 from service.items.api import ExternalController, ItemsController
@@ -305,6 +306,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.importing = Importing(
             lambda sql: judge(sql, schemas=addresses.data_schemas, functions=held.functions),
             settings.imports.bytes_limit,
+            Turns(),
         )
         app.state.counts = Counts(database, results, settings.results.stale_for_s)
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can

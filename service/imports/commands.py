@@ -16,11 +16,11 @@ from rich.table import Table
 
 from service.audit import Actor
 from service.database.gateway import Database, address, open_database
-from service.errors import DatabaseUnavailable, InvalidInput, Stop, TooLarge
+from service.errors import DatabaseUnavailable, Stop
 from service.imports.datasets import DATASETS, find
 from service.imports.folder import Imported, Refusal, import_folder
 from service.imports.landing import Options, Progress, Report, import_file
-from service.imports.readers import Upload
+from service.imports.readers import REFUSALS, Upload
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge
 from service.settings import Settings
@@ -50,7 +50,7 @@ def import_files(
                         watched = msgspec.structs.replace(options, progress=progress)
                         report = await import_file(database, Upload(path, path.name), found, watched)
                     imported.reports.append(report)
-                except (InvalidInput, TooLarge) as refusal:
+                except REFUSALS as refusal:
                     imported.refusals.append(Refusal(path.name, refusal.detail))
                 except OSError as error:
                     imported.refusals.append(Refusal(path.name, f"{path}: {error.strerror}"))

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Struct
 
 from service.database.gateway import Database
-from service.errors import InvalidInput, Stop, TooLarge
+from service.errors import InvalidInput, Stop
 from service.imports.datasets import DATASETS, Dataset, find
 from service.imports.landing import Options, Report, import_file
-from service.imports.readers import Upload, inspect
+from service.imports.readers import REFUSALS, Upload, inspect
 from service.imports.readers.documents import has_part
 from service.imports.readers.workbooks import sheet_names
 
@@ -40,14 +40,14 @@ async def import_folder(database: Database, folder: Path, options: Options) -> I
     for upload in await asyncio.to_thread(_uploads, folder):
         try:
             held = await asyncio.to_thread(_held, upload, options)
-        except (InvalidInput, TooLarge) as refusal:
+        except REFUSALS as refusal:
             refusals.append(Refusal(upload.source, refusal.detail))
         else:
             jobs += [(dataset, upload) for dataset in held]
     for dataset, upload in sorted(jobs, key=lambda job: DATASETS.index(job[0])):
         try:
             reports.append(await import_file(database, upload, dataset, options))
-        except (InvalidInput, TooLarge) as refusal:
+        except REFUSALS as refusal:
             refusals.append(Refusal(upload.source, refusal.detail))
     return Imported(reports, refusals)
 
