@@ -39,6 +39,7 @@ from service.imports.landing import Options, Position, Report, import_file, list
 from service.imports.loading.pipeline import Judge
 from service.imports.quarantine import Kept, Retried, Status
 from service.imports.readers import Upload
+from service.imports.readers.workbooks import new_readers
 
 MAX_PAGE: Final = 500
 RAW_SOURCE: Final = "request"
@@ -55,6 +56,7 @@ class Importing(Struct, frozen=True):
 
     judge: Judge
     bytes_limit: int
+    workbooks: asyncio.Semaphore = msgspec.field(default_factory=new_readers)
 
 
 class RunPage(Struct, frozen=True):
@@ -139,6 +141,7 @@ class ImportsController(Controller):
             actor=actor(request.scope),
             dry_run=dry_run,
             mirror=mirror,
+            workbooks=importing.workbooks,
         )
         async with AsyncExitStack() as held:
             upload = await held.enter_async_context(_received(request, importing.bytes_limit))

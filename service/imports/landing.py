@@ -23,8 +23,9 @@ from service.errors import NotFound
 from service.imports.datasets import Dataset
 from service.imports.loading import loads
 from service.imports.loading.pipeline import SQL, Judge, Run, begin, land, load, lock, release
-from service.imports.readers import Facts, Upload, inspect, read
+from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
+from service.imports.readers.workbooks import new_readers
 
 Progress = Callable[[int], None]
 """Is told the rows read so far."""
@@ -67,7 +68,7 @@ class Position(Struct, frozen=True):
 
 class Options(Struct, frozen=True, kw_only=True):
     """`mirror` marks rows gone that the file lacks; `keep_edits` takes a known file of the catalogue as
-    imported even if rows were added or removed since.
+    imported even if rows were added or removed since. `workbooks` is shared by imports that run side by side.
     """
 
     judge: Judge
@@ -77,6 +78,7 @@ class Options(Struct, frozen=True, kw_only=True):
     mirror: bool = False
     keep_edits: bool = False
     progress: Progress | None = None
+    workbooks: asyncio.Semaphore = msgspec.field(default_factory=new_readers)
 
 
 class _Number(Struct, frozen=True):
@@ -108,11 +110,15 @@ async def import_file(
     Raises `InvalidInput` or `TooLarge` for a file that is refused: nothing changed then.
     """
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
+    reading = opened(upload, facts, dataset, bytes_limit=options.bytes_limit, workbooks=options.workbooks)
     try:
-        async with database.transaction(timeout_s=TIMEOUT_S) as tx:
+        async with (
+            reading as table,
+            database.transaction(timeout_s=TIMEOUT_S) as tx,
+        ):
             await lock(tx, dataset)
             report = await _remembered(tx, upload, facts, dataset, options)
-            report = report or await _imported(tx, upload, facts, dataset, options)
+            report = report or await _imported(tx, upload, facts, dataset, options, table=table)
             if options.dry_run:
                 raise _Undone(report)  # noqa: TRY301 (raising is what rolls back)
     except _Undone as undone:
@@ -163,9 +169,8 @@ async def _remembered(
 
 
 async def _imported(
-    tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
+    tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options, *, table: Table
 ) -> Report:
-    table = await asyncio.to_thread(read, upload, facts, dataset, bytes_limit=options.bytes_limit)
     await begin(tx, dataset)
     await _land(tx, dataset, table, options.progress)
     run = await _next_run(tx, dataset, upload, facts)

@@ -1,8 +1,11 @@
 """Files to tables of records: CSV and JSON as streams, workbooks by sheet; a bad file is refused whole."""
 
+import asyncio
 import hashlib
 import re
 from codecs import getincrementaldecoder
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +13,10 @@ from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge
 from service.imports.datasets import Dataset
-from service.imports.readers import workbooks
 from service.imports.readers.delimited import read_delimited
 from service.imports.readers.documents import read_document
 from service.imports.readers.tables import Table, grid_table
+from service.imports.readers.workbooks import open_sheet
 
 Format = Literal["csv", "json", "xlsx"]
 
@@ -57,21 +60,25 @@ def inspect(upload: Upload, *, bytes_limit: int) -> Facts:
     return Facts(size=size, sha256=digest.hexdigest(), format=kind, encoding=encoding, has_nul=scan.has_nul)
 
 
-def read(upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int) -> Table:
-    """Open the file as rows of the dataset.
+@asynccontextmanager
+async def opened(
+    upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int, workbooks: asyncio.Semaphore
+) -> AsyncGenerator[Table]:
+    """Open the file as rows of the dataset; `workbooks` limits how many are read at the same time.
 
     Raises `InvalidInput` at once for headings that do not fit, and while records are drawn for a file that
     turns out to be broken: the caller must land nothing of it.
     """
+    path, source = upload.path, upload.source
     match facts.format:
         case "json":
-            return read_document(upload.path, upload.source, dataset)
+            yield await asyncio.to_thread(read_document, path, source, dataset)
         case "xlsx":
-            sheet = workbooks.open_sheet(upload.path, upload.source, dataset, bytes_limit=bytes_limit)
-            return grid_table(upload.source, dataset, sheet.headings, sheet.rows, notes=sheet.notes)
+            async with open_sheet(path, source, dataset, bytes_limit=bytes_limit, readers=workbooks) as sheet:
+                yield grid_table(source, dataset, sheet.headings, sheet.rows, notes=sheet.notes)
         case "csv":
-            return read_delimited(
-                upload.path, upload.source, dataset, encoding=facts.encoding, has_nul=facts.has_nul
+            yield await asyncio.to_thread(
+                read_delimited, path, source, dataset, encoding=facts.encoding, has_nul=facts.has_nul
             )
 
 
