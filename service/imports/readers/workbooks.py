@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge
 from service.imports.datasets import Column, Dataset, fold
-from service.imports.xlsx.job import MEMORY_MB, REFUSED, Found, Job, Refusal, Use
+from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
 
 ROOT: Final = Path(__file__).parents[3]
 START: Final = (
@@ -27,8 +27,9 @@ START: Final = (
 )
 INHERITED: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 READERS: Final = 2
+MEMORY_MB: Final = 128
 CPU_S: Final = 30
-BYTES_A_SECOND: Final = 2 << 20
+MB_A_SECOND: Final = 4
 ROW: Final = msgspec.json.Decoder(tuple[int, list[str]])
 USES: Final[dict[str, Use]] = {"text": "text", "sql": "text", "moment": "date", "month": "date"}
 
@@ -53,10 +54,9 @@ async def open_sheet(
     Rows are those below the headings that hold anything, with their row number in the sheet. Formulas count
     by their cached value; a cell merged downwards repeats its value.
     """
-    job = Job(
-        path=str(path),
-        bytes_limit=bytes_limit,
-        cpu_s=CPU_S + bytes_limit // BYTES_A_SECOND,
+    job = _job(
+        path,
+        bytes_limit,
         dataset=fold(dataset.name),
         headings={heading: _use(column) for heading, column in dataset.headings.items()},
         needed=tuple(tuple(column.headings) for column in dataset.columns if column.needs_heading),
@@ -69,9 +69,16 @@ async def open_sheet(
 
 async def sheet_names(path: Path, source: str, *, bytes_limit: int) -> list[str]:
     """Names of the visible sheets."""
-    job = Job(str(path), bytes_limit, CPU_S, rows=False)
+    job = _job(path, bytes_limit, rows=False)
     with tempfile.TemporaryFile() as answer:
         return (await _read(job, answer, source)).visible
+
+
+def _job(path: Path, bytes_limit: int, **wanted: Any) -> Job:
+    """A job with limits of time and memory that suit what may be unzipped."""
+    megabytes = bytes_limit >> 20
+    cpu_s, memory_mb = CPU_S + megabytes // MB_A_SECOND, MEMORY_MB + megabytes
+    return Job(str(path), bytes_limit, cpu_s, memory_mb, **wanted)
 
 
 def _use(column: Column) -> Use:
@@ -89,7 +96,7 @@ async def _read(job: Job, answer: IO[bytes], source: str) -> Found:
         refusal = msgspec.json.decode(first, type=Refusal)
         raise (TooLarge if refusal.too_large else InvalidInput)(f"{source}: {refusal.detail}")
     raise TooLarge(
-        f"{source}: reading the workbook takes more than {MEMORY_MB} MB of memory or {job.cpu_s} s; "
+        f"{source}: reading the workbook takes more than {job.memory_mb} MB of memory or {job.cpu_s} s; "
         "split it, or save it as CSV"
     )
 

@@ -9,7 +9,6 @@ from typing import Final, Literal
 from msgspec import Struct
 
 REFUSED: Final = 3
-MEMORY_MB: Final = 320
 COLUMNS: Final = 1000
 
 Use = Literal["text", "date", "other", "none"]
@@ -26,6 +25,7 @@ class Job(Struct, frozen=True):
     path: str
     bytes_limit: int
     cpu_s: int
+    memory_mb: int
     dataset: str = ""
     headings: dict[str, Use] = {}
     needed: tuple[tuple[str, ...], ...] = ()

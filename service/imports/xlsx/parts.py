@@ -1,6 +1,8 @@
 """What a workbook says outside of its sheets: their names, its epoch, number formats and shared strings."""
 
+import io
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -98,7 +100,7 @@ class Words:
     """Collects the text of a string item or an inline string; pronunciation is left out."""
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
+        self._text = io.StringIO()
         self._size = 0
         self._spoken = 0
         self._open = False
@@ -117,24 +119,45 @@ class Words:
 
     def add(self, text: str) -> None:
         if self._open:
-            self._pieces.append(text)
-            self._size += len(text)
+            self._size += self._text.write(text)
             if self._size > TEXT_CHARACTERS:
                 raise too_long()
 
     def take(self) -> str:
-        if not self._pieces:
+        if not self._size:
             return ""
-        text = "".join(self._pieces)
-        self._pieces.clear()
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
         self._size = 0
         return unescape(text)
 
 
-def read_strings(package: Package, path: str | None) -> list[str]:
-    if path is None or path not in package:
-        return []
-    return [text for batch in _strings(package.chunks(path)) for text in batch]
+class Strings:
+    """Texts that cells share, packed: a workbook may have millions of them."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> str:
+        return self._bytes[self._ends[number] : self._ends[number + 1]].decode()
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode()
+        self._ends.append(len(self._bytes))
+
+
+def read_strings(package: Package, path: str | None) -> Strings:
+    strings = Strings()
+    if path is not None and path in package:
+        for batch in _strings(package.chunks(path)):
+            for text in batch:
+                strings.append(text)
+    return strings
 
 
 def _strings(chunks: Iterable[bytes]) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ import msgspec
 
 from service.errors import InvalidInput, Problem, TooLarge
 from service.imports.datasets import fold
-from service.imports.xlsx.job import MEMORY_MB, REFUSED, Found, Job, Refusal, Use
+from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
 from service.imports.xlsx.package import Package
 from service.imports.xlsx.parts import Book, read_book, read_formats, read_strings
 from service.imports.xlsx.sheet import Merge, Row, SheetReader, Source, read_sheet
@@ -35,7 +35,9 @@ def main() -> None:
         except Problem as problem:
             refusal = Refusal(isinstance(problem, TooLarge), problem.detail)
         except MemoryError:
-            refusal = Refusal(True, f"reading it takes more than {MEMORY_MB} MB of memory; save it as CSV")
+            refusal = Refusal(
+                True, f"reading it takes more than {job.memory_mb} MB of memory; save it as CSV"
+            )
         except Exception as error:  # noqa: BLE001 (the file's fault, whatever it is)
             refusal = Refusal(False, f"not a workbook that can be read: {error}"[:300])
         else:
@@ -49,8 +51,8 @@ def _bound(job: Job) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: job.cpu_s,
         resource.RLIMIT_FSIZE: 2 * job.bytes_limit,
-        resource.RLIMIT_DATA: MEMORY_MB << 20,
-        resource.RLIMIT_AS: 2 * MEMORY_MB << 20,
+        resource.RLIMIT_DATA: job.memory_mb << 20,
+        resource.RLIMIT_AS: (2 * job.memory_mb) << 20,
     }
     for limit, value in limits.items():
         with suppress(ValueError, OSError):  # a system may not have it

@@ -11,7 +11,7 @@ from service.imports.xlsx import markup
 from service.imports.xlsx.formats import PLAIN, Format, padded
 from service.imports.xlsx.job import COLUMNS, Use
 from service.imports.xlsx.markup import Attributes
-from service.imports.xlsx.parts import TEXT_CHARACTERS, Words, too_long, unescape
+from service.imports.xlsx.parts import TEXT_CHARACTERS, Strings, Words, too_long, unescape
 from service.imports.xlsx.values import SERIAL, elapsed_text, iso_text, moment_text, number_text
 
 Row = tuple[int, list[str]]
@@ -46,7 +46,7 @@ class Merge(Struct, frozen=True):
 class Source(Struct, frozen=True):
     """What the cells of a sheet refer to. `use` tells a column's use by its heading."""
 
-    strings: list[str]
+    strings: Strings
     formats: list[Format]
     from_1904: bool
     use: Callable[[str], Use]
@@ -113,9 +113,8 @@ class SheetReader:
     def _start_row(self, written: str | None) -> None:
         number = self._number + 1 if written is None else _whole(written)
         if not self._number < number <= ROWS:
-            raise InvalidInput(
-                f"not a workbook that can be read: row {number} comes after row {self._number}"
-            )
+            place = f"row {number} comes after row {self._number}; a sheet has {ROWS} rows in order"
+            raise InvalidInput(f"not a workbook that can be read: {place}")
         self._number = number
         self._digits = str(number)
         self._column = -1
@@ -166,7 +165,7 @@ class SheetReader:
                 f"{self._here()}: cells right of column {COLUMNS} are not read; move or delete it"
             )
         if column in self._row:
-            raise InvalidInput(f"not a workbook that can be read: it has two cells {self._here()}")
+            raise InvalidInput(f"not a workbook that can be read: {self._here()} is there twice")
         self._row[column] = text
         self._size += len(text)
         if self._size > ROW_CHARACTERS:

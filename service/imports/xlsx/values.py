@@ -25,8 +25,8 @@ DAY_MS: Final = 86_400_000
 def number_text(text: str) -> str:
     """A number in plain notation with all digits of the file; what is no number stays as it is.
 
-    Excel writes 1.1 as 1.1000000000000001, the seventeen digits of its binary form: such a fraction is told
-    as the number of at most fifteen digits that was typed.
+    Spreadsheets write 1.1 as 1.1000000000000001, the 16 or 17 digits of its binary form: such a fraction is
+    told as the number of at most 15 digits that was typed.
     """
     text = text.strip()
     if not NUMBER.fullmatch(text):
@@ -47,7 +47,7 @@ def _typed(number: Decimal) -> str:
     """The short number whose binary form is written out here, if there is one."""
     binary = float(number)
     short = Decimal(repr(binary))
-    is_binary_form = Decimal(f"{binary:.17g}") == number
+    is_binary_form = number in {Decimal(f"{binary:.16g}"), Decimal(f"{binary:.17g}")}
     return format(short, "f") if is_binary_form and len(short.as_tuple().digits) <= TYPED_DIGITS else ""
 
 
