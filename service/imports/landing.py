@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Final, Literal
 from uuid import UUID
@@ -31,6 +32,7 @@ Progress = Callable[[int], None]
 """Is told the rows read so far."""
 
 BATCH: Final = 5_000
+BATCH_CHARACTERS: Final = 8 << 20
 TIMEOUT_S: Final = 3_600
 KNOWN: Final = "the same file as before: not read again"
 
@@ -200,9 +202,7 @@ async def _land(tx: Transaction, dataset: Dataset, table: Table, progress: Progr
     """COPY the records; the next batch is read in a thread while Postgres takes one."""
     loop, landed = asyncio.get_running_loop(), 0
 
-    def take() -> list[Record]:
-        return list(islice(table.records, BATCH))
-
+    take = partial(_take, table)
     batch = await asyncio.to_thread(take)
     while batch:
         following = loop.run_in_executor(None, take)
@@ -214,6 +214,20 @@ async def _land(tx: Transaction, dataset: Dataset, table: Table, progress: Progr
         if progress:
             progress(landed)
         batch = following.result()
+
+
+def _take(table: Table) -> list[Record]:
+    """The next batch; one of long rows is cut short by their text."""
+    if table.longest * BATCH <= BATCH_CHARACTERS:
+        return list(islice(table.records, BATCH))
+    batch: list[Record] = []
+    size = 0
+    for record in islice(table.records, BATCH):
+        batch.append(record)
+        size += sum(len(cell) for cell in record if type(cell) is str)
+        if size >= BATCH_CHARACTERS:
+            break
+    return batch
 
 
 async def _count_rows(tx: Transaction, dataset: Dataset) -> int:

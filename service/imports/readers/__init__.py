@@ -75,7 +75,8 @@ async def opened(
             yield await asyncio.to_thread(read_document, path, source, dataset)
         case "xlsx":
             async with open_sheet(path, source, dataset, bytes_limit=bytes_limit, readers=workbooks) as sheet:
-                yield grid_table(source, dataset, sheet.headings, sheet.rows, notes=sheet.notes)
+                headings, rows = sheet.headings, sheet.rows
+                yield grid_table(source, dataset, headings, rows, notes=sheet.notes, longest=sheet.longest)
         case "csv":
             yield await asyncio.to_thread(
                 read_delimited, path, source, dataset, encoding=facts.encoding, has_nul=facts.has_nul

@@ -39,6 +39,8 @@ class Table(Struct, frozen=True):
     headings: tuple[str, ...] = ()
     """As they stand in the file, one for each column; empty when each record brings its raw."""
     notes: tuple[str, ...] = ()
+    longest: int = 0
+    """Bytes of the longest row, where they are known."""
 
 
 def grid_table(
@@ -49,6 +51,7 @@ def grid_table(
     *,
     notes: tuple[str, ...] = (),
     has_nul: bool = False,
+    longest: int = 0,
 ) -> Table:
     headings = [heading.strip() or f"column {number}" for number, heading in enumerate(found, 1)]
     check_headings(source, dataset, headings)
@@ -56,12 +59,19 @@ def grid_table(
     names = [column.name for column in known if column]
     if len(set(names)) == len(headings) and not has_nul:
         records = _plain(rows, headings, dataset, tuple(names))
-        return Table(tuple(names), records, set(names), returns=False, headings=tuple(headings), notes=notes)
+        return Table(
+            tuple(names),
+            records,
+            set(names),
+            returns=False,
+            headings=tuple(headings),
+            notes=notes,
+            longest=longest,
+        )
     columns = tuple(column.name for column in dataset.columns if column.name in names)
     shape = Shaper(dataset, columns)
-    return Table(
-        columns, (_shaped(line, row, headings, shape) for line, row in rows), set(columns), notes=notes
-    )
+    shaped = (_shaped(line, row, headings, shape) for line, row in rows)
+    return Table(columns, shaped, set(columns), notes=notes, longest=longest)
 
 
 def check_headings(source: str, dataset: Dataset, headings: list[str]) -> None:

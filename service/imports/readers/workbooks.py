@@ -38,6 +38,8 @@ class Sheet(Struct, frozen=True):
     headings: list[str]
     rows: Iterator[tuple[int, list[str]]]
     notes: tuple[str, ...]
+    longest: int
+    """Bytes of the longest row."""
 
 
 def new_readers() -> asyncio.Semaphore:
@@ -64,7 +66,10 @@ async def open_sheet(
     with tempfile.TemporaryFile() as answer:
         async with readers:
             found = await _read(job, answer, source)
-        yield Sheet(found.headings, map(ROW.decode, answer), (f"sheet {found.sheet}",))
+        start = answer.tell()
+        longest = await asyncio.to_thread(lambda: max(map(len, answer), default=0))
+        answer.seek(start)
+        yield Sheet(found.headings, map(ROW.decode, answer), (f"sheet {found.sheet}",), longest)
 
 
 async def sheet_names(path: Path, source: str, *, bytes_limit: int) -> list[str]:
