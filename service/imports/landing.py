@@ -23,7 +23,7 @@ from service.imports.datasets import Dataset
 from service.imports.loading import loads
 from service.imports.loading.pipeline import SQL, Judge, Run, begin, land, load, lock, release
 from service.imports.loading.turns import Turns
-from service.imports.readers import Facts, Upload, inspect, read
+from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
 
 Progress = Callable[[int], None]
@@ -111,10 +111,16 @@ async def import_file(
     """
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
     try:
-        async with options.turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
+        async with (
+            opened(
+                upload, facts, dataset, bytes_limit=options.bytes_limit, readers=options.turns.readers
+            ) as table,
+            options.turns.take(dataset),
+            database.transaction(timeout_s=TIMEOUT_S) as tx,
+        ):
             await lock(tx, dataset)
             report = await _remembered(tx, upload, facts, dataset, options)
-            report = report or await _imported(tx, upload, facts, dataset, options)
+            report = report or await _imported(tx, upload, facts, dataset, options, table=table)
             if options.dry_run:
                 raise _Undone(report)  # noqa: TRY301 (raising is what rolls back)
     except _Undone as undone:
@@ -165,9 +171,8 @@ async def _remembered(
 
 
 async def _imported(
-    tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
+    tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options, *, table: Table
 ) -> Report:
-    table = await asyncio.to_thread(read, upload, facts, dataset, bytes_limit=options.bytes_limit)
     await begin(tx, dataset)
     await _land(tx, dataset, table, options.progress)
     run = await _next_run(tx, dataset, upload, facts)

@@ -13,6 +13,7 @@ from typing import Final
 from service.errors import Busy
 from service.imports.datasets import DATASETS, Dataset
 from service.imports.loading import loads
+from service.imports.readers.workbooks import READERS
 
 AT_ONCE: Final = 3
 """Imports that hold a connection, of `gateway.OWNER_POOL_SIZE`."""
@@ -32,6 +33,8 @@ class Turns:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._places = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
+        self.readers = asyncio.Semaphore(READERS)
+        """How many workbooks are read side by side, before their imports take a turn."""
 
     @asynccontextmanager
     async def take(self, dataset: Dataset) -> AsyncGenerator[None]:

@@ -1,6 +1,9 @@
 """Files to tables of records: CSV and JSON as streams, workbooks by sheet; a bad file is refused whole."""
 
+import asyncio
 import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -9,7 +12,6 @@ from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge, UnsupportedMediaType
 from service.imports.datasets import Dataset
-from service.imports.readers import workbooks
 from service.imports.readers.delimited import read_delimited
 from service.imports.readers.documents import read_document
 from service.imports.readers.encodings import (
@@ -21,6 +23,7 @@ from service.imports.readers.encodings import (
     stated_encoding,
 )
 from service.imports.readers.tables import Table, grid_table
+from service.imports.readers.workbooks import open_sheet
 
 Format = Literal["csv", "json", "xlsx"]
 
@@ -76,22 +79,28 @@ def inspect(upload: Upload, *, bytes_limit: int) -> Facts:
     return _settled(facts, scan, upload, head) if scan else facts
 
 
-def read(upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int) -> Table:
-    """Open the file as rows of the dataset.
+@asynccontextmanager
+async def opened(
+    upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int, readers: asyncio.Semaphore
+) -> AsyncGenerator[Table]:
+    """Open the file as rows of the dataset; `readers` limits how many are read at the same time.
 
     Raises `InvalidInput` at once for headings that do not fit, and while records are drawn for a file that
     turns out to be broken: the caller must land nothing of it.
     """
+    path, source = upload.path, upload.source
     match facts.format:
         case "json":
-            return read_document(upload.path, upload.source, dataset)
+            yield await asyncio.to_thread(read_document, path, source, dataset)
         case "xlsx":
-            sheet = workbooks.open_sheet(upload.path, upload.source, dataset, bytes_limit=bytes_limit)
-            return grid_table(upload.source, dataset, sheet.headings, sheet.rows, notes=sheet.notes)
+            async with open_sheet(path, source, dataset, bytes_limit=bytes_limit, readers=readers) as sheet:
+                headings, rows = sheet.headings, sheet.rows
+                yield grid_table(source, dataset, headings, rows, notes=sheet.notes)
         case "csv":
-            return read_delimited(
-                upload.path,
-                upload.source,
+            yield await asyncio.to_thread(
+                read_delimited,
+                path,
+                source,
                 dataset,
                 encoding=facts.encoding,
                 has_nul=facts.has_nul,

@@ -72,12 +72,18 @@ def grid_table(
     names = [column.name for column in known if column]
     if len(set(names)) == len(headings) and not has_nul:
         records = _plain(rows, headings, dataset, tuple(names))
-        return Table(tuple(names), records, set(names), returns=False, headings=tuple(headings), notes=notes)
+        return Table(
+            tuple(names),
+            records,
+            set(names),
+            returns=False,
+            headings=tuple(headings),
+            notes=notes,
+        )
     columns = tuple(column.name for column in dataset.columns if column.name in names)
     shape = Shaper(dataset, columns)
-    return Table(
-        columns, (_shaped(line, row, headings, shape) for line, row in rows), set(columns), notes=notes
-    )
+    shaped = (_shaped(line, row, headings, shape) for line, row in rows)
+    return Table(columns, shaped, set(columns), notes=notes)
 
 
 def check_headings(source: str, dataset: Dataset, headings: list[str]) -> None:
