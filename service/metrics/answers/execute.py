@@ -28,7 +28,7 @@ from service.settings import Settings
 # SQLSTATE class of names, types and rights: what was described is not what there is now.
 _NO_LONGER_VALID: Final = "42"
 # A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
-_NO_DATE: Final = "its window is not on a date or timestamp column"
+_NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -53,6 +53,7 @@ class Prepared(Struct, frozen=True, kw_only=True):
             is_editable=metric.is_editable,
             sql=metric.sql,
             parameters=self.template.parameters,
+            window=self.template.window,
             columns=description.columns,
             tables=self.dependencies.tables,
             estimated_cost=description.plan["Total Cost"],
@@ -146,7 +147,7 @@ class Executor:
         if not metric.trusted:
             tree = parse(metric.sql)
             judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
-        template = analyse(metric.sql, tree, declarations(metric.parameters))
+        template = analyse(metric.sql, tree, declarations(metric.parameters), mode=metric.window)
         if template.untyped:
             probe = template.probe()
             with _placed(lambda position: template.stored_position(position, typed=False)):
