@@ -7,6 +7,7 @@ those of the session's time zone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 from functools import cached_property
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -111,6 +112,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     lifted: Lifted
     casts: dict[str, str]
     mode: Mode = "auto"
+    zone: tzinfo = UTC
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -214,7 +216,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
             value += END_OF_DAY
         try:
-            read = from_text(kind, value) if isinstance(value, str) else from_json(kind, value)
+            given_as_text = isinstance(value, str)
+            read = from_text(kind, value, self.zone) if given_as_text else from_json(kind, value, self.zone)
         except ValueError as wrong:
             errors.append(FieldError(name, f"{name} must be {wrong}"))
             return
@@ -365,10 +368,16 @@ def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
 
 
 def analyse(
-    sql: str, tree: exp.Query | None, declared: Mapping[str, Declared], *, mode: Mode = "auto"
+    sql: str,
+    tree: exp.Query | None,
+    declared: Mapping[str, Declared],
+    *,
+    mode: Mode = "auto",
+    zone: tzinfo = UTC,
 ) -> Template:
     """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
     trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
+    `zone` is that of the sessions it runs in.
     InvalidInput for a declaration without its placeholder or with a default of another type.
     """
     tokens = tokenize(sql)
@@ -388,14 +397,14 @@ def analyse(
     slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
     lifted = lift(sql, tokens, tree, taken=frozenset(names), mode=mode)
     defaults = {
-        name: _default(name, kinds[name], item.default)
+        name: _default(name, kinds[name], item.default, zone)
         for name, item in declared.items()
         if not isinstance(item.default, UnsetType)
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
     casts = _casts(tree) if tree is not None else {}
     lifted = msgspec.structs.replace(lifted, slots=())
-    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode)
+    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, zone)
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
@@ -421,11 +430,11 @@ def _casts(tree: exp.Query) -> dict[str, str]:
     }
 
 
-def _default(name: str, kind: Kind, value: Any) -> Canonical:
+def _default(name: str, kind: Kind, value: Any, zone: tzinfo) -> Canonical:
     if value is None:
         return None
     try:
-        return from_json(kind, value)
+        return from_json(kind, value, zone)
     except ValueError as wrong:
         _refuse_declaration(name, f"the default must be {wrong}")
 
