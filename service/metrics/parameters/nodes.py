@@ -9,8 +9,8 @@ from typing import cast
 from sqlglot import exp
 
 from service.metrics.judge.lists import words
-from service.metrics.parameters.bounds import bare, is_clock
-from service.metrics.parameters.period import interval_lengths, number_of
+from service.metrics.parameters.bounds import bare, is_clock, unit_of
+from service.metrics.parameters.period import interval_lengths, number_of, text_lengths
 
 Nodes = tuple[type[exp.Expr], ...]
 
@@ -178,3 +178,25 @@ def ranks(query: object) -> bool:
         first = parts[int(first.name) - 1]
     named = [part for part in parts if isinstance(first, exp.Column) and part.alias == first.name]
     return any(part.find(exp.AggFunc) is not None for part in (first, *named))
+
+
+def divisors(node: exp.Expr) -> float:
+    """The product of the numbers that it is divided by already: 7 in `count(*) / 7 / 4`."""
+    product = 1.0
+    node = bare(node)
+    while isinstance(node, exp.Div):
+        product *= number_of(node.expression) or 1.0
+        node = bare(node.this)
+    return product
+
+
+def ends_own_unit(node: exp.Expr, around: exp.Expr | None) -> bool:
+    """Whether an interval leads to the end of a row's own unit, as of `date_trunc('month', c) + '1 month'`."""
+    while isinstance(around, exp.Add | exp.Sub) and not isinstance(around.this, exp.TimestampTrunc):
+        if interval_lengths(node) != [1.0]:
+            return False
+        around = bare(around.this)
+    start = around.this if isinstance(around, exp.Add | exp.Sub) else None
+    if not isinstance(start, exp.TimestampTrunc) or not isinstance(uncast(start.this), exp.Column):
+        return False
+    return interval_lengths(node) in ([1.0], text_lengths(f"1 {unit_of(start)}"))

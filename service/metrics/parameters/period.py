@@ -39,6 +39,8 @@ COMMON_COUNTS = frozenset(
 YEAR_COUNTS = frozenset({365.0, 365.25, 366.0})
 MOMENT_COUNTS = (24.0, 1440.0, 86_400.0, 86_400_000.0)
 WEEK, MONTH, YEAR = 7, 30.4375, 365.25
+A_MONTH = range(28, 32)
+WEEKS_OF_YEAR, MONTHS_OF_YEAR = 52, 12
 LONG = 7
 """From so many days on, one more or less is the same period: a count of days may leave the last one out."""
 
@@ -116,20 +118,9 @@ class Period(Struct, frozen=True):
             return False
         if not self.lengths:
             return number in COMMON_COUNTS | YEAR_COUNTS
-        return (
-            self.counts(number)
-            or number in YEAR_COUNTS
-            or any(
-                _near(number, length, within=length * ROUGHLY)
-                or _near(number, length / WEEK)
-                or _near(number, length * 5 / WEEK, within=1.5 if length > WEEK else 0.1)
-                or _near(number, length / MONTH)
-                or _near(number, length / YEAR)
-                or (number == 52 and length == WEEK)  # noqa: PLR2004 (weeks of a year)
-                or (number == 12 and 28 <= length <= 31)  # noqa: PLR2004 (months of a year)
-                for length in self.lengths
-            )
-        )
+        if self.counts(number) or number in YEAR_COUNTS:
+            return True
+        return any(_divides(number, length) for length in self.lengths)
 
     def lasts(self, lengths: Iterable[float]) -> bool:
         """Whether an interval of one of these lengths in days may be as long as the period."""
@@ -317,8 +308,22 @@ def _day(bound: Bound) -> date | None:
     return None
 
 
-def _near(number: float, wanted: float, within: float = 0.06) -> bool:
-    return wanted > 1.5 and number > 1 and abs(number - wanted) <= within  # noqa: PLR2004 (one of anything is no count)
+def _divides(number: float, length: float) -> bool:
+    """Whether a number may count the days, working days, weeks, months or years of so many days."""
+    monthly = length in A_MONTH
+    return (
+        _near(number, length, within=length * ROUGHLY)
+        or (monthly and A_MONTH.start <= number < A_MONTH.stop)
+        or _near(number, length / WEEK, within=0.35 if length >= A_MONTH.start else 0.06)
+        or _near(number, length * 5 / WEEK, within=1.5 if length > WEEK else 0.1)
+        or _near(number, length / MONTH, within=0.06)
+        or _near(number, length / YEAR, within=0.06)
+        or number == (WEEKS_OF_YEAR if length == WEEK else MONTHS_OF_YEAR if monthly else 0)
+    )
+
+
+def _near(number: float, wanted: float, *, within: float) -> bool:
+    return wanted > 1.5 and abs(number - wanted) <= within  # noqa: PLR2004 (one of anything is no count)
 
 
 def _phrases(words: str) -> list[float]:

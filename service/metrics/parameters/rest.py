@@ -26,6 +26,8 @@ from service.metrics.parameters.nodes import (
     TEXTS,
     context_of,
     derived,
+    divisors,
+    ends_own_unit,
     factor_of,
     holds,
     in_projections,
@@ -117,6 +119,8 @@ class _Rest:
             return ""
         if isinstance(around, exp.ExplodingGenerateSeries) and lengths in ([1.0], [7.0]):
             return ""  # a step of days or weeks
+        if ends_own_unit(node, around):
+            return ""
         if isinstance(around, exp.Mul) and (factor := factor_of(around, node)) is not None:
             lengths = [*lengths, *(factor * each for each in lengths)]
         return "an interval" if self.period.lasts(lengths) else ""
@@ -167,7 +171,7 @@ class _Rest:
             return False
         if value in PERCENT:
             return value in self.period.lengths
-        return any(self.period.measures(each) for each in (value, *parts))
+        return any(self.period.measures(each) for each in (value, *parts, value * divisors(other)))
 
     def compared_with(self, node: exp.Expr, around: exp.Expr | None) -> list[exp.Expr]:
         """What a constant is compared with, also as `CASE subject WHEN constant`."""
