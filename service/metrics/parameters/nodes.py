@@ -191,7 +191,7 @@ def divisors(node: exp.Expr) -> float:
 
 
 def ends_own_unit(node: exp.Expr, around: exp.Expr | None) -> bool:
-    """Whether an interval leads to the end of a row's own unit, as of `date_trunc('month', c) + '1 month'`."""
+    """Whether an interval leads to the end of a row's own unit: `date_trunc('month', c) + '1 month'`."""
     while isinstance(around, exp.Add | exp.Sub) and not isinstance(around.this, exp.TimestampTrunc):
         if interval_lengths(node) != [1.0]:
             return False

@@ -169,6 +169,8 @@ class _Rest:
             return lengths is None or self.period.counts(value)
         if is_duration(other) and all(each in CONVERSIONS for each in (parts or [value])):
             return False
+        if value == 1 and isinstance(around, exp.Div | exp.IntDiv):
+            return 1 in self.period.lengths and holds(around.expression, node)
         if value in PERCENT:
             return value in self.period.lengths
         return any(self.period.measures(each) for each in (value, *parts, value * divisors(other)))
