@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from threading import Thread
 from typing import Any, Final, cast
@@ -300,7 +301,9 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         known = Knowledge(reader, addresses.data_schemas)
-        app.state.writer = Writer(known, executor, model, settings.model)
+        app.state.writer = Writer(
+            known, executor, model, settings.model, lambda: datetime.now(addresses.zone).date()
+        )
         app.state.editor = Editor(database, held, executor, app.state.writer.write)
         app.state.shelf = Shelf(held, executor, results, aliases)
         app.state.importing = Importing(

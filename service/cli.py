@@ -25,6 +25,7 @@ from service.database.embedded import running, serving
 from service.database.gateway import Database, address, open_database
 from service.database.migrate import migrate
 from service.database.watch import watch
+from service.database.zone import refuse_unknown_zone
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.commands import import_files, seed
 from service.metrics import store
@@ -135,6 +136,7 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
         if settings.auth.mode == "on":
             KeyFile(settings.database.data_dir).read()
         parse_clients(settings.auth.clients)
+        asyncio.run(refuse_unknown_zone(ready.database.reader_url, settings.database.time_zone))
         _refuse_taken_port(settings)
         server = HttpServer(
             "service.app:from_environment",

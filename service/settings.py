@@ -4,10 +4,13 @@ Each field carries its variable, unit, default and help; the README's table is c
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, tzinfo
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 from msgspec import Meta, Struct
@@ -42,6 +45,14 @@ class Database(Struct, frozen=True, kw_only=True):
             min_length=1,
         ),
     ] = ("data",)
+    time_zone: Annotated[
+        str,
+        env(
+            "TIME_ZONE",
+            "IANA name, such as Europe/Berlin: the time zone of stored SQL's session, whose days windows and"
+            " `day_range` mean",
+        ),
+    ] = "UTC"
     statement_timeout_ms: Annotated[
         int, env("STATEMENT_TIMEOUT_MS", "milliseconds a stored statement may run", ge=1, le=3_600_000)
     ] = 5000
@@ -71,6 +82,10 @@ class Database(Struct, frozen=True, kw_only=True):
             "`transaction` when READER_DATABASE_URL leads to a pooler such as PgBouncer in that mode",
         ),
     ] = "none"
+
+    @property
+    def zone(self) -> tzinfo:
+        return zone_of(self.time_zone)
 
 
 class Imports(Struct, frozen=True, kw_only=True):
@@ -264,7 +279,13 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     settings = _load(Settings, environ)
     _check_auth(settings)
+    _check_time_zone(settings.database.time_zone)
     return settings
+
+
+def zone_of(name: str) -> tzinfo:
+    """The rules of an IANA zone; UTC needs no files."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def is_loopback(host: str) -> bool:
@@ -334,6 +355,21 @@ def _check_database_url(variable: str, text: str) -> None:
         well_formed = False
     if not well_formed:  # the text is not repeated: it holds a password
         raise Stop(f"{variable}: expected postgresql://user:password@host:port/database", exit_code=2)
+
+
+def _check_time_zone(name: str) -> None:
+    """A zone must be one for us and for Postgres, which reads other names its own way (`UTC+3` is west)."""
+    if name == "UTC":
+        return
+    known = available_timezones() - {"localtime", "posixrules"}
+    if name in known:
+        return
+    if not known:
+        raise Stop(f"TIME_ZONE={name!r}: this machine has no time zone database; install tzdata", exit_code=2)
+    places = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), places, n=1)
+    meant = f"; did you mean {places[near[0]]}?" if near else ""
+    raise Stop(f"TIME_ZONE={name[:80]!r}: expected an IANA name such as Europe/Berlin{meant}", exit_code=2)
 
 
 def _check_auth(settings: Settings) -> None:

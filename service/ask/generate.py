@@ -207,6 +207,7 @@ def _metric(sql: str, title: str, declared: Mapping[str, Declared]) -> Metric:
         fresh_for_s=None,
         stale_for_s=None,
         parameters={name: Raw(msgspec.json.encode(item)) for name, item in declared.items()},
+        window="auto",
         version=1,
         updated_at=datetime.now(UTC),
     )

@@ -8,6 +8,7 @@ SELECT m.id,
        m.fresh_for_s,
        m.stale_for_s,
        m.parameters::text AS parameters,
+       m."window",
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -30,6 +31,7 @@ SELECT m.id,
        m.fresh_for_s,
        m.stale_for_s,
        m.parameters::text AS parameters,
+       m."window",
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -68,8 +70,8 @@ INSERT INTO catalog.query (id, sql)
 VALUES ($1, $2)
 
 -- name: insert_metric
-INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters, "window")
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 RETURNING id
 
 -- name: insert_origin
@@ -85,7 +87,8 @@ SET query_id = $2,
     is_editable = $4,
     fresh_for_s = $5,
     stale_for_s = $6,
-    parameters = $7
+    parameters = $7,
+    "window" = $8
 WHERE id = $1
 
 -- name: update_query
@@ -120,7 +123,15 @@ DELETE FROM catalog.query AS q
 WHERE q.id = $1 AND NOT EXISTS (SELECT FROM catalog.metric AS m WHERE m.query_id = q.id)
 
 -- name: list_versions
-SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters::text AS parameters, replaced_at
+SELECT version,
+       title,
+       sql,
+       is_editable,
+       fresh_for_s,
+       stale_for_s,
+       parameters::text AS parameters,
+       "window",
+       replaced_at
 FROM catalog.metric_version
 WHERE metric_id = $1
 ORDER BY version DESC

@@ -435,7 +435,8 @@ def test_a_metric_without_parameters_says_so():
 
 
 @pytest.mark.parametrize(
-    "condition", ["day > '2025-01-01'", "day > '2025-01-01 08:30'", "day < '2025-01-01 08:30'"]
+    "condition",
+    ["day > '2025-01-01'", "day > '2025-01-01 08:30'", "day > '2024-01-01' AND day < '2025-01-01 08:30'"],
 )
 def test_a_start_after_the_end_is_refused(condition):
     days = ("start_date", "2025-07-01"), ("end_date", "2025-06-30")
@@ -466,11 +467,18 @@ WHOLE_DAY = f"({DAY} + time '23:59:59.999999')"
         ("d BETWEEN '2025-06-01' AND '2025-06-30'", [END], f"d BETWEEN '2025-06-01' AND {WHOLE_DAY}"),
         ("d >= DATE '2025-06-01'", [START], f"d >= {DAY}"),
         ("d > '2025-06-01'::timestamp", [START], f"d > ({DAY} - interval '1 microsecond')"),
-        ("d < CAST('2025-07-01' AS date)", [END], f"d < ({DAY} + 1)"),
-        ("d <= '2025-06-30 23:59:59'", [END], f"d <= {WHOLE_DAY}"),
+        (
+            "d >= '2025-06-01' AND d < CAST('2025-07-01' AS date)",
+            [END],
+            f"d >= '2025-06-01' AND d < ({DAY} + 1)",
+        ),
+        (
+            "d >= '2025-06-01' AND d <= '2025-06-30 23:59:59'",
+            [END],
+            f"d >= '2025-06-01' AND d <= {WHOLE_DAY}",
+        ),
         ("'2025-06-01' <= d", [START], f"{DAY} <= d"),
         ("d >= '2025-06-01'", [END], f"d >= '2025-06-01' AND d <= {WHOLE_DAY}"),
-        ("d <= '2025-06-30'", [START], f"d <= '2025-06-30' AND d >= {DAY}"),
         (
             "DATE ( m.\"D\" ) >= '2025-06-01'",
             [END],

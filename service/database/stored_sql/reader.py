@@ -236,7 +236,7 @@ def _session(settings: DatabaseSettings) -> dict[str, str]:
         "statement_timeout": str(settings.statement_timeout_ms),
         "lock_timeout": str(min(LOCK_TIMEOUT_MS, settings.statement_timeout_ms)),
         "search_path": ", ".join(f'"{name}"' for name in settings.data_schemas),
-        "timezone": "UTC",
+        "timezone": settings.time_zone,
         "datestyle": "ISO",
         "intervalstyle": "iso_8601",
     }

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from hashlib import blake2b
 from math import inf
@@ -28,7 +28,7 @@ from service.settings import Settings
 # SQLSTATE class of names, types and rights: what was described is not what there is now.
 _NO_LONGER_VALID: Final = "42"
 # A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
-_NO_DATE: Final = "its window is not on a date or timestamp column"
+_NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -53,6 +53,7 @@ class Prepared(Struct, frozen=True, kw_only=True):
             is_editable=metric.is_editable,
             sql=metric.sql,
             parameters=self.template.parameters,
+            window=self.template.window,
             columns=description.columns,
             tables=self.dependencies.tables,
             estimated_cost=description.plan["Total Cost"],
@@ -107,6 +108,7 @@ class Executor:
         self._catalog = catalog
         self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
+        self._zone = settings.database.zone
         self._settings = settings.results
         self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
@@ -146,7 +148,9 @@ class Executor:
         if not metric.trusted:
             tree = parse(metric.sql)
             judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
-        template = analyse(metric.sql, tree, declarations(metric.parameters))
+        template = analyse(
+            metric.sql, tree, declarations(metric.parameters), mode=metric.window, zone=self._zone
+        )
         if template.untyped:
             probe = template.probe()
             with _placed(lambda position: template.stored_position(position, typed=False)):
@@ -242,8 +246,7 @@ class Executor:
         usual = _given(own, self._settings.fresh_for_s)
         fresh_for_s = inf if own is None else float(own)
         if prepared.dependencies.timed or bound.clock:
-            midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
-            fresh_for_s = min(usual, (midnight - now).total_seconds())
+            fresh_for_s = min(usual, until_midnight_s(now, self._zone))
         tables = prepared.dependencies.tables or prepared.dependencies.followed
         late = self._changes.max_age(tables) if tables else usual
         return fresh_for_s, int(min(late, fresh_for_s))
@@ -322,6 +325,13 @@ def _place(problem: QueryFailed, place: Callable[[int], int | None]) -> None:
         stored = place(position)
         if stored is not None:
             problem.members["position"] = stored
+
+
+def until_midnight_s(now: datetime, zone: tzinfo) -> float:
+    """Seconds until the zone's day ends: not always a whole number of hours, as clocks are put forward."""
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    midnight = datetime.combine(tomorrow, datetime.min.time(), zone)
+    return (midnight.astimezone(UTC) - now).total_seconds()
 
 
 def fingerprint_of(metric: Metric) -> bytes:

@@ -2,10 +2,12 @@
 
 Without placeholders and with no window given, what runs is the stored text, byte for byte; only a closing
 semicolon is blanked, so that the text can be wrapped.
-`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`).
+`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`), whose days are
+those of the session's time zone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 from functools import cached_property
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -32,7 +34,18 @@ from service.metrics.parameters.values import (
     says_now,
     shown,
 )
-from service.metrics.parameters.windows import END, NAMES, RANGE, START, Lifted, lift
+from service.metrics.parameters.windows import (
+    END,
+    HOW,
+    NAMES,
+    NO_WINDOW,
+    RANGE,
+    START,
+    Lifted,
+    Mode,
+    Window,
+    lift,
+)
 
 Source = Literal["placeholder", "window"]
 
@@ -98,6 +111,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     defaults: dict[str, Canonical]
     lifted: Lifted
     casts: dict[str, str]
+    mode: Mode = "auto"
+    zone: tzinfo = UTC
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -109,6 +124,11 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
         lifted = (self._describe(name, self._every_kind[name], "window") for name in self._lifted)
         return (*taken, *lifted)
+
+    @property
+    def window(self) -> Window:
+        offered = bool({*self.accepted} & {*NAMES})
+        return self.lifted.described(self.sql, self.mode, offered=offered)
 
     def probe(self) -> Probe:
         sql, names, _ = self._render(frozenset(), typed=False)
@@ -136,8 +156,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return tuple(self._render(given)[0] for given in offered if given & {*self._lifted})
 
     def without_windows(self, why_not: str) -> "Template":
+        first = next((slot.start for slot in self.slots if slot.on is not None), None)
         slots = tuple(slot for slot in self.slots if slot.on is None)
-        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not))
+        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not, at=first))
 
     @property
     def plain(self) -> str:
@@ -195,7 +216,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
             value += END_OF_DAY
         try:
-            read = from_text(kind, value) if isinstance(value, str) else from_json(kind, value)
+            given_as_text = isinstance(value, str)
+            read = from_text(kind, value, self.zone) if given_as_text else from_json(kind, value, self.zone)
         except ValueError as wrong:
             errors.append(FieldError(name, f"{name} must be {wrong}"))
             return
@@ -206,8 +228,17 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
 
     def _unknown(self, name: str) -> FieldError:
         takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
-        message = f"{_label(name)} is no parameter of this metric: {takes}. {self.lifted.why_not}"
-        return FieldError(_label(name), message.strip().removesuffix("."))
+        message = f"{_label(name)} is no parameter of this metric: {takes}"
+        window = self.window
+        why = window.why if name in NAMES and self.lifted.why_not else None
+        where = f" (line {window.line}, column {window.column})" if window.line else ""
+        return FieldError(_label(name), f"{message}. {why}{where}" if why else message)
+
+    def _hint(self, errors: list[FieldError]) -> str:
+        """What else to say to a caller who asks for a window that there is none of."""
+        if self.window.offered or not any(error.field in NAMES for error in errors):
+            return ""
+        return f" {HOW}" if self.lifted.why_not else f" {NO_WINDOW}. {HOW}"
 
     def _bind(self, given: dict[str, Canonical], errors: list[FieldError]) -> Bound:
         ranged = RANGE in given and RANGE not in self.kinds
@@ -222,7 +253,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         missing = [name for name in values if name not in known]
         errors += [FieldError(name, f"{name} is needed: {self.kinds[name].wanted}") for name in missing]
         if errors:
-            _refuse(errors)
+            _refuse(errors, self._hint(errors))
         for name in self._lifted:
             if name in given and not (
                 name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
@@ -336,9 +367,17 @@ def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
     }
 
 
-def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) -> Template:
+def analyse(
+    sql: str,
+    tree: exp.Query | None,
+    declared: Mapping[str, Declared],
+    *,
+    mode: Mode = "auto",
+    zone: tzinfo = UTC,
+) -> Template:
     """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
     trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
+    `zone` is that of the sessions it runs in.
     InvalidInput for a declaration without its placeholder or with a default of another type.
     """
     tokens = tokenize(sql)
@@ -356,15 +395,16 @@ def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) 
             _refuse_declaration(name, "only an enum lists its values")
     kinds = {name: _kind(name, declared.get(name)) for name in names}
     slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
-    lifted = lift(sql, tokens, tree, taken=frozenset(names)) if tree is not None else Lifted()
+    lifted = lift(sql, tokens, tree, taken=frozenset(names), mode=mode)
     defaults = {
-        name: _default(name, kinds[name], item.default)
+        name: _default(name, kinds[name], item.default, zone)
         for name, item in declared.items()
         if not isinstance(item.default, UnsetType)
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
     casts = _casts(tree) if tree is not None else {}
-    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()), casts)
+    lifted = msgspec.structs.replace(lifted, slots=())
+    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, zone)
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
@@ -390,11 +430,11 @@ def _casts(tree: exp.Query) -> dict[str, str]:
     }
 
 
-def _default(name: str, kind: Kind, value: Any) -> Canonical:
+def _default(name: str, kind: Kind, value: Any, zone: tzinfo) -> Canonical:
     if value is None:
         return None
     try:
-        return from_json(kind, value)
+        return from_json(kind, value, zone)
     except ValueError as wrong:
         _refuse_declaration(name, f"the default must be {wrong}")
 
@@ -403,8 +443,8 @@ def _key(values: dict[str, Canonical]) -> bytes:
     return msgspec.json.encode(list(values.items()))
 
 
-def _refuse(errors: list[FieldError]) -> NoReturn:
-    raise InvalidInput(f"{errors[0].message}.", errors=tuple(errors[:MESSAGES_LIMIT]))
+def _refuse(errors: list[FieldError], hint: str) -> NoReturn:
+    raise InvalidInput(f"{errors[0].message}.{hint}", errors=tuple(errors[:MESSAGES_LIMIT]))
 
 
 def _refuse_declaration(name: str, why: str) -> NoReturn:
