@@ -40,7 +40,10 @@ SELECT EXISTS (
     SELECT FROM pg_stat_activity WHERE pid = $1 AND usename = current_user AND state = 'active'
 )"""
 
-SHAPES: Final = 256
+# What one connection keeps prepared, and what a single statement may take of it, in bytes of memory.
+STATEMENTS: Final = 100
+STATEMENT_BYTES: Final = 4 << 20
+HEAVY_STATEMENT: Final = 512 << 10
 # Name and type (`pg_type.oid`) of each column.
 Shape = tuple[tuple[str, int], ...]
 
@@ -60,6 +63,8 @@ class ReaderConnection(ExactConnection):
         self._spotless = False
         self._to_forget = ""
         self._statement: Any = None
+        self._asked = ("", 0)
+        self._prepared_bytes = 0
         self._shapes: dict[str, Shape] = {}
 
     def vouch(self) -> None:
@@ -84,20 +89,41 @@ class ReaderConnection(ExactConnection):
         records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
         return records, self._shape()
 
+    def prepares(self, sql: str, weight: int) -> bool:
+        """Note what is asked for next, and say whether it will be kept prepared.
+
+        If not, only a reset ends it: an unnamed statement, which goes with the next simple query.
+        """
+        self._asked = (sql, weight)
+        return weight <= HEAVY_STATEMENT
+
     def _shape(self) -> Shape:
         statement = self._statement
         shape = self._shapes.get(statement.name) if statement.name else None
         if shape is None:
             shape = shape_of(statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
-            if len(self._shapes) >= SHAPES:
-                self._shapes.clear()
-            self._shapes[statement.name] = shape
+            if statement.name:
+                self._shapes[statement.name] = shape
         return shape
 
-    async def _get_statement(self, *args: Any, **options: Any) -> Any:
+    async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
         driver: Any = super()
-        self._statement = await driver._get_statement(*args, **options)  # noqa: SLF001
-        return self._statement
+        asked, weight = self._asked
+        if query == asked and weight > HEAVY_STATEMENT:
+            options["use_cache"] = False
+        if self._prepared_bytes > STATEMENT_BYTES or len(self._shapes) > 2 * STATEMENTS:
+            self._let_go()
+        statement = self._statement = await driver._get_statement(query, *args, **options)  # noqa: SLF001
+        if query == asked and statement.name and statement.name not in self._shapes:
+            self._prepared_bytes += weight
+        return statement
+
+    def _let_go(self) -> None:
+        """Keep nothing prepared any longer; the driver closes it all when it has prepared the next."""
+        cache: Any = self
+        cache._stmt_cache.clear()  # noqa: SLF001 (the driver's own)
+        self._shapes.clear()
+        self._prepared_bytes = 0
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
         """End what is open and forget what was set, in one round trip, or none where nothing can be."""
@@ -115,11 +141,16 @@ class _ByteCap(asyncio.Protocol):
     def __init__(self, driver: Any, transport: Any) -> None:
         self._driver = driver
         self._transport = transport
-        self._left = -1
+        self._cap = self._left = -1
         self.exceeded = False
 
+    @property
+    def received(self) -> int:
+        """Bytes that came since it was started."""
+        return self._cap - self._left
+
     def start(self, cap: int) -> None:
-        self._left = cap
+        self._cap = self._left = cap
         self.exceeded = False
 
     def stop(self) -> None:
