@@ -35,7 +35,7 @@ Major = Literal[16, 18]
 INSTALLS: dict[int, str] = {16: "pginstall", 18: "pginstall18"}
 OPEN_FOLDER = Path("/var/lib/tally")  # root's alone, for what the server's user cannot reach elsewhere
 START_S = 120  # crash recovery of a large database takes its time
-STOP_S = 30
+STOP_S = 10  # a statement that heeds nothing would hold a fast stop up for good: then an immediate one
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # ERROR (a client's mistake) sorts below LOG here: the log stays small whatever SQL is sent
 SETTINGS = "max_connections=200 timezone=UTC log_timezone=UTC log_min_messages=log log_checkpoints=off"

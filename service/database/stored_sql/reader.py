@@ -34,9 +34,11 @@ from service.database.stored_sql.loans import (
     RESET,
     STATEMENTS,
     UNLOCK,
+    Lingering,
     Loans,
     ReaderConnection,
     Shape,
+    Watch,
     shape_of,
 )
 from service.database.stored_sql.plans import Plan, read_plan, weight_of
@@ -149,6 +151,7 @@ class Reader:
         spotless: bool = False,
         twice: bool = False,
         weight: int | None = None,
+        watch: Watch | None = None,
     ) -> Rows:
         """Run one described statement; `Busy` when the queue is full, else what `Loans` makes of an error.
 
@@ -159,7 +162,7 @@ class Reader:
         statement alone. `weight` is its plan's: bytes of memory that it takes to keep it prepared.
         """
         asked = time.perf_counter()
-        async with self._loans.lend() as connection:
+        async with self._loans.lend(watch) as connection:
             if connection.prepares(sql, weight_of(sql) if weight is None else weight) and spotless:
                 connection.vouch()
             if twice:
@@ -180,26 +183,39 @@ class Reader:
         self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
     ) -> tuple[list[asyncpg.Record], Shape]:
         if claims is not None or self._settings.reader_pooler != "none":
-            await connection.execute(self._begin)
+            await connection.execute(self._beginning(connection))
         if claims is not None:
             await connection.execute("SELECT pg_catalog.set_config('request.claims', $1, true)", claims)
         return await connection.fetch_some(sql, args, self._settings.row_limit + 1)
 
-    async def describe(self, sql: str) -> Description:
+    @property
+    def lingering(self) -> Lingering:
+        """Statements that Postgres goes on with although they were cancelled."""
+        both = (self._loans.lingering, self._to_describe.lingering)
+        return Lingering(sum(each.statements for each in both), sum(each.replaced for each in both))
+
+    def _beginning(self, connection: ReaderConnection) -> str:
+        """What begins a transaction; behind a pooler it names the session, whose process nobody tells."""
+        if self._settings.reader_pooler == "none":
+            return self._begin
+        connection.mark = f"tally reader {uuid4().hex}"
+        return f"{self._begin}, pg_catalog.set_config('application_name', '{connection.mark}', true)"
+
+    async def describe(self, sql: str, watch: Watch | None = None) -> Description:
         """Prepare and plan a statement as the reader would run it; runs nothing of it."""
-        async with self._prepared(sql) as (connection, statement):
+        async with self._prepared(sql, watch) as (connection, statement):
             return await _describe(connection, statement, sql)
 
-    async def parameter_types(self, sql: str) -> tuple[str, ...]:
+    async def parameter_types(self, sql: str, watch: Watch | None = None) -> tuple[str, ...]:
         """What Postgres takes `$1, $2, ...` of a statement for: names as in `pg_type`."""
-        async with self._prepared(sql) as (_, statement):
+        async with self._prepared(sql, watch) as (_, statement):
             return tuple(kind.name for kind in statement.get_parameters())
 
     @asynccontextmanager
-    async def _prepared(self, sql: str) -> AsyncGenerator[tuple[Any, Any]]:
+    async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any]]:
         """A statement prepared in a transaction, under a name that no other client of a pooler has."""
-        async with self._to_describe.lend() as connection:
-            await connection.execute(f"{self._begin}, {_NO_CLAIMS}")
+        async with self._to_describe.lend(watch) as connection:
+            await connection.execute(f"{self._beginning(connection)}, {_NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
             statement = await connection.prepare(sql, name=name)
             connection.forget(name)

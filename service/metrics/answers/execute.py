@@ -29,6 +29,7 @@ from service.metrics.catalog import Catalog
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
 from service.metrics.parameters import Bound, Template, analyse, declarations
+from service.metrics.suspensions import Suspensions
 from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
@@ -124,8 +125,10 @@ class Executor:
         *,
         clock: Callable[[], float],
         changes: Changes,
+        suspensions: Suspensions,
     ) -> None:
         self._reader = reader
+        self._suspensions = suspensions
         self._catalog = catalog
         self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
@@ -177,25 +180,27 @@ class Executor:
     async def understand(self, metric: Metric) -> Prepared:
         """Judge, type and plan a metric's SQL, without running it.
 
-        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it.
+        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it, and
+        `MetricSuspended` where planning it was set aside.
         """
         tree = None
         if not metric.trusted:
             tree = parse(metric.sql)
             judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
+        watch = self._suspensions.watch(metric, planning=True)
         template = analyse(metric.sql, tree, declarations(metric.parameters))
         if template.untyped:
             probe = template.probe()
             with _placed(lambda position: template.stored_position(position, typed=False)):
-                types = await self._reader.parameter_types(probe.sql)
+                types = await self._reader.parameter_types(probe.sql, watch)
             template = template.with_types(dict(zip(probe.names, types, strict=True)))
         try:
             for trial in template.trials():
-                await self._reader.parameter_types(trial)
+                await self._reader.parameter_types(trial, watch)
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
         with _placed(template.stored_position):
-            description = await self._reader.describe(template.plain)
+            description = await self._reader.describe(template.plain, watch)
         dependencies = await self._changes.dependencies(metric.sql, description)
         return Prepared(
             metric=metric,
@@ -246,7 +251,8 @@ class Executor:
         bound = prepared.template.bind([])
         runnable = prepared.description.runnable(bound.sql)
         limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (judged text)
-        found = await self._reader.run(limited, bound.args)
+        watch = self._suspensions.watch(prepared.metric)
+        found = await self._reader.run(limited, bound.args, watch=watch)
         outcome = Outcome(
             metric=prepared.metric,
             parameters=bound.parameters,
@@ -331,6 +337,7 @@ class Executor:
                 spotless=description.built_in and not prepared.metric.trusted,
                 twice=bool(description.odd),
                 weight=description.plan.weight,
+                watch=self._suspensions.watch(prepared.metric),
             )
         except QueryFailed as problem:
             await self._refuse_wrong(prepared.template, bound)
