@@ -1,6 +1,6 @@
 """The service's own routes (root, health, documents), and how every error is answered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final, cast
 
@@ -202,31 +202,40 @@ def query_parameters(handler: Any) -> dict[str, bool]:
     }
 
 
+Told = Callable[[], dict[str, str]]
+"""Further checks that tell the operator something, but do not make the service unready."""
+
+
 class HealthController(Controller):
     path = "/health"
     tags = ("service",)
     opt = PUBLIC
 
     @get("/", summary="Whether the service is ready, with each check")
-    async def health(self, database: NamedDependency[Database]) -> Response[Health]:
-        return await self._ready(database)
+    async def health(
+        self, database: NamedDependency[Database], statements: NamedDependency[Told]
+    ) -> Response[Health]:
+        return await self._ready(database, statements)
 
     @get("/live", summary="Whether the process answers", sync_to_thread=False)
     def live(self) -> Health:
         return Health("ok", {})
 
     @get("/ready", summary="Whether the database answers and is migrated")
-    async def ready(self, database: NamedDependency[Database]) -> Response[Health]:
-        return await self._ready(database)
+    async def ready(
+        self, database: NamedDependency[Database], statements: NamedDependency[Told]
+    ) -> Response[Health]:
+        return await self._ready(database, statements)
 
-    async def _ready(self, database: Database) -> Response[Health]:
+    async def _ready(self, database: Database, statements: Told) -> Response[Health]:
         try:
             missing = await pending(database)
             checks = {"database": "ok", "migrations": f"missing: {', '.join(missing)}" if missing else "ok"}
         except errors.DatabaseUnavailable:
             checks = {"database": "unreachable", "migrations": "unknown"}
         ready = all(check == "ok" for check in checks.values())
-        return Response(Health("ok" if ready else "unavailable", checks), status_code=200 if ready else 503)
+        told = Health("ok" if ready else "unavailable", checks | statements())
+        return Response(told, status_code=200 if ready else 503)
 
 
 @get(

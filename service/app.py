@@ -25,6 +25,7 @@ from service.api import (
     ErrorMiddleware,
     HealthController,
     ReadRequest,
+    Told,
     answer_problem,
     own_routes,
     refuse_bad_input,
@@ -43,7 +44,7 @@ from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
 from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
-from service.database.stored_sql.reader import open_reader
+from service.database.stored_sql.reader import Reader, open_reader
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.imports.loading.turns import Turns
@@ -60,6 +61,7 @@ from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge
 from service.metrics.store import Editor
+from service.metrics.suspensions import Suspensions
 from service.observe import RequestLog, set_up_logs
 from service.outbound import Outbound
 from service.results import changes
@@ -157,6 +159,7 @@ def routed() -> Litestar:
             "outside": Provide(_outside, sync_to_thread=False),
             "summariser": Provide(_summariser, sync_to_thread=False),
             "importing": Provide(_importing, sync_to_thread=False),
+            "statements": Provide(_statements, sync_to_thread=False),
         },
         lifespan=[_opened],
         before_request=refuse_bad_input,
@@ -273,6 +276,20 @@ def _importing(state: State) -> Importing:
     return state.importing
 
 
+def _statements(state: State) -> Told:
+    return state.statements
+
+
+def _told_of_statements(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
+    """What health says of stored SQL, beside what readiness hangs on."""
+    lingering, replaced = reader.lingering
+    going_on = f"{lingering} went on past their cancellation, {replaced} of their places replaced"
+    with suppress(DatabaseUnavailable):  # the catalogue was never read
+        if aside := len(suspensions):
+            return {"statements": going_on if lingering else "ok", "metrics": f"{aside} suspended"}
+    return {"statements": going_on if lingering else "ok", "metrics": "ok"}
+
+
 @asynccontextmanager
 async def _opened(app: Litestar) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
@@ -296,7 +313,11 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
 
         held = Catalog(database, addresses.data_schemas, forget)
         followed = Changes(database, results.generations, results.clock)
-        executor = Executor(reader, held, settings, clock=results.clock, changes=followed)
+        suspensions = Suspensions(database, held)
+        executor = Executor(
+            reader, held, settings, clock=results.clock, changes=followed, suspensions=suspensions
+        )
+        app.state.statements = partial(_told_of_statements, reader, suspensions)
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from getpass import getpass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import msgspec
 from granian.constants import Interfaces, Loops
@@ -28,7 +29,7 @@ from service.database.watch import watch
 from service.database.zone import refuse_unknown_zone
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.commands import import_files, seed
-from service.metrics import store
+from service.metrics import store, suspensions
 from service.observe import set_up_logs
 from service.settings import Settings, load
 
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
     _add_auth_commands(commands)
     _add_query_commands(commands)
+    _add_metric_commands(commands)
     commands.choices["watch"].add_argument("table", help="schema.table, with its partitions")
     _add_import_options(commands.choices["import"])
     return parser
@@ -96,6 +98,12 @@ def _add_query_commands(commands: Any) -> None:
     trust.add_argument("id")
     trust.add_argument("--file", type=Path, help="store this SQL as the query, new or changed")
     _add(query, "distrust", _query_distrust, "Let the judge decide again").add_argument("id")
+
+
+def _add_metric_commands(commands: Any) -> None:
+    metric = commands.add_parser("metric", help="Metrics of the catalogue").add_subparsers(required=True)
+    text = "Let a metric run again that was set aside because Postgres could not stop its SQL"
+    _add(metric, "resume", _metric_resume, text).add_argument("id", metavar="ID")
 
 
 def _add_auth_commands(commands: Any) -> None:
@@ -276,6 +284,16 @@ def _query_trust(settings: Settings, arguments: argparse.Namespace) -> int:
 def _query_distrust(settings: Settings, arguments: argparse.Namespace) -> int:
     _with_database(settings, lambda db: store.distrust(db, arguments.id))
     print(f"{arguments.id} is judged again")
+    return 0
+
+
+def _metric_resume(settings: Settings, arguments: argparse.Namespace) -> int:
+    try:
+        metric_id = UUID(arguments.id)
+    except ValueError:
+        raise Stop(f"{arguments.id!r} is not the UUID of a metric", exit_code=2) from None
+    resumed = _with_database(settings, lambda db: suspensions.resume(db, metric_id))
+    print(f"{metric_id} runs again" if resumed else f"{metric_id} was not suspended")
     return 0
 
 

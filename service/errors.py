@@ -220,6 +220,12 @@ class DatabaseUnavailable(Problem):
     status, code, title = 503, "database-unavailable", "Database unavailable"
 
 
+class MetricSuspended(Problem):
+    """Postgres could not stop this SQL in time, twice: it is set aside until it is changed or resumed."""
+
+    status, code, title = 503, "metric-suspended", "Metric suspended"
+
+
 class IssuerUnavailable(Problem):
     """The token's issuer cannot be asked for its keys right now."""
 

@@ -177,7 +177,7 @@ class Writer:
         written = render(parse(sql))
         title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
         prepared = await self._executor.understand(_metric(written, title[:1].upper() + title[1:], declared))
-        cost = float(prepared.description.plan["Total Cost"])
+        cost = prepared.description.plan.cost
         if cost > self._cost_limit:
             limit = f"{self._cost_limit:.0f}"
             raise QueryFailed(f"Postgres expects this to cost {cost:.0f}, over ASK_COST_LIMIT ({limit}).")

@@ -35,10 +35,14 @@ Major = Literal[16, 18]
 INSTALLS: dict[int, str] = {16: "pginstall", 18: "pginstall18"}
 OPEN_FOLDER = Path("/var/lib/tally")  # root's alone, for what the server's user cannot reach elsewhere
 START_S = 120  # crash recovery of a large database takes its time
-STOP_S = 30
+STOP_S = 10  # a statement that heeds nothing would hold a fast stop up for good: then an immediate one
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # ERROR (a client's mistake) sorts below LOG here: the log stays small whatever SQL is sent
 SETTINGS = "max_connections=200 timezone=UTC log_timezone=UTC log_min_messages=log log_checkpoints=off"
+# KiB of memory that each process of the server may have for itself (RLIMIT_DATA, where the system knows it;
+# shared buffers are not counted): past it a statement ends with `out of memory` and the server goes on.
+PROCESS_MEMORY_KIB = 512 * 1024
+LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 THROWAWAY = "fsync=off synchronous_commit=off full_page_writes=off"
 
 
@@ -326,7 +330,8 @@ def _launch(cluster: Path, user: _User, bin_dir: Path, port: int, extra: str) ->
         options = " ".join(f"-c {setting}" for setting in f"{SETTINGS} {extra}".split())
         options += f" -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         started, output = user.run(
-            bin_dir / "pg_ctl", "-D", cluster, "-l", log, "-o", options, "-w", "-t", str(START_S), "start"
+            *("/bin/sh", "-c", LIMITED, "sh", str(PROCESS_MEMORY_KIB)),
+            *(bin_dir / "pg_ctl", "-D", cluster, "-l", log, "-o", options, "-w", "-t", str(START_S), "start"),
         )
         if started:
             return port

@@ -149,3 +149,28 @@ FOR UPDATE
 -- name: delete_layout_items
 DELETE FROM catalog.layout_item
 WHERE dashboard_id = $1
+
+-- name: list_suspended
+SELECT sql_hash, planning
+FROM catalog.lingering
+WHERE times >= 2
+
+-- name: record_lingering
+INSERT INTO catalog.lingering AS l (sql_hash, planning, metric_id)
+VALUES ($1, $2, $3)
+ON CONFLICT (sql_hash, planning) DO UPDATE
+SET times = CASE WHEN l.times = 1 AND l.last_at < now() - interval '1 day' THEN 1 ELSE l.times + 1 END,
+    metric_id = excluded.metric_id,
+    last_at = now()
+RETURNING times
+
+-- name: forget_lingering
+DELETE FROM catalog.lingering AS l
+WHERE l.last_at < now() - interval '30 days'
+  AND NOT EXISTS (SELECT FROM catalog.query AS q WHERE sha256(convert_to(q.sql, 'UTF8')) = l.sql_hash)
+
+-- name: resume_metric
+DELETE FROM catalog.lingering AS l
+USING catalog.metric AS m
+JOIN catalog.query AS q ON q.id = m.query_id
+WHERE m.id = $1 AND l.sql_hash = sha256(convert_to(q.sql, 'UTF8'))

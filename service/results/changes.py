@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from service.database.gateway import Database
 from service.database.queries import SqlFile
-from service.database.stored_sql.reach import CLOCK, nodes, texts
+from service.database.stored_sql.reach import CLOCK
 from service.database.stored_sql.reader import Description
 from service.errors import DatabaseUnavailable
 from service.results.freshness import Generations
@@ -62,12 +62,11 @@ _LIST_MARKS: Final = _SQL.rows("list_marks", Mark)
 
 # Read in literals and comments too: what is found too much only makes a result short-lived.
 _CALLS: Final = (
-    re.compile(r'"((?:[^"]|""){1,63})"\s*\('),
+    re.compile(r'(?<!")"((?:[^"]|""){1,63}+)"\s*+\('),
     re.compile(r'(?<![\w$])([^\W\d][\w$]*+)"?\s*+(?:\(|--|/\*)'),
 )
 # A literal with escapes or in several parts need not look like what it says.
 _DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
-_OPAQUE_NODES: Final = frozenset({"Foreign Scan", "Custom Scan"})
 # What gives a plan its tables. pg_class and pg_attribute are left out: any temporary table moves them.
 _DEFINITIONS: Final = tuple(
     f"pg_catalog.{table}" for table in ("pg_rewrite", "pg_proc", "pg_policy", "pg_inherits")
@@ -101,12 +100,12 @@ class Changes:
         plan, reach = description.plan, description.reach
         relations = await self._relations(reach.tables)
         # The plan shows what functions and policies do, the texts what it folds away or does not print.
-        said = "\n".join([sql, *(rule.text for rule in reach.rules), *texts(plan)])
+        said = "\n".join([sql, *(rule.text for rule in reach.rules), *plan.texts])
         names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(said)}
         functions = await self._database.read(_LIST_FUNCTIONS, sorted({*names, *map(str.lower, names)}))
-        hidden = any(
-            node["Node Type"] in _OPAQUE_NODES or "Subplans Removed" in node for node in nodes(plan)
-        ) or any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
+        hidden = plan.hides or any(
+            relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations
+        )
         others = await self._relations(reach.passed_over)
         tables = tuple(relation.name for relation in relations)
         followed = {*tables, *(relation.name for relation in others)}
@@ -114,7 +113,7 @@ class Changes:
         return Dependencies(
             tables=tables,
             followed=tuple(sorted(followed)),
-            timed=hidden or bool(functions or CLOCK.search(said) or _DISGUISE.search(sql)),
+            timed=hidden or plan.cut or bool(functions or CLOCK.search(said) or _DISGUISE.search(sql)),
         )
 
     async def _relations(self, tables: Iterable[tuple[str, str]]) -> list[Relation]:

@@ -1,10 +1,11 @@
 """What a statement goes through beyond its own text, and whether its rows depend on the caller's claims."""
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
+
+from service.database.stored_sql.plans import Plan
 
 
 class Rule(Struct, frozen=True):
@@ -132,62 +133,39 @@ _WORD: Final = re.compile(r"\w+")
 _SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE)
 
 
-async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
+async def reach_of(connection: Any, sql: str, plan: Plan) -> Reach:
     """Find out what a statement goes through, beyond what is written in it.
 
     The plan shows what is inlined, but not what stands in VALUES and LIMIT, so the texts count as well. Any
     function that Postgres did not bring and that is not in C may read the claims, also behind an operator or
-    a cast. Too many are counted rather than one too few.
+    a cast. Too many are counted rather than one too few; a plan that was cut may call anything.
     """
-    said = "\n".join([sql, *texts(plan)])
+    said = "\n".join([sql, *plan.texts])
     words = set(_WORD.findall(said.lower()))
     own = [
         (relation, kind, opaque)
         for relation, kind, name, opaque in await connection.fetch(_LIST_OWN_NAMES)
         if _is_said(name.lower(), said, words)
     ]
-    tables = frozenset(
-        (node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node
-    )
     found = await connection.fetch(
         _LIST_RULES,
-        [schema for schema, _ in tables],
-        [name for _, name in tables],
+        [schema for schema, _ in plan.tables],
+        [name for _, name in plan.tables],
         [relation for relation, kind, _ in own if kind == "v"],
     )
     rules = tuple(Rule(*row) for row in found)
     named = await connection.fetch(_LIST_NAMED, [relation for relation, _, _ in own if relation is not None])
     per_caller = (
-        any(opaque for _, _, opaque in own)
+        plan.cut
+        or any(opaque for _, _, opaque in own)
         or any(rule.foreign for rule in rules)
         or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
     )
-    calls_own = any(relation is None for relation, _, _ in own)
-    passed_over = frozenset((schema, name) for schema, name in named) - tables
-    return Reach(rules, tables, passed_over, per_caller, calls_own)
+    calls_own = plan.cut or any(relation is None for relation, _, _ in own)
+    passed_over = frozenset((schema, name) for schema, name in named) - plan.tables
+    return Reach(rules, plan.tables, passed_over, per_caller, calls_own)
 
 
 def _is_said(name: str, said: str, words: set[str]) -> bool:
     parts = _WORD.findall(name)
     return words.issuperset(parts) if parts else name in said  # an operator's has no words
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    waiting = [plan]
-    while waiting:
-        node = waiting.pop()
-        waiting += node.get("Plans", [])
-        yield node
-
-
-def texts(plan: dict[str, Any]) -> Iterator[str]:
-    """Everything in a plan that can be an expression."""
-    waiting: list[Any] = [plan]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            waiting += cast("dict[str, Any]", value).values()
-        elif isinstance(value, list):
-            waiting += cast("list[Any]", value)

@@ -1,5 +1,6 @@
 """The one path on which stored SQL runs: metric -> judged, typed template -> bound values -> rows, bytes."""
 
+import asyncio
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,11 +16,20 @@ from msgspec import Struct
 
 from service.database.stored_sql.reader import Description, Reader, Rows
 from service.errors import FieldError, InvalidInput, QueryFailed
-from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
+from service.metrics.answers.formats import (
+    MEDIA_TYPES,
+    Format,
+    Outcome,
+    RecordMaker,
+    parts,
+    record_maker,
+    render,
+)
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge, parse
 from service.metrics.models import Definition, Metric
 from service.metrics.parameters import Bound, Template, analyse, declarations
+from service.metrics.suspensions import Suspensions
 from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
@@ -27,6 +37,11 @@ from service.settings import Settings
 
 # SQLSTATE class of names, types and rights: what was described is not what there is now.
 _NO_LONGER_VALID: Final = "42"
+# All that is understood of metrics, in about so many bytes; one column takes most of it where there are many.
+_PREPARED_BYTES: Final = 64 << 20
+_PREPARED_BYTES_EACH: Final = 16 << 10
+_PREPARED_BYTES_PER_COLUMN: Final = 2 << 10
+_PREPARED_BYTES_PER_CHARACTER: Final = 64
 # A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
 _NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
 
@@ -44,6 +59,14 @@ class Prepared(Struct, frozen=True, kw_only=True):
     dependencies: Dependencies
     fingerprint: bytes
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        columns, text = len(self.description.columns), len(self.metric.sql)
+        return (
+            _PREPARED_BYTES_EACH + _PREPARED_BYTES_PER_COLUMN * columns + _PREPARED_BYTES_PER_CHARACTER * text
+        )
+
     def definition(self) -> Definition:
         metric, description = self.metric, self.description
         return Definition(
@@ -56,7 +79,7 @@ class Prepared(Struct, frozen=True, kw_only=True):
             window=self.template.window,
             columns=description.columns,
             tables=self.dependencies.tables,
-            estimated_cost=description.plan["Total Cost"],
+            estimated_cost=description.plan.cost,
             fresh_for_s=metric.fresh_for_s,
             stale_for_s=metric.stale_for_s,
             layouts=metric.layouts,
@@ -103,15 +126,19 @@ class Executor:
         *,
         clock: Callable[[], float],
         changes: Changes,
+        suspensions: Suspensions,
     ) -> None:
         self._reader = reader
+        self._suspensions = suspensions
         self._catalog = catalog
         self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
         self._zone = settings.database.zone
         self._settings = settings.results
+        self._bytes_limit = settings.database.result_bytes_limit
         self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
+        self._prepared_bytes = 0
         self._understanding: Flights[Prepared] = Flights(clock)
 
     async def close(self) -> None:
@@ -131,44 +158,60 @@ class Executor:
             )
             if key[1] != self._forgot:  # what it means has changed meanwhile
                 return await self.prepare(metric)
-        self._prepared[metric.id] = held
+        self._hold(held)
         return held
+
+    def _hold(self, prepared: Prepared) -> None:
+        """Hold it for the next caller; the oldest make way for it."""
+        self._drop(prepared.metric.id)
+        self._prepared[prepared.metric.id] = prepared
+        self._prepared_bytes += prepared.weight
+        while self._prepared_bytes > _PREPARED_BYTES:
+            self._drop(next(iter(self._prepared)))
+
+    def _drop(self, metric_id: UUID) -> None:
+        if (held := self._prepared.pop(metric_id, None)) is not None:
+            self._prepared_bytes -= held.weight
 
     def forget(self) -> None:
         """Understand everything anew when it is next asked for: what SQL means has changed."""
         self._forgot += 1
         self._prepared.clear()
+        self._prepared_bytes = 0
 
     async def understand(self, metric: Metric) -> Prepared:
         """Judge, type and plan a metric's SQL, without running it.
 
-        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it.
+        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it, and
+        `MetricSuspended` where planning it was set aside.
         """
         tree = None
         if not metric.trusted:
             tree = parse(metric.sql)
             judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
+        watch = self._suspensions.watch(metric, planning=True)
         template = analyse(
             metric.sql, tree, declarations(metric.parameters), mode=metric.window, zone=self._zone
         )
         if template.untyped:
             probe = template.probe()
             with _placed(lambda position: template.stored_position(position, typed=False)):
-                types = await self._reader.parameter_types(probe.sql)
+                types = await self._reader.parameter_types(probe.sql, watch)
             template = template.with_types(dict(zip(probe.names, types, strict=True)))
         try:
             for trial in template.trials():
-                await self._reader.parameter_types(trial)
+                await self._reader.parameter_types(trial, watch)
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
         with _placed(template.stored_position):
-            description = await self._reader.describe(template.plain)
+            description = await self._reader.describe(template.plain, watch)
+        dependencies = await self._changes.dependencies(metric.sql, description)
         return Prepared(
             metric=metric,
             template=template,
-            description=description,
+            description=description.trimmed(),
             record=record_maker(description.columns),
-            dependencies=await self._changes.dependencies(metric.sql, description),
+            dependencies=dependencies,
             fingerprint=fingerprint_of(metric),
         )
 
@@ -212,7 +255,8 @@ class Executor:
         bound = prepared.template.bind([])
         runnable = prepared.description.runnable(bound.sql)
         limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (judged text)
-        found = await self._reader.run(limited, bound.args)
+        watch = self._suspensions.watch(prepared.metric)
+        found = await self._reader.run(limited, bound.args, watch=watch)
         outcome = Outcome(
             metric=prepared.metric,
             parameters=bound.parameters,
@@ -229,7 +273,7 @@ class Executor:
         fresh_for_s, max_age = self._lifetime(run.prepared, run.bound, as_of)
         outcome, waited_s, ran_s = await self._run(run.prepared, run.bound, run.claims, as_of)
         read = time.perf_counter()
-        body = render(outcome, run.form, excel=run.excel)
+        body = await self._render(outcome, run)
         timings = Timings(run.parsed_s, waited_s, ran_s, time.perf_counter() - read)
         return Made(
             body=body,
@@ -239,6 +283,15 @@ class Executor:
             fresh_for_s=fresh_for_s,
             max_age=max_age,
         )
+
+    async def _render(self, outcome: Outcome, run: _Run) -> bytes:
+        """Write a result within its limit, and let other callers go on between its parts."""
+        made: list[bytes] = []
+        for part in parts(outcome, run.form, excel=run.excel, limit=self._bytes_limit):
+            made.append(part)
+            if len(made) > 1:
+                await asyncio.sleep(0)
+        return made[0] if len(made) == 1 else b"".join(made)
 
     def _lifetime(self, prepared: Prepared, bound: Bound, now: datetime) -> tuple[float, int]:
         """How long a run that begins now stays fresh if no table moves, and its `max-age`, in seconds."""
@@ -262,7 +315,7 @@ class Executor:
                 raise
         if rows is None or not prepared.description.fits(rows):
             # A table changed since the statement was described: what we know of it is old.
-            self._prepared.pop(prepared.metric.id, None)
+            self._drop(prepared.metric.id)
             prepared = await self.prepare(prepared.metric)
             rows = await self._rows(prepared, bound, claims)
         outcome = Outcome(
@@ -273,6 +326,7 @@ class Executor:
             rows=rows.records,
             truncated=rows.truncated,
             as_of=as_of,
+            received=rows.received,
         )
         return outcome, rows.waited_s, rows.ran_s
 
@@ -285,6 +339,8 @@ class Executor:
                 claims=claims,
                 spotless=description.built_in and not prepared.metric.trusted,
                 twice=bool(description.odd),
+                weight=description.plan.weight,
+                watch=self._suspensions.watch(prepared.metric),
             )
         except QueryFailed as problem:
             await self._refuse_wrong(prepared.template, bound)
