@@ -13,6 +13,7 @@ DEFAULT_PORT: Final = "5432"
 # Connecting there fails at once, after libpq has looked at every parameter.
 _NOWHERE: Final = "/nonexistent/tally"
 _FAILED_CONNECTION: Final = "connection to server"
+_HARMLESS: Final = ("invalid URI query parameter", "extra key/value separator")
 _NUMBERS: Final = (
     "connect_timeout",
     "keepalives",
@@ -30,11 +31,15 @@ def parameters(url: str) -> dict[str, str]:
 
 def hosts(given: dict[str, str]) -> list[tuple[str, str]]:
     """Each host (empty for the default one) with its port."""
-    names = (given.get("hostaddr") or given.get("host", "")).split(",")
+    names = _names(given)
     ports = given.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(names)
     return [(name, port or DEFAULT_PORT) for name, port in zip(names, ports, strict=False)]
+
+
+def _names(given: dict[str, str]) -> list[str]:
+    return (given.get("hostaddr") or given.get("host", "")).split(",")
 
 
 def where(url: str) -> str:
@@ -58,7 +63,7 @@ def check(variable: str, url: str) -> None:
         well_formed = bool(given) and all(_is_port(port) for _, port in hosts(given))
     except psycopg.ProgrammingError as error:
         reason = str(error).strip()
-        if reason.startswith("invalid URI query parameter"):  # other reasons may repeat the password
+        if reason.startswith(_HARMLESS):  # other reasons may repeat the password
             raise Stop(f"{variable}: {reason}", exit_code=2) from None
         well_formed = False
     if not well_formed:
@@ -79,7 +84,7 @@ def _is_port(text: str) -> bool:
 def _refusal(given: dict[str, str]) -> str | None:
     """What libpq has against a parameter's value; None if it would try to connect."""
     elsewhere = {name: value for name, value in given.items() if name != "hostaddr"}
-    elsewhere["host"] = ",".join(_NOWHERE for _ in hosts(given))
+    elsewhere["host"] = ",".join(_NOWHERE for _ in _names(given))
     elsewhere.setdefault("port", DEFAULT_PORT)
     connection = PGconn.connect_start(make_conninfo(**elsewhere).encode())
     try:
