@@ -207,6 +207,8 @@ def _migrate(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 def _seed(settings: Settings, _arguments: argparse.Namespace) -> int:
+    if not settings.seeds_dir.is_dir():
+        raise Stop(f"SEEDS_DIR={settings.seeds_dir} is not a folder", exit_code=2)
     with _database_ready(settings) as (ready, _):
         return seed(ready)
 

@@ -310,8 +310,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     _check_auth(settings)
     _check_time_zone(settings.database.time_zone)
     _check_addresses(settings)
-    if settings.model.base_url is not None and settings.model.name is None:
-        raise Stop("LLM_BASE_URL needs LLM_MODEL: the name of a model that it serves", exit_code=2)
+    _check_model(settings.model)
     return settings
 
 
@@ -424,6 +423,15 @@ def _check_addresses(settings: Settings) -> None:
         if address is not None and not _is_address(address, plain=plain):
             secure = "http or https" if plain else "https (http on loopback only)"
             raise Stop(f"{variable}={address!r}: expected an absolute {secure} address", exit_code=2)
+
+
+def _check_model(model: Model) -> None:
+    if model.base_url is not None and model.name is None:
+        raise Stop("LLM_BASE_URL needs LLM_MODEL: the name of a model that it serves", exit_code=2)
+    if model.base_url is None and model.name is not None:
+        raise Stop("LLM_MODEL needs LLM_BASE_URL: the endpoint that serves it", exit_code=2)
+    if model.api_key is not None and not (model.api_key.isascii() and model.api_key.isprintable()):
+        raise Stop("LLM_API_KEY: expected printable ASCII", exit_code=2)
 
 
 def _is_address(text: str, *, plain: bool) -> bool:

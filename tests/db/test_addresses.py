@@ -184,6 +184,6 @@ async def test_a_refused_login_is_told_from_a_server_that_is_away(addresses: Dat
         async with open_database(url) as database:
             with pytest.raises(DatabaseUnavailable, match="refuses the service's login"):
                 await database.read(_WHO)
-    with pytest.raises(NoLogin, match="127.0.0.1:1") as said:
+    with pytest.raises(NoLogin, match=r"127\.0\.0\.1:1") as said:
         await asyncio.to_thread(log_in, "postgresql://u:p@127.0.0.1:1/x")
     assert not said.value.refused
