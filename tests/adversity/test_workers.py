@@ -95,7 +95,7 @@ async def test_a_worker_that_hangs_is_replaced(addresses: DatabaseSettings, tmp_
 async def test_a_service_none_of_whose_workers_comes_up_ends_with_a_sentence(
     addresses: DatabaseSettings, tmp_path: Path
 ):
-    before = "import service.app\ndef die(settings): raise MemoryError\nservice.app.create_app = die"
+    before = "import service.worker\ndef die(settings): raise MemoryError\nservice.worker.create_app = die"
     with serving(addresses, tmp_path, before=before) as (process, _, said):
         assert process.wait(timeout=60) == 1
     assert "tally: no worker came up, the last one ended with exit status 1" in said()
@@ -132,8 +132,15 @@ def _silent(port: int, number: int, *, source: str = "127.0.0.1", says: bytes = 
     return held
 
 
+def _lives(port: int) -> bool:
+    return httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=10).status_code == 200
+
+
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-BODY = b"POST /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+BODY = (
+    b"POST /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 99\r\n\r\n{"
+)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +157,7 @@ async def test_thousands_of_connections_shut_nobody_out(
         try:
             for number in range(1, 6):
                 held += _silent(port, 600, source=f"127.0.0.{number}", says=says)
-                assert httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=10).status_code == 200
+                assert _lives(port)
             eventually(lambda: "idle connections closed" in said())
         finally:
             for each in held:
