@@ -1,15 +1,11 @@
 """Where the parts meet: opened in order, handed to the controllers, closed in reverse."""
 
 import asyncio
-import gc
-import os
-import signal
 import time
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from threading import Thread
 from typing import Any, Final, cast
 
 from litestar import Litestar, Router
@@ -41,6 +37,7 @@ from service.auth.guards import Cors, Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
+from service.connections import Client, RequestBounds
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
 from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
@@ -62,7 +59,7 @@ from service.metrics.catalog import Catalog
 from service.metrics.judge import judge
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
-from service.observe import RequestLog, set_up_logs
+from service.observe import RequestLog
 from service.outbound import Outbound
 from service.results import changes
 from service.results.cache import Results
@@ -70,45 +67,29 @@ from service.results.changes import Changes
 from service.results.freshness import Generations
 from service.results.lane import Aliases, Lane
 from service.results.table import ResultTable
-from service.settings import Settings, load
+from service.settings import Settings
 from service.wire import App, Leaving, Wire
 
 JSON_BYTES_LIMIT: Final = 8_388_608
 LISTEN_WAIT_S: Final = 2.0
 KEYS_DEADLINE_S: Final = 3.0  # a caller with an unknown key may be waiting
-COLLECT: Final = (20_000, 20, 20)  # allocations, and collections of the younger generation (gc.set_threshold)
-ORPHAN_CHECK_S: Final = 0.5
-ORPHAN_GRACE_S: Final = 10
 
 
-def from_environment() -> ASGIApp:
-    """Build the app in a server's worker, which ends when the server's main process is killed."""
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    settings = load(os.environ)
-    set_up_logs(settings.logs)
-    app = layered(create_app(settings))
-    # Held answers are many small objects and hardly ever cycles; to walk them all stops every caller for
-    # tens of milliseconds. What is built by now stays, so that collections pass it over.
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
-    return app
+def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
+    """The app as the server runs it: what is logged is what went over the wire, hits only now and then.
 
-
-def _end_with(parent: int) -> None:
-    """Stop this worker once it is an orphan: it would keep the port and serve without its database."""
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN_GRACE_S)
-    os._exit(1)
-
-
-def layered(app: Litestar) -> ASGIApp:
-    """The app as the server runs it: what is logged is what went over the wire, hits only now and then."""
+    `running` is told whose requests run.
+    """
+    settings: Settings = app.state.settings
     gate: Gate = app.state.gate
     admit = partial(gate.admit, need="metrics:read")
     straight = Straight(Wire(cast("App", app)), lambda: app.state.shelf, admit, send_problem)
-    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", Leaving(straight))))
+    bounded = RequestBounds(
+        cast("Any", Leaving(straight)),
+        set[Client]() if running is None else running,
+        settings.server.body_timeout_s,
+    )
+    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", bounded)))
     return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
 
 

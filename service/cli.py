@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -14,26 +15,31 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
-from granian.constants import Interfaces, Loops
-from granian.server import Server as HttpServer
+import structlog
 
 from service import __version__
 from service.auth import clients
 from service.auth.clients import CHOSEN_LENGTH, parse_clients, parse_scopes
 from service.auth.issuer import OVERLAP_S, TTL_LIMIT_S, TTL_S, Issuer, KeyFile
 from service.auth.tokens import BACKEND, SUBJECT_IS, is_own_subject
-from service.database.embedded import running, serving
-from service.database.gateway import Database, address, open_database
+from service.connections import raise_file_limit
+from service.database.connect import left_out
+from service.database.embedded import running, serving, usable
+from service.database.gateway import Database, open_database, reason
 from service.database.migrate import migrate
+from service.database.preflight import check_service
 from service.database.watch import watch
 from service.database.zone import refuse_unknown_zone
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.commands import import_files, seed
 from service.metrics import store, suspensions
 from service.observe import set_up_logs
+from service.postgres_url import where
+from service.settings import Database as DatabaseSettings
 from service.settings import Settings, load
+from service.supervisor import Supervisor
 
-WORKER_GRACE_S: Final = 10
+GRANTS_MISSING: Final = 3
 
 T = TypeVar("T")
 
@@ -41,7 +47,7 @@ Command = Callable[[Settings, argparse.Namespace], int]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command; exit status 0, 1 (the world) or 2 (the input)."""
+    """Run a command; exit status 0, 1 (the world), 2 (the input) or 3 (grants are missing)."""
     arguments = _parser().parse_args(argv)
     try:
         settings = load(os.environ)
@@ -51,11 +57,21 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.write(f"tally: {stop}\n")
         sys.exit(stop.exit_code)
     except DatabaseUnavailable as error:
-        where = address(os.environ.get("DATABASE_URL", ""))
-        sys.stderr.write(f"tally: the database at {where}: {error}\n")
+        place = where(os.environ.get("DATABASE_URL", ""))
+        sys.stderr.write(f"tally: the database at {place}: {reason(error)}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+class _Once(argparse.Action):
+    """Refuses an option that is given twice: neither value could be told to be the meant one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, f"{self.dest}_is_given", False):
+            parser.error(f"{option_string} is given twice")
+        setattr(namespace, f"{self.dest}_is_given", True)
+        setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +112,7 @@ def _add_query_commands(commands: Any) -> None:
     )
     trust = _add(query, "trust", _query_trust, "Vouch for a query: role, READ ONLY and limits still hold")
     trust.add_argument("id")
-    trust.add_argument("--file", type=Path, help="store this SQL as the query, new or changed")
+    trust.add_argument("--file", type=Path, action=_Once, help="store this SQL as the query, new or changed")
     _add(query, "distrust", _query_distrust, "Let the judge decide again").add_argument("id")
 
 
@@ -108,22 +124,28 @@ def _add_metric_commands(commands: Any) -> None:
 
 def _add_auth_commands(commands: Any) -> None:
     token = _add(commands, "token", _token, "Print a bearer token for local work")
-    token.add_argument("--scope", nargs="+", default=[BACKEND], help=f"scopes (default: {BACKEND})")
-    token.add_argument("--subject", default="cli", help="who the token is for (default: cli)")
-    token.add_argument("--ttl", type=int, default=TTL_S, help=f"seconds it holds (default: {TTL_S})")
+    token.add_argument("--scope", nargs="+", action="extend", help=f"scopes (default: {BACKEND})")
+    token.add_argument("--subject", action=_Once, default="cli", help="who the token is for (default: cli)")
+    token.add_argument(
+        "--ttl", type=int, action=_Once, default=TTL_S, help=f"seconds it holds (default: {TTL_S})"
+    )
     client = commands.add_parser("client", help="Clients that may ask for tokens").add_subparsers(
         required=True
     )
     new = _add(client, "add", _client_add, "Register a client and print its secret, which is kept nowhere")
     new.add_argument("id")
-    new.add_argument("--scope", nargs="+", required=True, help="scopes that it may ask for")
+    new.add_argument("--scope", nargs="+", action="extend", required=True, help="scopes that it may ask for")
     new.add_argument("--chosen", action="store_true", help="read the secret from standard input")
     _add(client, "list", _client_list, "List the clients of the database")
     _add(client, "revoke", _client_revoke, "Give a client no more tokens").add_argument("id")
     key = commands.add_parser("key", help="Signing keys").add_subparsers(required=True)
     rotate = _add(key, "rotate", _key_rotate, "Sign with a new key from now on")
     rotate.add_argument(
-        "--overlap", type=int, default=OVERLAP_S, help=f"seconds the old key verifies (default: {OVERLAP_S})"
+        "--overlap",
+        type=int,
+        action=_Once,
+        default=OVERLAP_S,
+        help=f"seconds the old key verifies (default: {OVERLAP_S})",
     )
 
 
@@ -138,37 +160,38 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
                 "READER_DATABASE_URL is needed beside DATABASE_URL: the role that runs stored SQL",
                 exit_code=2,
             )
+        parse_clients(settings.auth.clients)
+        if settings.auth.mode == "on":
+            KeyFile(usable(settings.database.data_dir)).read()
+        host = _free_address(settings)
         # The workers read their settings from the environment, as any worker would.
         os.environ["DATABASE_URL"] = ready.database.url or ""
         os.environ["READER_DATABASE_URL"] = ready.database.reader_url
-        if settings.auth.mode == "on":
-            KeyFile(settings.database.data_dir).read()
-        parse_clients(settings.auth.clients)
+        for obstacle in check_service(os.environ["DATABASE_URL"], ready.database.reader_url):
+            structlog.get_logger("serve").error("not ready yet", why=obstacle)
         asyncio.run(refuse_unknown_zone(ready.database.reader_url, settings.database.time_zone))
-        _refuse_taken_port(settings)
-        server = HttpServer(
-            "service.app:from_environment",
-            factory=True,
-            address=settings.server.host,
-            port=settings.server.port,
-            interface=Interfaces.ASGI,
-            loop=Loops.uvloop,
-            workers=settings.server.workers,
-            workers_kill_timeout=WORKER_GRACE_S,
-            log_enabled=False,
-        )
-        server.on_startup(lambda: _say_where(settings))
-        server.serve()
+        supervisor = Supervisor(settings.server, host, raise_file_limit())
+        supervisor.on_startup(lambda: _say_where(settings))
+        supervisor.run()
     return 0
 
 
-def _refuse_taken_port(settings: Settings) -> None:
-    host, port = settings.server.host, settings.server.port
+def _free_address(settings: Settings) -> str:
+    """HOST as an address that can be listened on."""
+    host, port = settings.server.host.strip("[]"), settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
+        address: str = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4][0]  # type: ignore[assignment]
+        with socket.create_server((address, port), family=family):
+            return address
+    except (socket.gaierror, UnicodeError) as error:
+        raise Stop(f"HOST={host!r} is no address of this machine: {error}", exit_code=2) from None
     except OSError as error:
-        raise Stop(f"cannot listen on {host}:{port}: {error.strerror}; set PORT or HOST") from None
+        wrong_host = error.errno == errno.EADDRNOTAVAIL
+        mend = "HOST" if wrong_host else "PORT or HOST"
+        raise Stop(
+            f"cannot listen on {host}:{port}: {error.strerror}; set {mend}", exit_code=2 if wrong_host else 1
+        ) from None
 
 
 def _say_where(settings: Settings) -> None:
@@ -184,14 +207,16 @@ def _migrate(settings: Settings, _arguments: argparse.Namespace) -> int:
         database = ready.database
         done = migrate(database.url or "", database.reader_url, database.data_schemas)
     print(f"applied {', '.join(done.applied)}" if done.applied else "the database is up to date")
-    if done.missing_grants:
-        print(
-            "The owner may not do the following; let somebody who may run:", *done.missing_grants, sep="\n  "
-        )
-    return 0
+    if not done.missing_grants:
+        return 0
+    print("-- The owner may not do the following; let somebody who may run it, then migrate again:")
+    print(*done.missing_grants, sep="\n")
+    return GRANTS_MISSING
 
 
 def _seed(settings: Settings, _arguments: argparse.Namespace) -> int:
+    if not settings.seeds_dir.is_dir():
+        raise Stop(f"SEEDS_DIR={settings.seeds_dir} is not a folder", exit_code=2)
     with _database_ready(settings) as (ready, _):
         return seed(ready)
 
@@ -228,7 +253,7 @@ def _token(settings: Settings, arguments: argparse.Namespace) -> int:
         raise Stop(f"--ttl is 1 to {TTL_LIMIT_S} seconds", exit_code=2)
     if not is_own_subject(arguments.subject):
         raise Stop(f"--subject is {SUBJECT_IS}, and without |", exit_code=2)
-    scopes = parse_scopes(" ".join(arguments.scope), "--scope")
+    scopes = parse_scopes(" ".join(arguments.scope or [BACKEND]), "--scope")
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
     print(issuer.sign(arguments.subject, scopes, arguments.ttl))
     return 0
@@ -317,6 +342,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
 def _database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
     """Settings with both addresses, and where psql is; runs the embedded server meanwhile if it is ours."""
     if settings.database.url is not None:
+        _say_what_is_left_out(settings.database)
         yield settings, Path()
         return
     with running(settings.database.data_dir) as server:
@@ -324,6 +350,15 @@ def _database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
             settings.database, url=server.owner_url, reader_url=server.reader_url
         )
         yield msgspec.structs.replace(settings, database=addresses), server.bin_dir
+
+
+def _say_what_is_left_out(database: DatabaseSettings) -> None:
+    for variable, url in (("DATABASE_URL", database.url), ("READER_DATABASE_URL", database.reader_url)):
+        if names := left_out(url or ""):
+            sys.stderr.write(
+                f"tally: {variable}: {', '.join(names)} left out, except by migrate, watch and psql: "
+                "the service's driver does not know it\n"
+            )
 
 
 _COMMANDS: Final[list[tuple[str, Command, str]]] = [

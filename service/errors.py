@@ -154,6 +154,12 @@ class PreconditionFailed(Problem):
     status, code, title = 412, "precondition-failed", "Changed meanwhile"
 
 
+class SlowBody(Problem):
+    """The request's body did not arrive in time (BODY_TIMEOUT_S)."""
+
+    status, code, title = 408, "slow-body", "Request timeout"
+
+
 class TooLarge(Problem):
     """The request body is larger than allowed."""
 

@@ -103,7 +103,7 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
     unless the program handles them. `durable=False` may lose the last moment in a crash of the server,
     and more in one of the machine.
     """
-    data_dir = _usable(data_dir)
+    data_dir = usable(data_dir)
     with _ends_by_exception(), _lock(data_dir / "users.lock") as users:
         try:
             with _signals_held(), _lock(data_dir / "start.lock", fcntl.LOCK_EX):
@@ -121,7 +121,7 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
 @contextmanager
 def serving(data_dir: Path) -> Generator[None]:
     """Claim `data_dir` for one service; raises `Stop` when another has it."""
-    with _lock(_usable(data_dir) / "serve.lock") as file:
+    with _lock(usable(data_dir) / "serve.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,7 +145,8 @@ def binaries(major: Major) -> Path:
     return folder
 
 
-def _usable(data_dir: Path) -> Path:
+def usable(data_dir: Path) -> Path:
+    """The folder, made if need be. Raises `Stop` (2) if it cannot be written."""
     data_dir = data_dir.absolute()
     try:
         if not data_dir.exists():
@@ -154,7 +155,7 @@ def _usable(data_dir: Path) -> Path:
         with _lock(data_dir / "users.lock"):
             return data_dir
     except OSError as error:
-        raise Stop(f"DATA_DIR={data_dir} cannot be written: {error.strerror}") from None
+        raise Stop(f"DATA_DIR={data_dir} cannot be written: {error.strerror}", exit_code=2) from None
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 import asyncpg
 
-from service.database.gateway import CONNECT_TIMEOUT_S
+from service.database.connect import asyncpg_arguments
 from service.errors import Stop
 
 
 async def refuse_unknown_zone(url: str, name: str) -> None:
     """Raise `Stop` (exit status 2) for a zone that Postgres has no rules of; a server that is away passes."""
     try:
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, server_settings={"timezone": name})
+        connection = await asyncpg.connect(**asyncpg_arguments(url, {"timezone": name}))
         await connection.close()
     except asyncpg.InvalidParameterValueError as error:
         message = f"TIME_ZONE={name!r}: the database does not know this time zone ({error})"

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from service.audit import Actor
-from service.database.gateway import Database, address, open_database
+from service.database.gateway import Database, open_database, reason
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.datasets import DATASETS, find
 from service.imports.folder import Imported, Refusal, import_folder
@@ -23,6 +23,7 @@ from service.imports.landing import Options, Progress, Report, import_file
 from service.imports.readers import REFUSALS, Upload
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge
+from service.postgres_url import where
 from service.settings import Settings
 
 COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined")
@@ -88,7 +89,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
             actor = Actor("command line", None)
             yield database, Options(judge=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor)
     except DatabaseUnavailable as error:
-        raise Stop(f"the database at {address(url)}: {error.detail}") from None
+        raise Stop(f"the database at {where(url)}: {reason(error)}") from None
 
 
 def _show(imported: Imported) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 import structlog
 
-from service.database.gateway import LOST_CONNECTION, Pool
+from service.database.gateway import LOST_CONNECTION, REFUSED_LOGIN, Pool
 from service.database.stored_sql.exact import ExactConnection
 from service.errors import (
     Busy,
@@ -243,7 +243,7 @@ class Loans:
                 proxy: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
                 connection = proxy.itself
                 connection.proxy = proxy
-        except LOST_CONNECTION as error:
+        except (*LOST_CONNECTION, *REFUSED_LOGIN) as error:
             self._pass_on(None)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
         except BaseException:

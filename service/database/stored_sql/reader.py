@@ -27,7 +27,8 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from service.database.gateway import CONNECT_TIMEOUT_S, Pool
+from service.database.connect import asyncpg_arguments
+from service.database.gateway import Pool
 from service.database.stored_sql.loans import (
     GRACE_S,
     QUEUE_WAIT_S,
@@ -231,16 +232,14 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
         connection.at_end = RESET if own else UNLOCK
 
     pool = asyncpg.create_pool(
-        url,
+        **asyncpg_arguments(url, _session(settings) if own else None),
         min_size=0,
         max_size=settings.reader_pool_size + DESCRIBERS,
         connection_class=ReaderConnection,
         init=prepare,
-        timeout=CONNECT_TIMEOUT_S,
         command_timeout=settings.statement_timeout_ms / 1000 + GRACE_S,
         max_cacheable_statement_size=1 << 20,
         statement_cache_size=STATEMENTS if own else 0,
-        server_settings=_session(settings) if own else None,
     )
     await pool
     reader = Reader(pool, settings)
