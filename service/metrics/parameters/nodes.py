@@ -92,10 +92,12 @@ def uncast(node: exp.Expr) -> exp.Expr:
 
 
 def holds(part: object, node: exp.Expr) -> bool:
+    """Whether a node stands inside a part of the tree, or is it."""
+    beside = part.parent if isinstance(part, exp.Expr) else None
     above: exp.Expr | None = node
-    while above is not None and above is not part:
+    while above is not None and above is not part and above is not beside:
         above = above.parent
-    return above is not None
+    return part is not None and above is part
 
 
 def in_projections(node: exp.Expr, select: exp.Select) -> bool:

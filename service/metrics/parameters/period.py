@@ -76,11 +76,13 @@ MONTH_NAMES = [
 MONTHS = "|".join(sorted(MONTH_NAMES, key=len, reverse=True))
 UNITS = "days?|weeks?|months?|quarters?|years?|hours?|mins?|minutes?|secs?|seconds?|mons?|yrs?"
 DATE_WORDS = re.compile(
-    rf"(?:{MONTHS}|{UNITS}|mon|tue|wed|thu|fri|sat|sun|[a-z]+day|am|pm|ad|bc|utc|gmt|z|t|q|w|h|of)"
+    rf"(?:{MONTHS}|{UNITS}|mon|tue|wed|thu|fri|sat|sun|[a-z]+day|am|pm|ad|bc|utc|gmt|z|t|q|w|h|j|of)"
 )
 DATED = re.compile(
-    rf"(?<![0-9])(?:19|20)[0-9]{{2}}(?![0-9])|[0-9]{{1,4}}[-/.][0-9]{{1,2}}[-/.][0-9]{{1,4}}"
+    rf"(?<![0-9])(?:19|20)[0-9]{{2}}(?![0-9])|[0-9]{{1,4}}[-/][0-9]{{1,2}}[-/][0-9]{{1,4}}"
+    r"|(?<![0-9.])[0-9]{1,2}\.[0-9]{1,2}\.(?:[0-9]{2}|[0-9]{4})(?![0-9.])"
     rf"|(?<![0-9])(?:19|20)[0-9]{{2}}(?:0[1-9]|1[0-2])(?:[0-3][0-9])?(?![0-9])|\b(?:{MONTHS})\b|\bq[1-4]\b"
+    r"|\bj[0-9]{6,7}\b"
 )
 NAMED_MONTH = re.compile(rf"\b(?:{MONTHS})\b\.?,?\s*[0-9']|[0-9](?:st|nd|rd|th)?\s+(?:of\s+)?(?:{MONTHS})\b")
 WHOLE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -182,7 +184,8 @@ def period_of(bounds: list[Bound]) -> Period:
 def interval_lengths(node: exp.Expr) -> list[float] | None:
     """The possible lengths in days of a constant interval; None for what is none or cannot be read."""
     node = bare(node)
-    if isinstance(node, exp.Interval | exp.Cast) and isinstance(node.this, exp.Literal):
+    interval = isinstance(node, exp.Interval) or (isinstance(node, exp.Cast) and node.is_type("interval"))
+    if interval and isinstance(node.this, exp.Literal):
         unit = unit_of(node) if isinstance(node, exp.Interval) else ""
         return text_lengths(f"{node.this.name} {unit}" if unit else node.this.name)
     return _made_lengths(node) if isinstance(node, exp.MakeInterval) else None
@@ -230,7 +233,8 @@ def number_of(node: exp.Expr) -> float | None:
         value = number_of(node.this)
         return None if value is None else -value if isinstance(node, exp.Neg) else value
     if isinstance(node, exp.Add | exp.Sub | exp.Mul | exp.Div):
-        left, right = number_of(node.this), number_of(node.expression)
+        right = number_of(node.expression)  # first: chains hang on the left
+        left = None if right is None else number_of(node.this)
         return None if left is None or right is None else _reckoned(node, left, right)
     return None
 

@@ -182,6 +182,8 @@ class _Rest:
             return [subject] if isinstance(subject, exp.Expr) else []
         if not isinstance(around, COMPARED):
             return []
+        if isinstance(around, exp.In) and not holds(around.this, node):
+            return [around.this]
         return [part for part in around.iter_expressions() if not holds(part, node)]
 
     def is_compared(self, value: float, others: list[exp.Expr]) -> bool:
