@@ -41,7 +41,7 @@ class DashboardRow(Struct, frozen=True):
     title: str | None
 
 
-class Function(Struct, frozen=True):
+class Named(Struct, frozen=True):
     name: str
 
 
@@ -60,12 +60,14 @@ class _Held(Struct, frozen=True):
     metrics: dict[UUID, Metric]
     dashboards: dict[str, Dashboard]
     functions: frozenset[str]
+    database: str
 
 
 _LIST_METRICS: Final = SQL.rows("list_metrics", Metric)
 _LIST_LAYOUT_ITEMS: Final = SQL.rows("list_layout_items", LayoutItem)
 _LIST_DASHBOARDS: Final = SQL.rows("list_dashboards", DashboardRow)
-_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Function)
+_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Named)
+_NAME_DATABASE: Final = SQL.rows("name_database", Named)
 
 
 class Catalog:
@@ -127,7 +129,9 @@ class Catalog:
             shown = dict.fromkeys(place.metric_id for place in own if place.metric_id in metrics)
             dashboards[row.id] = Dashboard(row.id, row.title, own, tuple(metrics[each] for each in shown))
         functions = await self._database.read(_LIST_FUNCTIONS, list(self._schemas))
-        self._hold(_Held(metrics, dashboards, frozenset(function.name for function in functions)))
+        (database,) = await self._database.read(_NAME_DATABASE)
+        names = frozenset(function.name for function in functions)
+        self._hold(_Held(metrics, dashboards, names, database.name))
 
     def _hold(self, now: _Held) -> None:
         before, self._held = self._held, now
@@ -142,6 +146,11 @@ class Catalog:
     def functions(self) -> frozenset[str]:
         """Functions of the data schemas that `pg_catalog` has no namesake of."""
         return self._now().functions
+
+    @property
+    def database(self) -> str:
+        """The connected database's name, which may stand before a schema."""
+        return self._now().database
 
     def get(self, metric_id: UUID) -> Metric:
         """Raises `NotFound`, with the metric whose id looks most alike."""

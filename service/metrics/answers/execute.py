@@ -1,8 +1,8 @@
 """The one path on which stored SQL runs: metric -> judged, typed template -> bound values -> rows, bytes."""
 
+import asyncio
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -17,9 +17,12 @@ from service.database.stored_sql.reader import Description, Reader, Rows
 from service.errors import FieldError, InvalidInput, QueryFailed
 from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
 from service.metrics.catalog import Catalog
-from service.metrics.judge import judge, parse
+from service.metrics.diagnosis import explained, placed, put_place, with_types
+from service.metrics.judge import Unread
 from service.metrics.models import Definition, Metric
-from service.metrics.parameters import Bound, Template, analyse, declarations
+from service.metrics.parameters import Bound, Template, declarations
+from service.metrics.validation import Submission, validate
+from service.metrics.workers import Workers
 from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
@@ -111,9 +114,11 @@ class Executor:
         self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
         self._understanding: Flights[Prepared] = Flights(clock)
+        self._workers = Workers()
 
     async def close(self) -> None:
         await self._understanding.close()
+        self._workers.close()
 
     async def prepare(self, metric: Metric) -> Prepared:
         """Understand a metric's SQL once for as long as its definition stands."""
@@ -142,22 +147,15 @@ class Executor:
 
         Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it.
         """
-        tree = None
-        if not metric.trusted:
-            tree = parse(metric.sql)
-            judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
-        template = analyse(metric.sql, tree, declarations(metric.parameters))
+        template = await self._validated(metric)
         if template.untyped:
-            probe = template.probe()
-            with _placed(lambda position: template.stored_position(position, typed=False)):
-                types = await self._reader.parameter_types(probe.sql)
-            template = template.with_types(dict(zip(probe.names, types, strict=True)))
+            template = await with_types(template, self._reader)
         try:
             for trial in template.trials():
                 await self._reader.parameter_types(trial)
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
-        with _placed(template.stored_position):
+        with placed(template.sql, template.stored_position):
             description = await self._reader.describe(template.plain)
         return Prepared(
             metric=metric,
@@ -167,6 +165,37 @@ class Executor:
             dependencies=await self._changes.dependencies(metric.sql, description),
             fingerprint=fingerprint_of(metric),
         )
+
+    async def _validated(self, metric: Metric) -> Template:
+        """What the text alone shows. A text that is too much for our parser is shown to Postgres."""
+        submission = Submission(
+            sql=metric.sql,
+            trusted=metric.trusted,
+            declared=declarations(metric.parameters),
+            schemas=self._schemas,
+            functions=frozenset() if metric.trusted else self._catalog.functions,
+            database="" if metric.trusted else self._catalog.database,
+        )
+        try:
+            return await self._read(submission)
+        except Unread as gap:
+            template = await self._read(msgspec.structs.replace(submission, trusted=True))
+            raise await explained(gap, template, self._reader) from None
+
+    async def _read(self, submission: Submission) -> Template:
+        if submission.is_small:
+            return validate(submission)
+        return await asyncio.wrap_future(self._workers.submit(submission))
+
+    def check(self, sql: str) -> None:
+        """Judge a text, in a thread of the caller's; raises `SqlRefused`."""
+        submission = Submission(
+            sql=sql, schemas=self._schemas, functions=self._catalog.functions, database=self._catalog.database
+        )
+        if submission.is_small:
+            validate(submission)
+        else:
+            self._workers.submit(submission).result()
 
     def understands(self, metric: Metric) -> bool:
         """Whether `wanted` need not ask Postgres what the metric is."""
@@ -291,7 +320,7 @@ class Executor:
                 inside = 0 < own <= len(bound.sql)
                 return prepared.template.stored_position(own, bound.windows) if inside else None
 
-            _place(problem, place)
+            put_place(problem, prepared.template.sql, place)
             raise
 
     async def _refuse_wrong(self, template: Template, bound: Bound) -> None:
@@ -305,23 +334,6 @@ class Executor:
                     wrong.append(FieldError(name, f"{name} must be {wanted}: {problem.errors[0].message}"))
         if wrong:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
-
-
-@contextmanager
-def _placed(place: Callable[[int], int | None]) -> Generator[None]:
-    """Let a failure say where in the stored text it is, or nothing where it is in none of it."""
-    try:
-        yield
-    except QueryFailed as problem:
-        _place(problem, place)
-        raise
-
-
-def _place(problem: QueryFailed, place: Callable[[int], int | None]) -> None:
-    if (position := problem.members.pop("position", None)) is not None:
-        stored = place(position)
-        if stored is not None:
-            problem.members["position"] = stored
 
 
 def fingerprint_of(metric: Metric) -> bytes:

@@ -5,8 +5,11 @@ semicolon is blanked, so that the text can be wrapped.
 `day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`).
 """
 
+import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -17,7 +20,7 @@ from service import bodies
 from service.errors import FieldError, InvalidInput
 from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import Slot, day_slot
-from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
+from service.metrics.parameters.lexer import DISTINCT_LIMIT, NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
     DAY,
     DECLARED_POSTGRES,
@@ -42,6 +45,7 @@ RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
 MESSAGES_LIMIT = 20
+QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +95,19 @@ class Probe(Struct, frozen=True):
     names: tuple[str, ...]
 
 
+class Places(Struct, frozen=True):
+    """A probe in which each place of a parameter has a number of its own; `starts` are 1-based."""
+
+    sql: str
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    def place_at(self, position: int) -> int | None:
+        """Which place an error's position is in."""
+        place = bisect_right(self.starts, position) - 1
+        return place if place >= 0 else None
+
+
 class Template(Struct, frozen=True, dict=True):  # dict: for the cached properties
     sql: str
     slots: tuple[Slot, ...]
@@ -98,6 +115,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     defaults: dict[str, Canonical]
     lifted: Lifted
     casts: dict[str, str]
+    quoted: frozenset[str] = frozenset()
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -113,6 +131,24 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def probe(self) -> Probe:
         sql, names, _ = self._render(frozenset(), typed=False)
         return Probe(sql, names)
+
+    def probe_places(self, as_text: frozenset[int]) -> Places:
+        """As `probe`, but each place may have a type of its own, and those in `as_text` are texts."""
+        names: list[str] = []
+        starts: list[int] = []
+        pieces: list[str] = []
+        at = length = 0
+        for slot, _ in self._used(frozenset()):
+            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
+            filled = slot.template.format(f"(${len(names) + 1}{cast})")
+            length += slot.start - at
+            names.append(slot.name)
+            starts.append(length + 1)
+            pieces += [self.sql[at : slot.start], filled]
+            length += len(filled)
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return Places("".join(pieces), tuple(names), tuple(starts))
 
     def with_types(self, types: Mapping[str, str]) -> "Template":
         """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
@@ -205,6 +241,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         given[name] = read
 
     def _unknown(self, name: str) -> FieldError:
+        if name in self.quoted:
+            why = f"it stands inside quotes, where it is text; write :{name} without quotes"
+            return FieldError(name, f"{name} is no parameter of this metric: {why}")
         takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
         message = f"{_label(name)} is no parameter of this metric: {takes}. {self.lifted.why_not}"
         return FieldError(_label(name), message.strip().removesuffix("."))
@@ -342,9 +381,14 @@ def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) 
     InvalidInput for a declaration without its placeholder or with a default of another type.
     """
     tokens = tokenize(sql)
-    while tokens and tokens[-1].text == ";":
-        last = tokens.pop()
-        sql = f"{sql[: last.start]} {sql[last.end :]}"
+    closing = len(tokens)
+    while closing and tokens[closing - 1].text == ";":
+        closing -= 1
+    if closing < len(tokens):
+        characters = list(sql)
+        for token in tokens[closing:]:
+            characters[token.start] = " "
+        sql, tokens = "".join(characters), tokens[:closing]
     found = placeholders(sql, tokens)
     names = dict.fromkeys(token.text[1:] for token in found)
     for name, item in declared.items():
@@ -364,7 +408,15 @@ def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) 
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
     casts = _casts(tree) if tree is not None else {}
-    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()), casts)
+    quoted = _quoted(tokens) - {*names}
+    lifted = msgspec.structs.replace(lifted, slots=())
+    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, quoted)
+
+
+def _quoted(tokens: list[Token]) -> frozenset[str]:
+    """Names that look like parameters inside of strings, where they are text."""
+    found = (name for token in tokens if token.kind == "text" for name in QUOTED.findall(token.text))
+    return frozenset(islice(found, DISTINCT_LIMIT))
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
