@@ -1,5 +1,6 @@
 """What Postgres says of a statement before it is run: its parameters' types, and where it is wrong."""
 
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
@@ -11,8 +12,10 @@ from service.metrics.parameters import Template
 
 _SYNTAX_ERROR: Final = "42601"
 # A parameter without a type of its own (`:kind IS NULL`), or with two: each place may tell more than all.
-_UNSURE: Final = frozenset({"42P18", "42P08", "42883", "42804", "42725"})
-_NO_TYPE: Final = "42P18"
+_UNSURE: Final = frozenset({"42P08", "42P18", "42883", "42804", "42725"})
+_NUMBER: Final = re.compile(r"\$([0-9]{1,6})")  # in Postgres's message, whatever its language
+_NO_TYPE: Final = frozenset({"42P08", "42P18"})
+_QUOTED: Final = re.compile(r'":([A-Za-z_][A-Za-z_0-9]{0,62})"')
 ROUNDS: Final = 40
 Place = Callable[[int], int | None]
 
@@ -45,14 +48,14 @@ async def _by_place(template: Template, reader: Reader) -> dict[str, str] | None
         try:
             types = await reader.parameter_types(probe.sql)
         except QueryFailed as problem:
-            place = probe.place_at(problem.members.get("position", 0))
-            if problem.members["sqlstate"] != _NO_TYPE or place is None or place in as_text:
+            number = _NUMBER.search(problem.detail)
+            if problem.members["sqlstate"] not in _NO_TYPE or number is None or int(number[1]) in as_text:
                 return None
-            as_text |= {place}
+            as_text |= {int(number[1])}
             continue
         found: dict[str, str] = {}
-        for place, (name, kind) in enumerate(zip(probe.names, types, strict=True)):
-            if found.get(name, "text") == "text" and (name not in found or place not in as_text):
+        for number, (name, kind) in enumerate(zip(probe.names, types, strict=True), 1):
+            if found.get(name, "text") == "text" and (name not in found or number not in as_text):
                 found[name] = kind
         return found
     return None
@@ -64,8 +67,8 @@ async def explained(gap: Unread, template: Template, reader: Reader) -> Problem:
         with placed(template.sql, lambda position: template.stored_position(position, typed=False)):
             await reader.parameter_types(template.probe().sql)
     except QueryFailed as problem:
-        if problem.members["sqlstate"] == _SYNTAX_ERROR:
-            return problem
+        if problem.members["sqlstate"] not in _NO_TYPE:
+            return SqlRefused(problem.detail, errors=problem.errors, **problem.members)
     said = gap.detail.removesuffix(".")
     message = f"{said}, though Postgres can: write it otherwise, or an operator can trust it."
     return SqlRefused(message, errors=(FieldError("sql", message),), **gap.members)
@@ -98,7 +101,9 @@ def put_place(problem: QueryFailed, sql: str, place: Place) -> None:
 
 
 def _advice(problem: QueryFailed, sql: str, start: int) -> str:
-    """Postgres reads `@id` and `= ?` as operators: that it knows none such is no help."""
+    """Postgres reads `@id` as an operator and `':day'` as a text: what it says of them is no help."""
+    if problem.members["sqlstate"].startswith("22") and (found := _QUOTED.search(problem.detail)):
+        return f"stands inside quotes, where it is text; write :{found[1]} without quotes"
     if problem.members["sqlstate"] not in {"42883", "42703", _SYNTAX_ERROR}:
         return ""
     for at in range(max(0, start - 2), min(len(sql), start + 3)):

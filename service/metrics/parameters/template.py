@@ -6,7 +6,6 @@ semicolon is blanked, so that the text can be wrapped.
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -22,6 +21,7 @@ from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import Slot, day_slot
 from service.metrics.parameters.lexer import DISTINCT_LIMIT, NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
+    BYTES_LIMIT,
     DAY,
     DECLARED_POSTGRES,
     Canonical,
@@ -40,6 +40,7 @@ from service.metrics.parameters.windows import END, NAMES, RANGE, START, Lifted,
 Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
+DECLARED_BYTES_LIMIT = 1 << 20
 DAY_KIND = Kind("date", "date")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
@@ -49,12 +50,16 @@ QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
+    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then.
+
+    `max_bytes` bounds a text that is given, in UTF-8.
+    """
 
     type: Word
     array: bool = False
     values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
+    max_bytes: Annotated[int, Meta(ge=1, le=DECLARED_BYTES_LIMIT)] = BYTES_LIMIT
 
 
 class Parameter(Struct, frozen=True):
@@ -95,19 +100,6 @@ class Probe(Struct, frozen=True):
     names: tuple[str, ...]
 
 
-class Places(Struct, frozen=True):
-    """A probe in which each place of a parameter has a number of its own; `starts` are 1-based."""
-
-    sql: str
-    names: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    def place_at(self, position: int) -> int | None:
-        """Which place an error's position is in."""
-        place = bisect_right(self.starts, position) - 1
-        return place if place >= 0 else None
-
-
 class Template(Struct, frozen=True, dict=True):  # dict: for the cached properties
     sql: str
     slots: tuple[Slot, ...]
@@ -132,23 +124,18 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         sql, names, _ = self._render(frozenset(), typed=False)
         return Probe(sql, names)
 
-    def probe_places(self, as_text: frozenset[int]) -> Places:
-        """As `probe`, but each place may have a type of its own, and those in `as_text` are texts."""
+    def probe_places(self, as_text: frozenset[int]) -> Probe:
+        """As `probe`, but each place has a number and a type of its own; those of `as_text` are texts."""
         names: list[str] = []
-        starts: list[int] = []
         pieces: list[str] = []
-        at = length = 0
+        at = 0
         for slot, _ in self._used(frozenset()):
-            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
-            filled = slot.template.format(f"(${len(names) + 1}{cast})")
-            length += slot.start - at
             names.append(slot.name)
-            starts.append(length + 1)
-            pieces += [self.sql[at : slot.start], filled]
-            length += len(filled)
+            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
+            pieces += [self.sql[at : slot.start], slot.template.format(f"(${len(names)}{cast})")]
             at = slot.end
         pieces.append(self.sql[at:])
-        return Places("".join(pieces), tuple(names), tuple(starts))
+        return Probe("".join(pieces), tuple(names))
 
     def with_types(self, types: Mapping[str, str]) -> "Template":
         """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
@@ -422,7 +409,7 @@ def _quoted(tokens: list[Token]) -> frozenset[str]:
 def _kind(name: str, item: Declared | None) -> Kind:
     if item is None:
         return IMPLIED.get(name, Kind())
-    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values)
+    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values, item.max_bytes)
 
 
 def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
