@@ -56,7 +56,6 @@ from service.metrics.answers.execute import Executor
 from service.metrics.answers.shelf import Shelf, Straight
 from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.catalog import Catalog
-from service.metrics.judge import judge
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
 from service.observe import RequestLog
@@ -308,11 +307,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         )
         app.state.editor = Editor(database, held, executor, app.state.writer.write)
         app.state.shelf = Shelf(held, executor, results, aliases)
-        app.state.importing = Importing(
-            lambda sql: judge(sql, schemas=addresses.data_schemas, functions=held.functions),
-            settings.imports.bytes_limit,
-            Turns(),
-        )
+        app.state.importing = Importing(executor.check, settings.imports.bytes_limit, Turns())
         app.state.counts = Counts(database, results, settings.results.stale_for_s)
         with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
             await held.load()

@@ -27,9 +27,10 @@ from service.errors import (
     UpstreamTimeout,
 )
 from service.metrics.answers.execute import Executor, Prepared
-from service.metrics.judge import parse
+from service.metrics.judge import is_lossy, parse
 from service.metrics.models import Metric, Written
 from service.metrics.parameters import Declared, Parameter
+from service.metrics.validation import IN_PROCESS_BYTES
 from service.settings import Model as ModelSettings
 
 PREVIEW_ROWS: Final = 20
@@ -173,8 +174,10 @@ class Writer:
         raise UpstreamFailed(f"The language model wrote no SQL that may run: {failure}")
 
     async def _tried(self, sql: str, title: str, declared: Mapping[str, Declared]) -> tuple[Prepared, bytes]:
-        """Write SQL anew from its tree, judge that, plan it within the cost limit, run it once."""
-        written = render(parse(sql))
+        """Write SQL anew from its tree, if that says all of it; judge, plan within the cost limit, run it."""
+        written = sql
+        if len(sql) <= IN_PROCESS_BYTES and not is_lossy(tree := parse(sql)):
+            written = render(tree)
         title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
         prepared = await self._executor.understand(_metric(written, title[:1].upper() + title[1:], declared))
         cost = prepared.description.plan.cost

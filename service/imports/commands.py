@@ -85,7 +85,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
         async with open_database(url) as database:
             catalog = Catalog(database, schemas)
             await catalog.load()
-            may_run = partial(judge, schemas=schemas, functions=catalog.functions)
+            may_run = partial(judge, schemas=schemas, functions=catalog.functions, database=catalog.database)
             actor = Actor("command line", None)
             yield database, Options(judge=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor)
     except DatabaseUnavailable as error:

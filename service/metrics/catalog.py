@@ -41,7 +41,7 @@ class DashboardRow(Struct, frozen=True):
     title: str | None
 
 
-class Function(Struct, frozen=True):
+class Named(Struct, frozen=True):
     name: str
 
 
@@ -68,12 +68,14 @@ class _Held(Struct, frozen=True):
     dashboards: dict[str, Dashboard]
     functions: frozenset[str]
     suspended: frozenset[Suspended]
+    database: str
 
 
 _LIST_METRICS: Final = SQL.rows("list_metrics", Metric)
 _LIST_LAYOUT_ITEMS: Final = SQL.rows("list_layout_items", LayoutItem)
 _LIST_DASHBOARDS: Final = SQL.rows("list_dashboards", DashboardRow)
-_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Function)
+_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Named)
+_NAME_DATABASE: Final = SQL.rows("name_database", Named)
 _LIST_SUSPENDED: Final = SQL.rows("list_suspended", Suspended)
 
 
@@ -137,8 +139,9 @@ class Catalog:
             dashboards[row.id] = Dashboard(row.id, row.title, own, tuple(metrics[each] for each in shown))
         functions = await self._database.read(_LIST_FUNCTIONS, list(self._schemas))
         suspended = frozenset(await self._database.read(_LIST_SUSPENDED))
+        (database,) = await self._database.read(_NAME_DATABASE)
         names = frozenset(function.name for function in functions)
-        self._hold(_Held(metrics, dashboards, names, suspended))
+        self._hold(_Held(metrics, dashboards, names, suspended, database.name))
 
     def _hold(self, now: _Held) -> None:
         before, self._held = self._held, now
@@ -158,6 +161,11 @@ class Catalog:
     def suspended(self) -> frozenset[Suspended]:
         """Statements that are set aside, whatever metrics show them."""
         return self._now().suspended
+
+    @property
+    def database(self) -> str:
+        """The connected database's name, which may stand before a schema."""
+        return self._now().database
 
     def get(self, metric_id: UUID) -> Metric:
         """Raises `NotFound`, with the metric whose id looks most alike."""

@@ -65,6 +65,9 @@ WHERE n.nspname = ANY($1)
       WHERE c.proname = p.proname AND c.pronamespace = 'pg_catalog'::regnamespace
   )
 
+-- name: name_database
+SELECT current_database()::text AS name
+
 -- name: insert_query
 INSERT INTO catalog.query (id, sql)
 VALUES ($1, $2)

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from hashlib import blake2b
@@ -14,6 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from service.database.stored_sql.loans import Watch
 from service.database.stored_sql.reader import Description, Reader, Rows
 from service.errors import FieldError, InvalidInput, QueryFailed
 from service.metrics.answers.formats import (
@@ -26,10 +26,13 @@ from service.metrics.answers.formats import (
     render,
 )
 from service.metrics.catalog import Catalog
-from service.metrics.judge import judge, parse
+from service.metrics.diagnosis import explained, placed, put_place, with_types
+from service.metrics.judge import Unread
 from service.metrics.models import Definition, Metric
-from service.metrics.parameters import Bound, Template, analyse, declarations
+from service.metrics.parameters import Bound, Template, declarations
 from service.metrics.suspensions import Suspensions
+from service.metrics.validation import Submission, validate
+from service.metrics.workers import Workers
 from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
@@ -134,15 +137,18 @@ class Executor:
         self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
         self._zone = settings.database.zone
+        self._time_zone = settings.database.time_zone
         self._settings = settings.results
         self._bytes_limit = settings.database.result_bytes_limit
         self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
         self._prepared_bytes = 0
         self._understanding: Flights[Prepared] = Flights(clock)
+        self._workers = Workers()
 
     async def close(self) -> None:
         await self._understanding.close()
+        self._workers.close()
 
     async def prepare(self, metric: Metric) -> Prepared:
         """Understand a metric's SQL once for as long as its definition stands."""
@@ -185,25 +191,16 @@ class Executor:
         Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it, and
         `MetricSuspended` where planning it was set aside.
         """
-        tree = None
-        if not metric.trusted:
-            tree = parse(metric.sql)
-            judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
         watch = self._suspensions.watch(metric, planning=True)
-        template = analyse(
-            metric.sql, tree, declarations(metric.parameters), mode=metric.window, zone=self._zone
-        )
+        template = await self._validated(metric, watch)
         if template.untyped:
-            probe = template.probe()
-            with _placed(lambda position: template.stored_position(position, typed=False)):
-                types = await self._reader.parameter_types(probe.sql, watch)
-            template = template.with_types(dict(zip(probe.names, types, strict=True)))
+            template = await with_types(template, self._reader, watch)
         try:
             for trial in template.trials():
                 await self._reader.parameter_types(trial, watch)
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
-        with _placed(template.stored_position):
+        with placed(template.sql, template.stored_position):
             description = await self._reader.describe(template.plain, watch)
         dependencies = await self._changes.dependencies(metric.sql, description)
         return Prepared(
@@ -214,6 +211,39 @@ class Executor:
             dependencies=dependencies,
             fingerprint=fingerprint_of(metric),
         )
+
+    async def _validated(self, metric: Metric, watch: Watch) -> Template:
+        """What the text alone shows. A text that is too much for our parser is shown to Postgres."""
+        submission = Submission(
+            sql=metric.sql,
+            trusted=metric.trusted,
+            declared=declarations(metric.parameters),
+            window=metric.window,
+            time_zone=self._time_zone,
+            schemas=self._schemas,
+            functions=frozenset() if metric.trusted else self._catalog.functions,
+            database="" if metric.trusted else self._catalog.database,
+        )
+        try:
+            return await self._read(submission)
+        except Unread as gap:
+            template = await self._read(msgspec.structs.replace(submission, trusted=True))
+            raise await explained(gap, template, self._reader, watch) from None
+
+    async def _read(self, submission: Submission) -> Template:
+        if submission.is_small:
+            return validate(submission)
+        return await asyncio.wrap_future(self._workers.submit(submission))
+
+    def check(self, sql: str) -> None:
+        """Judge a text, in a thread of the caller's; raises `SqlRefused`."""
+        submission = Submission(
+            sql=sql, schemas=self._schemas, functions=self._catalog.functions, database=self._catalog.database
+        )
+        if submission.is_small:
+            validate(submission)
+        else:
+            self._workers.submit(submission).result()
 
     def understands(self, metric: Metric) -> bool:
         """Whether `wanted` need not ask Postgres what the metric is."""
@@ -350,7 +380,7 @@ class Executor:
                 inside = 0 < own <= len(bound.sql)
                 return prepared.template.stored_position(own, bound.windows) if inside else None
 
-            _place(problem, place)
+            put_place(problem, prepared.template.sql, place)
             raise
 
     async def _refuse_wrong(self, template: Template, bound: Bound) -> None:
@@ -364,23 +394,6 @@ class Executor:
                     wrong.append(FieldError(name, f"{name} must be {wanted}: {problem.errors[0].message}"))
         if wrong:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
-
-
-@contextmanager
-def _placed(place: Callable[[int], int | None]) -> Generator[None]:
-    """Let a failure say where in the stored text it is, or nothing where it is in none of it."""
-    try:
-        yield
-    except QueryFailed as problem:
-        _place(problem, place)
-        raise
-
-
-def _place(problem: QueryFailed, place: Callable[[int], int | None]) -> None:
-    if (position := problem.members.pop("position", None)) is not None:
-        stored = place(position)
-        if stored is not None:
-            problem.members["position"] = stored
 
 
 def until_midnight_s(now: datetime, zone: tzinfo) -> float:

@@ -6,9 +6,11 @@ semicolon is blanked, so that the text can be wrapped.
 those of the session's time zone.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -19,8 +21,9 @@ from service import bodies
 from service.errors import FieldError, InvalidInput
 from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import Slot, day_slot
-from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
+from service.metrics.parameters.lexer import DISTINCT_LIMIT, NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
+    BYTES_LIMIT,
     DAY,
     DECLARED_POSTGRES,
     Canonical,
@@ -46,24 +49,31 @@ from service.metrics.parameters.windows import (
     Window,
     lift,
 )
+from service.settings import zone_of
 
 Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
+DECLARED_BYTES_LIMIT = 1 << 20
 DAY_KIND = Kind("date", "date")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
 MESSAGES_LIMIT = 20
+QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
+    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then.
+
+    `max_bytes` bounds a text that is given, in UTF-8.
+    """
 
     type: Word
     array: bool = False
     values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
+    max_bytes: Annotated[int, Meta(ge=1, le=DECLARED_BYTES_LIMIT)] = BYTES_LIMIT
 
 
 class Parameter(Struct, frozen=True):
@@ -112,7 +122,12 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     lifted: Lifted
     casts: dict[str, str]
     mode: Mode = "auto"
-    zone: tzinfo = UTC
+    time_zone: str = "UTC"
+    quoted: frozenset[str] = frozenset()
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        return zone_of(self.time_zone)
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -133,6 +148,19 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def probe(self) -> Probe:
         sql, names, _ = self._render(frozenset(), typed=False)
         return Probe(sql, names)
+
+    def probe_places(self, as_text: frozenset[int]) -> Probe:
+        """As `probe`, but each place has a number and a type of its own; those of `as_text` are texts."""
+        names: list[str] = []
+        pieces: list[str] = []
+        at = 0
+        for slot, _ in self._used(frozenset()):
+            names.append(slot.name)
+            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
+            pieces += [self.sql[at : slot.start], slot.template.format(f"(${len(names)}{cast})")]
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return Probe("".join(pieces), tuple(names))
 
     def with_types(self, types: Mapping[str, str]) -> "Template":
         """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
@@ -227,6 +255,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         given[name] = read
 
     def _unknown(self, name: str) -> FieldError:
+        if name in self.quoted:
+            why = f"it stands inside quotes, where it is text; write :{name} without quotes"
+            return FieldError(name, f"{name} is no parameter of this metric: {why}")
         takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
         message = f"{_label(name)} is no parameter of this metric: {takes}"
         window = self.window
@@ -373,17 +404,22 @@ def analyse(
     declared: Mapping[str, Declared],
     *,
     mode: Mode = "auto",
-    zone: tzinfo = UTC,
+    time_zone: str = "UTC",
 ) -> Template:
     """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
     trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
-    `zone` is that of the sessions it runs in.
+    `time_zone` names that of the sessions it runs in.
     InvalidInput for a declaration without its placeholder or with a default of another type.
     """
     tokens = tokenize(sql)
-    while tokens and tokens[-1].text == ";":
-        last = tokens.pop()
-        sql = f"{sql[: last.start]} {sql[last.end :]}"
+    closing = len(tokens)
+    while closing and tokens[closing - 1].text == ";":
+        closing -= 1
+    if closing < len(tokens):
+        characters = list(sql)
+        for token in tokens[closing:]:
+            characters[token.start] = " "
+        sql, tokens = "".join(characters), tokens[:closing]
     found = placeholders(sql, tokens)
     names = dict.fromkeys(token.text[1:] for token in found)
     for name, item in declared.items():
@@ -397,20 +433,27 @@ def analyse(
     slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
     lifted = lift(sql, tokens, tree, taken=frozenset(names), mode=mode)
     defaults = {
-        name: _default(name, kinds[name], item.default, zone)
+        name: _default(name, kinds[name], item.default, zone_of(time_zone))
         for name, item in declared.items()
         if not isinstance(item.default, UnsetType)
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
     casts = _casts(tree) if tree is not None else {}
+    quoted = _quoted(tokens) - {*names}
     lifted = msgspec.structs.replace(lifted, slots=())
-    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, zone)
+    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, time_zone, quoted)
+
+
+def _quoted(tokens: list[Token]) -> frozenset[str]:
+    """Names that look like parameters inside of strings, where they are text."""
+    found = (name for token in tokens if token.kind == "text" for name in QUOTED.findall(token.text))
+    return frozenset(islice(found, DISTINCT_LIMIT))
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
     if item is None:
         return IMPLIED.get(name, Kind())
-    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values)
+    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values, item.max_bytes)
 
 
 def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
