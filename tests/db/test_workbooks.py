@@ -2,12 +2,12 @@
 """Workbooks as people and programs write them: each row as the sheet shows it, or a clear no."""
 
 import asyncio
-import os
 import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.audit import Actor
@@ -201,11 +201,11 @@ async def test_the_reader_ends_with_its_caller(write, monkeypatch: pytest.Monkey
 
 
 def _alive(pid: int) -> bool:
+    """A process that has ended and waits to be collected is not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 @pytest.mark.parametrize(
