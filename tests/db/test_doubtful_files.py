@@ -273,7 +273,7 @@ async def test_a_delimiter_at_the_end_of_every_row_is_no_cell(load, rows, reason
     [
         ("," * (16 << 20), "line 1: a row is longer"),
         (HEAD + "," * (9 << 20), "line 2: a row is longer"),
-        (HEAD + '1,"\n' * (4 << 20), "line 2: a cell is longer|never closed"),
+        (HEAD + '1,"' + "\n12345678" * (1 << 20), "line 2: a cell is longer"),
         ("customer_id,occupation,type," + "h" * 300 + "\n", "heading 'hhh"),
         ('[{"customer_id": [' + "{}," * 300_000 + "{}]}]", "values"),
         ("[{" + '"a":1,' * 300_000 + '"a":1}]', "values"),
