@@ -287,7 +287,8 @@ async def test_the_parts_of_a_composite_need_not_be_known_before(clone, reader):
 
 
 async def test_a_composite_takes_no_more_of_the_limit_than_its_text(service):
-    (metric,) = await service.store("SELECT ROW(repeat('x', 3000000), repeat('y', 3000000)) AS r")
+    sql = "SELECT ROW(repeat('x', 3000000), repeat('y', 3000000)) AS r"
+    (metric,) = await service.store(sql, trusted=True)  # the judge lets no such text be made
     assert len(await records(service, metric)) > 6_000_000
 
 

@@ -244,7 +244,7 @@ def test_a_value_is_bound_in_its_one_canonical_form(resolved, text, canonical):
         ("text", ""),
         ("text", "a\0b"),
         ("text", "\ud800"),
-        ("text", "a" * 10_001),
+        ("text", "a" * 65_537),
         ("int4[]", "1,,2"),
         ("int4[]", "[1"),
         ("int4[]", "[" * 5000),

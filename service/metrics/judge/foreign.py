@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-FOREIGN: Final = frozenset("?%[`@$")
+FOREIGN: Final = frozenset("?%[]`@$")
 """What such spellings begin with."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _FILTERS: Final = frozenset({"timefilter", "unixepochfilter", "unixepochnanofilter", "timefrom", "timeto"})
@@ -14,7 +14,7 @@ _SPELLINGS: Final = re.compile(
     | (?P<dollar> \$\{{(?P<braced>{_NAME}) | \$(?P<bare>{_NAME}) )
     | (?P<template> \{{\{{-?\s*(?P<template_name>{_NAME})? )
     | (?P<block> \{{[%\#] )
-    | (?P<optional> \[\[ )
+    | (?P<optional> \[\[ | \]\] )
     | (?P<percent> %\((?P<percent_name>{_NAME})\)s | %s )
     | (?P<at> @(?P<at_name>{_NAME}) )
     | (?P<backquote> `(?P<backquoted>[^`\n]{{1,63}})` )

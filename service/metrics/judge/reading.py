@@ -47,6 +47,7 @@ class Verdict(Struct, frozen=True):
 
 TYPE_NAME = re.compile("[a-z_][a-z0-9_]*")
 TYPE_TEXT = re.compile(r"[a-z0-9_ ,()\[\]]+")
+LOOK_BACK = 5  # lexemes before the place where reading ended
 CHAINS = (exp.Connector, exp.Add, exp.Sub, exp.Mul, exp.DPipe, exp.SetOperation)
 FAULTS: dict[type[exp.Expr], str] = {
     exp.Lock: "locks rows (FOR UPDATE, FOR SHARE), which stored SQL may not; leave that clause out",
@@ -153,7 +154,7 @@ def _read(sql: str, lexemes: Sequence[Lexeme]) -> exp.Expr | None:
 def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
     """Where reading ended, or the spelling of another tool that ended it."""
     at = next((n for n, lexeme in enumerate(lexemes) if lexeme.start >= start), len(lexemes))
-    for lexeme in lexemes[max(0, at - 3) : at + 1]:
+    for lexeme in lexemes[max(0, at - LOOK_BACK) : at + 1]:
         if lexeme.kind == "mark" and lexeme.text in FOREIGN and (advice := foreign(sql, lexeme.start)):
             refuse(advice, sql, lexeme.start)
     line, column = place(sql, start)
