@@ -118,7 +118,7 @@ async def test_every_answer_carries_the_contract(service, make_metric):
     for answer in [await ask(service.fast, metric) for _ in range(2)]:
         assert answer.headers["etag"].startswith('"')
         assert answer.headers["age"] == "0"
-        expected = "private, max-age=0, stale-while-revalidate=600, stale-if-error=86400"
+        expected = "private, max-age=0, stale-while-revalidate=10, stale-if-error=86400"
         assert answer.headers["cache-control"] == expected
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-request-id"]
@@ -366,13 +366,10 @@ async def test_what_was_redefined_while_it_was_understood_is_understood_anew(
 
 
 async def test_a_view_is_followed_to_a_table_that_was_renamed(service, make_metric, owner):
-    epoch = service.app.state.results.generations.epoch
     await owner.execute(
         "CREATE TABLE data.first (x int); SELECT app.watch('data.first');"
         "CREATE VIEW data.seen AS SELECT count(*) AS n FROM data.first"
     )
-    await owner.execute("SELECT pg_stat_force_next_flush()")
-    await until(lambda: service.app.state.results.generations.epoch != epoch)  # the view is known of
     metric = await make_metric("SELECT n FROM seen")
     assert count(await ask(service.fast, metric)) == 0
     await owner.execute("ALTER TABLE data.first RENAME TO second")

@@ -57,6 +57,8 @@ class ReaderConnection(ExactConnection):
         """The way through the pool's proxy, which makes every use of it a search."""
         self.proxy: Any = None
         """What the pool knows the connection by while it has lent it."""
+        self.borrowings = 0
+        """Which time of borrowing it was made in: see `Loans.retire`."""
         self._spotless = False
         self._to_forget = ""
         self._statement: Any = None
@@ -163,6 +165,7 @@ class Loans:
         self._lingering: set[asyncio.Task[None]] = set()
         self._at_hand: list[Any] = []
         self._queue: deque[asyncio.Future[Any]] = deque()
+        self._borrowings = 0
 
     def lend(self) -> "_Loan":
         """A context manager; `Busy` when the queue is full, else what `translated` makes of an error."""
@@ -171,6 +174,12 @@ class Loans:
     async def close(self) -> None:
         for lingering in self._lingering:
             lingering.cancel()
+        while self._at_hand:
+            await self._give_back(self._at_hand.pop())
+
+    async def retire(self) -> None:
+        """Lend no connection again that stands now; the pool must have expired them."""
+        self._borrowings += 1
         while self._at_hand:
             await self._give_back(self._at_hand.pop())
 
@@ -184,9 +193,13 @@ class Loans:
                 proxy: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
                 connection = proxy.itself
                 connection.proxy = proxy
+                connection.borrowings = self._borrowings
         except LOST_CONNECTION as error:
             self._pass_on(None)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+        except asyncpg.PostgresError as error:  # no right to log in
+            self._pass_on(None)
+            raise DatabaseUnavailable("The database does not let the reader in.") from error
         except BaseException:
             self._pass_on(None)
             raise
@@ -195,7 +208,7 @@ class Loans:
 
     async def bring(self, connection: Any, *, sound: bool) -> None:
         """Take a connection back; one that is not `sound` may still be hit by a cancellation."""
-        if sound and connection.take_back():
+        if sound and connection.take_back() and connection.borrowings == self._borrowings:
             self._pass_on(connection)
             return
         backend, ended = connection.get_server_pid(), True

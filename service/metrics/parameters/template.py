@@ -42,6 +42,7 @@ RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
 MESSAGES_LIMIT = 20
+NAMES_LIMIT = 50
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,11 +152,11 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         seen: set[str] = set()
         for name, text in raw:
             if name in seen:
-                errors.append(FieldError(_label(name), f"{_label(name)} is given twice"))
+                _note(errors, FieldError(_label(name), f"{_label(name)} is given twice"))
             elif name in self.accepted:
                 self._take(name, given, errors, text)
             else:
-                errors.append(self._unknown(name))
+                _note(errors, self._unknown(name))
             seen.add(name)
         return self._bind(given, errors)
 
@@ -167,7 +168,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             if name in self.accepted:
                 self._take(name, given, errors, value)
             else:
-                errors.append(self._unknown(name))
+                _note(errors, self._unknown(name))
         return self._bind(given, errors)
 
     def value_trials(self, bound: Bound) -> Iterator[tuple[str, str, str, Canonical]]:
@@ -197,15 +198,17 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         try:
             read = from_text(kind, value) if isinstance(value, str) else from_json(kind, value)
         except ValueError as wrong:
-            errors.append(FieldError(name, f"{name} must be {wrong}"))
+            _note(errors, FieldError(name, f"{name} must be {wrong}"))
             return
         if name == RANGE and kind == RANGE_KIND and not 1 <= int(str(read)) <= RANGE_LIMIT:
-            errors.append(FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
+            _note(errors, FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
             return
         given[name] = read
 
     def _unknown(self, name: str) -> FieldError:
-        takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
+        names = ", ".join(self.accepted[:NAMES_LIMIT])
+        more = len(self.accepted) - NAMES_LIMIT
+        takes = f"it takes {names}{f' and {more} more' if more > 0 else ''}" if names else "it takes none"
         message = f"{_label(name)} is no parameter of this metric: {takes}. {self.lifted.why_not}"
         return FieldError(_label(name), message.strip().removesuffix("."))
 
@@ -219,8 +222,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if ranged:
             values = {name: value for name, value in values.items() if not self._follows_range(name)}
         known = {*given, *self.defaults, *(error.field for error in errors)}
-        missing = [name for name in values if name not in known]
-        errors += [FieldError(name, f"{name} is needed: {self.kinds[name].wanted}") for name in missing]
+        for name in values:
+            if name not in known:
+                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].wanted}"))
         if errors:
             _refuse(errors)
         for name in self._lifted:
@@ -401,6 +405,13 @@ def _default(name: str, kind: Kind, value: Any) -> Canonical:
 
 def _key(values: dict[str, Canonical]) -> bytes:
     return msgspec.json.encode(list(values.items()))
+
+
+def _note(errors: list[FieldError], error: FieldError) -> None:
+    """Add an error; with `MESSAGES_LIMIT` of them the caller has read enough, and no more are made."""
+    errors.append(error)
+    if len(errors) >= MESSAGES_LIMIT:
+        _refuse(errors)
 
 
 def _refuse(errors: list[FieldError]) -> NoReturn:
