@@ -13,6 +13,7 @@ import pytest
 from service.app import create_app, layered
 from service.database.gateway import open_database
 from service.database.queries import Command
+from service.errors import DatabaseUnavailable
 from service.metrics.answers.batch import SIDE_BY_SIDE
 from service.observe import RequestLog, set_up_logs
 from service.results.lane import Lane
@@ -283,6 +284,93 @@ async def test_no_cache_forces_a_run_and_max_age_one_that_is_young_enough(servic
     assert forced.json()["as_of"] > first.json()["as_of"]
     assert status(await ask(service.fast, metric, **{"cache-control": "max-age=60"})) == "tally; hit"
     assert status(await ask(service.fast, metric, **{"cache-control": "max-age=0"})) == "tally; fwd=request"
+
+
+@pytest.mark.parametrize(
+    ("later_s", "expected", "said"), [(9, 0, "detail=stale"), (10, 1, "fwd=stale"), (40, 1, "fwd=stale")]
+)
+async def test_the_old_answer_is_served_for_a_moment_only(
+    service, make_metric, owner, monkeypatch, *, later_s, expected, said
+):
+    metric = await make_metric("SELECT count(*) AS n, pg_sleep(0.4) IS NULL FROM metrics", trusted=True)
+    await ask(service.fast, metric)
+    moved = service.moved()
+    await owner.execute(FACT)
+    await moved
+    results = service.app.state.results
+    [counter] = [each for each in results.generations._counters.values() if each.generation]
+    monkeypatch.setattr(results, "clock", lambda: counter.last_rose_at + later_s)
+    answer = await ask(service.fast, metric)
+    assert (count(answer), said in status(answer)) == (expected, True)
+
+
+async def test_a_forced_run_that_fails_ends_the_freshness_of_what_is_held(
+    settings, make_metric, owner, monkeypatch
+):
+    """Nobody else has noticed yet."""
+    monkeypatch.setattr("service.results.changes.POLL_S", 3600)
+    await owner.execute("CREATE TABLE data.plain AS SELECT 1 AS n; GRANT SELECT ON data.plain TO PUBLIC")
+    metric = await make_metric("SELECT n FROM plain")
+    async with running(settings) as service:
+        for _ in range(2):
+            kept = await ask(service.fast, metric)
+        assert status(kept) == "tally; hit"
+        await owner.execute("ALTER TABLE data.plain RENAME n TO m")
+        forced = await service.fast.get(f"/metrics/{metric}", headers={"cache-control": "no-cache"})
+        assert (forced.status_code, forced.json()["sqlstate"]) == (422, "42703")
+        for side in (service.fast, service.slow):
+            after = await side.get(f"/metrics/{metric}")
+            assert after.status_code == 422 or "detail=stale" in status(after)
+
+
+async def fails():
+    raise DatabaseUnavailable
+
+
+async def hangs():
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("poll", [fails, hangs])
+async def test_without_a_poll_nothing_is_known_to_be_fresh(service, make_metric, monkeypatch, poll):
+    metric = await make_metric(COUNT)
+
+    async def hit():
+        return status(await ask(service.fast, metric)) == "tally; hit"
+
+    async def doubtful():
+        return not await hit()
+
+    await until(hit)
+    with monkeypatch.context() as patched:
+        patched.setattr(service.app.state.changes, "poll", poll)
+        await until(doubtful, 5)
+        for _ in range(3):
+            assert "fwd=stale" in status(await ask(service.fast, metric))
+    await until(hit)
+
+
+async def test_what_changes_while_it_is_first_understood_is_not_missed(
+    service, make_metric, owner, monkeypatch
+):
+    await owner.execute("CREATE VIEW data.seen AS SELECT count(*) AS n FROM data.metrics")
+    metric = await make_metric("SELECT n FROM seen")
+    reader = service.app.state.executor._reader
+    describe, changes = reader.describe, iter(["metrics AS m", "customers"])
+
+    async def interrupted(sql):
+        description = await describe(sql)
+        if table := next(changes, None):
+            await owner.execute(f"CREATE OR REPLACE VIEW data.seen AS SELECT count(*) AS n FROM data.{table}")
+        return description
+
+    monkeypatch.setattr(reader, "describe", interrupted)
+
+    async def understood():
+        definition = await service.fast.get(f"/metrics/{metric}/definition")
+        return definition.json()["tables"] == ["data.customers"]
+
+    await until(understood)
 
 
 async def test_what_reads_the_clock_stays_fresh_for_a_while_only(service, make_metric):

@@ -42,7 +42,6 @@ RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
 MESSAGES_LIMIT = 20
-NAMES_LIMIT = 50
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,9 +205,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         given[name] = read
 
     def _unknown(self, name: str) -> FieldError:
-        names = ", ".join(self.accepted[:NAMES_LIMIT])
-        more = len(self.accepted) - NAMES_LIMIT
-        takes = f"it takes {names}{f' and {more} more' if more > 0 else ''}" if names else "it takes none"
+        takes = f"it takes {', '.join(map(_label, self.accepted))}" if self.accepted else "it takes none"
         message = f"{_label(name)} is no parameter of this metric: {takes}. {self.lifted.why_not}"
         return FieldError(_label(name), message.strip().removesuffix("."))
 
