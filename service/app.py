@@ -47,7 +47,7 @@ from service.database.stored_sql.reader import Reader, open_reader
 from service.errors import Problem, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.interactions.api import InteractionsController, StatsController
-from service.interactions.counts import Counts
+from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController
 from service.items.enrich import Outside
 from service.items.summary import EXTRACTIVE, Summariser
@@ -302,6 +302,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             results.clock,
             reader=reader.role,
             schemas=addresses.data_schemas,
+            always=READ_TABLES,
         )
         executor = Executor(reader, held, settings, clock=results.clock, changes=followed)
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)

@@ -26,8 +26,8 @@ from service.results.freshness import Generations
 
 CHANNEL: Final = "tally_data"
 POLL_S: Final = 1.0
-POLL_DEADLINE_S: Final = 2.0
-LONGEST_PAUSE_S: Final = 2.0
+POLL_DEADLINE_S: Final = 3.0
+LONGEST_PAUSE_S: Final = 1.5
 """With the deadline, this is how long a change of a definition may go unnoticed."""
 POLL_SHARE: Final = 20
 """A poll that takes long rests for so many times as long."""
@@ -109,7 +109,8 @@ class Changes:
     """What answers depend on, with what is known of how it tells of changes.
 
     `session` polls, so that nobody who waits for the database holds up the poll; `reader` gives the name of
-    the role that runs stored SQL, `schemas` are those of its search path.
+    the role that runs stored SQL, `schemas` are those of its search path, `always` tables to follow although
+    no stored SQL may name them.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Changes:
         *,
         reader: Callable[[], Awaitable[str]],
         schemas: tuple[str, ...],
+        always: Iterable[str] = (),
     ) -> None:
         self._database = database
         self._session = session
@@ -128,6 +130,7 @@ class Changes:
         self._clock = clock
         self._reader = reader
         self._schemas = list(schemas)
+        self._always = frozenset(always)
         self._marks: dict[str, Mark] = {}
         self._fingerprints: dict[str, str] = {}
         self._polling = asyncio.Lock()
@@ -193,7 +196,9 @@ class Changes:
     async def poll(self) -> frozenset[str]:
         """Raise the generations of what moved without a word; returns what is defined otherwise by now."""
         async with self._polling:
-            marks = await self._session.read(_LIST_MARKS, list(self._marks), self._schemas)
+            marks = await self._session.read(
+                _LIST_MARKS, list(self._always.union(self._marks)), self._schemas
+            )
             owners = {mark.owner for mark in marks if mark.owner is not None}
             found = await self._session.read(_LIST_FINGERPRINTS, await self._reader(), list(owners))
         now = self._clock()

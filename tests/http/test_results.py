@@ -343,6 +343,7 @@ async def test_without_a_poll_nothing_is_known_to_be_fresh(service, make_metric,
 
     await until(hit)
     with monkeypatch.context() as patched:
+        patched.setattr("service.results.changes.POLL_DEADLINE_S", 0.5)
         patched.setattr(service.app.state.changes, "poll", poll)
         await until(doubtful, 5)
         for _ in range(3):
