@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Hashable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Hashable
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast
@@ -40,13 +40,15 @@ from service.auth.tokens import Tokens
 from service.connections import Client, RequestBounds
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
+from service.database.session import Session
 from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
+from service.database.stored_sql.login import watch_login
 from service.database.stored_sql.reader import Reader, open_reader
-from service.errors import DatabaseUnavailable, Stop
+from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.imports.loading.turns import Turns
 from service.interactions.api import InteractionsController, StatsController
-from service.interactions.counts import Counts
+from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController
 from service.items.enrich import Outside
 from service.items.summary import EXTRACTIVE, Summariser
@@ -279,6 +281,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
     assert addresses.reader_url, "checked by configured"
     async with (
         open_database(addresses.url) as database,
+        aclosing(Session(addresses.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
         open_reader(addresses.reader_url, addresses) as reader,
         Outbound(timeout_s=outward.timeout_s, cooldown_s=outward.cooldown_s) as outbound,
     ):
@@ -292,7 +295,15 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
                 results.table.drop(owner)
 
         held = Catalog(database, addresses.data_schemas, forget)
-        followed = Changes(database, results.generations, results.clock)
+        followed = Changes(
+            database,
+            session,
+            results.generations,
+            results.clock,
+            reader=reader.role,
+            schemas=addresses.data_schemas,
+            always=READ_TABLES,
+        )
         suspensions = Suspensions(database, held)
         executor = Executor(
             reader, held, settings, clock=results.clock, changes=followed, suspensions=suspensions
@@ -300,6 +311,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.statements = partial(_told_of_statements, reader, suspensions)
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
+        app.state.changes = followed
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         known = Knowledge(reader, addresses.data_schemas)
         app.state.writer = Writer(
@@ -309,7 +321,8 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.shelf = Shelf(held, executor, results, aliases)
         app.state.importing = Importing(executor.check, settings.imports.bytes_limit, Turns())
         app.state.counts = Counts(database, results, settings.results.stale_for_s)
-        with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
+
+        with suppress(Problem):  # the service starts all the same, and is not ready until it can
             await held.load()
             await followed.poll()
         tokens: Tokens = app.state.tokens
@@ -318,7 +331,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.update({"outbound": outbound, "outside": outside_api, "summariser": summariser})
         listener = _listener(addresses.url, held, results, known)
         results.unread = listener.unread
-        keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]
+        keepers = [held.keep(), listener.run(), *_watchers(app.state, reader, followed, known)]
         if settings.auth.mode == "on":
             keepers.append(tokens.watch())
         async with asyncio.TaskGroup() as tasks:
@@ -332,6 +345,26 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             for task in background:
                 task.cancel()
             await tokens.close()
+
+
+def _watchers(
+    state: State, reader: Reader, followed: Changes, known: Knowledge
+) -> tuple[Coroutine[Any, Any, None], ...]:
+    """What notices, until cancelled, that the database is defined otherwise or closed to the reader."""
+    results: Results = state.results
+
+    async def redefined() -> None:
+        state.executor.forget()
+        state.catalog.changed()
+        known.changed()
+        # A session goes on with the tables and functions that its prepared statements once found.
+        await reader.retire()
+
+    async def refused() -> None:
+        results.generations.renew(results.clock())
+        await reader.retire()
+
+    return followed.keep(redefined), watch_login(state.settings.database.reader_url, refused)
 
 
 def _listener(url: str, held: Catalog, results: Results, known: Knowledge) -> Listener:

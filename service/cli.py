@@ -365,7 +365,7 @@ _COMMANDS: Final[list[tuple[str, Command, str]]] = [
     ("serve", _serve, "Answer HTTP until stopped"),
     ("migrate", _migrate, "Bring the database up to date and give the reader its rights"),
     ("seed", _seed, "Import the files of SEEDS_DIR; again changes nothing"),
-    ("watch", _watch, "Let a table of your own announce its changes, so that its results are never stale"),
+    ("watch", _watch, "Let a table of your own announce its changes, so that results follow them at once"),
     ("import", _import, "Import FILEs (CSV, JSON, XLSX) into DATASET"),
     ("psql", _psql, "Open psql on the database"),
 ]

@@ -111,10 +111,11 @@ class Results(Struct, frozen=True, kw_only=True):
         int,
         env(
             "STALE_FOR_S",
-            "seconds past fresh that a result is served, so marked, while it is run again",
+            "seconds past fresh that a result is served, so marked, while it is run again; "
+            "after that callers wait for the run",
             ge=0,
         ),
-    ] = 600
+    ] = 10
     stale_if_error_s: Annotated[
         int, env("STALE_IF_ERROR_S", "seconds that held results are served without the database", ge=0)
     ] = 86_400

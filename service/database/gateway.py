@@ -74,7 +74,7 @@ CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
 }
 
 
-class _Verbs:
+class Verbs:
     """What `Database` and `Transaction` share: each verb borrows a connection and translates errors."""
 
     _timeout_s: float | None = None
@@ -115,7 +115,7 @@ class _Verbs:
         return _touched(status)
 
 
-class Transaction(_Verbs):
+class Transaction(Verbs):
     """One open transaction; `savepoint` nests."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = None) -> None:
@@ -135,7 +135,7 @@ class Transaction(_Verbs):
                 yield Transaction(self._connection, timeout_s or self._timeout_s)
 
 
-class Database(_Verbs):
+class Database(Verbs):
     """The owner's pool."""
 
     def __init__(self, pool: Pool) -> None:

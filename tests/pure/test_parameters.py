@@ -1,5 +1,6 @@
 """Parameters of stored SQL: which text is one, what may be given, what is bound, and what shares a key."""
 
+import tracemalloc
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidInput, SqlRefused
 from service.metrics.parameters import Declared, analyse
 from service.metrics.parameters.lexer import tokenize
+from service.metrics.parameters.template import MESSAGES_LIMIT
 
 START, END = ("start_date", "2025-06-05"), ("end_date", "2025-06-20")
 UNTIMED = settings(deadline=None)  # machines may be busy
@@ -736,3 +738,18 @@ def test_a_clock_put_into_the_sql_is_told():
 def test_a_text_that_may_be_cast_to_a_time_of_the_clock_is_seen(text, clock):
     template = read("SELECT CAST(CAST(:t AS text) AS timestamp)").with_types({"t": "text"})
     assert template.bind([("t", text)]).clock is clock
+
+
+@pytest.mark.parametrize("way", ["bind", "bind_json"])
+def test_no_more_errors_are_made_than_are_told(way):
+    """A body of parameters that nobody knows must not become many times as much of messages."""
+    template = analyse("SELECT :known::int", None, {})
+    unknown = {f"p{number}": "1" for number in range(50_000)}
+    pairs = list(unknown.items())
+    tracemalloc.start()
+    with pytest.raises(InvalidInput) as refused:
+        getattr(template, way)(pairs if way == "bind" else unknown)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(refused.value.errors) == MESSAGES_LIMIT
+    assert peak < 2_000_000

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 import structlog
 
-from service.database.gateway import LOST_CONNECTION, REFUSED_LOGIN, Pool
+from service.database.gateway import LOST_CONNECTION, Pool
 from service.database.stored_sql.exact import ExactConnection
 from service.errors import (
     Busy,
@@ -81,6 +81,8 @@ class ReaderConnection(ExactConnection):
         """What its session is called behind a pooler while it has a transaction."""
         self.proxy: Any = None
         """What the pool knows the connection by while it has lent it."""
+        self.borrowings = 0
+        """Which time of borrowing it was made in: see `Loans.retire`."""
         self._spotless = False
         self._to_forget = ""
         self._statement: Any = None
@@ -218,6 +220,7 @@ class Loans:
         self._log: Any = structlog.get_logger("statements")
         self._at_hand: list[Any] = []
         self._queue: deque[asyncio.Future[Any]] = deque()
+        self._borrowings = 0
 
     @property
     def lingering(self) -> Lingering:
@@ -233,6 +236,12 @@ class Loans:
         while self._at_hand:
             await self._give_back(self._at_hand.pop())
 
+    async def retire(self) -> None:
+        """Lend no connection again that stands now; the pool must have expired them."""
+        self._borrowings += 1
+        while self._at_hand:
+            await self._give_back(self._at_hand.pop())
+
     async def take(self) -> Any:
         connection = await self._turn()
         try:
@@ -243,9 +252,13 @@ class Loans:
                 proxy: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
                 connection = proxy.itself
                 connection.proxy = proxy
-        except (*LOST_CONNECTION, *REFUSED_LOGIN) as error:
+                connection.borrowings = self._borrowings
+        except LOST_CONNECTION as error:
             self._pass_on(None)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+        except asyncpg.PostgresError as error:  # no right to log in
+            self._pass_on(None)
+            raise DatabaseUnavailable("The database does not let the reader in.") from error
         except BaseException:
             self._pass_on(None)
             raise
@@ -254,7 +267,7 @@ class Loans:
 
     async def bring(self, connection: Any, *, sound: bool, watch: Watch | None = None) -> None:
         """Take a connection back; one that is not `sound` may still be hit by a cancellation."""
-        if sound and connection.take_back():
+        if sound and connection.take_back() and connection.borrowings == self._borrowings:
             self._pass_on(connection)
             return
         backend, ended = (connection.get_server_pid(), connection.mark), False

@@ -131,6 +131,7 @@ class Reader:
     """Runs and describes stored SQL on lent connections."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
+        self._pool = pool
         self._loans = Loans(
             pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
         )
@@ -138,10 +139,24 @@ class Reader:
         self._to_describe = Loans(pool, settings, DESCRIBERS, queue_limit=DESCRIPTIONS)
         self._settings = settings
         self._begin = _begin(settings)
+        self._role: str | None = None
 
     async def close(self) -> None:
         await self._loans.close()
         await self._to_describe.close()
+
+    async def retire(self) -> None:
+        """Log in anew for whatever runs next: names, rights or settings have changed."""
+        await self._pool.expire_connections()
+        await self._loans.retire()
+        await self._to_describe.retire()
+
+    async def role(self) -> str:
+        """The name that Postgres has for the reader."""
+        if self._role is None:
+            rows = await self.run("SELECT current_user::text", spotless=True)
+            self._role = str(rows.records[0][0])
+        return self._role
 
     async def run(
         self,

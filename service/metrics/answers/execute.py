@@ -116,6 +116,7 @@ class _Run(NamedTuple):
     excel: bool
     claims: str | None
     parsed_s: float
+    forgot: int
 
 
 class Executor:
@@ -201,8 +202,7 @@ class Executor:
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
         with placed(template.sql, template.stored_position):
-            description = await self._reader.describe(template.plain, watch)
-        dependencies = await self._changes.dependencies(metric.sql, description)
+            description, dependencies = await self._described(metric, template.plain, watch)
         return Prepared(
             metric=metric,
             template=template,
@@ -245,6 +245,14 @@ class Executor:
         else:
             self._workers.submit(submission).result()
 
+    async def _described(self, metric: Metric, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
+        """What Postgres says of a statement, read once all that it depends on is followed."""
+        while True:
+            description = await self._reader.describe(plain, watch)
+            dependencies = await self._changes.dependencies(metric.sql, description)
+            if dependencies.settled:
+                return description, dependencies
+
     def understands(self, metric: Metric) -> bool:
         """Whether `wanted` need not ask Postgres what the metric is."""
         held = self._prepared.get(metric.id)
@@ -265,11 +273,12 @@ class Executor:
         """
         started = time.perf_counter()
         prepared = await self.prepare(metric)
+        forgot = self._forgot
         template = prepared.template
         bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
         if not prepared.description.per_caller:
             claims = None
-        run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started)
+        run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started, forgot)
         return Wanted(
             key=(prepared.fingerprint, bound.key, form, excel, claims),
             owner=metric.id,
@@ -301,6 +310,8 @@ class Executor:
     async def _make(self, run: _Run) -> Made:
         as_of = datetime.now(UTC)
         fresh_for_s, max_age = self._lifetime(run.prepared, run.bound, as_of)
+        if run.forgot != self._forgot:  # what it hangs on, or who may see it, is another matter by now
+            fresh_for_s, max_age = 0.0, 0
         outcome, waited_s, ran_s = await self._run(run.prepared, run.bound, run.claims, as_of)
         read = time.perf_counter()
         body = await self._render(outcome, run)

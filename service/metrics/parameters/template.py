@@ -200,11 +200,11 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         seen: set[str] = set()
         for name, text in raw:
             if name in seen:
-                errors.append(FieldError(_label(name), f"{_label(name)} is given twice"))
+                _note(errors, FieldError(_label(name), f"{_label(name)} is given twice"))
             elif name in self.accepted:
                 self._take(name, given, errors, text)
             else:
-                errors.append(self._unknown(name))
+                _note(errors, self._unknown(name))
             seen.add(name)
         return self._bind(given, errors)
 
@@ -216,7 +216,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             if name in self.accepted:
                 self._take(name, given, errors, value)
             else:
-                errors.append(self._unknown(name))
+                _note(errors, self._unknown(name))
         return self._bind(given, errors)
 
     def value_trials(self, bound: Bound) -> Iterator[tuple[str, str, str, Canonical]]:
@@ -247,10 +247,10 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             given_as_text = isinstance(value, str)
             read = from_text(kind, value, self.zone) if given_as_text else from_json(kind, value, self.zone)
         except ValueError as wrong:
-            errors.append(FieldError(name, f"{name} must be {wrong}"))
+            _note(errors, FieldError(name, f"{name} must be {wrong}"))
             return
         if name == RANGE and kind == RANGE_KIND and not 1 <= int(str(read)) <= RANGE_LIMIT:
-            errors.append(FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
+            _note(errors, FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
             return
         given[name] = read
 
@@ -258,7 +258,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if name in self.quoted:
             why = f"it stands inside quotes, where it is text; write :{name} without quotes"
             return FieldError(name, f"{name} is no parameter of this metric: {why}")
-        takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
+        takes = f"it takes {', '.join(map(_label, self.accepted))}" if self.accepted else "it takes none"
         message = f"{_label(name)} is no parameter of this metric: {takes}"
         window = self.window
         why = window.why if name in NAMES and self.lifted.why_not else None
@@ -281,8 +281,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if ranged:
             values = {name: value for name, value in values.items() if not self._follows_range(name)}
         known = {*given, *self.defaults, *(error.field for error in errors)}
-        missing = [name for name in values if name not in known]
-        errors += [FieldError(name, f"{name} is needed: {self.kinds[name].wanted}") for name in missing]
+        for name in values:
+            if name not in known:
+                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].wanted}"))
         if errors:
             _refuse(errors, self._hint(errors))
         for name in self._lifted:
@@ -486,7 +487,14 @@ def _key(values: dict[str, Canonical]) -> bytes:
     return msgspec.json.encode(list(values.items()))
 
 
-def _refuse(errors: list[FieldError], hint: str) -> NoReturn:
+def _note(errors: list[FieldError], error: FieldError) -> None:
+    """Add an error; with `MESSAGES_LIMIT` of them the caller has read enough, and no more are made."""
+    errors.append(error)
+    if len(errors) >= MESSAGES_LIMIT:
+        _refuse(errors)
+
+
+def _refuse(errors: list[FieldError], hint: str = "") -> NoReturn:
     raise InvalidInput(f"{errors[0].message}.{hint}", errors=tuple(errors[:MESSAGES_LIMIT]))
 
 
