@@ -211,6 +211,17 @@ class ResultsMachine(RuleBasedStateMachine):
         self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache, len(self.begun)))
         return task
 
+    @precondition(lambda self: any(self.results.fresh(key) for key in READS))
+    @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy, QueryTimeout]))
+    def force_a_run_that_fails(self, data, problem):
+        key = data.draw(st.sampled_from([key for key in READS if self.results.fresh(key)]))
+        self.call(key, Directives(no_cache=True))
+        self.loop.settle()
+        if self.begun[-1] in self.runs and self.begun[-1].key == key:
+            self.begun[-1].gate.set_exception(problem(run=self.begun[-1]))
+            self.failed = self.failed or problem is DatabaseUnavailable or self.in_doubt()
+            self.loop.settle()
+
     @rule(key=KEYS, directives=DIRECTIVES, count=st.integers(1, 3))
     def ask(self, key, directives, count):
         for _ in range(count):

@@ -129,7 +129,7 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"""
 _LIST_BODIES: Final = """
 SELECT concat_ws(
     ' ',
-    p.prosrc,
+    CASE WHEN l.lanname NOT IN ('internal', 'c') THEN p.prosrc END, -- a symbol's name is no text
     pg_get_function_sqlbody(p.oid),
     pg_get_function_result(p.oid),
     pg_get_function_arguments(p.oid),
@@ -140,6 +140,7 @@ SELECT concat_ws(
 )
 FROM unnest($1::oid[]) AS asked (oid)
 JOIN pg_proc AS p USING (oid)
+JOIN pg_language AS l ON l.oid = p.prolang
 LEFT JOIN pg_aggregate AS a ON a.aggfnoid = p.oid"""
 # What SQL, or a text that is cast to a time, says that means something else at every run.
 CLOCK: Final = re.compile(
