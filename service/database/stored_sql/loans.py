@@ -205,11 +205,21 @@ class Loans:
     """Lends connections of the pool to `places` borrowers at once; a bounded queue waits its turn.
 
     A connection that needs nothing put back goes straight to the next in the queue, or stays at hand. Where
-    Postgres goes on with a statement that it was told to cancel, a new connection takes its place, for as
-    many places again as there are; past that a place stays taken, as such statements would pile up else.
+    Postgres goes on with a statement that it was told to cancel, a new connection takes its place, up to a
+    limit; past that a place stays taken, as such statements would pile up else.
     """
 
-    def __init__(self, pool: Pool, settings: DatabaseSettings, places: int, *, queue_limit: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: DatabaseSettings,
+        places: int,
+        *,
+        queue_limit: int,
+        replaceable: int | None = None,
+    ) -> None:
+        """`replaceable` places may be given away while statements linger; as many as there are by default."""
+        self._replaceable = places if replaceable is None else replaceable
         self._pool = pool
         self._settings = settings
         self._places = places
@@ -301,7 +311,7 @@ class Loans:
                     told = True
                     await self._tell(backend, watch)
                     noticed.set()
-                if at_it and not replaced and self._replaced < self._places:
+                if at_it and not replaced and self._replaced < self._replaceable:
                     replaced = True
                     self._replaced += 1
                     self._pass_on(None)
@@ -326,7 +336,7 @@ class Loans:
             backend=backend[1] or backend[0],
             lingering=len(self._lingering),
             replaced=self._replaced,
-            places=self._places,
+            replaceable=self._replaceable,
         )
         if watch is not None:
             await watch.lingered()

@@ -136,7 +136,13 @@ class Reader:
             pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
         )
         # Planning can take long and heed no cancellation; known statements run on meanwhile.
-        self._to_describe = Loans(pool, settings, DESCRIBERS, queue_limit=DESCRIPTIONS)
+        self._to_describe = Loans(
+            pool,
+            settings,
+            DESCRIBERS,
+            queue_limit=DESCRIPTIONS,
+            replaceable=settings.reader_pool_size,
+        )
         self._settings = settings
         self._begin = _begin(settings)
         self._role: str | None = None
