@@ -155,7 +155,13 @@ def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
     """Where reading ended, or the spelling of another tool that ended it."""
     at = next((n for n, lexeme in enumerate(lexemes) if lexeme.start >= start), len(lexemes))
     for lexeme in lexemes[max(0, at - LOOK_BACK) : at + 1]:
-        if lexeme.kind == "mark" and lexeme.text in FOREIGN and (advice := foreign(sql, lexeme.start)):
+        ends = lexeme.text != "]" or lexeme.start == start  # else it may end a subscript
+        if (
+            lexeme.kind == "mark"
+            and lexeme.text in FOREIGN
+            and ends
+            and (advice := foreign(sql, lexeme.start))
+        ):
             refuse(advice, sql, lexeme.start)
     line, column = place(sql, start)
     fault = f"cannot be read at line {line}, column {column}, near {near(sql, start)}"
