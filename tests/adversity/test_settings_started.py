@@ -24,6 +24,7 @@ SECRET_HASH = sha256(b"secret").hexdigest()
 # Valid together, unlike the defaults; a port, folders and addresses are filled in by the tests.
 EMBEDDED = {
     "DATA_SCHEMAS": "data, public",
+    "TIME_ZONE": "Europe/Berlin",
     "STATEMENT_TIMEOUT_MS": "4000",
     "ROW_LIMIT": "5000",
     "RESULT_BYTES_LIMIT": "4000000",
@@ -67,6 +68,7 @@ INVALID = {
     "READER_DATABASE_URL": ["localhost", "postgresql://h/x?sslmode=bogus"],
     "DATA_DIR": [__file__, "/proc/nowhere"],
     "DATA_SCHEMAS": [","],
+    "TIME_ZONE": ["Europe/Berlim", "UTC+3"],
     "STATEMENT_TIMEOUT_MS": ["0", "soon"],
     "ROW_LIMIT": ["0", "1.5"],
     "RESULT_BYTES_LIMIT": ["10"],
