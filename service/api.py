@@ -1,8 +1,8 @@
 """The service's own routes (root, health, documents), and how every error is answered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
@@ -14,7 +14,17 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, FromPath, QueryParameter
 from litestar.response import Redirect
 from litestar.routes import HTTPRoute
-from litestar.types import ControllerRouterHandler, Empty, HTTPScope, Scope, Send, WebSocketScope
+from litestar.types import (
+    ASGIApp,
+    ControllerRouterHandler,
+    Empty,
+    HTTPScope,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    WebSocketScope,
+)
 from msgspec import Struct
 
 from service import bodies, errors
@@ -85,6 +95,32 @@ async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: P
 def _document(problem: Problem, scope: Scope) -> bytes:
     request_id = scope["state"].get("request_id", "")
     return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
+
+
+class ErrorMiddleware:
+    """ASGI layer around all others but the log: what one of them raises is logged and answered as a problem.
+
+    An answer that has begun cannot be mended: the error goes on to the server, which cuts the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except Exception as error:
+            _log.error("unexpected error", exc_info=error)
+            if begun or cast("str", scope["type"]) == "lifespan":
+                raise
+            await send_problem(scope, send, Problem())
 
 
 def _as_problem(error: Exception) -> Problem:
@@ -166,31 +202,40 @@ def query_parameters(handler: Any) -> dict[str, bool]:
     }
 
 
+Told = Callable[[], dict[str, str]]
+"""Further checks that tell the operator something, but do not make the service unready."""
+
+
 class HealthController(Controller):
     path = "/health"
     tags = ("service",)
     opt = PUBLIC
 
     @get("/", summary="Whether the service is ready, with each check")
-    async def health(self, database: NamedDependency[Database]) -> Response[Health]:
-        return await self._ready(database)
+    async def health(
+        self, database: NamedDependency[Database], statements: NamedDependency[Told]
+    ) -> Response[Health]:
+        return await self._ready(database, statements)
 
     @get("/live", summary="Whether the process answers", sync_to_thread=False)
     def live(self) -> Health:
         return Health("ok", {})
 
     @get("/ready", summary="Whether the database answers and is migrated")
-    async def ready(self, database: NamedDependency[Database]) -> Response[Health]:
-        return await self._ready(database)
+    async def ready(
+        self, database: NamedDependency[Database], statements: NamedDependency[Told]
+    ) -> Response[Health]:
+        return await self._ready(database, statements)
 
-    async def _ready(self, database: Database) -> Response[Health]:
+    async def _ready(self, database: Database, statements: Told) -> Response[Health]:
         try:
             missing = await pending(database)
             checks = {"database": "ok", "migrations": f"missing: {', '.join(missing)}" if missing else "ok"}
         except errors.DatabaseUnavailable:
             checks = {"database": "unreachable", "migrations": "unknown"}
         ready = all(check == "ok" for check in checks.values())
-        return Response(Health("ok" if ready else "unavailable", checks), status_code=200 if ready else 503)
+        told = Health("ok" if ready else "unavailable", checks | statements())
+        return Response(told, status_code=200 if ready else 503)
 
 
 @get(

@@ -1,14 +1,11 @@
 """Where the parts meet: opened in order, handed to the controllers, closed in reverse."""
 
 import asyncio
-import gc
-import os
-import signal
 import time
-from collections.abc import AsyncGenerator, Hashable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Hashable
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
-from threading import Thread
 from typing import Any, Final, cast
 
 from litestar import Litestar, Router
@@ -21,8 +18,10 @@ from litestar.types import ASGIApp
 
 from service import __version__
 from service.api import (
+    ErrorMiddleware,
     HealthController,
     ReadRequest,
+    Told,
     answer_problem,
     own_routes,
     refuse_bad_input,
@@ -38,14 +37,18 @@ from service.auth.guards import Cors, Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
+from service.connections import Client, RequestBounds
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
+from service.database.session import Session
 from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
-from service.database.stored_sql.reader import open_reader
-from service.errors import DatabaseUnavailable, Stop
+from service.database.stored_sql.login import watch_login
+from service.database.stored_sql.reader import Reader, open_reader
+from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
+from service.imports.loading.turns import Turns
 from service.interactions.api import InteractionsController, StatsController
-from service.interactions.counts import Counts
+from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController
 from service.items.enrich import Outside
 from service.items.summary import EXTRACTIVE, Summariser
@@ -55,9 +58,9 @@ from service.metrics.answers.execute import Executor
 from service.metrics.answers.shelf import Shelf, Straight
 from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.catalog import Catalog
-from service.metrics.judge import judge
 from service.metrics.store import Editor
-from service.observe import RequestLog, set_up_logs
+from service.metrics.suspensions import Suspensions
+from service.observe import RequestLog
 from service.outbound import Outbound
 from service.results import changes
 from service.results.cache import Results
@@ -65,45 +68,29 @@ from service.results.changes import Changes
 from service.results.freshness import Generations
 from service.results.lane import Aliases, Lane
 from service.results.table import ResultTable
-from service.settings import Settings, load
+from service.settings import Settings
 from service.wire import App, Leaving, Wire
 
 JSON_BYTES_LIMIT: Final = 8_388_608
 LISTEN_WAIT_S: Final = 2.0
 KEYS_DEADLINE_S: Final = 3.0  # a caller with an unknown key may be waiting
-COLLECT: Final = (20_000, 20, 20)  # allocations, and collections of the younger generation (gc.set_threshold)
-ORPHAN_CHECK_S: Final = 0.5
-ORPHAN_GRACE_S: Final = 10
 
 
-def from_environment() -> ASGIApp:
-    """Build the app in a server's worker, which ends when the server's main process is killed."""
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    settings = load(os.environ)
-    set_up_logs(settings.logs)
-    app = layered(create_app(settings))
-    # Held answers are many small objects and hardly ever cycles; to walk them all stops every caller for
-    # tens of milliseconds. What is built by now stays, so that collections pass it over.
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
-    return app
+def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
+    """The app as the server runs it: what is logged is what went over the wire, hits only now and then.
 
-
-def _end_with(parent: int) -> None:
-    """Stop this worker once it is an orphan: it would keep the port and serve without its database."""
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN_GRACE_S)
-    os._exit(1)
-
-
-def layered(app: Litestar) -> ASGIApp:
-    """The app as the server runs it: what is logged is what went over the wire, hits only now and then."""
+    `running` is told whose requests run.
+    """
+    settings: Settings = app.state.settings
     gate: Gate = app.state.gate
     admit = partial(gate.admit, need="metrics:read")
     straight = Straight(Wire(cast("App", app)), lambda: app.state.shelf, admit, send_problem)
-    inner = RequestLog(cast("ASGIApp", Leaving(straight)))
+    bounded = RequestBounds(
+        cast("Any", Leaving(straight)),
+        set[Client]() if running is None else running,
+        settings.server.body_timeout_s,
+    )
+    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", bounded)))
     return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
 
 
@@ -154,6 +141,7 @@ def routed() -> Litestar:
             "outside": Provide(_outside, sync_to_thread=False),
             "summariser": Provide(_summariser, sync_to_thread=False),
             "importing": Provide(_importing, sync_to_thread=False),
+            "statements": Provide(_statements, sync_to_thread=False),
         },
         lifespan=[_opened],
         before_request=refuse_bad_input,
@@ -270,6 +258,20 @@ def _importing(state: State) -> Importing:
     return state.importing
 
 
+def _statements(state: State) -> Told:
+    return state.statements
+
+
+def _told_of_statements(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
+    """What health says of stored SQL, beside what readiness hangs on."""
+    lingering, replaced = reader.lingering
+    going_on = f"{lingering} went on past their cancellation, {replaced} of their places replaced"
+    with suppress(DatabaseUnavailable):  # the catalogue was never read
+        if aside := len(suspensions):
+            return {"statements": going_on if lingering else "ok", "metrics": f"{aside} suspended"}
+    return {"statements": going_on if lingering else "ok", "metrics": "ok"}
+
+
 @asynccontextmanager
 async def _opened(app: Litestar) -> AsyncGenerator[None]:
     """Hold everything that lives as long as the app."""
@@ -279,10 +281,11 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
     assert addresses.reader_url, "checked by configured"
     async with (
         open_database(addresses.url) as database,
+        aclosing(Session(addresses.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
         open_reader(addresses.reader_url, addresses) as reader,
         Outbound(timeout_s=outward.timeout_s, cooldown_s=outward.cooldown_s) as outbound,
-        open_model(settings.model) as model,
     ):
+        model = open_model(settings.model, outbound.client)
         results: Results = app.state.results
         aliases: Aliases = app.state.aliases
 
@@ -292,21 +295,34 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
                 results.table.drop(owner)
 
         held = Catalog(database, addresses.data_schemas, forget)
-        followed = Changes(database, results.generations, results.clock)
-        executor = Executor(reader, held, settings, clock=results.clock, changes=followed)
+        followed = Changes(
+            database,
+            session,
+            results.generations,
+            results.clock,
+            reader=reader.role,
+            schemas=addresses.data_schemas,
+            always=READ_TABLES,
+        )
+        suspensions = Suspensions(database, held)
+        executor = Executor(
+            reader, held, settings, clock=results.clock, changes=followed, suspensions=suspensions
+        )
+        app.state.statements = partial(_told_of_statements, reader, suspensions)
         batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
+        app.state.changes = followed
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
         known = Knowledge(reader, addresses.data_schemas)
-        app.state.writer = Writer(known, executor, model, settings.model)
+        app.state.writer = Writer(
+            known, executor, model, settings.model, lambda: datetime.now(addresses.zone).date()
+        )
         app.state.editor = Editor(database, held, executor, app.state.writer.write)
         app.state.shelf = Shelf(held, executor, results, aliases)
-        app.state.importing = Importing(
-            lambda sql: judge(sql, schemas=addresses.data_schemas, functions=held.functions),
-            settings.imports.bytes_limit,
-        )
+        app.state.importing = Importing(executor.check, settings.imports.bytes_limit, Turns())
         app.state.counts = Counts(database, results, settings.results.stale_for_s)
-        with suppress(DatabaseUnavailable):  # the service starts all the same, and is not ready until it can
+
+        with suppress(Problem):  # the service starts all the same, and is not ready until it can
             await held.load()
             await followed.poll()
         tokens: Tokens = app.state.tokens
@@ -315,7 +331,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.update({"outbound": outbound, "outside": outside_api, "summariser": summariser})
         listener = _listener(addresses.url, held, results, known)
         results.unread = listener.unread
-        keepers = [held.keep(), listener.run(), followed.keep(executor.forget)]
+        keepers = [held.keep(), listener.run(), *_watchers(app.state, reader, followed, known)]
         if settings.auth.mode == "on":
             keepers.append(tokens.watch())
         async with asyncio.TaskGroup() as tasks:
@@ -329,6 +345,26 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             for task in background:
                 task.cancel()
             await tokens.close()
+
+
+def _watchers(
+    state: State, reader: Reader, followed: Changes, known: Knowledge
+) -> tuple[Coroutine[Any, Any, None], ...]:
+    """What notices, until cancelled, that the database is defined otherwise or closed to the reader."""
+    results: Results = state.results
+
+    async def redefined() -> None:
+        state.executor.forget()
+        state.catalog.changed()
+        known.changed()
+        # A session goes on with the tables and functions that its prepared statements once found.
+        await reader.retire()
+
+    async def refused() -> None:
+        results.generations.renew(results.clock())
+        await reader.retire()
+
+    return followed.keep(redefined), watch_login(state.settings.database.reader_url, refused)
 
 
 def _listener(url: str, held: Catalog, results: Results, known: Knowledge) -> Listener:

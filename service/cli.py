@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -11,27 +12,34 @@ from contextlib import contextmanager, nullcontext
 from getpass import getpass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import msgspec
-from granian.constants import Interfaces, Loops
-from granian.server import Server as HttpServer
+import structlog
 
 from service import __version__
 from service.auth import clients
 from service.auth.clients import CHOSEN_LENGTH, parse_clients, parse_scopes
 from service.auth.issuer import OVERLAP_S, TTL_LIMIT_S, TTL_S, Issuer, KeyFile
-from service.auth.tokens import BACKEND, SUBJECT_LENGTH
-from service.database.embedded import running, serving
-from service.database.gateway import Database, address, open_database
+from service.auth.tokens import BACKEND, SUBJECT_IS, is_own_subject
+from service.connections import raise_file_limit
+from service.database.connect import left_out
+from service.database.embedded import running, serving, usable
+from service.database.gateway import Database, open_database, reason
 from service.database.migrate import migrate
+from service.database.preflight import check_service
 from service.database.watch import watch
+from service.database.zone import refuse_unknown_zone
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.commands import import_files, seed
-from service.metrics import store
+from service.metrics import store, suspensions
 from service.observe import set_up_logs
+from service.postgres_url import where
+from service.settings import Database as DatabaseSettings
 from service.settings import Settings, load
+from service.supervisor import Supervisor
 
-WORKER_GRACE_S: Final = 10
+GRANTS_MISSING: Final = 3
 
 T = TypeVar("T")
 
@@ -39,7 +47,7 @@ Command = Callable[[Settings, argparse.Namespace], int]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command; exit status 0, 1 (the world) or 2 (the input)."""
+    """Run a command; exit status 0, 1 (the world), 2 (the input) or 3 (grants are missing)."""
     arguments = _parser().parse_args(argv)
     try:
         settings = load(os.environ)
@@ -49,11 +57,21 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.write(f"tally: {stop}\n")
         sys.exit(stop.exit_code)
     except DatabaseUnavailable as error:
-        where = address(os.environ.get("DATABASE_URL", ""))
-        sys.stderr.write(f"tally: the database at {where}: {error}\n")
+        place = where(os.environ.get("DATABASE_URL", ""))
+        sys.stderr.write(f"tally: the database at {place}: {reason(error)}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+class _Once(argparse.Action):
+    """Refuses an option that is given twice: neither value could be told to be the meant one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, f"{self.dest}_is_given", False):
+            parser.error(f"{option_string} is given twice")
+        setattr(namespace, f"{self.dest}_is_given", True)
+        setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
     _add_auth_commands(commands)
     _add_query_commands(commands)
+    _add_metric_commands(commands)
     commands.choices["watch"].add_argument("table", help="schema.table, with its partitions")
     _add_import_options(commands.choices["import"])
     return parser
@@ -93,28 +112,40 @@ def _add_query_commands(commands: Any) -> None:
     )
     trust = _add(query, "trust", _query_trust, "Vouch for a query: role, READ ONLY and limits still hold")
     trust.add_argument("id")
-    trust.add_argument("--file", type=Path, help="store this SQL as the query, new or changed")
+    trust.add_argument("--file", type=Path, action=_Once, help="store this SQL as the query, new or changed")
     _add(query, "distrust", _query_distrust, "Let the judge decide again").add_argument("id")
+
+
+def _add_metric_commands(commands: Any) -> None:
+    metric = commands.add_parser("metric", help="Metrics of the catalogue").add_subparsers(required=True)
+    text = "Let a metric run again that was set aside because Postgres could not stop its SQL"
+    _add(metric, "resume", _metric_resume, text).add_argument("id", metavar="ID")
 
 
 def _add_auth_commands(commands: Any) -> None:
     token = _add(commands, "token", _token, "Print a bearer token for local work")
-    token.add_argument("--scope", nargs="+", default=[BACKEND], help=f"scopes (default: {BACKEND})")
-    token.add_argument("--subject", default="cli", help="who the token is for (default: cli)")
-    token.add_argument("--ttl", type=int, default=TTL_S, help=f"seconds it holds (default: {TTL_S})")
+    token.add_argument("--scope", nargs="+", action="extend", help=f"scopes (default: {BACKEND})")
+    token.add_argument("--subject", action=_Once, default="cli", help="who the token is for (default: cli)")
+    token.add_argument(
+        "--ttl", type=int, action=_Once, default=TTL_S, help=f"seconds it holds (default: {TTL_S})"
+    )
     client = commands.add_parser("client", help="Clients that may ask for tokens").add_subparsers(
         required=True
     )
     new = _add(client, "add", _client_add, "Register a client and print its secret, which is kept nowhere")
     new.add_argument("id")
-    new.add_argument("--scope", nargs="+", required=True, help="scopes that it may ask for")
+    new.add_argument("--scope", nargs="+", action="extend", required=True, help="scopes that it may ask for")
     new.add_argument("--chosen", action="store_true", help="read the secret from standard input")
     _add(client, "list", _client_list, "List the clients of the database")
     _add(client, "revoke", _client_revoke, "Give a client no more tokens").add_argument("id")
     key = commands.add_parser("key", help="Signing keys").add_subparsers(required=True)
     rotate = _add(key, "rotate", _key_rotate, "Sign with a new key from now on")
     rotate.add_argument(
-        "--overlap", type=int, default=OVERLAP_S, help=f"seconds the old key verifies (default: {OVERLAP_S})"
+        "--overlap",
+        type=int,
+        action=_Once,
+        default=OVERLAP_S,
+        help=f"seconds the old key verifies (default: {OVERLAP_S})",
     )
 
 
@@ -129,36 +160,38 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
                 "READER_DATABASE_URL is needed beside DATABASE_URL: the role that runs stored SQL",
                 exit_code=2,
             )
+        parse_clients(settings.auth.clients)
+        if settings.auth.mode == "on":
+            KeyFile(usable(settings.database.data_dir)).read()
+        host = _free_address(settings)
         # The workers read their settings from the environment, as any worker would.
         os.environ["DATABASE_URL"] = ready.database.url or ""
         os.environ["READER_DATABASE_URL"] = ready.database.reader_url
-        if settings.auth.mode == "on":
-            KeyFile(settings.database.data_dir).read()
-        parse_clients(settings.auth.clients)
-        _refuse_taken_port(settings)
-        server = HttpServer(
-            "service.app:from_environment",
-            factory=True,
-            address=settings.server.host,
-            port=settings.server.port,
-            interface=Interfaces.ASGI,
-            loop=Loops.uvloop,
-            workers=settings.server.workers,
-            workers_kill_timeout=WORKER_GRACE_S,
-            log_enabled=False,
-        )
-        server.on_startup(lambda: _say_where(settings))
-        server.serve()
+        for obstacle in check_service(os.environ["DATABASE_URL"], ready.database.reader_url):
+            structlog.get_logger("serve").error("not ready yet", why=obstacle)
+        asyncio.run(refuse_unknown_zone(ready.database.reader_url, settings.database.time_zone))
+        supervisor = Supervisor(settings.server, host, raise_file_limit())
+        supervisor.on_startup(lambda: _say_where(settings))
+        supervisor.run()
     return 0
 
 
-def _refuse_taken_port(settings: Settings) -> None:
-    host, port = settings.server.host, settings.server.port
+def _free_address(settings: Settings) -> str:
+    """HOST as an address that can be listened on."""
+    host, port = settings.server.host.strip("[]"), settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
+        address: str = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4][0]  # type: ignore[assignment]
+        with socket.create_server((address, port), family=family):
+            return address
+    except (socket.gaierror, UnicodeError) as error:
+        raise Stop(f"HOST={host!r} is no address of this machine: {error}", exit_code=2) from None
     except OSError as error:
-        raise Stop(f"cannot listen on {host}:{port}: {error.strerror}; set PORT or HOST") from None
+        wrong_host = error.errno == errno.EADDRNOTAVAIL
+        mend = "HOST" if wrong_host else "PORT or HOST"
+        raise Stop(
+            f"cannot listen on {host}:{port}: {error.strerror}; set {mend}", exit_code=2 if wrong_host else 1
+        ) from None
 
 
 def _say_where(settings: Settings) -> None:
@@ -174,14 +207,16 @@ def _migrate(settings: Settings, _arguments: argparse.Namespace) -> int:
         database = ready.database
         done = migrate(database.url or "", database.reader_url, database.data_schemas)
     print(f"applied {', '.join(done.applied)}" if done.applied else "the database is up to date")
-    if done.missing_grants:
-        print(
-            "The owner may not do the following; let somebody who may run:", *done.missing_grants, sep="\n  "
-        )
-    return 0
+    if not done.missing_grants:
+        return 0
+    print("-- The owner may not do the following; let somebody who may run it, then migrate again:")
+    print(*done.missing_grants, sep="\n")
+    return GRANTS_MISSING
 
 
 def _seed(settings: Settings, _arguments: argparse.Namespace) -> int:
+    if not settings.seeds_dir.is_dir():
+        raise Stop(f"SEEDS_DIR={settings.seeds_dir} is not a folder", exit_code=2)
     with _database_ready(settings) as (ready, _):
         return seed(ready)
 
@@ -216,9 +251,9 @@ def _psql(settings: Settings, _arguments: argparse.Namespace) -> int:
 def _token(settings: Settings, arguments: argparse.Namespace) -> int:
     if not 0 < arguments.ttl <= TTL_LIMIT_S:
         raise Stop(f"--ttl is 1 to {TTL_LIMIT_S} seconds", exit_code=2)
-    if not (0 < len(arguments.subject) <= SUBJECT_LENGTH and arguments.subject.isprintable()):
-        raise Stop(f"--subject is one line of 1 to {SUBJECT_LENGTH} characters", exit_code=2)
-    scopes = parse_scopes(" ".join(arguments.scope), "--scope")
+    if not is_own_subject(arguments.subject):
+        raise Stop(f"--subject is {SUBJECT_IS}, and without |", exit_code=2)
+    scopes = parse_scopes(" ".join(arguments.scope or [BACKEND]), "--scope")
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
     print(issuer.sign(arguments.subject, scopes, arguments.ttl))
     return 0
@@ -277,6 +312,16 @@ def _query_distrust(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _metric_resume(settings: Settings, arguments: argparse.Namespace) -> int:
+    try:
+        metric_id = UUID(arguments.id)
+    except ValueError:
+        raise Stop(f"{arguments.id!r} is not the UUID of a metric", exit_code=2) from None
+    resumed = _with_database(settings, lambda db: suspensions.resume(db, metric_id))
+    print(f"{metric_id} runs again" if resumed else f"{metric_id} was not suspended")
+    return 0
+
+
 def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run one function against the database; what a caller over HTTP would read is the sentence."""
 
@@ -297,6 +342,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
 def _database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
     """Settings with both addresses, and where psql is; runs the embedded server meanwhile if it is ours."""
     if settings.database.url is not None:
+        _say_what_is_left_out(settings.database)
         yield settings, Path()
         return
     with running(settings.database.data_dir) as server:
@@ -306,11 +352,20 @@ def _database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
         yield msgspec.structs.replace(settings, database=addresses), server.bin_dir
 
 
+def _say_what_is_left_out(database: DatabaseSettings) -> None:
+    for variable, url in (("DATABASE_URL", database.url), ("READER_DATABASE_URL", database.reader_url)):
+        if names := left_out(url or ""):
+            sys.stderr.write(
+                f"tally: {variable}: {', '.join(names)} left out, except by migrate, watch and psql: "
+                "the service's driver does not know it\n"
+            )
+
+
 _COMMANDS: Final[list[tuple[str, Command, str]]] = [
     ("serve", _serve, "Answer HTTP until stopped"),
     ("migrate", _migrate, "Bring the database up to date and give the reader its rights"),
     ("seed", _seed, "Import the files of SEEDS_DIR; again changes nothing"),
-    ("watch", _watch, "Let a table of your own announce its changes, so that its results are never stale"),
+    ("watch", _watch, "Let a table of your own announce its changes, so that results follow them at once"),
     ("import", _import, "Import FILEs (CSV, JSON, XLSX) into DATASET"),
     ("psql", _psql, "Open psql on the database"),
 ]

@@ -154,6 +154,12 @@ class PreconditionFailed(Problem):
     status, code, title = 412, "precondition-failed", "Changed meanwhile"
 
 
+class SlowBody(Problem):
+    """The request's body did not arrive in time (BODY_TIMEOUT_S)."""
+
+    status, code, title = 408, "slow-body", "Request timeout"
+
+
 class TooLarge(Problem):
     """The request body is larger than allowed."""
 
@@ -218,6 +224,12 @@ class DatabaseUnavailable(Problem):
     """The database cannot be reached right now."""
 
     status, code, title = 503, "database-unavailable", "Database unavailable"
+
+
+class MetricSuspended(Problem):
+    """Postgres could not stop this SQL in time, twice: it is set aside until it is changed or resumed."""
+
+    status, code, title = 503, "metric-suspended", "Metric suspended"
 
 
 class IssuerUnavailable(Problem):

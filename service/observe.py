@@ -4,9 +4,10 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Iterator
 from contextvars import ContextVar
 from random import getrandbits
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +19,9 @@ _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 def set_up_logs(settings: Logs) -> None:
-    """Write to stderr: coloured lines on a terminal, JSON elsewhere, unless LOG_FORMAT says."""
-    console = settings.format == "console" or (settings.format is None and sys.stderr.isatty())
+    """Write to stderr: lines with colours on a terminal, JSON elsewhere, unless LOG_FORMAT says."""
+    terminal = sys.stderr.isatty()
+    console = settings.format == "console" or (settings.format is None and terminal)
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[structlog.typing.Processor] = [
         _add_request_id,
@@ -27,15 +29,11 @@ def set_up_logs(settings: Logs) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Tracebacks without local variables: these hold requests, and requests hold tokens.
-    last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if console
-        else structlog.processors.JSONRenderer()
-    )
     plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    tracebacks = [] if console else [structlog.processors.ExceptionRenderer(plain)]
+    last: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(plain)]
+    last += [_escape, structlog.dev.ConsoleRenderer(colors=terminal)] if console else [_to_json]
     structlog.configure(
-        processors=[*shared, *tracebacks, last],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -44,10 +42,52 @@ def set_up_logs(settings: Logs) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Let no value of a line move the cursor, turn the text around or begin another line.
+
+    Whatever comes from callers may hold such characters: paths, subjects, messages of exceptions.
+    """
+    exceptions = event.pop("exception", None)
+    shown: dict[str, Any] = {escape(name): escape(value) for name, value in event.items()}
+    if exceptions is not None:
+        shown["exception"] = "\n".join(_traceback(exceptions))
+    return shown
+
+
+def escape(value: object) -> str:
+    r"""A value as one line in which every character is visible: others as `\x1b` or `\u202e`."""
+    text = value if isinstance(value, str) else repr(value)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
+    """The lines of what `ExceptionDictTransformer` makes: the error, where it was, and then its causes."""
+    if not isinstance(exceptions, list):
+        yield margin + escape(exceptions)
+        return
+    for each in cast("list[dict[str, Any]]", exceptions):
+        yield f"{margin}{escape(each['exc_type'])}: {escape(each['exc_value'])}"
+        yield from (f"{margin}  {escape(note)}" for note in each["exc_notes"])
+        for frame in each["frames"]:
+            yield f"{margin}  {escape(frame['filename'])}:{frame['lineno']} in {escape(frame['name'])}"
+        for group in each["exceptions"]:
+            yield from _traceback(group, margin + "  | ")
+
+
+def _to_json(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+    """One line of ASCII; JSON itself leaves DEL as it is."""
+    return str(_JSON(logger, method, event)).replace("\x7f", "\\u007f")
+
+
+_JSON: Final = structlog.processors.JSONRenderer()
 
 
 def _add_request_id(
@@ -69,13 +109,17 @@ class RequestLog:
         self._log: Any = structlog.get_logger("request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        kind = cast("str", scope["type"])
+        if kind == "lifespan":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(given).decode()
-        scope.setdefault("state", {})["request_id"] = request_id
+        cast("Any", scope).setdefault("state", {})["request_id"] = request_id
         _current_id.set(request_id)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         started = time.perf_counter()
         status = 499  # nginx's word for a caller who left before the answer
         size = 0

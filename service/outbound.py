@@ -34,6 +34,10 @@ RETRY = stamina.AsyncRetryingCaller(
 )
 
 
+OutboundError = httpx.HTTPError
+"""What `Outbound.client` raises: too large, of a broken coding, cut off, silent."""
+
+
 class Outbound:
     """Fetches JSON; `async with` closes its connections.
 
@@ -186,14 +190,17 @@ class _Capped(httpx.AsyncByteStream):
         if self._coding not in {"identity", "gzip"}:
             raise httpx.DecodingError(f"content-encoding {self._coding!r} was not asked for")
         gzip = zlib.decompressobj(wbits=31) if self._coding == "gzip" else None
-        seen = 0
+        received = seen = 0
         async for part in self._stream:
             try:
                 plain = gzip.decompress(part, BODY_LIMIT + 1 - seen) if gzip else part
             except zlib.error as error:
                 raise httpx.DecodingError(f"the body is no gzip: {error}") from None
+            if gzip and gzip.unused_data:  # zlib keeps whatever follows, without bound
+                raise httpx.DecodingError("the body goes on after its gzip stream")
+            received += len(part)  # gzip may go on for ever without giving anything
             seen += len(plain)
-            if seen > BODY_LIMIT:
+            if max(received, seen) > BODY_LIMIT:
                 raise httpx.DecodingError(f"the body is larger than {BODY_LIMIT} bytes")
             yield plain
         if gzip and not gzip.eof:

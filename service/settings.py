@@ -4,15 +4,18 @@ Each field carries its variable, unit, default and help; the README's table is c
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, tzinfo
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 from msgspec import Meta, Struct
 
-from service import bundled
+from service import bundled, postgres_url
 from service.errors import Stop
 
 T = TypeVar("T", bound=Struct)
@@ -42,6 +45,14 @@ class Database(Struct, frozen=True, kw_only=True):
             min_length=1,
         ),
     ] = ("data",)
+    time_zone: Annotated[
+        str,
+        env(
+            "TIME_ZONE",
+            "IANA name, such as Europe/Berlin: the time zone of stored SQL's session, whose days windows and"
+            " `day_range` mean",
+        ),
+    ] = "UTC"
     statement_timeout_ms: Annotated[
         int, env("STATEMENT_TIMEOUT_MS", "milliseconds a stored statement may run", ge=1, le=3_600_000)
     ] = 5000
@@ -72,6 +83,10 @@ class Database(Struct, frozen=True, kw_only=True):
         ),
     ] = "none"
 
+    @property
+    def zone(self) -> tzinfo:
+        return zone_of(self.time_zone)
+
 
 class Imports(Struct, frozen=True, kw_only=True):
     bytes_limit: Annotated[
@@ -96,10 +111,11 @@ class Results(Struct, frozen=True, kw_only=True):
         int,
         env(
             "STALE_FOR_S",
-            "seconds past fresh that a result is served, so marked, while it is run again",
+            "seconds past fresh that a result is served, so marked, while it is run again; "
+            "after that callers wait for the run",
             ge=0,
         ),
-    ] = 600
+    ] = 10
     stale_if_error_s: Annotated[
         int, env("STALE_IF_ERROR_S", "seconds that held results are served without the database", ge=0)
     ] = 86_400
@@ -108,7 +124,41 @@ class Results(Struct, frozen=True, kw_only=True):
 class Server(Struct, frozen=True, kw_only=True):
     host: Annotated[str, env("HOST", "address to listen on")] = "127.0.0.1"
     port: Annotated[int, env("PORT", "port to listen on", ge=1, le=65535)] = 8000
-    workers: Annotated[int, env("WORKERS", "server processes", ge=1, le=64)] = 1
+    workers: Annotated[
+        int, env("WORKERS", "server processes; one that dies or hangs is replaced", ge=1, le=64)
+    ] = 1
+    grace_s: Annotated[
+        int, env("GRACE_S", "seconds that running requests may take after SIGTERM", ge=1, le=3600)
+    ] = 25
+    header_timeout_s: Annotated[
+        int,
+        env(
+            "HEADER_TIMEOUT_S",
+            "seconds a connection may take to send the head of a request, the first or the next; set it "
+            "above the idle time of a load balancer in front",
+            ge=1,
+            le=3600,
+        ),
+    ] = 10
+    body_timeout_s: Annotated[
+        int,
+        env(
+            "BODY_TIMEOUT_S",
+            "seconds that a request's body may be waited for, and one more for each KiB that has arrived",
+            ge=1,
+            le=3600,
+        ),
+    ] = 30
+    connections_per_address: Annotated[
+        int,
+        env(
+            "CONNECTIONS_PER_ADDRESS",
+            "connections per client address (IPv6: /64) and worker; past it those without a running request "
+            "are closed, the longest idle first",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 1000
 
     @property
     def on_loopback(self) -> bool:
@@ -192,11 +242,7 @@ class Outbound(Struct, frozen=True, kw_only=True):
     ] = 30
     external_api_url: Annotated[
         str,
-        env(
-            "EXTERNAL_API_URL",
-            "http(s) address of the API that items are enriched from",
-            pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
-        ),
+        env("EXTERNAL_API_URL", "http(s) address of the API that items are enriched from"),
     ] = "https://jsonplaceholder.typicode.com"
 
 
@@ -207,7 +253,6 @@ class Model(Struct, frozen=True, kw_only=True):
             "LLM_BASE_URL",
             "OpenAI-compatible endpoint that writes the SQL of prompts, up to `/v1`",
             shown="none: rules write it",
-            pattern="^https?://",
         ),
     ] = None
     api_key: Annotated[str | None, env("LLM_API_KEY", "its key")] = None
@@ -264,7 +309,15 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     settings = _load(Settings, environ)
     _check_auth(settings)
+    _check_time_zone(settings.database.time_zone)
+    _check_addresses(settings)
+    _check_model(settings.model)
     return settings
+
+
+def zone_of(name: str) -> tzinfo:
+    """The rules of an IANA zone; UTC needs no files."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def is_loopback(host: str) -> bool:
@@ -322,18 +375,23 @@ def _convert(text: str, kind: Any, meta: Meta) -> Any:
     except msgspec.ValidationError as error:
         raise Stop(f"{variable}={text!r}: {error} ({meta.description})", exit_code=2) from None
     if variable.endswith("DATABASE_URL"):
-        _check_database_url(variable, text)
+        postgres_url.check(variable, text)
     return converted
 
 
-def _check_database_url(variable: str, text: str) -> None:
-    try:
-        parts = urlsplit(text)
-        well_formed = parts.scheme in {"postgres", "postgresql"} and parts.port != 0
-    except ValueError:
-        well_formed = False
-    if not well_formed:  # the text is not repeated: it holds a password
-        raise Stop(f"{variable}: expected postgresql://user:password@host:port/database", exit_code=2)
+def _check_time_zone(name: str) -> None:
+    """A zone must be one for us and for Postgres, which reads other names its own way (`UTC+3` is west)."""
+    if name == "UTC":
+        return
+    known = available_timezones() - {"localtime", "posixrules"}
+    if name in known:
+        return
+    if not known:
+        raise Stop(f"TIME_ZONE={name!r}: this machine has no time zone database; install tzdata", exit_code=2)
+    places = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), places, n=1)
+    meant = f"; did you mean {places[near[0]]}?" if near else ""
+    raise Stop(f"TIME_ZONE={name[:80]!r}: expected an IANA name such as Europe/Berlin{meant}", exit_code=2)
 
 
 def _check_auth(settings: Settings) -> None:
@@ -348,18 +406,33 @@ def _check_auth(settings: Settings) -> None:
         raise Stop("OIDC_ISSUER needs OIDC_AUDIENCE: whom its tokens must be meant for", exit_code=2)
     if auth.oidc_issuer is None and (auth.oidc_audience or auth.oidc_jwks_url):
         raise Stop("OIDC_AUDIENCE and OIDC_JWKS_URL need OIDC_ISSUER", exit_code=2)
+    for origin in auth.cors_origins:
+        if not _is_address(origin, plain=True) or urlsplit(origin).path:
+            raise Stop(f"CORS_ORIGINS: {origin!r} is no origin such as https://example.org", exit_code=2)
+
+
+def _check_addresses(settings: Settings) -> None:
+    auth = settings.auth
     addresses = {
         "OIDC_ISSUER": (auth.oidc_issuer, False),
         "OIDC_JWKS_URL": (auth.oidc_jwks_url, False),
         "PUBLIC_URL": (auth.public_url, True),
+        "EXTERNAL_API_URL": (settings.outbound.external_api_url, True),
+        "LLM_BASE_URL": (settings.model.base_url, True),
     }
     for variable, (address, plain) in addresses.items():
         if address is not None and not _is_address(address, plain=plain):
             secure = "http or https" if plain else "https (http on loopback only)"
             raise Stop(f"{variable}={address!r}: expected an absolute {secure} address", exit_code=2)
-    for origin in auth.cors_origins:
-        if not _is_address(origin, plain=True) or urlsplit(origin).path:
-            raise Stop(f"CORS_ORIGINS: {origin!r} is no origin such as https://example.org", exit_code=2)
+
+
+def _check_model(model: Model) -> None:
+    if model.base_url is not None and model.name is None:
+        raise Stop("LLM_BASE_URL needs LLM_MODEL: the name of a model that it serves", exit_code=2)
+    if model.base_url is None and model.name is not None:
+        raise Stop("LLM_MODEL needs LLM_BASE_URL: the endpoint that serves it", exit_code=2)
+    if model.api_key is not None and not (model.api_key.isascii() and model.api_key.isprintable()):
+        raise Stop("LLM_API_KEY: expected printable ASCII", exit_code=2)
 
 
 def _is_address(text: str, *, plain: bool) -> bool:
@@ -370,7 +443,8 @@ def _is_address(text: str, *, plain: bool) -> bool:
     except ValueError:
         return False
     secure = parts.scheme == "https" or (plain and parts.scheme == "http") or is_loopback_address(text)
-    return bool(secure and host and not parts.query and not parts.fragment and "@" not in parts.netloc)
+    plain_text = text.isprintable() and not set(text) & {" ", "?", "#", "\\"} and "@" not in parts.netloc
+    return bool(secure and host and plain_text)
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,8 @@ from service.ask.sentence.words import cut, stems
 
 EXAMPLES: Final = 3
 NAMES_SHOWN: Final = 40
+TABLES_TOLD: Final = 6
+COLUMNS_TOLD: Final = 5
 
 
 def examples(prompt: str, schema: Schema, lexicon: Lexicon, today: date) -> list[str]:
@@ -37,6 +39,24 @@ def known(schema: Schema) -> list[str]:
         f"{table.name}: {', '.join(column.name for column in table.columns)}"
         for table in schema.tables[:NAMES_SHOWN]
     ]
+
+
+def advice(schema: Schema, prompts: list[str]) -> str:
+    """One sentence or two: what there is to ask about, and a prompt that works."""
+    if not schema.tables:
+        return "There is no table to ask about: see DATA_SCHEMAS and what the reader may read."
+    told = [_told(table) for table in schema.tables[:TABLES_TOLD]]
+    if len(schema.tables) > TABLES_TOLD:
+        told.append("...")
+    example = f" This works: {prompts[0]!r}." if prompts else ""
+    return f"You can ask about {', '.join(told)}.{example}"
+
+
+def _told(table: Table) -> str:
+    names = [column.name.replace("_", " ") for column in table.columns]
+    if len(names) > COLUMNS_TOLD:
+        names[COLUMNS_TOLD:] = ["..."]
+    return f"{table.name.replace('_', ' ')} ({', '.join(names)})"
 
 
 def _stems(table: Table) -> set[str]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw, Struct
 
-from service.ask.examples import examples, known
+from service.ask.examples import advice, examples, known
 from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Knowledge, Known
 from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
@@ -27,9 +27,10 @@ from service.errors import (
     UpstreamTimeout,
 )
 from service.metrics.answers.execute import Executor, Prepared
-from service.metrics.judge import parse
+from service.metrics.judge import is_lossy, parse
 from service.metrics.models import Metric, Written
 from service.metrics.parameters import Declared, Parameter
+from service.metrics.validation import IN_PROCESS_BYTES
 from service.settings import Model as ModelSettings
 
 PREVIEW_ROWS: Final = 20
@@ -173,13 +174,14 @@ class Writer:
         raise UpstreamFailed(f"The language model wrote no SQL that may run: {failure}")
 
     async def _tried(self, sql: str, title: str, declared: Mapping[str, Declared]) -> tuple[Prepared, bytes]:
-        """Write SQL anew from its tree, judge that, plan it within the cost limit, run it once."""
-        written = render(parse(sql))
-        title = " ".join(title.split())[:TITLE_LENGTH_LIMIT]
+        """Write SQL anew from its tree, if that says all of it; judge, plan within the cost limit, run it."""
+        written = sql
+        if len(sql) <= IN_PROCESS_BYTES and not is_lossy(tree := parse(sql)):
+            written = render(tree)
+        title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
         prepared = await self._executor.understand(_metric(written, title[:1].upper() + title[1:], declared))
-        cost = float(prepared.description.plan["Total Cost"])
+        cost = prepared.description.plan.cost
         if cost > self._cost_limit:
-            limit = f"{self._cost_limit:.0f}"
             limit = f"{self._cost_limit:.0f}"
             raise QueryFailed(f"Postgres expects this to cost {cost:.0f}, over ASK_COST_LIMIT ({limit}).")
         return prepared, await self._executor.first_rows(prepared, PREVIEW_ROWS)
@@ -190,7 +192,7 @@ class Writer:
         prompts = examples(prompt, known_.schema, known_.lexicon, self._today())
         words = f": {', '.join(repr(word[:60]) for word in unknown)}" if unknown else ""
         return NotUnderstood(
-            f"The prompt was not understood: {reason}{words}.",
+            f"The prompt was not understood: {reason}{words}. {advice(known_.schema, prompts)}",
             unknown_words=[word[:60] for word in unknown],
             known=known(known_.schema),
             prompts=prompts,
@@ -208,6 +210,7 @@ def _metric(sql: str, title: str, declared: Mapping[str, Declared]) -> Metric:
         fresh_for_s=None,
         stale_for_s=None,
         parameters={name: Raw(msgspec.json.encode(item)) for name, item in declared.items()},
+        window="auto",
         version=1,
         updated_at=datetime.now(UTC),
     )

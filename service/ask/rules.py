@@ -15,7 +15,7 @@ from service.ask.sentence.grammar import read
 from service.ask.sentence.lexicon import Lexicon
 from service.ask.sentence.reading import Reading
 from service.ask.sentence.tokens import tokens
-from service.ask.sentence.words import Word, cut
+from service.ask.sentence.words import WORDS, Word, cut
 
 
 class NotUnderstood(ValueError):  # noqa: N818 (it is an answer, not a fault)
@@ -40,6 +40,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 def answer(prompt: str, schema: Schema, lexicon: Lexicon, today: date) -> Answer:
     """Raises `NotUnderstood` rather than leave out a word that might have meant something."""
     words = cut(prompt)
+    if len(words) > WORDS:
+        raise NotUnderstood(f"it has more than {WORDS} words: ask one thing in a short sentence")
     try:
         question, reading = _understood(words, schema, lexicon, today, None)
         last = question.moment.column.last if question.moment else None

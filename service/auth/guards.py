@@ -6,10 +6,10 @@ everybody. The gate asks for a token before anything else is looked at, so an un
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache
 from secrets import token_urlsafe
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -19,8 +19,10 @@ from msgspec import Struct
 
 from service.audit import Actor
 from service.auth.limits import Allowance, Verdict
-from service.auth.tokens import EVERYONE, SCOPES, Principal, Tokens
+from service.auth.origins import host_of, is_foreign, read_host
+from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
+from service.http.ids import read_uuid
 from service.settings import Settings, is_loopback
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -31,10 +33,10 @@ Refuse = Callable[[Call, Send, Problem], Awaitable[None]]
 CHALLENGE: Final = 'Bearer realm="tally"'
 WINDOW_S: Final = 60
 
-_METRIC: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALWAYS: Final = ((b"x-content-type-options", b"nosniff"),)
 _VARY_ORIGIN: Final = (b"vary", b"Origin")
+_NO_CHANGES: Final = "AUTH=off takes no changes from pages of other sites: see CORS_ORIGINS"
 
 
 class Addresses(Struct, frozen=True):
@@ -60,8 +62,8 @@ class Limits:
         verdicts: dict[str, Verdict] = {}
         if self._per_caller is not None:
             verdicts["caller"] = self._per_caller.take(principal.subject)
-        if self._per_metric is not None and (metric := _METRIC.match(path)):
-            verdicts["metric"] = self._per_metric.take((principal.subject, metric[1]))
+        if self._per_metric is not None and (metric := _metric_of(path)):
+            verdicts["metric"] = self._per_metric.take((principal.subject, metric))
         if not verdicts:
             return ()
         policy = ", ".join(f'"{name}";q={verdict.limit};w={WINDOW_S}' for name, verdict in verdicts.items())
@@ -72,6 +74,14 @@ class Limits:
         if wait := max(verdict.retry_s for verdict in verdicts.values()):
             raise TooManyRequests(headers=headers | {"Retry-After": str(wait)})
         return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
+def _metric_of(path: str) -> UUID | None:
+    """The metric that an address is about; the router, too, takes any number of slashes for one."""
+    parts = [part for part in path.split("/") if part]
+    if parts[:2] == ["api", "v1"]:
+        del parts[:2]
+    return read_uuid(parts[1]) if len(parts) > 1 and parts[0] == "metrics" else None
 
 
 class Gate:
@@ -120,8 +130,11 @@ class Gate:
 
         None for everybody else: the long way says why, or lets them in.
         """
+        host = headers.get(b"host", b"")
         if self._tokens is None:
-            principal = EVERYONE if headers.get(b"host") in self._usual_hosts else None
+            principal = EVERYONE if host in self._usual_hosts else None
+        elif read_host(host) is None:
+            principal = None
         else:
             given = headers.get(b"authorization", b"")
             principal = self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " else None
@@ -135,12 +148,12 @@ class Gate:
             return None
 
     async def _principal(self, scope: Call) -> Principal | None:
+        host = host_of(scope)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) > 1:
             raise BadRequest("Two Authorization headers: send one.")
         if self._tokens is None:
-            self._refuse_foreign_page(scope)
-            return EVERYONE
+            return self._page(scope, host)
         token = _bearer(given)
         if self._public.hold(scope["path"]):
             return None if token is None else await self._try(self._tokens, token)
@@ -159,32 +172,19 @@ class Gate:
         except Problem:
             return None
 
-    def _refuse_foreign_page(self, scope: Call) -> None:
-        """While everyone may do everything, a page of another site open in the same browser may not.
+    def _page(self, scope: Call, host: bytes) -> Principal:
+        """Who calls while everyone may do everything: a page of another site in the same browser only reads.
 
-        Such a page cannot forge `Origin`, and a name of its own that points at this machine shows in `Host`.
+        A name of its own that points at this machine shows in `Host`.
         """
-        headers = dict(scope["headers"])
-        if headers.get(b"host") in self._usual_hosts and b"origin" not in headers:
-            return
-        host = headers.get(b"host", b"localhost").decode("latin-1")
-        name, loopback = _host_name(host)
-        if not (loopback or name in self._own_hosts):
+        name = read_host(host) or "localhost"
+        if not (is_loopback(name) or name in self._own_hosts):
             raise Forbidden(f"AUTH=off answers on loopback names only, not on {name[:100]!r}: set AUTH=on")
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if not origin:
-            return
-        own = {f"{scheme}://{host}" for scheme in ("http", "https")} | self._origins
-        reads_only = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
-        if origin not in own and not reads_only:
-            raise Forbidden("AUTH=off takes no changes from pages of other sites: see CORS_ORIGINS")
-
-
-@lru_cache(maxsize=256)
-def _host_name(host: str) -> tuple[str, bool]:
-    """The name in a `Host` header, and whether it is this machine's own; clients repeat a few."""
-    name = urlsplit(f"//{host}").hostname or ""
-    return name, is_loopback(name)
+        if not is_foreign(scope, host, self._origins):
+            return EVERYONE
+        if scope["type"] != "http" or scope["method"] not in _SAFE_METHODS:
+            raise Forbidden(_NO_CHANGES)
+        return VISITOR
 
 
 class Cors:
@@ -242,6 +242,8 @@ def allow(connection: Connection, handler: BaseRouteHandler) -> None:
     if principal is None:
         raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
     if scope not in principal.scopes:
+        if principal is VISITOR:
+            raise Forbidden(_NO_CHANGES)
         challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
         raise Forbidden(f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
 

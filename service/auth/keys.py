@@ -150,12 +150,14 @@ class Trust(Struct, frozen=True):
 
     `any_loopback` is for our own issuer on loopback: without PUBLIC_URL its name follows HOST and PORT,
     which may differ between the command that signs and the service, and the key alone tells.
+    `is_outside`: its subjects are names of its own making, which may be those of our clients.
     """
 
     issuer: str
     audiences: frozenset[str]
     keys: Keys
     any_loopback: bool = False
+    is_outside: bool = False
 
 
 class Discovery(Struct, frozen=True):
@@ -175,4 +177,4 @@ def outside(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetch_j
             raise ValueError("the discovery document is another issuer's")
         return await fetch_json(document.jwks_uri)
 
-    return Trust(issuer, frozenset(audiences), Keys(load))
+    return Trust(issuer, frozenset(audiences), Keys(load), is_outside=True)

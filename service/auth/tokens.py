@@ -40,6 +40,7 @@ TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 LEEWAY_S = 30
 TOKEN_BYTES = 16_384
 SUBJECT_LENGTH = 255
+SUBJECT_IS = f"1 to {SUBJECT_LENGTH} visible characters, with plain spaces only between them"
 REMEMBERED_BYTES = 64 << 20
 REFUSED_TOKENS = 4096
 REFUSED_FOR_S = 60
@@ -50,9 +51,10 @@ _COMPACT = re.compile(rb"([\w-]+)\.([\w-]+)\.([\w-]+)", re.ASCII)
 class Principal(Struct, frozen=True):
     """A caller whose token was checked.
 
-    `scopes` are those of ours that the token grants, `claims` is the token's whole payload as JSON text
-    with sorted keys: what stored SQL reads as `request.claims`. `expires_at` is in seconds since 1970: a
-    stream that outlives it has to end.
+    `subject`, and `sub` of the claims, is `issuer|sub` for a token of an outside issuer, else the name
+    that we gave. `scopes` are those of ours that the token grants, `claims` is the token's whole payload as
+    JSON text with sorted keys: what stored SQL reads as `request.claims`. `expires_at` is in seconds since
+    1970: a stream that outlives it has to end.
     """
 
     subject: str
@@ -63,6 +65,11 @@ class Principal(Struct, frozen=True):
 
 EVERYONE = Principal("local", frozenset(SCOPES), '{"sub":"local"}')
 """The caller while AUTH=off."""
+
+VISITOR = Principal(
+    EVERYONE.subject, frozenset(scope for scope in SCOPES if scope.endswith(":read")), EVERYONE.claims
+)
+"""A page of another site while AUTH=off: whether a route writes is told by its scope."""
 
 
 Seconds = Annotated[float, Meta(ge=0, lt=253_402_300_800)]
@@ -78,7 +85,7 @@ class Header(Struct, frozen=True):
 
 class Claims(Struct, frozen=True):
     iss: str
-    sub: Annotated[str, Meta(min_length=1, max_length=SUBJECT_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    sub: str
     exp: Seconds
     nbf: Seconds = 0
     iat: Seconds = 0
@@ -90,13 +97,23 @@ class Claims(Struct, frozen=True):
 
 
 class Parsed(Struct, frozen=True):
-    """A token taken apart, nothing in it believed yet."""
+    """A token taken apart, nothing in it believed yet; `payload` are its claims as they were written."""
 
     header: Header
     claims: Claims
-    text: str
+    payload: dict[str, Any]
     signed: bytes
     signature: bytes
+
+
+def is_subject(text: str) -> bool:
+    """Whether nothing in it can hide or bend what a log, a terminal or an audit shows of it."""
+    return 0 < len(text) <= SUBJECT_LENGTH and text.isprintable() and text.strip() == text
+
+
+def is_own_subject(text: str) -> bool:
+    """Whether we may give this name: a bar is what tells the subjects of an outside issuer from ours."""
+    return is_subject(text) and "|" not in text
 
 
 def granted(scopes: Iterable[str]) -> frozenset[str]:
@@ -115,22 +132,27 @@ def parse(token: bytes) -> Parsed:
     header_part, payload_part, signature_part = match.groups()
     header, claims = _json(header_part), _json(payload_part)
     try:
-        text = json.dumps(claims, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-        text.encode()
+        _text(claims).encode()
         parsed = Parsed(
             msgspec.convert(header, Header),
             msgspec.convert(claims, Claims),
-            text,
+            claims,
             token[: match.end(2)],
             _base64(signature_part),
         )
     except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidToken(f"The token is malformed: {_reason(error)}.") from None
+    if not is_subject(parsed.claims.sub):
+        raise InvalidToken(f"The token's subject is not {SUBJECT_IS}.")
     if parsed.header.alg not in ALGORITHMS:
         raise InvalidToken(f"The token's algorithm is not one of {', '.join(sorted(ALGORITHMS))}.")
     if parsed.header.crit is not None or not parsed.header.b64 or parsed.header.typ.lower() not in TYPES:
         raise InvalidToken("The token's header asks for something that is not supported.")
     return parsed
+
+
+def _text(claims: dict[str, Any]) -> str:
+    return json.dumps(claims, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _reason(error: Exception) -> str:
@@ -193,6 +215,15 @@ def check_claims(claims: Claims, audiences: frozenset[str], now: float) -> None:
         raise InvalidToken("The token is meant for another audience.")
 
 
+def _subject(sub: str, trust: Trust) -> str:
+    """Who is meant by a `sub` of this issuer, different from whoever any other issuer means by it."""
+    if trust.is_outside:
+        return f"{trust.issuer}|{sub}"
+    if not is_own_subject(sub):
+        raise InvalidToken("The token's subject is another issuer's.")
+    return sub
+
+
 class Remembered(Struct, frozen=True):
     principal: Principal
     weight: int
@@ -228,13 +259,14 @@ class Tokens:
         parsed = parse(token)
         trust = self._trust(parsed.claims.iss)
         check_claims(parsed.claims, trust.audiences, self._now())
+        subject = _subject(parsed.claims.sub, trust)
         key = await trust.keys.find(parsed.header.kid)
         self._forget_if_keys_changed()
         if key is None:
             raise InvalidToken("The token's key is not known.")
         if not key.signed(parsed.header.alg, parsed.signed, parsed.signature):
             self._refuse(digest, "The token's signature is wrong.")
-        return self._remember(token, parsed)
+        return self._remember(token, parsed, subject)
 
     async def watch(self, every_s: float = 5) -> None:
         """Runs for as long as the service: notices withdrawn keys even if nobody sends a new token."""
@@ -256,11 +288,12 @@ class Tokens:
             raise InvalidToken("The token's issuer is not trusted here.")
         return trust
 
-    def _remember(self, token: bytes, parsed: Parsed) -> Principal:
+    def _remember(self, token: bytes, parsed: Parsed, subject: str) -> Principal:
         claims = parsed.claims
+        text = _text(parsed.payload | {"sub": subject})
         scopes = claims.scope.split() if isinstance(claims.scope, str) else claims.scope
-        principal = Principal(claims.sub, granted(scopes), parsed.text, claims.exp + LEEWAY_S)
-        weight = 1024 + len(token) + 4 * len(parsed.text)
+        principal = Principal(subject, granted(scopes), text, claims.exp + LEEWAY_S)
+        weight = 1024 + len(token) + 4 * len(text)
         self._drop(token)
         self._remembered[token] = Remembered(principal, weight)
         self._weight += weight

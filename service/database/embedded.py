@@ -35,10 +35,14 @@ Major = Literal[16, 18]
 INSTALLS: dict[int, str] = {16: "pginstall", 18: "pginstall18"}
 OPEN_FOLDER = Path("/var/lib/tally")  # root's alone, for what the server's user cannot reach elsewhere
 START_S = 120  # crash recovery of a large database takes its time
-STOP_S = 30
+STOP_S = 10  # a statement that heeds nothing would hold a fast stop up for good: then an immediate one
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # ERROR (a client's mistake) sorts below LOG here: the log stays small whatever SQL is sent
 SETTINGS = "max_connections=200 timezone=UTC log_timezone=UTC log_min_messages=log log_checkpoints=off"
+# KiB of memory that each process of the server may have for itself (RLIMIT_DATA, where the system knows it;
+# shared buffers are not counted): past it a statement ends with `out of memory` and the server goes on.
+PROCESS_MEMORY_KIB = 512 * 1024
+LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
 THROWAWAY = "fsync=off synchronous_commit=off full_page_writes=off"
 
 
@@ -99,7 +103,7 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
     unless the program handles them. `durable=False` may lose the last moment in a crash of the server,
     and more in one of the machine.
     """
-    data_dir = _usable(data_dir)
+    data_dir = usable(data_dir)
     with _ends_by_exception(), _lock(data_dir / "users.lock") as users:
         try:
             with _signals_held(), _lock(data_dir / "start.lock", fcntl.LOCK_EX):
@@ -117,7 +121,7 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
 @contextmanager
 def serving(data_dir: Path) -> Generator[None]:
     """Claim `data_dir` for one service; raises `Stop` when another has it."""
-    with _lock(_usable(data_dir) / "serve.lock") as file:
+    with _lock(usable(data_dir) / "serve.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -141,7 +145,8 @@ def binaries(major: Major) -> Path:
     return folder
 
 
-def _usable(data_dir: Path) -> Path:
+def usable(data_dir: Path) -> Path:
+    """The folder, made if need be. Raises `Stop` (2) if it cannot be written."""
     data_dir = data_dir.absolute()
     try:
         if not data_dir.exists():
@@ -150,7 +155,7 @@ def _usable(data_dir: Path) -> Path:
         with _lock(data_dir / "users.lock"):
             return data_dir
     except OSError as error:
-        raise Stop(f"DATA_DIR={data_dir} cannot be written: {error.strerror}") from None
+        raise Stop(f"DATA_DIR={data_dir} cannot be written: {error.strerror}", exit_code=2) from None
 
 
 @contextmanager
@@ -326,7 +331,8 @@ def _launch(cluster: Path, user: _User, bin_dir: Path, port: int, extra: str) ->
         options = " ".join(f"-c {setting}" for setting in f"{SETTINGS} {extra}".split())
         options += f" -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         started, output = user.run(
-            bin_dir / "pg_ctl", "-D", cluster, "-l", log, "-o", options, "-w", "-t", str(START_S), "start"
+            *("/bin/sh", "-c", LIMITED, "sh", str(PROCESS_MEMORY_KIB)),
+            *(bin_dir / "pg_ctl", "-D", cluster, "-l", log, "-o", options, "-w", "-t", str(START_S), "start"),
         )
         if started:
             return port

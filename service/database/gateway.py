@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
 from msgspec import Struct
 
+from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments
 from service.database.queries import Command, Statement
 from service.errors import (
     Conflict,
@@ -37,7 +37,6 @@ Row = TypeVar("Row", bound=Struct)
 Record = Sequence[Any]
 
 OWNER_POOL_SIZE: Final = 8
-CONNECT_TIMEOUT_S: Final = 5
 WRITE_TIMEOUT_S: Final = 30
 CLOSE_WAIT_S: Final = 5
 
@@ -52,6 +51,8 @@ LOST_CONNECTION: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
 )
+# No way in: a password that was changed, a role or a database that is gone.
+REFUSED_LOGIN: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 EXHAUSTED: Final = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 
 NOT_MIGRATED: Final = (
@@ -73,7 +74,7 @@ CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
 }
 
 
-class _Verbs:
+class Verbs:
     """What `Database` and `Transaction` share: each verb borrows a connection and translates errors."""
 
     _timeout_s: float | None = None
@@ -114,7 +115,7 @@ class _Verbs:
         return _touched(status)
 
 
-class Transaction(_Verbs):
+class Transaction(Verbs):
     """One open transaction; `savepoint` nests."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = None) -> None:
@@ -134,7 +135,7 @@ class Transaction(_Verbs):
                 yield Transaction(self._connection, timeout_s or self._timeout_s)
 
 
-class Database(_Verbs):
+class Database(Verbs):
     """The owner's pool."""
 
     def __init__(self, pool: Pool) -> None:
@@ -156,14 +157,13 @@ class Database(_Verbs):
 @asynccontextmanager
 async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenerator[Database]:
     """Open the owner's pool lazily: an unreachable server shows at the first verb (`DatabaseUnavailable`)."""
+    session = {"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"}
     pool = asyncpg.create_pool(
-        url,
+        **asyncpg_arguments(url, session),
         min_size=0,
         max_size=size,
         init=use_json,
-        timeout=CONNECT_TIMEOUT_S,
         command_timeout=WRITE_TIMEOUT_S,
-        server_settings={"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"},
     )
     await pool
     try:
@@ -193,12 +193,6 @@ def _touched(status: str) -> int:
     return int(last) if last.isdigit() else 0
 
 
-def address(url: str) -> str:
-    """`host:port` of a connection string, for messages: never its password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}"
-
-
 @contextmanager
 def translated() -> Generator[None]:
     """Raise `Problem`s for what the driver raises; programming errors pass through unchanged."""
@@ -213,5 +207,14 @@ def translated() -> Generator[None]:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
     except EXHAUSTED as error:
         raise DatabaseUnavailable("The database has no disk or memory left.") from error
+    except REFUSED_LOGIN as error:
+        raise DatabaseUnavailable(
+            "The database refuses the service's login.", headers={"Retry-After": "10"}
+        ) from error
     except LOST_CONNECTION as error:
         raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what lies behind a `DatabaseUnavailable`, for an operator."""
+    return next(iter(str(error.__cause__ or error).splitlines()), "") or str(error)

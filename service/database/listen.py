@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from service.database.gateway import CONNECT_TIMEOUT_S, LOST_CONNECTION
+from service.database.connect import asyncpg_arguments
+from service.database.gateway import LOST_CONNECTION
 
 HEARTBEAT_S: Final = 1.0
 RECONNECT_S: Final = (0.05, 2.0)
@@ -75,9 +76,7 @@ class Listener:
         while True:
             with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
                 connection = await asyncpg.connect(
-                    self._url,
-                    timeout=CONNECT_TIMEOUT_S,
-                    server_settings={"application_name": "tally listen"},
+                    **asyncpg_arguments(self._url, {"application_name": "tally listen"}),
                     connection_class=_Ear,
                 )
                 try:

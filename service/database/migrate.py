@@ -4,20 +4,25 @@ yoyo's own lock is a row that outlives a killed process; an advisory lock ends w
 starting instances migrate once and a killed one blocks nobody.
 """
 
-from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Any, Final
 
 import psycopg
 import yoyo
 from msgspec import Struct
-from psycopg import sql
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.connections import DatabaseURI
+from yoyo.migrations import default_migration_table
 
 from service import bundled
-from service.database.gateway import Database, address
+from service.database.gateway import Database
+from service.database.preflight import NoLogin, log_in, reader_roles, refuse_same_role, refuse_unfit
 from service.database.queries import Statement
+from service.database.rights import grant, refuse_missing_schemas
 from service.errors import Stop
+from service.postgres_url import where
 
 MIGRATIONS: Final = bundled("migrations")
+MADE_SCHEMA: Final = "data"
 _LOCK: Final = 7_382_559  # any number of ours: every Tally on one database takes the same
 
 
@@ -53,32 +58,58 @@ async def pending(database: Database) -> list[str]:
 def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) -> Migrated:
     """Apply what is missing and give the reader its rights; waits while another instance does it.
 
-    Raises `Stop` when the server cannot be reached or refuses the owner.
+    Raises `Stop`, with nothing changed, when the server cannot be reached, refuses the owner, or cannot be
+    lived in, when the reader is the owner, and for schemas that are not there.
     """
+    try:
+        owner = log_in(owner_url)
+    except NoLogin as error:
+        raise Stop(str(error)) from None
+    refuse_unfit(owner)
+    reader, roles = reader_roles(reader_url) if reader_url else ("", set[str]())
+    refuse_same_role(owner, roles)
     try:
         with psycopg.connect(owner_url, autocommit=True) as session:
             session.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+            refuse_missing_schemas(session, schemas, MADE_SCHEMA)
             session.execute("CREATE SCHEMA IF NOT EXISTS app")
             applied = _apply(owner_url)
-            return Migrated(applied, _grant(session, reader_url, schemas) if reader_url else [])
+            return Migrated(applied, grant(session, reader, reader_url, schemas) if reader_url else [])
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Stop(
+            f"the owner {owner.current_user} may not migrate: {_first_line(error)}; let somebody who may run:"
+            f' GRANT CREATE ON DATABASE "{owner.database}" TO "{owner.current_user}"'
+        ) from None
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Stop(f"cannot reach the database at {address(owner_url)}: {reason}") from None
+        raise Stop(f"the database at {where(owner_url)} did not go on: {_first_line(error)}") from None
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _names() -> list[str]:
     return sorted(path.stem for path in MIGRATIONS.glob("[0-9]*.sql") if not path.stem.endswith(".rollback"))
 
 
-def backend_url(owner_url: str) -> str:
-    """yoyo's form of a connection string: psycopg 3, its own tables in schema `app`."""
-    parts = urlsplit(owner_url)
-    query = "&".join(filter(None, [parts.query, "schema=app"]))
-    return urlunsplit(("postgresql+psycopg", parts.netloc, parts.path, query, ""))
+class _Backend(PostgresqlPsycopgBackend):
+    """yoyo's backend on libpq's own reading of the address, which yoyo's form of one cannot hold."""
+
+    def connect(self, dburi: Any) -> psycopg.Connection:
+        self.schema = "app"
+        return psycopg.connect(dburi.args["address"], autocommit=True)
+
+
+def open_backend(owner_url: str) -> Any:
+    """Yoyo's way to the database: psycopg 3, its own tables in schema `app`."""
+    address = DatabaseURI("postgresql", None, None, None, None, "", {"address": owner_url})
+    backend = _Backend(address, default_migration_table)
+    backend.init_database()
+    return backend
 
 
 def _apply(owner_url: str) -> list[str]:
-    backend = yoyo.get_backend(backend_url(owner_url))  # pyright: ignore[reportUnknownMemberType] (untyped)
+    backend = open_backend(owner_url)
     try:
         found = yoyo.read_migrations(str(MIGRATIONS))  # pyright: ignore[reportUnknownMemberType] (untyped)
         missing = backend.to_apply(found)
@@ -87,49 +118,3 @@ def _apply(owner_url: str) -> list[str]:
     finally:
         backend.connection.close()
     return names
-
-
-def _grant(session: psycopg.Connection, reader_url: str, schemas: tuple[str, ...]) -> list[str]:
-    """Make the reader and its rights; what the owner may not do comes back as SQL for somebody who may."""
-    refused: list[str] = []
-    warnings: list[str] = []  # a GRANT or REVOKE without the right to it only warns
-    session.add_notice_handler(lambda notice: warnings.append(notice.severity_nonlocalized or ""))
-    for statement in _reader_statements(session, reader_url, schemas):
-        warnings.clear()
-        try:
-            session.execute(statement)
-        except (
-            psycopg.errors.InsufficientPrivilege,
-            psycopg.errors.InvalidSchemaName,
-            psycopg.errors.UndefinedObject,  # the role that could not be made
-        ):
-            warnings.append("WARNING")
-        if "WARNING" in warnings:
-            refused.append(statement.as_string(session) + ";")
-    return refused
-
-
-def _reader_statements(
-    session: psycopg.Connection, reader_url: str, schemas: tuple[str, ...]
-) -> list[sql.Composed]:
-    parts = urlsplit(reader_url)
-    name = unquote(parts.username or "")
-    reader, database = sql.Identifier(name), sql.Identifier(session.info.dbname)
-    statements: list[sql.Composed] = []
-    if session.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
-        password = sql.Literal(unquote(parts.password or ""))
-        statements.append(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(reader, password))
-    statements += [
-        sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, reader),
-        sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database),
-        sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(reader),
-    ]
-    for schema in map(sql.Identifier, schemas):
-        statements += [
-            sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, reader),
-            sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(schema, reader),
-            sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT SELECT ON TABLES TO {}").format(
-                schema, reader
-            ),
-        ]
-    return statements

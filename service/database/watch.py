@@ -5,8 +5,8 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from service.database.gateway import address
 from service.errors import Stop
+from service.postgres_url import where
 
 # A partition is written to by its own name as well, so each member announces for itself.
 _MEMBERS: Final = """
@@ -54,4 +54,4 @@ def watch(owner_url: str, table: str) -> list[str]:
         raise Stop(f"{table!r} is not a table name: write schema.table", exit_code=2) from None
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise Stop(f"cannot reach the database at {address(owner_url)}: {reason}") from None
+        raise Stop(f"cannot reach the database at {where(owner_url)}: {reason}") from None

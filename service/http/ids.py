@@ -12,12 +12,20 @@ MAX_ID: Final = 2**63 - 1
 _SHOWN: Final = 60  # characters of a wrong id that an error repeats
 
 
-def parse_uuid(text: str) -> UUID:
-    """Raises `InvalidInput` for text that is no UUID."""
+def read_uuid(text: str) -> UUID | None:
+    """The id in any case, with dashes or without; None for every other text."""
     try:
         return msgspec.convert(text, UUID, strict=False)
     except msgspec.ValidationError:
-        raise InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),)) from None
+        return None
+
+
+def parse_uuid(text: str) -> UUID:
+    """Raises `InvalidInput` for text that is no UUID."""
+    found = read_uuid(text)
+    if found is None:
+        raise InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),))
+    return found
 
 
 def parse_number(text: str, field: str = "id", *, smallest: int = 1) -> int:

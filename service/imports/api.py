@@ -1,19 +1,17 @@
 """Imports, quarantine and contracts over HTTP."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 from litestar import Controller, Request, Response, delete, get, patch, post
-from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
+from litestar.exceptions import InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
@@ -23,6 +21,7 @@ from service.auth.guards import actor
 from service.database.gateway import Database
 from service.errors import (
     BadRequest,
+    Busy,
     Conflict,
     DatabaseUnavailable,
     FieldError,
@@ -30,6 +29,7 @@ from service.errors import (
     NotFound,
     Problem,
     TooLarge,
+    UnsupportedMediaType,
 )
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
@@ -37,11 +37,11 @@ from service.imports import quarantine
 from service.imports.datasets import DATASETS, Dataset, Reason, find, json_schema
 from service.imports.landing import Options, Position, Report, import_file, list_runs, one_run
 from service.imports.loading.pipeline import Judge
+from service.imports.loading.turns import Turns
 from service.imports.quarantine import Kept, Retried, Status
-from service.imports.readers import Upload
+from service.imports.receive import Sent, received
 
 MAX_PAGE: Final = 500
-RAW_SOURCE: Final = "request"
 PROBLEMS: Final = (NotFound, DatabaseUnavailable)
 
 Call = Request[Any, Any, Any]
@@ -54,6 +54,7 @@ class Importing(Struct, frozen=True):
 
     judge: Judge
     bytes_limit: int
+    turns: Turns
 
 
 class RunPage(Struct, frozen=True):
@@ -113,11 +114,13 @@ class ImportsController(Controller):
     @post(
         "/{dataset:str}",
         summary="Import a file",
-        description="Send CSV, JSON or XLSX as the body, or as the multipart field `file`. With "
+        description="Send CSV, JSON or XLSX as the body, or as the multipart field `file`, plain or with "
+        "`Content-Encoding: gzip`; another coding or a Content-Type that is no table is 415. Text is read in "
+        "the charset that Content-Type states; without one it is found out. With "
         "`Accept: text/event-stream` the answer is a stream: `progress` events, then `report` or `problem`.",
         request_max_body_size=None,
         responses={201: ResponseSpec(Report, generate_examples=False, description="What became of it")},
-        opt={"problems": (*PROBLEMS, BadRequest, TooLarge)},
+        opt={"problems": (*PROBLEMS, BadRequest, Busy, TooLarge, UnsupportedMediaType)},
     )
     async def import_file(
         self,
@@ -138,9 +141,12 @@ class ImportsController(Controller):
             actor=actor(request.scope),
             dry_run=dry_run,
             mirror=mirror,
+            turns=importing.turns,
         )
         async with AsyncExitStack() as held:
-            upload = await held.enter_async_context(_received(request, importing.bytes_limit))
+            upload = await held.enter_async_context(
+                received(_sent(request), _body(request), importing.bytes_limit)
+            )
             if "text/event-stream" in request.headers.get("accept", ""):
                 job = partial(import_file, database, upload, found)
                 return ServerSentEvent(_events(job, options, request, held.pop_all()), status_code=201)
@@ -206,9 +212,7 @@ class QuarantineController(Controller):
     ) -> Stream:
         found = _known(dataset)
         headers = {"Content-Disposition": f'attachment; filename="{found.name}-quarantine.csv"'}
-        return Stream(
-            quarantine.export(database, found), media_type="text/csv; charset=utf-8", headers=headers
-        )
+        return Stream(quarantine.export(database, found), media_type="text/csv", headers=headers)
 
     @post("/retry", summary="Try open rows again", status_code=200, opt={"problems": (DatabaseUnavailable,)})
     async def retry(
@@ -219,7 +223,9 @@ class QuarantineController(Controller):
         dataset: OfDataset = None,
     ) -> Retried:
         found = None if dataset is None else _known(dataset)
-        return await quarantine.retry(database, found, importing.judge, actor(request.scope))
+        return await quarantine.retry(
+            database, found, importing.judge, actor(request.scope), turns=importing.turns
+        )
 
     @get("/{row_id:str}", summary="A kept row", opt={"problems": PROBLEMS})
     async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> Kept:
@@ -235,14 +241,23 @@ class QuarantineController(Controller):
         importing: NamedDependency[Importing],
     ) -> Kept:
         return await quarantine.fix(
-            database, parse_uuid(row_id), data.raw, importing.judge, actor(request.scope)
+            database,
+            parse_uuid(row_id),
+            data.raw,
+            importing.judge,
+            actor(request.scope),
+            turns=importing.turns,
         )
 
     @delete("/{row_id:str}", summary="Give a row up", opt={"problems": (*PROBLEMS, Conflict)})
     async def discard(
-        self, row_id: FromPath[str], request: Call, database: NamedDependency[Database]
+        self,
+        row_id: FromPath[str],
+        request: Call,
+        database: NamedDependency[Database],
+        importing: NamedDependency[Importing],
     ) -> None:
-        await quarantine.discard(database, parse_uuid(row_id), actor(request.scope))
+        await quarantine.discard(database, parse_uuid(row_id), actor(request.scope), turns=importing.turns)
 
 
 async def _events(
@@ -279,48 +294,20 @@ def _event(name: str, data: Any) -> ServerSentEventMessage:
     return ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode())
 
 
-@asynccontextmanager
-async def _received(request: Call, bytes_limit: int) -> AsyncGenerator[Upload]:
-    """The body as a file on disk that goes when the block ends.
-
-    Raises `TooLarge`, before reading if Content-Length tells.
-    """
-    if (request.content_length or 0) > bytes_limit:
-        raise _too_large(bytes_limit)
-    with tempfile.TemporaryDirectory(prefix="tally-import-") as folder:
-        path = Path(folder) / "upload"
-        if request.content_type[0] == "multipart/form-data":
-            source = await _save_field(request, path)
-        else:
-            source = RAW_SOURCE
-            await _save_body(request, path, bytes_limit)
-        yield Upload(path, source)
+def _sent(request: Call) -> Sent:
+    return Sent(
+        content_type=request.headers.get("content-type", ""),
+        content_encoding=", ".join(request.headers.getall("content-encoding", [])),
+        content_length=request.content_length or 0,
+    )
 
 
-async def _save_body(request: Call, path: Path, bytes_limit: int) -> None:
-    size = 0
-    with path.open("wb") as file:
+async def _body(request: Call) -> AsyncGenerator[bytes]:
+    try:
         async for chunk in request.stream():
-            size += len(chunk)
-            if size > bytes_limit:
-                raise _too_large(bytes_limit)
-            await asyncio.to_thread(file.write, chunk)
-
-
-async def _save_field(request: Call, path: Path) -> str:
-    if request.content_length is None:
-        raise BadRequest("A multipart body needs Content-Length.")
-    field = (await request.form()).get("file")
-    if not isinstance(field, UploadFile):
-        raise InvalidInput(errors=(FieldError("file", "the multipart field `file` must be a file"),))
-    with path.open("wb") as file:
-        while chunk := await field.read(1 << 20):
-            await asyncio.to_thread(file.write, chunk)
-    return Path(field.filename.replace("\\", "/")).name.replace("\0", "")[:200] or RAW_SOURCE
-
-
-def _too_large(bytes_limit: int) -> TooLarge:
-    return TooLarge(f"The file is larger than IMPORT_BYTES_LIMIT, {bytes_limit} bytes.")
+            yield chunk
+    except InternalServerException:  # what Litestar raises when the client hangs up in its body
+        raise BadRequest("The connection ended within the body.") from None
 
 
 def _summary(dataset: Dataset) -> DatasetSummary:

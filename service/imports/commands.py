@@ -15,14 +15,15 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from service.audit import Actor
-from service.database.gateway import Database, address, open_database
-from service.errors import DatabaseUnavailable, InvalidInput, Stop, TooLarge
+from service.database.gateway import Database, open_database, reason
+from service.errors import DatabaseUnavailable, Stop
 from service.imports.datasets import DATASETS, find
 from service.imports.folder import Imported, Refusal, import_folder
 from service.imports.landing import Options, Progress, Report, import_file
-from service.imports.readers import Upload
+from service.imports.readers import REFUSALS, Upload
 from service.metrics.catalog import Catalog
 from service.metrics.judge import judge
+from service.postgres_url import where
 from service.settings import Settings
 
 COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined")
@@ -50,7 +51,7 @@ def import_files(
                         watched = msgspec.structs.replace(options, progress=progress)
                         report = await import_file(database, Upload(path, path.name), found, watched)
                     imported.reports.append(report)
-                except (InvalidInput, TooLarge) as refusal:
+                except REFUSALS as refusal:
                     imported.refusals.append(Refusal(path.name, refusal.detail))
                 except OSError as error:
                     imported.refusals.append(Refusal(path.name, f"{path}: {error.strerror}"))
@@ -84,11 +85,11 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
         async with open_database(url) as database:
             catalog = Catalog(database, schemas)
             await catalog.load()
-            may_run = partial(judge, schemas=schemas, functions=catalog.functions)
+            may_run = partial(judge, schemas=schemas, functions=catalog.functions, database=catalog.database)
             actor = Actor("command line", None)
             yield database, Options(judge=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor)
     except DatabaseUnavailable as error:
-        raise Stop(f"the database at {address(url)}: {error.detail}") from None
+        raise Stop(f"the database at {where(url)}: {reason(error)}") from None
 
 
 def _show(imported: Imported) -> None:

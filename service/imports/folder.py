@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Struct
 
 from service.database.gateway import Database
-from service.errors import InvalidInput, Stop, TooLarge
+from service.errors import InvalidInput, Stop
 from service.imports.datasets import DATASETS, Dataset, find
 from service.imports.landing import Options, Report, import_file
-from service.imports.readers import Upload, inspect
+from service.imports.readers import REFUSALS, Upload, inspect
 from service.imports.readers.documents import has_part
 from service.imports.readers.workbooks import sheet_names
 
@@ -39,15 +39,15 @@ async def import_folder(database: Database, folder: Path, options: Options) -> I
     options = msgspec.structs.replace(options, keep_edits=True)
     for upload in await asyncio.to_thread(_uploads, folder):
         try:
-            held = await asyncio.to_thread(_held, upload, options)
-        except (InvalidInput, TooLarge) as refusal:
+            held = await _held(upload, options)
+        except REFUSALS as refusal:
             refusals.append(Refusal(upload.source, refusal.detail))
         else:
             jobs += [(dataset, upload) for dataset in held]
     for dataset, upload in sorted(jobs, key=lambda job: DATASETS.index(job[0])):
         try:
             reports.append(await import_file(database, upload, dataset, options))
-        except (InvalidInput, TooLarge) as refusal:
+        except REFUSALS as refusal:
             refusals.append(Refusal(upload.source, refusal.detail))
     return Imported(reports, refusals)
 
@@ -60,17 +60,20 @@ def _uploads(folder: Path) -> list[Upload]:
     return [Upload(path, path.name) for path in sorted(paths)]
 
 
-def _held(upload: Upload, options: Options) -> list[Dataset]:
+async def _held(upload: Upload, options: Options) -> list[Dataset]:
     """The datasets that a file holds."""
-    facts = inspect(upload, bytes_limit=options.bytes_limit)
+    facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
     named = find(upload.path.stem)
     found = [named] if named else []
     if facts.format == "xlsx":
-        sheets = sheet_names(upload.path, upload.source, bytes_limit=options.bytes_limit)
+        sheets = await sheet_names(upload.path, upload.source, bytes_limit=options.bytes_limit)
         found = [dataset for dataset in map(find, sheets) if dataset] or found
     elif facts.format == "json" and named:
         others = (dataset for dataset in DATASETS if dataset.row.also_in == named.name)
-        found += [other for other in others if has_part(upload.path, upload.source, other.row.json_part)]
+        path, source = upload.path, upload.source
+        found += [
+            other for other in others if await asyncio.to_thread(has_part, path, source, other.row.json_part)
+        ]
     if not found:
         known = ", ".join(dataset.name for dataset in DATASETS)
         raise InvalidInput(f"{upload.source}: no dataset is named so; there are {known}")

@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from itertools import islice
 from typing import Final, Literal
 from uuid import UUID
 
@@ -23,13 +22,15 @@ from service.errors import NotFound
 from service.imports.datasets import Dataset
 from service.imports.loading import loads
 from service.imports.loading.pipeline import SQL, Judge, Run, begin, land, load, lock, release
-from service.imports.readers import Facts, Upload, inspect, read
+from service.imports.loading.turns import Turns
+from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
 
 Progress = Callable[[int], None]
 """Is told the rows read so far."""
 
 BATCH: Final = 5_000
+BATCH_CHARACTERS: Final = 4 << 20
 TIMEOUT_S: Final = 3_600
 KNOWN: Final = "the same file as before: not read again"
 
@@ -67,7 +68,7 @@ class Position(Struct, frozen=True):
 
 class Options(Struct, frozen=True, kw_only=True):
     """`mirror` marks rows gone that the file lacks; `keep_edits` takes a known file of the catalogue as
-    imported even if rows were added or removed since.
+    imported even if rows were added or removed since. Imports of one process share their `turns`.
     """
 
     judge: Judge
@@ -77,6 +78,7 @@ class Options(Struct, frozen=True, kw_only=True):
     mirror: bool = False
     keep_edits: bool = False
     progress: Progress | None = None
+    turns: Turns = msgspec.field(default_factory=Turns)
 
 
 class _Number(Struct, frozen=True):
@@ -105,14 +107,20 @@ async def import_file(
 ) -> Report:
     """Import a file; all of it or nothing.
 
-    Raises `InvalidInput` or `TooLarge` for a file that is refused: nothing changed then.
+    Raises one of `REFUSALS` for a file that is refused: nothing changed then; `Busy` if too many wait.
     """
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
     try:
-        async with database.transaction(timeout_s=TIMEOUT_S) as tx:
+        async with (
+            opened(
+                upload, facts, dataset, bytes_limit=options.bytes_limit, readers=options.turns.readers
+            ) as table,
+            options.turns.take(dataset),
+            database.transaction(timeout_s=TIMEOUT_S) as tx,
+        ):
             await lock(tx, dataset)
             report = await _remembered(tx, upload, facts, dataset, options)
-            report = report or await _imported(tx, upload, facts, dataset, options)
+            report = report or await _imported(tx, upload, facts, dataset, options, table=table)
             if options.dry_run:
                 raise _Undone(report)  # noqa: TRY301 (raising is what rolls back)
     except _Undone as undone:
@@ -143,7 +151,7 @@ async def _remembered(
         return None
     edited = options.keep_edits and not dataset.mirrored
     rows = None if edited else await _count_rows(tx, dataset)
-    known = await tx.read_one(REMEMBERED, dataset.name, facts.sha256, upload.source, rows)
+    known = await tx.read_one(REMEMBERED, dataset.name, facts.sha256, upload.source, rows, facts.encoding)
     if known is None:
         return None
     run = await _next_run(tx, dataset, upload, facts)
@@ -163,9 +171,8 @@ async def _remembered(
 
 
 async def _imported(
-    tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
+    tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options, *, table: Table
 ) -> Report:
-    table = await asyncio.to_thread(read, upload, facts, dataset, bytes_limit=options.bytes_limit)
     await begin(tx, dataset)
     await _land(tx, dataset, table, options.progress)
     run = await _next_run(tx, dataset, upload, facts)
@@ -196,7 +203,13 @@ async def _land(tx: Transaction, dataset: Dataset, table: Table, progress: Progr
     loop, landed = asyncio.get_running_loop(), 0
 
     def take() -> list[Record]:
-        return list(islice(table.records, BATCH))
+        batch, size = list[Record](), 0
+        for record in table.records:
+            batch.append(record)
+            size += sum(len(text) for text in record[2:] if text)
+            if len(batch) == BATCH or size > BATCH_CHARACTERS:
+                break
+        return batch
 
     batch = await asyncio.to_thread(take)
     while batch:

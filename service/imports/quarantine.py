@@ -20,14 +20,13 @@ from service.imports.datasets import DATASETS, Dataset, Reason, find, fold
 from service.imports.landing import TIMEOUT_S, Position
 from service.imports.loading import loads
 from service.imports.loading.pipeline import SQL, Judge, begin, land, load, lock, release
-from service.imports.readers.tables import Shaper
+from service.imports.loading.turns import Turns
+from service.imports.readers.tables import Shaper, guarded
 
 Status = Literal["open", "loaded", "discarded"]
 
 EXPORT_PAGE: Final = 1_000
 OF_THE_EXPORT: Final = ("quarantine_id", "reason", "message")
-RISKY: Final = ("=", "+", "-", "@")
-"""What a spreadsheet takes for a formula at the start of a cell."""
 
 
 class Kept(Struct, frozen=True):
@@ -114,19 +113,17 @@ async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIte
         after = Position(page[-1].created_at, page[-1].id)
 
 
-def guarded(cell: str) -> str:
-    """Keep a spreadsheet from running a cell; an import of the export takes the `'` off again."""
-    return f"'{cell}" if cell.lstrip("'").startswith(RISKY) else cell
-
-
-async def fix(database: Database, row_id: UUID, raw: Mapping[str, Any], judge: Judge, actor: Actor) -> Kept:
+async def fix(
+    database: Database, row_id: UUID, raw: Mapping[str, Any], judge: Judge, actor: Actor, *, turns: Turns
+) -> Kept:
     """Load the row with these values; columns that are not given keep theirs, what has no column goes.
 
     Raises `NotFound`; `Conflict` if the row is not open; `InvalidInput` if it is still unsound: then it
     stays as it was.
     """
-    async with database.transaction(timeout_s=TIMEOUT_S) as tx:
-        dataset, before = await _locked(tx, row_id)
+    dataset = await _dataset(database, row_id)
+    async with turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
+        before = await _locked(tx, dataset, row_id)
         await begin(tx, dataset)
         columns = loads.all_columns(dataset)
         mended = _mended(dataset, before.raw, raw)
@@ -143,11 +140,13 @@ async def fix(database: Database, row_id: UUID, raw: Mapping[str, Any], judge: J
     return after
 
 
-async def retry(database: Database, dataset: Dataset | None, judge: Judge, actor: Actor) -> Retried:
+async def retry(
+    database: Database, dataset: Dataset | None, judge: Judge, actor: Actor, *, turns: Turns
+) -> Retried:
     """Try all open rows of a dataset, or of all, once more; those with a wrong shape can only be fixed."""
     total = Retried(0, 0, 0, 0, 0, {}, {})
     for each in [dataset] if dataset else DATASETS:
-        async with database.transaction(timeout_s=TIMEOUT_S) as tx:
+        async with turns.take(each), database.transaction(timeout_s=TIMEOUT_S) as tx:
             await lock(tx, each)
             total = _sum(total, await _retried(tx, each, judge))
             deed = Deed(
@@ -157,10 +156,11 @@ async def retry(database: Database, dataset: Dataset | None, judge: Judge, actor
     return total
 
 
-async def discard(database: Database, row_id: UUID, actor: Actor) -> None:
+async def discard(database: Database, row_id: UUID, actor: Actor, *, turns: Turns) -> None:
     """Give a row up; it stays to be seen. Raises `NotFound`, and `Conflict` if it is not open."""
-    async with database.transaction() as tx:
-        _, before = await _locked(tx, row_id)
+    dataset = await _dataset(database, row_id)
+    async with turns.take(dataset), database.transaction() as tx:
+        before = await _locked(tx, dataset, row_id)
         await tx.write(DISCARD_KEPT, row_id)
         await _note(tx, "quarantine.discard", before, await one(tx, row_id), actor)
 
@@ -180,15 +180,20 @@ async def _retried(tx: Transaction, dataset: Dataset, judge: Judge) -> Retried:
     )
 
 
-async def _locked(tx: Transaction, row_id: UUID) -> tuple[Dataset, Kept]:
-    """Take the dataset's turn, then look at the row."""
-    dataset = find((await one(tx, row_id)).dataset)
+async def _dataset(database: Database, row_id: UUID) -> Dataset:
+    """Raises `NotFound`."""
+    dataset = find((await one(database, row_id)).dataset)
     assert dataset, "rows stand in partitions of known datasets"
+    return dataset
+
+
+async def _locked(tx: Transaction, dataset: Dataset, row_id: UUID) -> Kept:
+    """Take the dataset's turn, then look at the row. Raises `Conflict` if it is not open."""
     await lock(tx, dataset)
     row = await one(tx, row_id)
     if row.status != "open":
         raise Conflict(f"The row is {row.status}, not open.")
-    return dataset, row
+    return row
 
 
 def _mended(dataset: Dataset, before: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ SELECT coalesce(max(number), 0) + 1 AS number FROM imports.run WHERE dataset = $
 
 -- name: remembered
 -- The last run of the same file, if no run after it changed the dataset; $4 is how many rows that has now,
--- null where it does not matter.
+-- null where it does not matter; $5 the encoding it is read with.
 SELECT r.id, r.dataset, r.source, 'done' AS status, r.rows_read, r.inserted, r.updated, r.unchanged,
   r.quarantined, r.reasons, r.gone, r.released, r.format, r.encoding, r.notes, r.finished_at
 FROM imports.run AS r
 WHERE r.dataset = $1 AND r.file_hash = $2 AND r.source = $3
-  AND ($4::bigint IS NULL OR r.rows_after = $4)
+  AND ($4::bigint IS NULL OR r.rows_after = $4) AND r.encoding = $5
   AND NOT EXISTS (
     SELECT FROM imports.run AS later
     WHERE later.dataset = r.dataset AND later.number > r.number
@@ -66,7 +66,7 @@ FROM quarantine.row
 WHERE id = $1;
 
 -- name: export_kept
-SELECT id, cells, reason, message, created_at
+SELECT id, cells, reason, message || coalesce(': ' || (raw ->> 'text of the row'), '') AS message, created_at
 FROM quarantine.row
 WHERE dataset = $1 AND status = 'open'
   AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))

@@ -19,6 +19,7 @@ from service.errors import (
     DatabaseUnavailable,
     FieldError,
     InvalidInput,
+    MetricSuspended,
     NotAcceptable,
     NotFound,
     PreconditionFailed,
@@ -58,7 +59,7 @@ from service.results.table import Reply
 from service.wire import Scope
 
 MAX_PAGE: Final = 500
-RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, Busy)
+RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, MetricSuspended, Busy)
 WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
 PROMPT_PROBLEMS: Final = (QueryTimeout, UpstreamFailed, UpstreamTimeout)
 CHANGE_PROBLEMS: Final = (NotFound, Conflict, PreconditionFailed, *WRITE_PROBLEMS)

@@ -41,8 +41,15 @@ class DashboardRow(Struct, frozen=True):
     title: str | None
 
 
-class Function(Struct, frozen=True):
+class Named(Struct, frozen=True):
     name: str
+
+
+class Suspended(Struct, frozen=True):
+    """A statement that is set aside: the SHA-256 of its text, and whether it may not even be planned."""
+
+    sql_hash: bytes
+    planning: bool
 
 
 class Dashboard(Struct, frozen=True):
@@ -60,12 +67,16 @@ class _Held(Struct, frozen=True):
     metrics: dict[UUID, Metric]
     dashboards: dict[str, Dashboard]
     functions: frozenset[str]
+    suspended: frozenset[Suspended]
+    database: str
 
 
 _LIST_METRICS: Final = SQL.rows("list_metrics", Metric)
 _LIST_LAYOUT_ITEMS: Final = SQL.rows("list_layout_items", LayoutItem)
 _LIST_DASHBOARDS: Final = SQL.rows("list_dashboards", DashboardRow)
-_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Function)
+_LIST_FUNCTIONS: Final = SQL.rows("list_functions", Named)
+_NAME_DATABASE: Final = SQL.rows("name_database", Named)
+_LIST_SUSPENDED: Final = SQL.rows("list_suspended", Suspended)
 
 
 class Catalog:
@@ -127,7 +138,10 @@ class Catalog:
             shown = dict.fromkeys(place.metric_id for place in own if place.metric_id in metrics)
             dashboards[row.id] = Dashboard(row.id, row.title, own, tuple(metrics[each] for each in shown))
         functions = await self._database.read(_LIST_FUNCTIONS, list(self._schemas))
-        self._hold(_Held(metrics, dashboards, frozenset(function.name for function in functions)))
+        suspended = frozenset(await self._database.read(_LIST_SUSPENDED))
+        (database,) = await self._database.read(_NAME_DATABASE)
+        names = frozenset(function.name for function in functions)
+        self._hold(_Held(metrics, dashboards, names, suspended, database.name))
 
     def _hold(self, now: _Held) -> None:
         before, self._held = self._held, now
@@ -142,6 +156,16 @@ class Catalog:
     def functions(self) -> frozenset[str]:
         """Functions of the data schemas that `pg_catalog` has no namesake of."""
         return self._now().functions
+
+    @property
+    def suspended(self) -> frozenset[Suspended]:
+        """Statements that are set aside, whatever metrics show them."""
+        return self._now().suspended
+
+    @property
+    def database(self) -> str:
+        """The connected database's name, which may stand before a schema."""
+        return self._now().database
 
     def get(self, metric_id: UUID) -> Metric:
         """Raises `NotFound`, with the metric whose id looks most alike."""

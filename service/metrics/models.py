@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from service.database.stored_sql.reader import Column
-from service.metrics.parameters import Declared, Parameter
+from service.metrics.parameters import Declared, Mode, Parameter, Window
 
 _TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*?)\s*$", re.MULTILINE)
 
@@ -58,6 +58,7 @@ class Metric(Struct, frozen=True):
     fresh_for_s: int | None
     stale_for_s: int | None
     parameters: Declarations
+    window: Mode
     version: int
     updated_at: datetime
     layouts: tuple[Layout, ...] = ()
@@ -106,7 +107,10 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class Definition(Struct, frozen=True, kw_only=True):
-    """How a metric is made: `tables` are those that its plan reads, through views."""
+    """How a metric is made: `tables` are those that its plan reads, through views.
+
+    `window` tells whether callers may choose its days, and if not, why.
+    """
 
     id: UUID
     title: str | None
@@ -114,6 +118,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     is_editable: bool
     sql: str
     parameters: tuple[Parameter, ...]
+    window: Window
     columns: tuple[Column, ...]
     tables: tuple[str, ...]
     estimated_cost: float
@@ -139,7 +144,8 @@ Write = Callable[[str, bool], Awaitable[Written]]
 class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A metric to make from either `sql` or a `prompt`; `parameters` declares placeholders of the SQL.
 
-    With `fallback`, rules write the SQL of a prompt when the language model fails.
+    With `fallback`, rules write the SQL of a prompt when the language model fails. With `window` "off" the
+    dates of the SQL are no reporting period: callers cannot move them.
     """
 
     sql: SqlText | None = None
@@ -151,10 +157,15 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fresh_for_s: Seconds | None = None
     stale_for_s: Seconds | None = None
     parameters: Annotated[Declarations, _DECLARATIONS] = {}
+    window: Mode = "auto"
 
 
 class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields to change; what is left out stays. A `prompt` writes the SQL, parameters and title anew."""
+    """The fields to change; what is left out stays. A `prompt` writes the SQL, parameters and title anew.
+
+    `window` "off" says that the dates of the SQL are no reporting period; "auto" lets callers move them where
+    all of the statement moves.
+    """
 
     sql: SqlText | UnsetType = UNSET
     prompt: Prompt | UnsetType = UNSET
@@ -165,6 +176,7 @@ class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fresh_for_s: Seconds | UnsetType | None = UNSET
     stale_for_s: Seconds | UnsetType | None = UNSET
     parameters: Annotated[Declarations | UnsetType, _DECLARATIONS] = UNSET
+    window: Mode | UnsetType = UNSET
 
 
 class MetricMade(Struct, frozen=True, kw_only=True):
@@ -189,6 +201,7 @@ class Version(Struct, frozen=True):
     fresh_for_s: int | None
     stale_for_s: int | None
     parameters: Declarations
+    window: Mode
     replaced_at: datetime | None
 
     def __post_init__(self) -> None:

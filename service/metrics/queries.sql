@@ -8,6 +8,7 @@ SELECT m.id,
        m.fresh_for_s,
        m.stale_for_s,
        m.parameters::text AS parameters,
+       m."window",
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -30,6 +31,7 @@ SELECT m.id,
        m.fresh_for_s,
        m.stale_for_s,
        m.parameters::text AS parameters,
+       m."window",
        m.version,
        greatest(m.updated_at, q.updated_at) AS updated_at
 FROM catalog.metric AS m
@@ -63,13 +65,16 @@ WHERE n.nspname = ANY($1)
       WHERE c.proname = p.proname AND c.pronamespace = 'pg_catalog'::regnamespace
   )
 
+-- name: name_database
+SELECT current_database()::text AS name
+
 -- name: insert_query
 INSERT INTO catalog.query (id, sql)
 VALUES ($1, $2)
 
 -- name: insert_metric
-INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters, "window")
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 RETURNING id
 
 -- name: insert_origin
@@ -85,7 +90,8 @@ SET query_id = $2,
     is_editable = $4,
     fresh_for_s = $5,
     stale_for_s = $6,
-    parameters = $7
+    parameters = $7,
+    "window" = $8
 WHERE id = $1
 
 -- name: update_query
@@ -120,7 +126,15 @@ DELETE FROM catalog.query AS q
 WHERE q.id = $1 AND NOT EXISTS (SELECT FROM catalog.metric AS m WHERE m.query_id = q.id)
 
 -- name: list_versions
-SELECT version, title, sql, is_editable, fresh_for_s, stale_for_s, parameters::text AS parameters, replaced_at
+SELECT version,
+       title,
+       sql,
+       is_editable,
+       fresh_for_s,
+       stale_for_s,
+       parameters::text AS parameters,
+       "window",
+       replaced_at
 FROM catalog.metric_version
 WHERE metric_id = $1
 ORDER BY version DESC
@@ -138,3 +152,28 @@ FOR UPDATE
 -- name: delete_layout_items
 DELETE FROM catalog.layout_item
 WHERE dashboard_id = $1
+
+-- name: list_suspended
+SELECT sql_hash, planning
+FROM catalog.lingering
+WHERE times >= 2
+
+-- name: record_lingering
+INSERT INTO catalog.lingering AS l (sql_hash, planning, metric_id)
+VALUES ($1, $2, $3)
+ON CONFLICT (sql_hash, planning) DO UPDATE
+SET times = CASE WHEN l.times = 1 AND l.last_at < now() - interval '1 day' THEN 1 ELSE l.times + 1 END,
+    metric_id = excluded.metric_id,
+    last_at = now()
+RETURNING times
+
+-- name: forget_lingering
+DELETE FROM catalog.lingering AS l
+WHERE l.last_at < now() - interval '30 days'
+  AND NOT EXISTS (SELECT FROM catalog.query AS q WHERE sha256(convert_to(q.sql, 'UTF8')) = l.sql_hash)
+
+-- name: resume_metric
+DELETE FROM catalog.lingering AS l
+USING catalog.metric AS m
+JOIN catalog.query AS q ON q.id = m.query_id
+WHERE m.id = $1 AND l.sql_hash = sha256(convert_to(q.sql, 'UTF8'))

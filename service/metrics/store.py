@@ -47,7 +47,7 @@ _INSERT_ORIGIN: Final = SQL.command("insert_origin")
 # How often a change is begun: others who change the same metric all the while win in the end.
 _TRIES: Final = 4
 _PROMPTED: Final = frozenset({"prompt", "fallback"})
-_VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters")
+_VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters", "window")
 _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
 
 
@@ -88,6 +88,7 @@ class Editor:
                 new.fresh_for_s,
                 new.stale_for_s,
                 new.parameters,
+                new.window,
             )
             assert row is not None, "RETURNING gives the row"
             await _put_layouts_of(tx, row.id, new.layouts)
@@ -283,6 +284,7 @@ def _hash(metric: Metric) -> str:
         metric.fresh_for_s,
         metric.stale_for_s,
         metric.parameters,
+        metric.window,
         metric.layouts,
     ]
     return sha256(msgspec.json.encode(state, order="deterministic")).hexdigest()
@@ -290,7 +292,7 @@ def _hash(metric: Metric) -> str:
 
 def _meaning(metric: Metric) -> tuple[object, ...]:
     """What decides whether and how a metric can run."""
-    return metric.sql, metric.trusted, metric.parameters
+    return metric.sql, metric.trusted, metric.parameters, metric.window
 
 
 async def _put(
@@ -306,6 +308,7 @@ async def _put(
         after.fresh_for_s,
         after.stale_for_s,
         after.parameters,
+        after.window,
     )
     if layouts is not UNSET:
         await tx.write(_DELETE_LAYOUTS_OF, before.id)
@@ -345,6 +348,7 @@ def _drafted(new: NewMetric) -> Metric:
         fresh_for_s=new.fresh_for_s,
         stale_for_s=new.stale_for_s,
         parameters=new.parameters,
+        window=new.window,
         version=1,
         updated_at=datetime.now(UTC),
     )

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.results.flights import Flights, Run
-from service.results.freshness import Generations, State, Terms, judge, together
+from service.results.freshness import Counter, Generations, State, Terms, judge, together
 from service.results.headers import ANY, Directives
 from service.results.table import Entry, Forward, ResultTable, Served, plain
 from service.wire import Coding, compress
@@ -51,6 +51,22 @@ class Wanted(Struct, frozen=True):
     stale_for_s: float
     run: Callable[[], Awaitable[Made]]
     shared: bool = True
+
+
+class Composition(Struct, frozen=True):
+    """An answer made of others: `question` is all that it depends on but the caller, told by `claims`."""
+
+    question: tuple[Hashable, ...]
+    owner: Hashable
+    claims: str | None
+
+    @property
+    def shared_key(self) -> Hashable:
+        return (*self.question, None)
+
+    @property
+    def own_key(self) -> Hashable:
+        return (*self.question, ("own", self.claims))
 
 
 class Results:
@@ -112,20 +128,19 @@ class Results:
             entry.judged = self.generations.changes
         return Served(entry)
 
-    def compose(
-        self,
-        key: Hashable,
-        owner: Hashable,
-        body: bytes,
-        parts: Sequence[Served],
-        *,
-        whole: bool,
-        shared: bool,
-    ) -> Served:
-        """Make one JSON answer of many; it holds as long as all of them, and is kept only if it is whole."""
+    def composed(self, asked: Composition, directives: Directives = ANY) -> Served | None:
+        """Serve a composed answer that is held and fresh: the one for everybody, else the caller's own."""
+        return self.fresh(asked.shared_key, directives) or self.fresh(asked.own_key, directives)
+
+    def compose(self, asked: Composition, body: bytes, parts: Sequence[Served], *, whole: bool) -> Served:
+        """Make one JSON answer of many; it holds as long as all of them, and is kept only if it is whole.
+
+        Everybody may have it only if everybody may have each part, as the parts themselves say.
+        """
+        shared = all(part.entry.shared for part in parts)
         entry = Entry(
-            key=key,
-            owner=owner,
+            key=asked.shared_key if shared else asked.own_key,
+            owner=asked.owner,
             terms=together([part.entry.terms for part in parts], self.clock(), self.generations),
             media_type="application/json",
             representations=plain(body),
@@ -184,6 +199,8 @@ class Results:
             problem = self._as_seen(QueryTimeout("The result was waited for too long."))
         except Problem as error:
             problem = error
+        if afresh and not isinstance(problem, Busy):  # a full queue says nothing of the data
+            self._end(wanted.key, now)
         lost_at = self._lost_at()
         if lost_at is None and isinstance(problem, DatabaseUnavailable):  # remembered of a moment ago
             lost_at = now
@@ -192,6 +209,12 @@ class Results:
         if served is None:
             raise problem
         return served
+
+    def _end(self, key: Hashable, asked_at: float) -> None:
+        """End the freshness of what is held, and of what was composed of it: the run for it has failed."""
+        entry = self.table.get(key)
+        if entry is not None and entry.terms.made_at <= asked_at:
+            self.generations.end(entry.own, self.clock())
 
     def _instead(self, wanted: Wanted, lost_at: float | None, *, afresh: bool) -> Served | None:
         """What may be served although no new run could be had."""
@@ -227,7 +250,8 @@ class Results:
     def _making(self, wanted: Wanted, *, afresh: bool) -> Run[Entry]:
         async def make() -> Entry:
             began = self.clock()
-            basis = self.generations.of(wanted.tables)
+            own = Counter()
+            basis = self.generations.of(wanted.tables, own)
             try:
                 made = await wanted.run()
             except Problem as problem:
@@ -241,11 +265,11 @@ class Results:
                 stale_if_error_s=self._stale_if_error_s,
                 max_age=made.max_age,
             )
-            return self._keep(wanted, made, terms, afresh=afresh)
+            return self._keep(wanted, made, terms, own, afresh=afresh)
 
         return make
 
-    def _keep(self, wanted: Wanted, made: Made, terms: Terms, *, afresh: bool) -> Entry:
+    def _keep(self, wanted: Wanted, made: Made, terms: Terms, own: Counter, *, afresh: bool) -> Entry:
         """Hold the new answer; the same content keeps its bytes and tags, so that pollers get 304."""
         held = self.table.get(wanted.key)
         same = held is not None and not afresh and _alike(held, made)
@@ -253,6 +277,7 @@ class Results:
             key=wanted.key,
             owner=wanted.owner,
             terms=terms,
+            own=own,
             media_type=made.media_type,
             representations=dict(held.representations) if held and same else plain(made.body),
             alike=made.alike,

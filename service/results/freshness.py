@@ -9,9 +9,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from math import ceil, inf
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
+
+Source = Literal["announcements", "poll"]
+"""What changes are known from: tables announce them, and the catalogues of Postgres are polled."""
 
 LOG_LENGTH: Final = 4096
 LOG_STEP_S: Final = 1.0
@@ -63,7 +66,10 @@ class Basis(NamedTuple):
 
 
 class Generations:
-    """What this process has heard of changes; after a silence a new epoch makes all before suspect."""
+    """What this process has heard of changes; after a silence a new epoch makes all before suspect.
+
+    `silent_since` is when the first of the sources that are silent now went silent.
+    """
 
     def __init__(self) -> None:
         self._counters: dict[str, Counter] = {}
@@ -72,10 +78,14 @@ class Generations:
         self.epoch = 0
         self.epoch_began_at = -inf
         self.silent_since: float | None = -inf
+        self._silent: dict[Source, float] = {"announcements": -inf}
 
-    def of(self, tables: Iterable[str]) -> Basis:
-        """Take the generations of these tables (`schema.table`, quoted as SQL would) before a run."""
-        seen: list[tuple[Counter, int]] = []
+    def of(self, tables: Iterable[str], *own: Counter) -> Basis:
+        """Take the generations of these tables (`schema.table`, quoted as SQL would) before a run.
+
+        `own` are further counters that the answer hangs on.
+        """
+        seen = [(counter, counter.generation) for counter in own]
         for table in tables:
             counter = self._counters.get(table)
             if counter is None:
@@ -89,19 +99,32 @@ class Generations:
 
     def moved(self, table: str, now: float) -> None:
         if counter := self._counters.get(table):
-            self.changes += 1
-            counter.rise(now)
+            self.end(counter, now)
 
-    def silent(self, now: float) -> None:
-        """Note that announcements may be lost from now on."""
-        if self.silent_since is None:
+    def end(self, counter: Counter, now: float) -> None:
+        """Raise a counter, which may be an answer's own: see `cache`."""
+        self.changes += 1
+        counter.rise(now)
+
+    def silent(self, now: float, source: Source = "announcements") -> None:
+        """Note that changes may go unnoticed from now on."""
+        if source not in self._silent:
             self.changes += 1
-            self.silent_since = now
+            self._silent[source] = now
+            self.silent_since = min(self._silent.values())
 
     def heard(self, now: float) -> None:
         """Note that announcements arrive again; those of the time between are lost."""
-        self.silent_since = None
+        self._speaks("announcements")
         self.renew(now)
+
+    def polled(self) -> None:
+        """Note that a poll succeeded; it has told of all that changed since the one before."""
+        self._speaks("poll")
+
+    def _speaks(self, source: Source) -> None:
+        self._silent.pop(source, None)
+        self.silent_since = min(self._silent.values(), default=None)
 
     def renew(self, now: float) -> None:
         """Make all that was known suspect."""

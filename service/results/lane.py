@@ -69,7 +69,11 @@ class Lane:
         self.hits = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        try:
+            answer = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        except Exception as error:  # noqa: BLE001 (the long way answers)
+            self._log.error("a held answer could not be given", exc_info=error)
+            answer = None
         if answer is None:
             await self._app(scope, receive, send)
         else:

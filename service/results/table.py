@@ -9,9 +9,9 @@ from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from service.results.freshness import Terms
+from service.results.freshness import Counter, Terms
 from service.wire import CODINGS, SMALLEST, Coding, Message, matches, tag_of_coding
 
 Headers = list[tuple[bytes, bytes]]
@@ -71,10 +71,11 @@ class Entry(Struct, eq=False, kw_only=True):
     """An answer in one format, with those codings of it that were asked for.
 
     `representations` are by the coding that a client likes best, `owner` is what the answer is dropped with
-    (a metric, a dashboard), `alike` how many of its first bytes make two answers the same although they were
-    made at different times, `timings` what its run took (Server-Timing), `shared` whether everybody who may
-    read metrics may have it, `judged` the changes (`Generations.changes`) up to which its tables are known to
-    stand, `hits` the replies to hits and the age in seconds that they tell.
+    (a metric, a dashboard), `own` a counter of its terms that ends the freshness of this answer alone,
+    `alike` how many of its first bytes make two answers the same although they were made at different times,
+    `timings` what its run took (Server-Timing), `shared` whether everybody who may read metrics may have it,
+    `judged` the changes (`Generations.changes`) up to which its tables are known to stand, `hits` the replies
+    to hits and the age in seconds that they tell.
     """
 
     key: Hashable
@@ -82,6 +83,7 @@ class Entry(Struct, eq=False, kw_only=True):
     terms: Terms
     media_type: str
     representations: dict[Coding, Representation]
+    own: Counter = field(default_factory=Counter)
     alike: int = 0
     timings: str = ""
     shared: bool = True

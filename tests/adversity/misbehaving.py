@@ -108,11 +108,22 @@ async def drip(_: StreamReader, writer: StreamWriter) -> None:
         writer.write(b" ")
 
 
-async def hundred_megabytes(_: StreamReader, writer: StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n")
-    for _part in range(1600):
-        writer.write(b" " * 65536)
-        await writer.drain()
+async def hundred_megabytes(reader: StreamReader, writer: StreamWriter) -> None:
+    await flood(200)(reader, writer)
+
+
+def flood(status: int, *, first: bytes = b"", part: bytes = b" " * 65536, coding: str = "identity") -> Act:
+    """Answer `first` and then 1600 parts, with this status."""
+
+    async def act(_: StreamReader, writer: StreamWriter) -> None:
+        length = len(first) + 1600 * len(part)
+        fields = f"Content-Length: {length}\r\nContent-Encoding: {coding}\r\nLocation: /elsewhere"
+        writer.write(f"HTTP/1.1 {status} Whatever\r\n{fields}\r\n\r\n".encode() + first)
+        for _part in range(1600):
+            writer.write(part)
+            await writer.drain()
+
+    return act
 
 
 async def reset(_: StreamReader, writer: StreamWriter) -> None:

@@ -94,6 +94,25 @@ def test_is_durable_and_listens_on_loopback_only_by_default(data_dir):
         assert ask(server.owner_url, "SHOW unix_socket_directories") == ""
 
 
+# One value of each wants more than the 512 MiB that a process may have.
+BOMBS = {
+    "aggregate": "SELECT length(string_agg(repeat('x', 10000000), '')) FROM generate_series(1, 90)",
+    "array": "SELECT cardinality(array_agg(md5(i::text))) FROM generate_series(1, 8000000) AS i",
+    "doubled": "WITH RECURSIVE t(x, n) AS (SELECT repeat('x', 10000), 1 UNION ALL"
+    " SELECT x || x, n + 1 FROM t WHERE n < 17) SELECT max(length(x)) FROM t",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_statement_that_wants_too_much_memory_fails_alone(data_dir, bomb):
+    with running(data_dir, durable=False) as server, psycopg.connect(server.owner_url) as other:
+        began = other.execute("SELECT pg_postmaster_start_time()").fetchone()
+        with pytest.raises(psycopg.errors.OutOfMemory):
+            ask(server.owner_url, bomb)
+        assert other.execute("SELECT pg_postmaster_start_time()").fetchone() == began
+        assert ask(server.owner_url, "SELECT 1") == 1
+
+
 def test_psql_needs_the_password(data_dir):
     with running(data_dir, durable=False) as server:
         psql = [server.bin_dir / "psql", "-w", "-Atc", "SELECT current_user"]

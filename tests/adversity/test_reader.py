@@ -13,8 +13,16 @@ import asyncpg
 import msgspec
 import pytest
 
+from service.database.stored_sql.loans import HEAVY_STATEMENT, STATEMENT_BYTES
 from service.database.stored_sql.reader import DESCRIBERS, Column, Description, Reader, open_reader
-from service.errors import Busy, DatabaseUnavailable, QueryFailed, QueryTimeout, ResultTooLarge
+from service.errors import (
+    Busy,
+    DatabaseUnavailable,
+    InvalidInput,
+    QueryFailed,
+    QueryTimeout,
+    ResultTooLarge,
+)
 from service.settings import Database as Settings
 from tests.waiting import until
 
@@ -316,3 +324,52 @@ async def test_claims_and_rows_go_together_behind_a_pooler(limits):
             ('{"sub":"a"}',)
         ]
         assert await values(reader, ask) in ([(None,)], [("",)])
+
+
+async def prepared(reader: Reader) -> list[str]:
+    found = await values(reader, "SELECT statement FROM pg_prepared_statements ORDER BY statement")
+    return [statement for (statement,) in found]
+
+
+async def test_a_statement_with_a_large_plan_is_not_kept_prepared(addresses):
+    one = msgspec.structs.replace(addresses, reader_pool_size=1)
+    async with open_reader(one.reader_url, one) as reader:
+        for large in (
+            "SELECT repeat('x', 1000000) AS t",
+            "VALUES (repeat('x', 400000)), (repeat('y', 400000))",
+        ):
+            weight = (await reader.describe(large)).plan.weight
+            assert weight > HEAVY_STATEMENT
+            await reader.run(large, weight=weight, spotless=True)
+            assert large not in await prepared(reader)
+        small = "SELECT 1 AS small"
+        await reader.run(small, weight=(await reader.describe(small)).plan.weight, spotless=True)
+        assert small in await prepared(reader)
+
+
+async def test_what_is_kept_prepared_is_bounded_in_bytes(addresses):
+    one = msgspec.structs.replace(addresses, reader_pool_size=1)
+    async with open_reader(one.reader_url, one) as reader:
+        for number in range(40):
+            rows = await reader.run(f"SELECT {number} AS n", weight=HEAVY_STATEMENT, spotless=True)
+            assert [tuple(record) for record in rows.records] == [(number,)]
+            assert len(await prepared(reader)) <= 2 + STATEMENT_BYTES // HEAVY_STATEMENT
+        rows = await reader.run("SELECT 0 AS n", weight=HEAVY_STATEMENT, spotless=True)
+        assert [tuple(record) for record in rows.records] == [(0,)]
+
+
+async def test_a_folded_constant_is_not_kept_of_a_plan_and_may_have_said_anything(limits):
+    wide = msgspec.structs.replace(limits, result_bytes_limit=8 << 20)
+    async with open_reader(wide.reader_url, wide) as reader:
+        described = await reader.describe("SELECT repeat('\"', 3900000) AS t")
+    assert described.plan.cut
+    assert sum(map(len, described.plan.texts)) < 1000
+    assert described.per_caller
+    assert not described.built_in
+
+
+@pytest.mark.parametrize("character", ["\n", "\t", "\x01", "\x7f", "\x85"], ids=repr)
+async def test_a_column_name_with_a_control_character_is_refused(limits, character):
+    async with open_reader(limits.reader_url, limits) as reader:
+        with pytest.raises(InvalidInput, match="column 2 holds control characters"):
+            await reader.describe(f'SELECT 1 AS "é", 2 AS "a{character}b"')

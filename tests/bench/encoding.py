@@ -50,7 +50,7 @@ async def measure(url: str, sql: str) -> tuple[float, float]:
         description = await reader.describe(sql)
         rows = await reader.run(description.runnable(sql))
     now = datetime.now(UTC)
-    metric = Metric(UUID(int=1), "q", sql, False, "t", True, None, None, {}, 1, now)
+    metric = Metric(UUID(int=1), "q", sql, False, "t", True, None, None, {}, "auto", 1, now)
     outcome = Outcome(
         metric=metric,
         parameters={},

@@ -1,14 +1,16 @@
 """What an answer hangs on, and how changes become known: on a real Postgres."""
 
 import asyncio
+from contextlib import aclosing, suppress
 from time import monotonic
 
 import asyncpg
 import pytest
 
 from service.database.listen import Listener
+from service.database.session import Session
 from service.database.watch import watch
-from service.errors import Stop
+from service.errors import DatabaseUnavailable, Stop
 from service.results.changes import CHANNEL, COUNTERS_LAG_S, Changes
 from service.results.freshness import Generations
 from tests.waiting import until
@@ -39,8 +41,9 @@ def clock():
 
 
 @pytest.fixture
-def changes(clone, generations, clock):
-    return Changes(clone, generations, clock)
+async def changes(addresses, clone, reader, generations, clock):
+    async with aclosing(Session(addresses.url, "tally poll", 5)) as session:
+        yield Changes(clone, session, generations, clock, reader=reader.role, schemas=("data",))
 
 
 @pytest.fixture
@@ -311,9 +314,11 @@ async def test_writing_past_the_triggers_is_noticed(changes, depend, generations
         "ALTER TABLE data.plain RENAME TO past; ALTER TABLE data.other RENAME TO plain",
         "DROP TABLE data.plain CASCADE",
         "ALTER TABLE data.plain ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE data.plain ALTER x TYPE text",
+        "GRANT SELECT ON data.plain TO PUBLIC",
     ],
 )
-async def test_another_table_behind_a_name_is_a_change(
+async def test_another_table_behind_a_name_and_another_definition_are_changes(
     changes, depend, generations, *, owner, watch, statement
 ):
     tables = f"CREATE TABLE data.plain (x int); CREATE TABLE data.other (x int); {watch}"
@@ -356,7 +361,7 @@ async def test_a_table_that_the_plan_passes_over_is_followed(depend, sql, tables
 
 
 @pytest.mark.parametrize("watch", ["", "SELECT app.watch('data.plain')"])
-@pytest.mark.parametrize("statement", ["ALTER TABLE data.plain ALTER x TYPE text", "TRUNCATE data.plain"])
+@pytest.mark.parametrize("statement", ["VACUUM FULL data.plain", "TRUNCATE data.plain"])
 async def test_other_rows_under_a_name_leave_plans_as_they_are(
     changes, depend, generations, *, owner, watch, statement
 ):
@@ -427,3 +432,39 @@ async def test_watch_says_what_it_cannot(addresses, owner, table, words):
     with pytest.raises(Stop, match=words) as stop:
         await asyncio.to_thread(watch, addresses.url, table)
     assert stop.value.exit_code == 2
+
+
+async def test_what_is_first_heard_of_is_read_again_once_it_is_followed(depend):
+    sql = "SELECT * FROM plain"
+    first = await depend(sql, "CREATE TABLE data.plain (x int); CREATE TABLE data.other (x int)")
+    assert (first.settled, (await depend(sql)).settled) == (False, True)
+    assert not (await depend("SELECT * FROM plain, other")).settled
+
+
+async def test_a_poll_that_loses_its_session_makes_another(changes, depend, owner):
+    await depend("SELECT * FROM plain", "CREATE TABLE data.plain (x int)")
+    assert not await changes.poll()
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'tally poll' AND datname = current_database()"
+    )
+    await owner.execute("ALTER TABLE data.plain ADD y int")
+
+    async def told():
+        with suppress(DatabaseUnavailable):
+            return await changes.poll()
+
+    assert await until(told) == {"data.plain"}
+
+
+@pytest.mark.parametrize("language", ["plpgsql", "sql"])
+async def test_follows_what_functions_within_functions_name(depend, language):
+    body = "SELECT count(*) FROM data.metrics"
+    body = f"BEGIN RETURN ({body}); END" if language == "plpgsql" else body
+    found = await depend(
+        "SELECT twice()",
+        f"CREATE FUNCTION data.inner_one() RETURNS bigint LANGUAGE {language} IMMUTABLE AS $$ {body} $$;"
+        "CREATE FUNCTION data.twice() RETURNS bigint LANGUAGE sql IMMUTABLE"
+        " BEGIN ATOMIC SELECT 2 * data.inner_one(); END",
+    )
+    assert "data.metrics" in found.followed

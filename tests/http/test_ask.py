@@ -117,7 +117,19 @@ async def test_words_that_say_little_are_reported(client, facts):
         "x" * 2000,
         "by " * 600,
         "top 99999999999999999999 customers by interactions",
+        "9" * 309,
+        "alerts over " + "9" * 309,
+        "alerts over " + "9" * 309 + ".5",
+        "last " + "9" * 1900 + " days",
+        "last " + "\u2473" * 1900 + " days",
+        "1" + ",000" * 400,
+        "one hundred " * 160,
+        "\ufdfa" * 2000,
+        "-" * 2000,
+        "'" * 2000,
+        "\u0301" * 2000,
     ],
+    ids=lambda prompt: ascii(prompt)[:40],
 )
 async def test_what_is_not_understood_is_said_and_not_stored(client, clone, facts, prompt):
     before = await stored(clone)
@@ -133,6 +145,9 @@ async def test_who_is_not_understood_gets_prompts_that_work(client, facts):
     assert refused["unknown_words"] == ["unicorn"]
     assert any(line.startswith("metrics: ") for line in refused["known"])
     assert len(refused["prompts"]) == 3
+    assert refused["prompts"][0] in refused["detail"]
+    for table in ("metrics (", "customers (", "external interactions (", "alert type"):
+        assert table in refused["detail"]
     for prompt in refused["prompts"]:
         assert (await client.post("/metrics/ask", json={"prompt": prompt})).status_code == 200
 
@@ -260,6 +275,12 @@ async def test_a_models_sql_is_found_however_it_is_wrapped(modelled, model, fact
     assert "comment" not in made.json()["sql"]
     result = (await modelled.get(f"/metrics/{made.json()['id']}")).json()
     assert result["records"] == [{"alert_type": "Critical", "n": 1}, {"alert_type": "Warning", "n": 1}]
+
+
+async def test_a_models_title_is_one_line_of_visible_characters(modelled, model, facts):
+    model.says = [json.dumps({"sql": GOOD, "title": "Al\0erts\x1b[2J \u202eby\u2028type\ud83d\ude00"})]
+    made = await modelled.post("/metrics", json={"prompt": "alerts"})
+    assert (made.status_code, made.json()["title"]) == (201, "Alerts[2J by type😀")
 
 
 async def test_a_server_without_answer_formats_is_asked_without(modelled, model, facts):

@@ -122,3 +122,22 @@ async def test_many_callers_at_once_share_one_count(filled: httpx.AsyncClient):
     status = [answer.headers["cache-status"] for answer in answers]
     assert status.count("tally; fwd=miss") == 1
     assert set(status) <= {"tally; fwd=miss", "tally; fwd=miss; collapsed", "tally; hit"}
+
+
+async def test_a_table_that_is_defined_otherwise_ends_what_was_counted(
+    filled: httpx.AsyncClient, clone: Database
+):
+    async def status() -> str:
+        answer = await filled.get("/api/v1/interactions/1")
+        return answer.headers.get("cache-status", "none")
+
+    async def hit() -> bool:
+        return await status() == "tally; hit"
+
+    async def ended() -> bool:
+        return not await hit()
+
+    await until(hit)
+    await clone.write(Command("alter", "ALTER TABLE data.external_interactions RENAME interaction TO kind"))
+    await until(ended, 5)
+    assert await status() == "none" or "detail=stale" in await status()

@@ -8,6 +8,8 @@ import pytest
 from service.auth.issuer import Issuer, KeyFile
 from service.database.gateway import open_database
 from service.database.queries import Command
+from service.errors import Busy
+from service.metrics.answers.execute import Executor
 from service.settings import Auth, Settings
 from tests.conftest import _cloned, held, serving
 
@@ -104,3 +106,19 @@ async def test_a_batch_and_a_dashboard_show_no_more(client, as_caller):
         for answer in (batch, dashboard):
             found = [tile["result"]["records"] for tile in answer.json()["results"]]
             assert found == [[{"n": total}]] * len(IDS)
+
+
+async def test_a_tile_that_is_understood_a_moment_later_is_its_callers_own(client, as_caller, monkeypatch):
+    """What a dashboard may be shared as is told by its parts, not by what was known before they were made."""
+    prepare, failing = Executor.prepare, iter(IDS)
+
+    async def flaky(executor, metric):
+        if next(failing, None) is not None:
+            raise Busy
+        return await prepare(executor, metric)
+
+    monkeypatch.setattr(Executor, "prepare", flaky)
+    for who in ("ann", "bob", "eve", "ann"):
+        dashboard = await client.get("/api/v1/dashboards/default/data", headers=as_caller(who))
+        found = [tile["result"]["records"] for tile in dashboard.json()["results"]]
+        assert found == [[{"n": EXPECTED.get(who)}]] * len(IDS)

@@ -9,7 +9,7 @@ import pytest
 import yoyo
 
 from service.database.gateway import open_database
-from service.database.migrate import MIGRATIONS, backend_url, migrate, pending
+from service.database.migrate import MIGRATIONS, migrate, open_backend, pending
 from service.errors import Stop
 from tests.conftest import Server, _admin
 
@@ -66,7 +66,7 @@ async def test_migrations_apply_once_roll_back_and_apply_again(empty: str):
     assert (await asyncio.to_thread(migrate, empty, None, ("data",))).applied == []
 
     def roll_back() -> None:
-        backend = yoyo.get_backend(backend_url(empty))
+        backend = open_backend(empty)
         backend.rollback_migrations(backend.to_rollback(yoyo.read_migrations(str(MIGRATIONS))))
         backend.connection.close()
 

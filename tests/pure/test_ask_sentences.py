@@ -334,3 +334,83 @@ def test_any_text_is_refused_or_becomes_one_safe_select(prompt):
     text = render(found.tree)
     judge(text, schemas=("data",), tree=parse(text))
     assert found.title
+
+
+ONE_NUMBER = {
+    "Overall parts flagged before March 2025": ("SUM(parts_flagged)", "date < "),
+    "parts flagged overall": ("SUM(parts_flagged)", ""),
+    "all told, parts flagged in June 2025": ("SUM(parts_flagged)", "date >= "),
+    "overall number of parts flagged since May 2025": ("SUM(parts_flagged)", "date >= "),
+    "overall critical alerts before March 2025": ("COUNT(*)", "alert_type = 'Critical'"),
+    "overall average obsolescence value": ("AVG(obsolescence_val)", ""),
+    "the largest number of parts flagged in June 2025": ("MAX(parts_flagged)", "date >= "),
+    "what was the highest number of parts flagged in June 2025?": ("MAX(parts_flagged)", "date >= "),
+    "smallest number of parts flagged overall": ("MIN(parts_flagged)", ""),
+    "the maximum count of parts flagged": ("MAX(parts_flagged)", ""),
+    "average number of parts flagged in June 2025": ("AVG(parts_flagged)", "date >= "),
+    "the most parts flagged in June 2025": ("MAX(parts_flagged)", "date >= "),
+    "fewest parts flagged in June 2025": ("MIN(parts_flagged)", "date >= "),
+}
+
+
+@pytest.mark.parametrize("prompt", ONE_NUMBER)
+def test_what_asks_for_one_number_gets_one(prompt):
+    measured, filtered = ONE_NUMBER[prompt]
+    sql = " ".join(render(answer(prompt, SCHEMA, LEXICON, TODAY).tree).split())
+    assert sql.startswith(f"SELECT {measured} AS ")
+    assert filtered in sql
+    assert "GROUP BY" not in sql
+
+
+@pytest.mark.parametrize(
+    ("prompt", "grouped"),
+    [
+        ("overall alerts by type", "alert_type"),
+        ("overall alerts per month", "DATE_TRUNC('MONTH', date)"),
+        ("the largest number of parts flagged per month", "DATE_TRUNC('MONTH', date)"),
+        ("parts flagged before March 2025", "CAST(date AS DATE)"),
+    ],
+)
+def test_what_asks_for_groups_still_gets_them(prompt, grouped):
+    sql = " ".join(render(answer(prompt, SCHEMA, LEXICON, TODAY).tree).split())
+    assert "GROUP BY" in sql
+    assert grouped in sql.split("GROUP BY")[1]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "the largest number of alerts in June 2025",
+        "the most alerts in June 2025",
+        "the second largest number of parts flagged",
+        "the 3 highest parts flagged in June 2025",
+    ],
+)
+def test_a_highest_of_nobody_knows_what_is_refused(prompt):
+    with pytest.raises(NotUnderstood):
+        answer(prompt, SCHEMA, LEXICON, TODAY)
+
+
+def test_a_prompt_of_too_many_words_is_refused_before_it_is_read():
+    with pytest.raises(NotUnderstood, match="more than 60 words"):
+        answer("alerts " * 61, SCHEMA, LEXICON, TODAY)
+    assert answer("alerts " * 60, SCHEMA, LEXICON, TODAY).title
+
+
+@given(
+    st.lists(
+        st.sampled_from([" ".join(words) for words in KEYWORDS])
+        | st.sampled_from(
+            ["9" * 309, "9" * 31 + ".5", "alerts", "customers", "parts flagged", "last", "days"]
+        )
+        | st.text(max_size=20),
+        max_size=25,
+    ),
+    st.sampled_from([" ", "", ", "]),
+)
+def test_whatever_is_asked_is_answered_or_refused(parts, between):
+    try:
+        found = answer(between.join(parts), SCHEMA, LEXICON, TODAY)
+    except NotUnderstood:
+        return
+    judge(render(found.tree), schemas=("data",))

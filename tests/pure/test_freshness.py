@@ -105,3 +105,19 @@ def test_a_counter_never_says_that_it_moved_later_than_it_did():
         counter.rise(time)
     for generation, moved in enumerate(times):
         assert moved - 1.0 <= counter.left_at(generation) <= moved
+
+
+def test_whoever_went_silent_must_speak_again(generations):
+    generations.silent(20.0)
+    generations.silent(21.0, "poll")
+    generations.heard(22.0)
+    answer = terms(generations, "data.a", made_at=23.0)
+    assert generations.silent_since == 21.0
+    assert judge(answer, 24.0, generations, None).state is State.SUSPECT
+    generations.polled()
+    assert generations.silent_since is None
+    assert judge(answer, 24.0, generations, None).state is State.FRESH
+    generations.silent(25.0, "poll")
+    generations.silent(26.0)
+    generations.polled()
+    assert generations.silent_since == 26.0

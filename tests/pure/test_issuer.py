@@ -157,3 +157,14 @@ def test_private_numbers_stay_in_the_file(own):
     private = json.loads((own / "signing-keys.json").read_text())[0]["jwk"]["d"]
     issuer = Issuer(NAME, KeyFile(own))
     assert private not in json.dumps(issuer.jwks()) + issuer.sign("cli", [])
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["https://issuer.example|grafana", "a|b", "", " a", "a\x1b[2J", "a\u202eb", "a\u2028b", "a" * 256],
+    ids=ascii,
+)
+async def test_a_subject_that_may_be_taken_for_another_does_not_get_in(folder, subject):
+    issuer = Issuer(NAME, KeyFile(folder))
+    with pytest.raises(InvalidToken, match="subject"):
+        await Tokens([issuer.trust()]).verify(issuer.sign(subject, ["metrics:read"]).encode())

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from service.errors import FieldError, SqlRefused
-from service.metrics.judge import FUNCTIONS, NODES, Verdict, judge, parse
+from service.metrics.judge import FUNCTIONS, NODES, Unread, Verdict, is_lossy, judge, parse
+from service.metrics.judge.sizes import MAX_SIZE
 from tests.adversity.hostile import HONEST, HOSTILE, PARAMETERISED, STORED
+from tests.dashboards import DASHBOARDS
 
 
 def verdict(sql: str, *schemas: str, **options) -> Verdict:
@@ -62,6 +65,83 @@ def test_allows_named_parameters(sql):
 @pytest.mark.parametrize("sql", cases(STORED))
 def test_allows_the_stored_queries_unchanged(sql):
     assert verdict(sql) == Verdict(relations=("metrics",), reads_claims=False)
+
+
+@pytest.mark.parametrize("sql", DASHBOARDS)
+def test_allows_the_sql_of_dashboards(sql):
+    assert isinstance(verdict(sql), Verdict)
+
+
+def test_there_are_many_dashboards():
+    assert len(DASHBOARDS) >= 150
+
+
+# What makes size
+
+BOUNDED = [
+    *("20", str(MAX_SIZE), "10_000", "'20'", "(20)", "20::int", "-5", "least(n, 20)", "least(20, n * 2)"),
+    *("LEAST(round(n)::int, 50)", "(least(n, 5))::int", "least(n, least(m, 20))", "least(:n, 20)"),
+]
+UNBOUNDED = [
+    *("n", ":n", "n::int", str(MAX_SIZE + 1), "1e3::int", "0x10", "5 * 5", "length(name)", "greatest(n, 5)"),
+    *("coalesce(n, 5)", "least(n, m)", f"least(n, {MAX_SIZE + 1})", "least(n, 5) * 1000", "-least(n, 5)"),
+    *("1 - least(n, 5)", "data.least(n, 5)", '"least"(n, 5)', "(SELECT 5)", "CASE WHEN a THEN 5 END"),
+]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "repeat('#', {})",
+        "pg_catalog.repeat('#', {})",
+        "\"repeat\" /* */ ('#', {})",
+        "lpad(name, {})",
+        "rpad(name, {}, '.')",
+        "array_fill(0, ARRAY[{}])",
+        "bpchar(name, {}, true)",
+    ],
+)
+def test_takes_sizes_that_are_written_and_no_others(call):
+    for size in BOUNDED:
+        assert isinstance(verdict(f"SELECT {call.format(size)} FROM t"), Verdict), size
+    for size in UNBOUNDED:
+        assert refusal(f"SELECT {call.format(size)} FROM t"), size
+
+
+def test_says_how_to_bound_a_size():
+    assert refusal("SELECT repeat('#', n) FROM t").detail == (
+        "The SQL calls repeat with a size that nothing bounds; write repeat('#', least(n, 100)), with a "
+        "number up to 10000."
+    )
+    assert (
+        "lpad(name, least(width + 1, 100), '.')" in refusal("SELECT lpad(name, width + 1, '.') FROM t").detail
+    )
+    assert "size of 20000; the largest is 10000" in refusal("SELECT repeat('#', 20000)").detail
+
+
+def test_functions_of_the_data_schemas_may_take_any_size():
+    assert isinstance(verdict("SELECT data.repeat('#', n), data.format(x) FROM t"), Verdict)
+
+
+def test_functions_that_only_transform_are_free():
+    assert isinstance(verdict("SELECT translate(:a, :b, :c), replace(x, y, z), btrim(x, :b) FROM t"), Verdict)
+
+
+# Names of the connected database, claims and types
+
+
+def test_the_own_database_may_stand_before_a_schema():
+    sql = "SELECT shop.data.own(1) FROM shop.data.metrics"
+
+    assert verdict(sql, database="shop").relations == ("data.metrics",)
+    assert "reads shop.data.metrics" in refusal(sql).detail
+    assert "reads shop.data.metrics" in refusal(sql, database="other").detail
+    assert "reads app.item" in refusal("SELECT * FROM shop.app.item", database="shop").detail
+
+
+@pytest.mark.parametrize("kind", ["date", "numeric(10, 2)", "timestamp with time zone", "int[]"])
+def test_may_ask_whether_a_text_is_of_a_type(kind):
+    assert isinstance(verdict(f"SELECT pg_input_is_valid(x, '{kind}') FROM t"), Verdict)
 
 
 # What it says
@@ -131,6 +211,45 @@ def test_names_the_place_where_the_text_cannot_be_read():
 
     assert "line 3, column 1, near 'FROM metrics'" in problem.detail
     assert (problem.members["line"], problem.members["column"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("sql", "advice"),
+    [
+        ("SELECT 1 FROM t WHERE $__timeFilter(at)", "BETWEEN :start_date AND :end_date"),
+        ("SELECT $__timeGroup(at, '1h') FROM t", "date_trunc("),
+        ("SELECT 1 FROM t WHERE a = '$x' AND b = $host", ":host"),
+        ("SELECT 1 FROM t WHERE a = ${host}", ":host"),
+        ("SELECT 1 FROM t WHERE a = {{ host }}", ":host"),
+        ("SELECT 1 FROM t {% if a %} WHERE b {% endif %}", "(:kind IS NULL OR kind = :kind)"),
+        ("SELECT 1 FROM t WHERE true [[AND a = :host]]", "(:kind IS NULL OR kind = :kind)"),
+        ("SELECT 1 FROM t WHERE a = ?", ":start_date"),
+        ("SELECT 1 FROM t WHERE a IN (?, ?)", ":start_date"),
+        ("SELECT 1 FROM t WHERE a = %(host)s", ":host"),
+        ("SELECT 1 FROM t WHERE a = %s AND b = 1", "write the parameter"),
+        ("SELECT `a` FROM t", 'in double quotes, "a"'),
+        ("SELECT 1 FROM t WHERE a IN ('x' 'y')", "put a comma between them"),
+        ("SELECT similarity(a, 'x') FROM t", "DATA_SCHEMAS"),
+    ],
+)
+def test_tells_what_to_write_instead_of_another_tools_spelling(sql, advice):
+    assert advice in refusal(sql).detail
+
+
+def test_says_of_itself_what_only_postgres_can_decide():
+    assert isinstance(refusal("SELECT id, count(* FROM metrics"), Unread)
+    assert not isinstance(refusal("SELECT pg_sleep(1)"), Unread)
+    assert "operator" not in refusal("SELECT id, count(* FROM metrics").detail
+
+
+def test_a_tree_that_leaves_out_a_clause_says_so():
+    assert is_lossy(parse("SELECT * FROM t ORDER BY a USING >"))
+    assert is_lossy(parse("SELECT json_array(1 RETURNING jsonb)"))
+    assert not is_lossy(parse("SELECT 'a'\n'b', 1_000, a <<= b FROM ONLY (t) ORDER BY a"))
+
+
+def test_literals_keep_their_value():
+    assert parse("SELECT 'a'\n 'b', 1_000, a <<= b").sql("postgres") == "SELECT 'ab', 1000, a OPERATOR(<<=) b"
 
 
 def test_places_a_refused_name_where_it_stands():
@@ -270,6 +389,20 @@ def test_judged_trees_can_be_copied_and_rendered(name):
     tree = parse("SELECT 1 WHERE a" + chains[name])
 
     assert tree.copy().sql("postgres")
+
+
+def test_memory_for_many_ctes_grows_with_their_number():
+    def peak(count: int) -> int:
+        sql = "WITH " + ",".join(f"a{n}(x) AS (TABLE m)" for n in range(count)) + " SELECT 1"
+        tree = parse(sql)
+        tracemalloc.start()
+        try:
+            verdict(sql, tree=tree)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(4000) < 6 * peak(1000)
 
 
 # The lists

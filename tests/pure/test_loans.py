@@ -2,14 +2,15 @@
 
 import asyncio
 from contextlib import suppress
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.database.stored_sql import loans
-from service.database.stored_sql.loans import Loans
-from service.errors import Busy, DatabaseUnavailable, QueryTimeout
+from service.database.stored_sql.loans import Loans, Watch
+from service.errors import Busy, DatabaseUnavailable, MetricSuspended, QueryTimeout, ResultTooLarge
 from service.settings import Database
 
 SETTINGS = Database(url="", reader_url="", reader_pool_size=2, reader_queue_limit=3)
@@ -30,6 +31,7 @@ class Connection:
         self.cap = Cap()
         self.itself = self
         self.proxy = None
+        self.mark = None
         self.spotless = False
         self.closed = False
 
@@ -52,6 +54,7 @@ class Pool:
         self.lent = self.most = 0
         self.failing = False
         self.unheeding = set()
+        self.ended = []
 
     async def acquire(self, *, timeout):  # noqa: ASYNC109 (the pool's signature)
         assert timeout == loans.QUEUE_WAIT_S
@@ -67,13 +70,15 @@ class Pool:
     async def release(self, connection, *, timeout):  # noqa: ASYNC109 (the pool's signature)
         assert timeout == loans.GRACE_S
         await asyncio.shield(self._close(connection))  # as asyncpg has it
-        if id(connection) in self.unheeding:
+        if id(connection) in self.unheeding and not connection.cap.exceeded:
             raise TimeoutError
 
-    async def fetchval(self, _query, backend):
+    async def fetchval(self, query, backend, _mark):
         await asyncio.sleep(0)
         if self.failing:
             raise ConnectionRefusedError
+        if "pg_terminate_backend" in query:
+            self.ended.append(backend)
         return backend in self.unheeding
 
     async def _close(self, connection):
@@ -91,8 +96,8 @@ def lender(pool):
     return Loans(pool, SETTINGS, SETTINGS.reader_pool_size, queue_limit=SETTINGS.reader_queue_limit)
 
 
-async def borrow(lender, release, *, spotless=True):
-    async with lender.lend() as connection:
+async def borrow(lender, release, *, spotless=True, watch=None):
+    async with lender.lend(watch) as connection:
         connection.spotless = spotless
         await release
         return connection
@@ -175,27 +180,147 @@ async def test_an_unreachable_server_is_unavailable_and_blocks_nobody(lender, po
     await task
 
 
-async def test_a_place_stays_taken_while_postgres_heeds_no_cancellation(lender, pool, monkeypatch):
-    monkeypatch.setattr(loans, "LINGER_S", 0.0)
-    monkeypatch.setattr(loans, "QUEUE_WAIT_S", 0.0)
-    tasks = [start(lender) for _ in range(2)]
+@pytest.fixture
+def quick(monkeypatch):
+    for name in ("NOTICE_S", "LINGER_S", "CUT_S"):
+        monkeypatch.setattr(loans, name, 0.0)
+    for name in ("QUEUE_WAIT_S", "GRACE_S"):
+        monkeypatch.setattr(loans, name, 0.05)
+
+
+class Watched:
+    """What hears of a statement that lingers, and refuses it from then on."""
+
+    def __init__(self, refuses_after=10**9):
+        self.times = 0
+        self.refuses_after = refuses_after
+        self.watch = Watch(self.check, self.lingered)
+
+    def check(self):
+        if self.times >= self.refuses_after:
+            raise MetricSuspended
+
+    async def lingered(self):
+        self.times += 1
+
+
+async def linger(lender, pool, watch=None, number=2):
+    """Let so many statements run past their time that heed no cancellation."""
+    tasks = [start(lender, watch=watch) for _ in range(number)]
     await turns()
     pool.unheeding |= {id(connection) for connection in pool.out}
     for task, release in tasks:
         release.set_exception(TimeoutError())
         with pytest.raises(QueryTimeout):
             await task
-    for _ in range(2):
-        with pytest.raises(Busy):
-            await start(lender)[0]
-        pool.failing = not pool.failing  # nobody to ask does not mean that it is through
-        await turns()
-    pool.unheeding.clear()
     await turns()
-    ready = [start(lender) for _ in range(2)]
-    for task, release in ready:
+
+
+async def fill(lender, number=2):
+    tasks = [start(lender) for _ in range(number)]
+    await turns()
+    for task, release in tasks:
         release.set_result(None)
         await task
+
+
+async def test_what_heeds_no_cancellation_gives_its_place_back(lender, pool, quick):
+    for times in (1, 2):
+        watched = Watched()
+        await linger(lender, pool, watched.watch, number=1)
+        assert watched.times == 1
+        assert lender.lingering == (times, times)
+        await fill(lender)
+    pool.unheeding.clear()
+    await turns()
+    assert lender.lingering == (0, 0)
+    await fill(lender)
+
+
+async def test_past_the_limit_a_place_stays_taken_until_one_ends(lender, pool, quick):
+    await linger(lender, pool)
+    assert lender.lingering == (2, 2)
+    await linger(lender, pool)
+    assert lender.lingering == (4, 2)
+    with pytest.raises(Busy):
+        await start(lender)[0]
+    pool.unheeding.pop()
+    await turns()
+    assert lender.lingering.statements == 3
+    await fill(lender, 1)
+    pool.unheeding.clear()
+    await turns()
+    assert lender.lingering == (0, 0)
+    await fill(lender)
+
+
+async def test_nobody_to_ask_does_not_mean_that_it_lingers(lender, pool, quick):
+    watched = Watched()
+    tasks = [start(lender, watch=watched.watch) for _ in range(2)]
+    await turns()
+    pool.unheeding |= {id(connection) for connection in pool.out}
+    pool.failing = True
+    for task, release in tasks:
+        release.set_exception(TimeoutError())
+        with pytest.raises(QueryTimeout):
+            await task
+    await turns()
+    assert watched.times == 0
+    with pytest.raises(Busy):
+        await start(lender)[0]
+    pool.failing = False
+    await turns()
+    assert watched.times == 2
+    await fill(lender)
+
+
+async def test_what_lingered_enough_is_refused_before_and_after_the_queue(lender, pool, quick, monkeypatch):
+    monkeypatch.setattr(loans, "QUEUE_WAIT_S", 60.0)
+    watched = Watched(refuses_after=2)
+    tasks = [start(lender, watch=watched.watch) for _ in range(2)]
+    await turns()
+    queued, _ = start(lender, watch=watched.watch)
+    pool.unheeding |= {id(connection) for connection in pool.out}
+    for _, release in tasks:
+        release.set_exception(TimeoutError())
+    for task, _ in tasks:
+        with pytest.raises(QueryTimeout):
+            await task
+    for refused in (queued, start(lender, watch=watched.watch)[0]):
+        with pytest.raises(MetricSuspended):
+            await refused
+    assert watched.times == 2
+    await fill(lender)
+
+
+async def test_a_caller_who_leaves_does_not_hide_that_it_lingers(lender, pool, quick):
+    watched = Watched()
+    task, _ = start(lender, watch=watched.watch)
+    await turns()
+    pool.unheeding |= {id(connection) for connection in pool.out}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await turns()
+    assert watched.times == 1
+
+
+async def test_what_was_cut_for_its_size_is_ended_in_postgres(lender, pool, quick):
+    watched = Watched()
+    task, release = start(lender, watch=watched.watch)
+    await turns()
+    (connection,) = pool.out
+    connection.cap.exceeded = True
+    pool.unheeding.add(id(connection))
+    release.set_exception(ConnectionResetError())
+    with pytest.raises(ResultTooLarge):
+        await task
+    await turns()
+    assert pool.ended == [id(connection)]
+    assert (watched.times, lender.lingering) == (1, (1, 1))
+    pool.unheeding.clear()
+    await turns()
+    await fill(lender)
 
 
 async def test_closing_gives_all_at_hand_back(lender, pool):
@@ -243,4 +368,5 @@ def test_whoever_comes_and_leaves_nothing_is_lost(steps):
         await turns()
         assert not pool.out
 
-    asyncio.run(play())
+    with patch.object(loans, "NOTICE_S", 0.0):  # a release that was cut off is looked after
+        asyncio.run(play())

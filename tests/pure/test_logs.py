@@ -1,5 +1,7 @@
 """What logs hold of an unexpected error: where it was, not what was in it."""
 
+import json
+import re
 import subprocess
 import sys
 
@@ -29,3 +31,66 @@ def test_a_traceback_shows_no_values(form: str):
     assert "something broke" in done.stderr
     assert "handle" in done.stderr
     assert "top-secret" not in done.stderr
+
+
+HOSTILE = [
+    "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "\x9d0;owned\x9c", "\x7f", "\x00", "\x08\x08", "a\rb",
+    "a\nb", "a\r\nb", "a\tb", "a\x0bb", "a\x0cb", "a\x1cb", "a\x1eb", "a\x85b", "a\u2028b",
+    "a\u2029b", "\u202eabc", "\u202a", "\u2066abc\u2069", "\u200e\u200f", "\u061c", "\u200b",
+    "\ufeff", "\u00ad", "\ud800", "\U000e0041", "\ue000",
+]  # fmt: skip
+LOGGED = """
+import json, logging, sys
+import structlog
+from service.observe import set_up_logs
+from service.settings import Logs
+
+class Odd:
+    def __repr__(self):
+        return text
+
+set_up_logs(Logs(format={form!r}, level="debug"))
+log = structlog.get_logger("request")
+for text in json.loads(sys.argv[1]):
+    log.info("request", path=text, user_agent=[text], subject={{text: text}}, odd=Odd(), **{{"k" + text: 1}})
+    log.warning(text)
+    logging.getLogger("asyncio").warning("%s", text)
+    try:
+        try:
+            raise ValueError(text)
+        except ValueError as inner:
+            outer = RuntimeError(text)
+            outer.add_note(text)
+            raise ExceptionGroup(text, [outer, KeyError(text)]) from inner
+    except ExceptionGroup as error:
+        log.error("unexpected error", exc_info=error)
+        logging.getLogger("asyncio").error("failed %s", text, exc_info=error)
+"""
+
+
+def logged(form, texts):
+    program = [sys.executable, "-c", LOGGED.format(form=form), json.dumps(texts)]
+    return subprocess.run(program, capture_output=True, check=True).stderr.decode()
+
+
+def test_no_value_of_a_console_line_reaches_the_terminal_as_more_than_text():
+    lines = logged("console", HOSTILE).split("\n")
+    assert [line for line in lines if not line.isprintable()] == []
+    begun = [line for line in lines if re.match(r"20\d\d-", line)]
+    assert len(begun) == 5 * len(HOSTILE)
+    assert all(line.startswith("  ") or not line for line in lines if line not in begun)
+
+
+def test_a_console_line_still_says_what_was_there():
+    written = logged("console", ["a\x1b[2Jb", "Zoë 🦄"])
+    assert r"path=a\x1b[2Jb" in written
+    assert "ValueError: Zoë 🦄" in written
+
+
+def test_a_json_line_is_ascii_and_loses_nothing():
+    lines = logged("json", HOSTILE).split("\n")[:-1]
+    assert len(lines) == 5 * len(HOSTILE)
+    assert [line for line in lines if not line.isascii() or not line.isprintable()] == []
+    read = [json.loads(line) for line in lines]
+    assert [line["path"] for line in read if "path" in line] == HOSTILE
+    assert read[3]["exception"][1]["exc_value"] == HOSTILE[0]

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
-from service.results.cache import PATIENCE_S, Made, Results, Wanted
-from service.results.freshness import Generations
+from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
+from service.results.cache import PATIENCE_S, Composition, Made, Results, Wanted
+from service.results.freshness import Generations, Terms
 from service.results.headers import ANY, Directives
-from service.results.table import OVERHEAD, ResultTable
+from service.results.table import OVERHEAD, Entry, ResultTable, Served, plain
 
+DEFINITIONS = "definitions"
+"""What every answer hangs on, and nobody announces: a poll notices it."""
 READS = {"one": ("data.a",), "both": ("data.a", "data.b"), "timed": ("data.b",), "big": ("data.a",)}
 STALE_FOR_S = 5.0
 FRESH_FOR_S = 3.0
@@ -61,7 +64,12 @@ class Reader:
     arrived: float
     must_show: dict
     forced: bool = False
+    number: int = 0
     checked: bool = field(default=False)
+
+
+def hangs_on(key):
+    return (*READS[key], DEFINITIONS)
 
 
 class ResultsMachine(RuleBasedStateMachine):
@@ -76,11 +84,12 @@ class ResultsMachine(RuleBasedStateMachine):
             wait_s=WAIT_S,
             stale_if_error_s=STALE_IF_ERROR_S,
         )
-        self.committed = {"data.a": 0, "data.b": 0}
+        self.committed = {"data.a": 0, "data.b": 0, DEFINITIONS: 0}
         self.announced = dict(self.committed)
-        self.heard_at = {"data.a": [0.0], "data.b": [0.0]}  # when each version became known here
+        self.heard_at = {table: [0.0] for table in self.committed}  # when each version became known here
         self.in_transit = deque()
         self.listening = False
+        self.polled = True
         self.failed = False
         self.runs = []
         self.begun = []
@@ -117,8 +126,25 @@ class ResultsMachine(RuleBasedStateMachine):
     def connect(self):
         self.listening, self.failed = True, False
         self.results.heard()
-        for table, version in self.committed.items():
-            self.know(table, version)
+        for table in ("data.a", "data.b"):
+            self.know(table, self.committed[table])
+
+    @rule()
+    def redefine(self):
+        self.committed[DEFINITIONS] += 1
+
+    @rule()
+    def poll(self):
+        self.polled = True
+        self.generations.polled()
+        if self.announced[DEFINITIONS] < self.committed[DEFINITIONS]:
+            self.generations.renew(self.loop.now)
+            self.know(DEFINITIONS, self.committed[DEFINITIONS])
+
+    @rule()
+    def fail_to_poll(self):
+        self.polled = False
+        self.generations.silent(self.loop.now, "poll")
 
     def know(self, table, version):
         self.announced[table] = max(self.announced[table], version)
@@ -149,7 +175,7 @@ class ResultsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def take_snapshot(self, data):
         run = data.draw(st.sampled_from([run for run in self.runs if run.read is None]))
-        run.read = {table: self.committed[table] for table in READS[run.key]}
+        run.read = {table: self.committed[table] for table in hangs_on(run.key)}
 
     @precondition(lambda self: any(run.read is not None for run in self.runs))
     @rule(data=st.data())
@@ -163,23 +189,38 @@ class ResultsMachine(RuleBasedStateMachine):
     def fail(self, data, problem):
         run = data.draw(st.sampled_from(self.runs))
         run.gate.set_exception(problem(run=run))
-        self.failed = self.failed or problem is DatabaseUnavailable or not self.listening
+        self.failed = self.failed or problem is DatabaseUnavailable or self.in_doubt()
         self.loop.settle()
 
     # Callers
 
     def known(self, key):
-        versions = self.announced if self.listening else self.committed
-        return {table: versions[table] for table in READS[key]}
+        tables = self.announced if self.listening else self.committed
+        definitions = self.announced if self.polled else self.committed
+        return {table: (definitions if table == DEFINITIONS else tables)[table] for table in hangs_on(key)}
+
+    def in_doubt(self):
+        return not self.listening or not self.polled
 
     def call(self, key, directives):
         wanted = Wanted(key, key, READS[key], STALE_FOR_S, self.query(key))
         must_show = self.known(key)
         if directives.no_cache:
-            must_show = {table: self.committed[table] for table in READS[key]}
+            must_show = {table: self.committed[table] for table in hangs_on(key)}
         task = self.loop.create_task(self.results.get(wanted, directives))
-        self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache))
+        self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache, len(self.begun)))
         return task
+
+    @precondition(lambda self: any(self.results.fresh(key) for key in READS))
+    @rule(data=st.data(), problem=st.sampled_from([DatabaseUnavailable, Busy, QueryTimeout]))
+    def force_a_run_that_fails(self, data, problem):
+        key = data.draw(st.sampled_from([key for key in READS if self.results.fresh(key)]))
+        self.call(key, Directives(no_cache=True))
+        self.loop.settle()
+        if self.begun[-1] in self.runs and self.begun[-1].key == key:
+            self.begun[-1].gate.set_exception(problem(run=self.begun[-1]))
+            self.failed = self.failed or problem is DatabaseUnavailable or self.in_doubt()
+            self.loop.settle()
 
     @rule(key=KEYS, directives=DIRECTIVES, count=st.integers(1, 3))
     def ask(self, key, directives, count):
@@ -238,6 +279,9 @@ class ResultsMachine(RuleBasedStateMachine):
         if error is not None:
             assert isinstance(error, Problem), error
             assert error.status in {503, 504}
+            if reader.forced and not isinstance(error, Busy):
+                held = self.results.fresh(reader.key)
+                assert held is None or int(held.entry.timings) >= reader.number, "fresh after a failed run"
             run = error.members.get("run")
             if run is not None and not reader.forced and not isinstance(error, DatabaseUnavailable):
                 assert all(run.known[table] >= version for table, version in reader.must_show.items()), (
@@ -257,8 +301,8 @@ class ResultsMachine(RuleBasedStateMachine):
                 f"marked fresh, but shows {shown} where {reader.must_show} was announced"
             )
             return
-        assert not reader.forced or self.failed or not self.listening, "no-cache got what was held"
-        if not self.failed and self.listening:
+        assert not reader.forced or self.failed or self.in_doubt(), "no-cache got what was held"
+        if not self.failed and not self.in_doubt():
             for table, version in shown.items():
                 if version < self.announced[table]:
                     known_for = self.loop.now - self.heard_at[table][version + 1]
@@ -308,4 +352,80 @@ async def test_a_refresh_that_cannot_be_stored_leaves_nothing_behind():
     again = await results.get(wanted, ANY)
     assert (again.forward, again.collapsed) == ("miss", False)
     assert results.fresh("key").entry is again.entry
+    await results.close()
+
+
+PARTS = st.lists(st.sampled_from(["shared", "own", "failed"]), min_size=1, max_size=6)
+
+
+@given(visits=st.lists(st.tuples(st.sampled_from(["ann", "bob"]), PARTS), min_size=1, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_a_composed_answer_reaches_only_those_who_may_have_each_part(visits):
+    """Whatever is asked for in whatever order, of parts that fail, and are shared and then not."""
+    generations = Generations()
+    generations.heard(0.0)
+    results = Results(generations, ResultTable(ROOM), lambda: 1.0, wait_s=WAIT_S, stale_if_error_s=0)
+    for caller, parts in visits:
+        asked = Composition(("dashboard", "main"), "main", caller)
+        held = results.composed(asked)
+        if held is not None:
+            assert set(told(held)) <= {"shared", caller}
+            continue
+        answers = [tile(generations, part, caller) for part in parts if part != "failed"]
+        body = ",".join(told(each)[0] for each in answers).encode()
+        made = results.compose(asked, body, answers, whole="failed" not in parts)
+        assert made.entry.shared is ("own" not in parts)
+        assert (results.composed(asked) is None) is ("failed" in parts)
+
+
+def tile(generations, part, caller):
+    terms = Terms(
+        basis=generations.of([]),
+        made_at=1.0,
+        fresh_until=inf,
+        stale_for_s=1.0,
+        stale_if_error_s=1.0,
+        max_age=0,
+    )
+    whose = "shared" if part == "shared" else caller
+    return Served(
+        Entry(
+            key=whose,
+            owner="tile",
+            terms=terms,
+            media_type="",
+            representations=plain(whose.encode()),
+            shared=part == "shared",
+        )
+    )
+
+
+def told(served):
+    return served.entry.representations["identity"].body.decode().split(",")
+
+
+async def test_a_failed_run_ends_the_freshness_of_what_was_composed_too():
+    generations = Generations()
+    generations.heard(0.0)
+    ticks = count(1000)
+    results = Results(
+        generations, ResultTable(ROOM), lambda: float(next(ticks)), wait_s=WAIT_S, stale_if_error_s=0
+    )
+    outcomes = iter([Made(b"1", "", 1), QueryFailed("no such column")])
+
+    async def run():
+        outcome = next(outcomes)
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
+
+    wanted = Wanted("key", "owner", ("data.a",), 10_000, run)
+    asked = Composition(("dashboard",), "main", "ann")
+    results.compose(asked, b"[1]", [await results.get(wanted, ANY)], whole=True)
+    assert results.fresh("key")
+    assert results.composed(asked)
+    with pytest.raises(QueryFailed):
+        await results.get(wanted, Directives(no_cache=True))
+    assert results.fresh("key") is None
+    assert results.composed(asked) is None
     await results.close()

@@ -120,3 +120,35 @@ def test_rates_are_not_limited_on_loopback_unless_asked_for():
     assert load({}).rate_limits == (0, 0)
     assert load({"RATE_LIMIT": "5"}).rate_limits == (5, 0)
     assert load({"HOST": "192.0.2.7", "METRIC_RATE_LIMIT": "0"}).rate_limits == (60_000, 0)
+
+
+@pytest.mark.parametrize("name", ["Europe/Berlin", "Pacific/Tongatapu", "Asia/Kolkata", "UTC", "Etc/GMT+3"])
+def test_a_time_zone_is_an_iana_name(name: str):
+    assert load({"TIME_ZONE": name}).database.time_zone == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Europe/Berlim",
+        "europe/berlin",
+        "UTC+3",
+        "+02:00",
+        "CEST",
+        "Europe",
+        "localtime",
+        "../etc/passwd",
+        "a\0b",
+        "/",
+    ],
+)
+def test_what_is_no_iana_name_is_refused_in_one_sentence(name: str):
+    with pytest.raises(Stop, match="TIME_ZONE") as caught:
+        load({"TIME_ZONE": name})
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_nearly_a_time_zone_is_told():
+    with pytest.raises(Stop, match="did you mean Europe/Berlin"):
+        load({"TIME_ZONE": "Europe/Berlim"})

@@ -97,7 +97,7 @@ async def tokens(jwks):
 )
 async def test_a_good_token_gets_in_by_each_allowed_algorithm(tokens, key, algorithm, kid):
     principal = await tokens.verify(sign(key=key, algorithm=algorithm, kid=kid))
-    assert principal.subject == "poller"
+    assert principal.subject == json.loads(principal.claims)["sub"] == f"{ISSUER}|poller"
     assert principal.scopes == {"metrics:read"}
     assert json.loads(principal.claims)["iss"] == ISSUER
 
@@ -116,6 +116,12 @@ async def test_a_good_token_gets_in_by_each_allowed_algorithm(tokens, key, algor
 )
 async def test_scopes_are_those_of_ours_that_the_token_names(tokens, scope, granted):
     assert (await tokens.verify(sign(claims(scope=scope)))).scopes == granted
+
+
+@pytest.mark.parametrize("sub", ["auth0|5f7c8ec7", "Ann Example", "ann@example.org", "Zoë 🦄"])
+async def test_a_subject_is_the_issuers_and_no_client_of_ours(tokens, sub):
+    principal = await tokens.verify(sign(claims(sub=sub)))
+    assert principal.subject == json.loads(principal.claims)["sub"] == f"{ISSUER}|{sub}"
 
 
 ODD_CLAIMS = {
@@ -140,6 +146,24 @@ ODD_CLAIMS = {
     "issuer as list": claims(iss=[ISSUER]),
     "subject as number": claims(sub=7),
     "subject with a line break": claims(sub="a\nb"),
+    "subject with an escape sequence": claims(sub="a\x1b[2Jb"),
+    "subject with a C1 character": claims(sub="a\x9bb"),
+    "subject with DEL": claims(sub="a\x7fb"),
+    "subject with a NUL": claims(sub="a\x00b"),
+    "subject that runs backwards": claims(sub="a\u202eb"),
+    "subject with an isolate": claims(sub="a\u2066b"),
+    "subject with a right-to-left mark": claims(sub="a\u200fb"),
+    "subject with an Arabic letter mark": claims(sub="a\u061cb"),
+    "subject with a zero width space": claims(sub="graf\u200bana"),
+    "subject with a byte order mark": claims(sub="\ufeffgrafana"),
+    "subject with a line separator": claims(sub="a\u2028b"),
+    "subject with a paragraph separator": claims(sub="a\u2029b"),
+    "subject with a no-break space": claims(sub="a\u00a0b"),
+    "subject with a next line": claims(sub="a\x85b"),
+    "subject with a tab": claims(sub="a\tb"),
+    "subject with a space before": claims(sub=" grafana"),
+    "subject with a space after": claims(sub="grafana "),
+    "subject of spaces": claims(sub="  "),
     "empty subject": claims(sub=""),
     "very long subject": claims(sub="a" * 300),
     "scope as number": claims(scope=1),

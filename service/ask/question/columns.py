@@ -173,7 +173,7 @@ class Columns:
         return self.best(thing.mention, role)[0]
 
     def _column(self, said: Measured, ref: Ref) -> Measure:
-        function, column = said.function, ref.column
+        function, outer, column = said.function, said.outer, ref.column
         if said.distinct:
             return Measure("count", ref, f"distinct_{column.name}", distinct=True)
         if column.dated and function in {"min", "max"}:
@@ -188,18 +188,30 @@ class Columns:
                     distinct=not whole,
                 )
             raise Unclear(f"{column.name} is no number to take the {function} of")
+        if function is None and self._is_extreme():
+            function = "max" if self.reading.direction == "desc" else "min"
         if function is None:
             function = "avg" if set(stems(column.name)) & _SHARED else "sum"
+        if outer and function == "count" and not self.reading.dimensions:
+            function, outer = outer, None  # `the largest number of parts flagged`: in one row
         if function == "count" and column.kind == "integer":
             function = "sum"
         prefix = {"sum": "total", "avg": "average", "min": "lowest", "max": "highest", "count": "count"}[
             function
         ]
-        return Measure(function, ref, f"{prefix}_{column.name}", outer=said.outer)
+        return Measure(function, ref, f"{prefix}_{column.name}", outer=outer)
+
+    def _is_extreme(self) -> bool:
+        """`the most parts flagged in June`: nothing is ranked, so it is the row with the most."""
+        reading = self.reading
+        ranked = reading.dimensions or reading.asked or reading.limit or reading.order
+        return reading.direction is not None and not ranked
 
     def _rows(self, said: Measured, meaning: Meaning | None) -> Measure:
         """Count rows of the base, or the distinct rows that it points at."""
         function, outer = said.function, said.outer
+        if function is None and self._is_extreme():  # `the most alerts in June`
+            function = "max"
         if function in {"avg", "min", "max"}:
             named = next(
                 (

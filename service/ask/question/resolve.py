@@ -45,6 +45,8 @@ class _Resolver(Columns):
             raise Unclear(
                 "it compares with a number, but does not say what: name a column or what to count per"
             )
+        if reading.limit and reading.limit > 1 and not groups and not listed:
+            raise Unclear(f"it asks for {reading.limit} of them, but does not say what they are")
         order, direction = self._ordered(groups, measures), reading.direction
         if order is None and reading.order is not None:
             direction = direction or "desc"
@@ -273,7 +275,7 @@ class _Resolver(Columns):
                 return []
         elif subject := self.text_subject():
             return [Group(subject, subject.column.name)]
-        return [Group(self.moment, "day", "day")] if self.moment else []
+        return [Group(self.moment, "day", "day")] if self.moment and not reading.whole else []
 
     def _listing(self, groups: list[Group]) -> tuple[list[Group], list[Measure], list[Ref]]:
         subject = self.text_subject()

@@ -43,6 +43,7 @@ class _Reader(Names):
         reading.listing = "list" in self.said
         reading.shown = "show" in self.said
         reading.when = "when" in self.said
+        reading.whole = "whole" in self.said
         if self.pending:
             self.close_pending()
         if self.over_time and not any(dimension.time for dimension in reading.dimensions):
@@ -102,7 +103,7 @@ class _Reader(Names):
         }.get(keyword.role)
         if handler:
             handler(index, keyword.what)
-        else:  # list, show, when, contrast, by-name, empty: what matters is that it was said
+        else:  # list, show, when, contrast, by-name, whole, empty: what matters is that it was said
             self.said.add(keyword.role)
 
     def _distinct(self, _index: int, _what: str) -> None:

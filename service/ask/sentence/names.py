@@ -4,7 +4,7 @@ from typing import Literal
 
 from service.ask.sentence.lexicon import Mention
 from service.ask.sentence.reading import Bound, Chosen, Dimension, Measured, Reading, Thing
-from service.ask.sentence.tokens import Role, Token
+from service.ask.sentence.tokens import SILENT, Role, Token
 
 Slot = Literal["subject", "by", "ranked", "measure", "order", "rest"]
 
@@ -33,10 +33,10 @@ class Names:
 
     def previous(self, index: int) -> Token | None:
         """The token before, words that say nothing left out."""
-        return next((t for t in reversed(self.sentence[:index]) if t.role not in {"empty", "vague"}), None)
+        return next((t for t in reversed(self.sentence[:index]) if t.role not in SILENT), None)
 
     def following(self, index: int) -> Token | None:
-        return next((t for t in self.sentence[index + 1 :] if t.role not in {"empty", "vague"}), None)
+        return next((t for t in self.sentence[index + 1 :] if t.role not in SILENT), None)
 
     # numbers
 
@@ -73,11 +73,7 @@ class Names:
 
     def _compared(self, index: int, operator: str, number: float) -> None:
         before = next(
-            (
-                t
-                for t in reversed(self.sentence[:index])
-                if t.role not in {"empty", "vague", "link", "compare"}
-            ),
+            (t for t in reversed(self.sentence[:index]) if t.role not in SILENT | {"link", "compare"}),
             None,
         )
         if before and before.mention and _numeric(before.mention):
@@ -330,7 +326,7 @@ def _keyed(token: Token) -> bool:
 
 def _transparent(token: Token) -> bool:
     text = token.text.casefold()
-    return token.role in {"empty", "vague"} or text in {
+    return token.role in SILENT or text in {
         "is",
         "are",
         "was",

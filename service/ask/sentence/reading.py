@@ -69,6 +69,7 @@ class Reading(Struct):
     active: bool = False  # ranked by the rows that refer to it
     recent: Direction | None = None
     when: bool = False
+    whole: bool = False  # `overall`: one number, where a plain noun would be drawn day by day
     counted: bool = False  # how many groups pass the bound, not which
     unknown: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)

@@ -40,7 +40,11 @@ Role = Literal[
     "link",  # `in`, `with`, `where`: ends a list
     "empty",  # says nothing
     "vague",  # says little; it is reported
+    "whole",  # `overall`: one number, not one a day
 ]
+
+SILENT: Final[frozenset[Role | None]] = frozenset({"empty", "vague", "whole"})
+"""Words that do not come between two others."""
 
 
 class Keyword(Struct, frozen=True):
@@ -127,7 +131,7 @@ def _token(words: list[Word], at: int, limit: int, lexicon: Lexicon, barriers: f
         mention is not None
         and mention.meanings[0].weight > PARTIAL
         and keyword is not None
-        and (keyword.role in {"empty", "vague", "rows", "list", "link"} and length == 1)
+        and (keyword.role in SILENT | {"rows", "list", "link"} and length == 1)
     )
     if mention and (named > length or strong):
         return Token(tuple(words[at : mention.end]), mention=mention)

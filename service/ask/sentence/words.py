@@ -3,8 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 
 from msgspec import Struct
+
+WORDS = 60
+"""Words and signs that a prompt has at most: each costs time, during which nobody else is served."""
+DIGITS = 30
+"""Longer ones count nothing."""
 
 _WORD = re.compile(
     r"""
@@ -63,15 +69,15 @@ class Word(Struct, frozen=True):
 
     @property
     def number(self) -> int | float | None:
-        if self.quoted or not re.fullmatch(r"\d+(\.\d+)?", self.text):
+        if self.quoted or len(self.text) > DIGITS or not re.fullmatch(r"\d+(\.\d+)?", self.text):
             return None
         return float(self.text) if "." in self.text else int(self.text)
 
 
 def cut(prompt: str) -> list[Word]:
-    """All words and signs of a prompt in order; only spaces are dropped."""
+    """The words and signs of a prompt in order, one over `WORDS` at most; only spaces are dropped."""
     text = unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
-    return list(_join_numbers(_pending(list(_cut(text)))))
+    return list(_join_numbers(_pending(list(islice(_cut(text), WORDS + 1)))))
 
 
 def stems(text: str) -> tuple[str, ...]:

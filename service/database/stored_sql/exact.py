@@ -10,6 +10,7 @@ outside of a composite; domains and parts of one name stay as Postgres writes th
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -92,8 +93,19 @@ def _timestamp(text: str) -> str:
 
 
 def _timestamptz(text: str) -> str:
-    """RFC 3339 in UTC, which the session's time zone is."""
-    return text if text[4] != "-" or text[-1] == "C" else text[:10] + "T" + text[11:-3] + "Z"
+    """RFC 3339 in UTC, whatever the session's time zone is; Postgres's text as `_timestamp`."""
+    if text[4] != "-" or text[-1] == "C":
+        return text
+    return text[:10] + "T" + text[11:-3] + "Z" if text[-3:] == "+00" else _in_utc(text)
+
+
+def _in_utc(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # a moment of another year there
+        return text
+    written = moment.isoformat()
+    return f"{written.rstrip('0') if moment.microsecond else written}Z"
 
 
 def _written(record: bytes) -> Any:

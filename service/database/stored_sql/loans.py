@@ -6,12 +6,13 @@ that need no putting back stay at hand, past the pool's own lending, which takes
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
+import structlog
 
 from service.database.gateway import LOST_CONNECTION, Pool
 from service.database.stored_sql.exact import ExactConnection
@@ -30,19 +31,40 @@ from service.settings import Database as DatabaseSettings
 QUEUE_WAIT_S: Final = 2.0
 GRACE_S: Final = 0.5
 LINGER_S: Final = 1.0
+NOTICE_S: Final = 0.25
+"""When a statement is first looked for again that did not end within GRACE_S of its cancellation."""
 
 UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
 # RESET ALL spares the role.
 RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
 
-_AT_IT: Final = """
-SELECT EXISTS (
-    SELECT FROM pg_stat_activity WHERE pid = $1 AND usename = current_user AND state = 'active'
-)"""
+# Behind a pooler only the session's name tells it; else it has none of its own.
+_BACKEND: Final = "(pid = $1 OR application_name = $2) AND usename = current_user AND state = 'active'"
+_AT_IT: Final = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {_BACKEND})"  # noqa: S608 (a constant)
+_END_IT: Final = f"SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity WHERE {_BACKEND}"  # noqa: S608
+CUT_S: Final = 0.05
+"""When a statement whose connection was cut is looked for again: most are gone by then."""
 
-SHAPES: Final = 256
+# What one connection keeps prepared, and what a single statement may take of it, in bytes of memory.
+STATEMENTS: Final = 100
+STATEMENT_BYTES: Final = 4 << 20
+HEAVY_STATEMENT: Final = 512 << 10
 # Name and type (`pg_type.oid`) of each column.
 Shape = tuple[tuple[str, int], ...]
+
+
+class Watch(NamedTuple):
+    """`check` raises where a statement may not run; `lingered` hears that Postgres does not stop it."""
+
+    check: Callable[[], None]
+    lingered: Callable[[], Awaitable[None]]
+
+
+class Lingering(NamedTuple):
+    """How many statements linger, and how many of their places others have."""
+
+    statements: int
+    replaced: int
 
 
 class ReaderConnection(ExactConnection):
@@ -55,11 +77,17 @@ class ReaderConnection(ExactConnection):
         self.at_end = RESET
         self.itself = self
         """The way through the pool's proxy, which makes every use of it a search."""
+        self.mark: str | None = None
+        """What its session is called behind a pooler while it has a transaction."""
         self.proxy: Any = None
         """What the pool knows the connection by while it has lent it."""
+        self.borrowings = 0
+        """Which time of borrowing it was made in: see `Loans.retire`."""
         self._spotless = False
         self._to_forget = ""
         self._statement: Any = None
+        self._asked = ("", 0)
+        self._prepared_bytes = 0
         self._shapes: dict[str, Shape] = {}
 
     def vouch(self) -> None:
@@ -84,20 +112,41 @@ class ReaderConnection(ExactConnection):
         records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
         return records, self._shape()
 
+    def prepares(self, sql: str, weight: int) -> bool:
+        """Note what is asked for next, and say whether it will be kept prepared.
+
+        If not, only a reset ends it: an unnamed statement, which goes with the next simple query.
+        """
+        self._asked = (sql, weight)
+        return weight <= HEAVY_STATEMENT
+
     def _shape(self) -> Shape:
         statement = self._statement
         shape = self._shapes.get(statement.name) if statement.name else None
         if shape is None:
             shape = shape_of(statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
-            if len(self._shapes) >= SHAPES:
-                self._shapes.clear()
-            self._shapes[statement.name] = shape
+            if statement.name:
+                self._shapes[statement.name] = shape
         return shape
 
-    async def _get_statement(self, *args: Any, **options: Any) -> Any:
+    async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
         driver: Any = super()
-        self._statement = await driver._get_statement(*args, **options)  # noqa: SLF001
-        return self._statement
+        asked, weight = self._asked
+        if query == asked and weight > HEAVY_STATEMENT:
+            options["use_cache"] = False
+        if self._prepared_bytes > STATEMENT_BYTES or len(self._shapes) > 2 * STATEMENTS:
+            self._let_go()
+        statement = self._statement = await driver._get_statement(query, *args, **options)  # noqa: SLF001
+        if query == asked and statement.name and statement.name not in self._shapes:
+            self._prepared_bytes += weight
+        return statement
+
+    def _let_go(self) -> None:
+        """Keep nothing prepared any longer; the driver closes it all when it has prepared the next."""
+        cache: Any = self
+        cache._stmt_cache.clear()  # noqa: SLF001 (the driver's own)
+        self._shapes.clear()
+        self._prepared_bytes = 0
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
         """End what is open and forget what was set, in one round trip, or none where nothing can be."""
@@ -115,11 +164,16 @@ class _ByteCap(asyncio.Protocol):
     def __init__(self, driver: Any, transport: Any) -> None:
         self._driver = driver
         self._transport = transport
-        self._left = -1
+        self._cap = self._left = -1
         self.exceeded = False
 
+    @property
+    def received(self) -> int:
+        """Bytes that came since it was started."""
+        return self._cap - self._left
+
     def start(self, cap: int) -> None:
-        self._left = cap
+        self._cap = self._left = cap
         self.exceeded = False
 
     def stop(self) -> None:
@@ -150,27 +204,51 @@ class _ByteCap(asyncio.Protocol):
 class Loans:
     """Lends connections of the pool to `places` borrowers at once; a bounded queue waits its turn.
 
-    A connection that needs nothing put back goes straight to the next in the queue, or stays at hand. A place
-    stays taken for as long as Postgres goes on with a statement that it was told to cancel.
+    A connection that needs nothing put back goes straight to the next in the queue, or stays at hand. Where
+    Postgres goes on with a statement that it was told to cancel, a new connection takes its place, up to a
+    limit; past that a place stays taken, as such statements would pile up else.
     """
 
-    def __init__(self, pool: Pool, settings: DatabaseSettings, places: int, *, queue_limit: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: DatabaseSettings,
+        places: int,
+        *,
+        queue_limit: int,
+        replaceable: int | None = None,
+    ) -> None:
+        """`replaceable` places may be given away while statements linger; as many as there are by default."""
+        self._replaceable = places if replaceable is None else replaceable
         self._pool = pool
         self._settings = settings
         self._places = places
         self._queue_limit = queue_limit
         self._lent = 0
         self._lingering: set[asyncio.Task[None]] = set()
+        self._replaced = 0
+        self._log: Any = structlog.get_logger("statements")
         self._at_hand: list[Any] = []
         self._queue: deque[asyncio.Future[Any]] = deque()
+        self._borrowings = 0
 
-    def lend(self) -> "_Loan":
+    @property
+    def lingering(self) -> Lingering:
+        return Lingering(len(self._lingering), self._replaced)
+
+    def lend(self, watch: Watch | None = None) -> "_Loan":
         """A context manager; `Busy` when the queue is full, else what `translated` makes of an error."""
-        return _Loan(self)
+        return _Loan(self, watch)
 
     async def close(self) -> None:
         for lingering in self._lingering:
             lingering.cancel()
+        while self._at_hand:
+            await self._give_back(self._at_hand.pop())
+
+    async def retire(self) -> None:
+        """Lend no connection again that stands now; the pool must have expired them."""
+        self._borrowings += 1
         while self._at_hand:
             await self._give_back(self._at_hand.pop())
 
@@ -184,39 +262,92 @@ class Loans:
                 proxy: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
                 connection = proxy.itself
                 connection.proxy = proxy
+                connection.borrowings = self._borrowings
         except LOST_CONNECTION as error:
             self._pass_on(None)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+        except asyncpg.PostgresError as error:  # no right to log in
+            self._pass_on(None)
+            raise DatabaseUnavailable("The database does not let the reader in.") from error
         except BaseException:
             self._pass_on(None)
             raise
         connection.cap.start(self._settings.result_bytes_limit)
         return connection
 
-    async def bring(self, connection: Any, *, sound: bool) -> None:
+    async def bring(self, connection: Any, *, sound: bool, watch: Watch | None = None) -> None:
         """Take a connection back; one that is not `sound` may still be hit by a cancellation."""
-        if sound and connection.take_back():
+        if sound and connection.take_back() and connection.borrowings == self._borrowings:
             self._pass_on(connection)
             return
-        backend, ended = connection.get_server_pid(), True
+        backend, ended = (connection.get_server_pid(), connection.mark), False
+        cut, noticed = connection.cap.exceeded, asyncio.Event()
         try:
             ended = await self._give_back(connection)
         finally:
-            if ended:
+            if ended and not cut:
                 self._pass_on(None)
             else:
-                lingering = asyncio.create_task(self._linger(backend))
+                lingering = asyncio.create_task(self._linger(backend, watch, noticed, cut=cut))
                 self._lingering.add(lingering)
                 lingering.add_done_callback(self._lingering.discard)
+        if not ended:  # so that who asks again finds it counted
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await noticed.wait()
 
-    async def _linger(self, backend: int) -> None:
-        """Keep a place until its backend is through: such statements would pile up in Postgres else."""
-        at_it = True
-        while at_it:
-            await asyncio.sleep(LINGER_S)
-            with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
-                at_it = await self._pool.fetchval(_AT_IT, backend)
-        self._pass_on(None)
+    async def _linger(
+        self, backend: tuple[int, str | None], watch: Watch | None, noticed: asyncio.Event, *, cut: bool
+    ) -> None:
+        """Watch a backend until it is through with its statement; its place is given back once."""
+        told = replaced = False
+        try:
+            if cut and not await self._end_cut(backend):
+                return
+            wait_s = NOTICE_S
+            while (at_it := await self._is_at_it(backend, wait_s)) is not False:
+                wait_s = LINGER_S
+                if at_it and not told:
+                    told = True
+                    await self._tell(backend, watch)
+                    noticed.set()
+                if at_it and not replaced and self._replaced < self._replaceable:
+                    replaced = True
+                    self._replaced += 1
+                    self._pass_on(None)
+        finally:
+            noticed.set()
+            if replaced:
+                self._replaced -= 1
+            else:
+                self._pass_on(None)
+
+    async def _end_cut(self, backend: tuple[int, str | None]) -> bool:
+        """End a statement whose connection was cut, as nobody has told Postgres; whether it goes on."""
+        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
+            async with asyncio.timeout(QUEUE_WAIT_S):
+                if not await self._pool.fetchval(_END_IT, *backend):
+                    return False
+        return await self._is_at_it(backend, CUT_S) is True
+
+    async def _tell(self, backend: tuple[int, str | None], watch: Watch | None) -> None:
+        self._log.warning(
+            "statement heeds no cancellation",
+            backend=backend[1] or backend[0],
+            lingering=len(self._lingering),
+            replaced=self._replaced,
+            replaceable=self._replaceable,
+        )
+        if watch is not None:
+            await watch.lingered()
+
+    async def _is_at_it(self, backend: tuple[int, str | None], wait_s: float) -> bool | None:
+        """Whether it still runs, after a while; None when Postgres cannot be asked."""
+        await asyncio.sleep(wait_s)
+        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
+            async with asyncio.timeout(QUEUE_WAIT_S):
+                return await self._pool.fetchval(_AT_IT, *backend)
+        return None
 
     async def _turn(self) -> Any:
         """A connection at hand, or None for the right to have one of the pool's."""
@@ -289,21 +420,32 @@ def _end_waiting(turn: "asyncio.Future[Any]") -> None:
 class _Loan:
     """One connection for as long as the context lasts; a class, as it is on every query's way."""
 
-    __slots__ = ("_cap", "_connection", "_loans")
+    __slots__ = ("_cap", "_connection", "_loans", "_watch")
 
-    def __init__(self, loans: Loans) -> None:
+    def __init__(self, loans: Loans, watch: Watch | None) -> None:
         self._loans = loans
+        self._watch = watch
 
     async def __aenter__(self) -> Any:
-        self._connection = await self._loans.take()
-        self._cap = self._connection.cap
-        return self._connection
+        watch = self._watch
+        if watch is not None:
+            watch.check()
+        connection = self._connection = await self._loans.take()
+        self._cap = connection.cap
+        if watch is not None:
+            try:  # it may have been set aside while this one waited in the queue
+                watch.check()
+            except BaseException:
+                self._cap.stop()
+                await self._loans.bring(connection, sound=False)
+                raise
+        return connection
 
     async def __aexit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._cap.stop()  # taken before, since a lost connection no longer says
-        await self._loans.bring(self._connection, sound=error is None)
+        await self._loans.bring(self._connection, sound=error is None, watch=self._watch)
         if error is not None and (problem := self._loans.translated(error, self._cap)):
             raise problem from error
 

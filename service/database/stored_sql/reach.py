@@ -1,10 +1,11 @@
 """What a statement goes through beyond its own text, and whether its rows depend on the caller's claims."""
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
+
+from service.database.stored_sql.plans import Plan
 
 
 class Rule(Struct, frozen=True):
@@ -19,8 +20,9 @@ class Reach(NamedTuple):
     """The rules that a statement goes through, and whether its rows may depend on the claims.
 
     Tables are told by schema and name: `tables` are those that the plan reads, `passed_over` others that it
-    names or reaches through views, which a constraint or a policy keeps out of the plan and which may come
-    back. `calls_own` says that it calls functions which Postgres did not bring.
+    may depend on: what it or a function names (tables, views, composite types), and what is reached through
+    views but kept out of the plan by a constraint or a policy, and may come back. `calls_own` says that it
+    calls functions which Postgres did not bring.
     """
 
     rules: tuple[Rule, ...]
@@ -89,7 +91,7 @@ WITH RECURSIVE reached AS (
 )
 SELECT n.nspname::text, c.relname::text
 FROM reached
-JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind <> 'v'
+JOIN pg_class AS c ON c.oid = reached.oid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace"""
 # What has to be written to mean them: on the search path no schema. A plan shows an operator and a cast
 # without the function that they call. Functions in C, as extensions bring them, do not read the claims.
@@ -97,30 +99,49 @@ _LIST_OWN_NAMES: Final = """
 SELECT relation,
        relation_kind,
        concat_ws(' ', CASE WHEN n.nspname <> ALL (current_schemas(false)) THEN n.nspname END, own.name),
-       coalesce(l.lanname NOT IN ('internal', 'c'), false)
+       coalesce(l.lanname NOT IN ('internal', 'c'), false),
+       function
 FROM (
     SELECT NULL::oid AS relation,
            NULL::text AS relation_kind,
            proname AS name,
            pronamespace AS namespace,
-           prolang AS language
+           prolang AS language,
+           oid AS function
     FROM pg_proc
-    UNION
-    SELECT NULL, NULL, o.oprname, o.oprnamespace, f.prolang
+    UNION ALL
+    SELECT NULL, NULL, o.oprname, o.oprnamespace, f.prolang, f.oid
     FROM pg_operator AS o
     JOIN pg_proc AS f ON f.oid = o.oprcode
-    UNION
-    SELECT NULL, NULL, format_type(c.casttarget, NULL), f.pronamespace, f.prolang
+    UNION ALL
+    SELECT NULL, NULL, format_type(c.casttarget, NULL), f.pronamespace, f.prolang, f.oid
     FROM pg_cast AS c
     JOIN pg_proc AS f ON f.oid = c.castfunc
-    UNION
-    SELECT oid, relkind::text, relname, relnamespace, NULL
+    UNION ALL
+    SELECT oid, relkind::text, relname, relnamespace, NULL, NULL
     FROM pg_class
-    WHERE relkind IN ('v', 'r', 'p', 'm', 'f')
+    WHERE relkind IN ('v', 'r', 'p', 'm', 'f', 'c', 'S')
 ) AS own
 JOIN pg_namespace AS n ON n.oid = own.namespace
 LEFT JOIN pg_language AS l ON l.oid = own.language
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"""
+# What a function says, its types' names and, of an aggregate, its functions' names as well.
+_LIST_BODIES: Final = """
+SELECT concat_ws(
+    ' ',
+    CASE WHEN l.lanname NOT IN ('internal', 'c') THEN p.prosrc END, -- a symbol's name is no text
+    pg_get_function_sqlbody(p.oid),
+    pg_get_function_result(p.oid),
+    pg_get_function_arguments(p.oid),
+    a.aggtransfn,
+    a.aggfinalfn,
+    a.aggmtransfn,
+    a.aggmfinalfn
+)
+FROM unnest($1::oid[]) AS asked (oid)
+JOIN pg_proc AS p USING (oid)
+JOIN pg_language AS l ON l.oid = p.prolang
+LEFT JOIN pg_aggregate AS a ON a.aggfnoid = p.oid"""
 # What SQL, or a text that is cast to a time, says that means something else at every run.
 CLOCK: Final = re.compile(
     r"(?<![^\W\d_])"
@@ -132,62 +153,67 @@ _WORD: Final = re.compile(r"\w+")
 _SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE)
 
 
-async def reach_of(connection: Any, sql: str, plan: dict[str, Any]) -> Reach:
+async def reach_of(connection: Any, sql: str, plan: Plan) -> Reach:
     """Find out what a statement goes through, beyond what is written in it.
 
     The plan shows what is inlined, but not what stands in VALUES and LIMIT, so the texts count as well. Any
     function that Postgres did not bring and that is not in C may read the claims, also behind an operator or
-    a cast. Too many are counted rather than one too few.
+    a cast. Too many are counted rather than one too few; a plan that was cut may call anything.
     """
-    said = "\n".join([sql, *texts(plan)])
-    words = set(_WORD.findall(said.lower()))
-    own = [
-        (relation, kind, opaque)
-        for relation, kind, name, opaque in await connection.fetch(_LIST_OWN_NAMES)
-        if _is_said(name.lower(), said, words)
+    said = "\n".join([sql, *plan.texts])
+    names = [
+        Own(relation, kind, name.lower(), *rest)
+        for relation, kind, name, *rest in await connection.fetch(_LIST_OWN_NAMES)
     ]
-    tables = frozenset(
-        (node["Schema"], node["Relation Name"]) for node in nodes(plan) if "Relation Name" in node
-    )
+    own = _named_in(said, names)
     found = await connection.fetch(
         _LIST_RULES,
-        [schema for schema, _ in tables],
-        [name for _, name in tables],
-        [relation for relation, kind, _ in own if kind == "v"],
+        [schema for schema, _ in plan.tables],
+        [name for _, name in plan.tables],
+        [each.relation for each in own if each.kind == "v"],
     )
     rules = tuple(Rule(*row) for row in found)
-    named = await connection.fetch(_LIST_NAMED, [relation for relation, _, _ in own if relation is not None])
+    everything = "\n".join([said, *(rule.text for rule in rules)])
+    further = await _named_within(connection, everything, names)
+    named = await connection.fetch(_LIST_NAMED, [each.relation for each in further if each.relation])
     per_caller = (
-        any(opaque for _, _, opaque in own)
+        plan.cut
+        or any(each.opaque for each in own)
         or any(rule.foreign for rule in rules)
         or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
     )
-    calls_own = any(relation is None for relation, _, _ in own)
-    passed_over = frozenset((schema, name) for schema, name in named) - tables
-    return Reach(rules, tables, passed_over, per_caller, calls_own)
+    calls_own = plan.cut or any(each.function for each in own)
+    passed_over = frozenset((schema, name) for schema, name in named) - plan.tables
+    return Reach(rules, plan.tables, passed_over, per_caller, calls_own)
+
+
+class Own(NamedTuple):
+    """A relation or function that Postgres did not bring, and how it is named in SQL."""
+
+    relation: int | None
+    kind: str | None
+    name: str
+    opaque: bool
+    function: int | None
+
+
+def _named_in(said: str, names: list[Own]) -> list[Own]:
+    words = set(_WORD.findall(said.lower()))
+    return [each for each in names if _is_said(each.name, said, words)]
+
+
+async def _named_within(connection: Any, said: str, names: list[Own]) -> list[Own]:
+    """What a text names, and what the functions that it names do."""
+    read = set[int]()
+    while True:
+        found = _named_in(said, names)
+        unread = {each.function for each in found if each.function} - read
+        if not unread:
+            return found
+        read |= unread
+        said = "\n".join([said, *(row[0] for row in await connection.fetch(_LIST_BODIES, list(unread)))])
 
 
 def _is_said(name: str, said: str, words: set[str]) -> bool:
     parts = _WORD.findall(name)
     return words.issuperset(parts) if parts else name in said  # an operator's has no words
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    waiting = [plan]
-    while waiting:
-        node = waiting.pop()
-        waiting += node.get("Plans", [])
-        yield node
-
-
-def texts(plan: dict[str, Any]) -> Iterator[str]:
-    """Everything in a plan that can be an expression."""
-    waiting: list[Any] = [plan]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            waiting += cast("dict[str, Any]", value).values()
-        elif isinstance(value, list):
-            waiting += cast("list[Any]", value)

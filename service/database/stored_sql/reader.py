@@ -27,22 +27,24 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from service.database.gateway import CONNECT_TIMEOUT_S, Pool
+from service.database.connect import asyncpg_arguments
+from service.database.gateway import Pool
 from service.database.stored_sql.loans import (
     GRACE_S,
     QUEUE_WAIT_S,
     RESET,
+    STATEMENTS,
     UNLOCK,
+    Lingering,
     Loans,
     ReaderConnection,
     Shape,
+    Watch,
     shape_of,
 )
+from service.database.stored_sql.plans import Plan, read_plan, weight_of
 from service.database.stored_sql.reach import Reach, reach_of
-from service.errors import (
-    FieldError,
-    QueryFailed,
-)
+from service.errors import FieldError, InvalidInput
 from service.settings import Database as DatabaseSettings
 
 DESCRIBERS: Final = 2
@@ -51,6 +53,8 @@ DESCRIPTIONS: Final = 10_000
 """How many may wait for one of them: when views are redefined, that is each metric which is asked for."""
 
 LOCK_TIMEOUT_MS: Final = 1000
+MEMORY_SINCE: Final = 17
+"""Postgres's version from which EXPLAIN tells the memory that planning took."""
 # A prepared statement whose tables changed, or which a function of the data schemas deallocated.
 STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
 
@@ -65,15 +69,15 @@ class Column(Struct, frozen=True):
 class Description(Struct, frozen=True):
     """What Postgres says of a stored statement without running it.
 
-    `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is EXPLAIN's generic plan;
-    `odd` are the columns that the driver cannot hand over exactly; `per_caller` says that the rows may
-    depend on who asks: the run needs `claims`, and its result belongs to them. `built_in` says that it calls
-    only what pg_catalog brings. `shape` is what a run must give for all of this to hold still.
+    `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is what is kept of
+    EXPLAIN's generic plan; `odd` are the columns that the driver cannot hand over exactly; `per_caller` says
+    that the rows may depend on who asks: the run needs `claims`, and its result belongs to them. `built_in`
+    says that it calls only what pg_catalog brings. `shape` is what a run must still give.
     """
 
     parameters: tuple[str, ...]
     columns: tuple[Column, ...]
-    plan: dict[str, Any]
+    plan: Plan
     odd: frozenset[int]
     reach: Reach
     built_in: bool
@@ -102,17 +106,23 @@ class Description(Struct, frozen=True):
     def _names(self) -> list[str]:
         return [f"c{number}" for number in range(len(self.columns))]
 
+    def trimmed(self) -> "Description":
+        """It without the texts that only `dependencies` are read from."""
+        plan = msgspec.structs.replace(self.plan, texts=())
+        return msgspec.structs.replace(self, plan=plan)
+
     def fits(self, rows: "Rows") -> bool:
         """Whether a run still gave the columns that are described here."""
         return bool(self.odd) or rows.shape == self.shape
 
 
 class Rows(Struct, frozen=True):
-    """The rows of one run, at most `row_limit`, and what it took, in seconds."""
+    """The rows of one run, at most `row_limit`, how many bytes came, and what it took, in seconds."""
 
     records: list[asyncpg.Record]
     shape: Shape
     truncated: bool
+    received: int
     waited_s: float
     ran_s: float
 
@@ -121,17 +131,38 @@ class Reader:
     """Runs and describes stored SQL on lent connections."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
+        self._pool = pool
         self._loans = Loans(
             pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
         )
         # Planning can take long and heed no cancellation; known statements run on meanwhile.
-        self._to_describe = Loans(pool, settings, DESCRIBERS, queue_limit=DESCRIPTIONS)
+        self._to_describe = Loans(
+            pool,
+            settings,
+            DESCRIBERS,
+            queue_limit=DESCRIPTIONS,
+            replaceable=settings.reader_pool_size,
+        )
         self._settings = settings
         self._begin = _begin(settings)
+        self._role: str | None = None
 
     async def close(self) -> None:
         await self._loans.close()
         await self._to_describe.close()
+
+    async def retire(self) -> None:
+        """Log in anew for whatever runs next: names, rights or settings have changed."""
+        await self._pool.expire_connections()
+        await self._loans.retire()
+        await self._to_describe.retire()
+
+    async def role(self) -> str:
+        """The name that Postgres has for the reader."""
+        if self._role is None:
+            rows = await self.run("SELECT current_user::text", spotless=True)
+            self._role = str(rows.records[0][0])
+        return self._role
 
     async def run(
         self,
@@ -141,6 +172,8 @@ class Reader:
         claims: str | None = None,
         spotless: bool = False,
         twice: bool = False,
+        weight: int | None = None,
+        watch: Watch | None = None,
     ) -> Rows:
         """Run one described statement; `Busy` when the queue is full, else what `Loans` makes of an error.
 
@@ -148,11 +181,11 @@ class Reader:
         `spotless` vouches that the statement cannot change its session (a judged text that is `built_in`:
         no listed function can), which spares the reset and its round trip. `claims` is what the statement and
         the policies of its tables read as `current_setting('request.claims', true)`: JSON text, for this
-        statement alone.
+        statement alone. `weight` is its plan's: bytes of memory that it takes to keep it prepared.
         """
         asked = time.perf_counter()
-        async with self._loans.lend() as connection:
-            if spotless:
+        async with self._loans.lend(watch) as connection:
+            if connection.prepares(sql, weight_of(sql) if weight is None else weight) and spotless:
                 connection.vouch()
             if twice:
                 connection.cap.start(2 * self._settings.result_bytes_limit)
@@ -164,33 +197,47 @@ class Reader:
                 await connection.reload_schema_state()
                 records, shape = await self._fetch(connection, sql, args, claims)
             ended = time.perf_counter()
+            received = connection.cap.received
         limit = self._settings.row_limit
-        return Rows(records[:limit], shape, len(records) > limit, started - asked, ended - started)
+        return Rows(records[:limit], shape, len(records) > limit, received, started - asked, ended - started)
 
     async def _fetch(
         self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
     ) -> tuple[list[asyncpg.Record], Shape]:
         if claims is not None or self._settings.reader_pooler != "none":
-            await connection.execute(self._begin)
+            await connection.execute(self._beginning(connection))
         if claims is not None:
             await connection.execute("SELECT pg_catalog.set_config('request.claims', $1, true)", claims)
         return await connection.fetch_some(sql, args, self._settings.row_limit + 1)
 
-    async def describe(self, sql: str) -> Description:
+    @property
+    def lingering(self) -> Lingering:
+        """Statements that Postgres goes on with although they were cancelled."""
+        both = (self._loans.lingering, self._to_describe.lingering)
+        return Lingering(sum(each.statements for each in both), sum(each.replaced for each in both))
+
+    def _beginning(self, connection: ReaderConnection) -> str:
+        """What begins a transaction; behind a pooler it names the session, whose process nobody tells."""
+        if self._settings.reader_pooler == "none":
+            return self._begin
+        connection.mark = f"tally reader {uuid4().hex}"
+        return f"{self._begin}, pg_catalog.set_config('application_name', '{connection.mark}', true)"
+
+    async def describe(self, sql: str, watch: Watch | None = None) -> Description:
         """Prepare and plan a statement as the reader would run it; runs nothing of it."""
-        async with self._prepared(sql) as (connection, statement):
+        async with self._prepared(sql, watch) as (connection, statement):
             return await _describe(connection, statement, sql)
 
-    async def parameter_types(self, sql: str) -> tuple[str, ...]:
+    async def parameter_types(self, sql: str, watch: Watch | None = None) -> tuple[str, ...]:
         """What Postgres takes `$1, $2, ...` of a statement for: names as in `pg_type`."""
-        async with self._prepared(sql) as (_, statement):
+        async with self._prepared(sql, watch) as (_, statement):
             return tuple(kind.name for kind in statement.get_parameters())
 
     @asynccontextmanager
-    async def _prepared(self, sql: str) -> AsyncGenerator[tuple[Any, Any]]:
+    async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any]]:
         """A statement prepared in a transaction, under a name that no other client of a pooler has."""
-        async with self._to_describe.lend() as connection:
-            await connection.execute(f"{self._begin}, {_NO_CLAIMS}")
+        async with self._to_describe.lend(watch) as connection:
+            await connection.execute(f"{self._beginning(connection)}, {_NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
             statement = await connection.prepare(sql, name=name)
             connection.forget(name)
@@ -206,16 +253,14 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
         connection.at_end = RESET if own else UNLOCK
 
     pool = asyncpg.create_pool(
-        url,
+        **asyncpg_arguments(url, _session(settings) if own else None),
         min_size=0,
         max_size=settings.reader_pool_size + DESCRIBERS,
         connection_class=ReaderConnection,
         init=prepare,
-        timeout=CONNECT_TIMEOUT_S,
         command_timeout=settings.statement_timeout_ms / 1000 + GRACE_S,
         max_cacheable_statement_size=1 << 20,
-        statement_cache_size=100 if own else 0,
-        server_settings=_session(settings) if own else None,
+        statement_cache_size=STATEMENTS if own else 0,
     )
     await pool
     reader = Reader(pool, settings)
@@ -236,7 +281,7 @@ def _session(settings: DatabaseSettings) -> dict[str, str]:
         "statement_timeout": str(settings.statement_timeout_ms),
         "lock_timeout": str(min(LOCK_TIMEOUT_MS, settings.statement_timeout_ms)),
         "search_path": ", ".join(f'"{name}"' for name in settings.data_schemas),
-        "timezone": "UTC",
+        "timezone": settings.time_zone,
         "datestyle": "ISO",
         "intervalstyle": "iso_8601",
     }
@@ -262,29 +307,38 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         [attribute.type.oid for attribute in attributes],
     )
     columns = tuple(map(Column, _unique(attribute.name for attribute in attributes), types or ()))
+    _refuse_control_characters(columns)
     odd = frozenset(n for n, attribute in enumerate(attributes) if attribute.type.oid in connection.odd)
     # A plan for any values: with NULLs bound, Postgres would plan for NULLs and drop tables from it.
     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     nulls = f"({', '.join(['NULL'] * len(parameters))})" if parameters else ""
+    memory = ", MEMORY" if connection.get_server_version().major >= MEMORY_SINCE else ""
     explained = await connection.fetchval(
-        f'EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE "{statement.get_name()}"{nulls}'
+        f'EXPLAIN (VERBOSE, FORMAT JSON{memory}) EXECUTE "{statement.get_name()}"{nulls}'
     )
-    plans = msgspec.json.decode(bytes(explained), type=list[Any])
-    if not plans or "Plan" not in plans[0]:  # a command, or nothing
-        message = "the stored SQL is no SELECT"
-        raise QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), sqlstate="0A000")
-    plan = plans[0]["Plan"]
+    plan = read_plan(bytes(explained), sql, len(columns))
     reach = await reach_of(connection, sql, plan)
     # The plan names functions of the search path bare, which `reach_of` looks for, others with a schema.
     built_in = (
         not reach.per_caller
         and not reach.calls_own
-        and not _FOREIGN_CALL.search(msgspec.json.encode(plan).decode())
+        and not any(_FOREIGN_CALL.search(text) for text in plan.texts)
     )
     return Description(parameters, columns, plan, odd, reach, built_in, shape_of(attributes))
 
 
-_FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w\\"]+\(|operator\(', re.IGNORECASE)
+_FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w"]++\(|operator\(', re.IGNORECASE)
+
+
+def _refuse_control_characters(columns: Iterable[Column]) -> None:
+    """A name stands in every record and in headings: what does not show in it can only deceive."""
+    for number, column in enumerate(columns, 1):
+        if _CONTROL.search(column.name):
+            message = f"the name of column {number} holds control characters: name it with AS"
+            raise InvalidInput(f"{message[0].upper()}{message[1:]}.", errors=(FieldError("sql", message),))
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ day first, without zone, never month first; five digits count days as spreadshee
 
 from itertools import product
 
+from service.imports.characters import ASCII_SPACES, IGNORABLE, UNSEEN_AT_ENDS, WIDE_SPACES
 from service.imports.datasets import Column, Dataset, Kind, Reason
 
 CELL_BYTES = 1 << 20
@@ -25,8 +26,6 @@ EXPECTED: dict[Kind, str] = {
 }  # fmt: skip
 TRUE = ("true", "t", "yes", "y", "1")
 FALSE = ("false", "f", "no", "n", "0")
-BLANKS = r"E' \t\n\r\f\v'"
-ODD_BLANKS = r"E'\u00a0\u2007\u202f\u3000\ufeff'"
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
 """A text with every digit as 0 and the marks between the parts of a date as `-`."""
 
@@ -46,6 +45,8 @@ def _date_shapes() -> tuple[str, ...]:
 
 
 SERIAL_SHAPES = ("00000", *("00000-" + "0" * digits for digits in range(1, 16)))
+GROUPED = r"'^[+-]?[1-9][0-9]{0,2}\.000$'"
+"""A point before three zeros: decimals that are none, or thousands."""
 NUMBER_SHAPES = tuple(
     "".join(parts)
     for parts in product(("", "-", "+"), ("", "."), ("", *map("".join, product("eE", ["", *"+-"]))))
@@ -58,6 +59,14 @@ def quoted(name: str) -> str:
 
 def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+WIDE = literal(WIDE_SPACES)
+
+
+def trimmed(text: str) -> str:
+    """An expression without what nobody sees at its ends."""
+    return f"btrim({text}, {literal(UNSEEN_AT_ENDS)})"
 
 
 def landing(dataset: Dataset) -> str:
@@ -144,6 +153,11 @@ def _type_rules(column: Column, cell: str) -> list[Rule]:
             return []
         case "integer":
             return [
+                (
+                    f"{cell} LIKE '%.000' AND {cell} ~ {GROUPED}",
+                    "wrong-type",
+                    "may be thousands or decimals: write it without a point",
+                ),
                 (f"translate({cell}, '0123456789', '') NOT IN ('', '-', '+')", "wrong-type", wrong),
                 (f"{cell} IN ('-', '+')", "wrong-type", wrong),
                 (f"NOT {valid}", "out-of-range", "has too many digits"),
@@ -193,10 +207,17 @@ def _size(column: Column) -> str:
 def _cleaned(column: Column) -> str:
     cell = quoted(column.name)
     if column.kind == "sql":
-        return f"nullif(btrim({cell}, {BLANKS} || {ODD_BLANKS}), '')"
-    one_byte_each = f"octet_length({cell}) = length({cell})"  # then there is nothing to normalise
-    normal = f"translate(normalize({cell}, NFC), {ODD_BLANKS}, '     ')"
-    return f"nullif(btrim(CASE WHEN {one_byte_each} THEN {cell} ELSE {normal} END, {BLANKS}), '')"
+        return f"nullif({trimmed(cell)}, '')"
+    if column.vocabulary:
+        seen = f"regexp_replace({cell}, '[{IGNORABLE}]+', '', 'g')"
+        cleaned = f"translate(normalize({seen}, NFC), {WIDE}, {' ' * len(WIDE_SPACES)!r})"
+    elif column.kind == "text":
+        cleaned = f"normalize({cell}, NFC)"
+    else:
+        cleaned = f"translate(normalize({cell}, NFC), {WIDE}, {' ' * len(WIDE_SPACES)!r})"
+    one_byte_each = f"octet_length({cell}) = length({cell})"  # then there is nothing to look for
+    narrow = f"btrim({cell}, {literal(ASCII_SPACES)})"
+    return f"nullif(CASE WHEN {one_byte_each} THEN {narrow} ELSE {trimmed(cleaned)} END, '')"
 
 
 def _shaped(column: Column) -> str:
@@ -210,7 +231,8 @@ def _shaped(column: Column) -> str:
     )
     match column.kind:
         case "integer":
-            return rf"CASE WHEN {cell} LIKE '%.%' THEN regexp_replace({cell}, '\.0*$', '') ELSE {cell} END"
+            whole = f"{cell} LIKE '%.%' AND {cell} !~ {GROUPED}"
+            return rf"CASE WHEN {whole} THEN regexp_replace({cell}, '\.0*$', '') ELSE {cell} END"
         case "moment":
             return f"CASE {serial} ELSE {cell} END"
         case "month":

@@ -6,7 +6,7 @@ A row leaves the way when `problem` is set; what is left at the end is loaded.
 """
 
 from service.imports.datasets import DATASETS, Column, Dataset, Reason
-from service.imports.loading.checks import GIVEN, checked, landing, literal, quoted
+from service.imports.loading.checks import GIVEN, checked, landing, literal, quoted, trimmed
 
 SHOWN = 60
 OF_THE_SHAPE: tuple[Reason, ...] = ("field-count", "unknown-column", "encoding", "conflict")
@@ -98,7 +98,49 @@ def refuse_closed(dataset: Dataset) -> str:
     WHERE r.nth = c.nth"""
 
 
-def learn(dataset: Dataset, column: Column) -> str:
+def refuse_unmended(dataset: Dataset) -> str:
+    """Rows of the wrong shape that come back as they were exported: their cells may be those of others."""
+    same = " AND ".join(
+        f"coalesce(q.cells ->> {literal(name)}, '') = coalesce(l.{quoted(name)}, '')"
+        for name in all_columns(dataset)
+    )
+    return f"""UPDATE {checked(dataset)} AS c
+    SET problem = {GIVEN}, reason = q.reason, message = q.message
+    FROM {landing(dataset)} AS l
+    JOIN quarantine.row AS q
+      ON q.dataset = {literal(dataset.name)} AND q.id::text = lower(l.quarantine_id)
+    WHERE c.nth = l.nth AND c.quarantine_id IS NOT NULL AND q.status = 'open'
+      AND q.reason IN ({_quoted(OF_THE_SHAPE)}) AND {same}"""
+
+
+def doubt_points(dataset: Dataset) -> list[str]:
+    return [_doubt_points(dataset, column) for column in dataset.columns if column.kind == "number"]
+
+
+def _doubt_points(dataset: Dataset, column: Column) -> str:
+    """Keep `1.234` back where other cells of the column write decimals with a comma or group by points."""
+    cell, other = trimmed(f"l.{quoted(column.name)}"), trimmed(f"o.{quoted(column.name)}")
+    return rf"""UPDATE {checked(dataset)} AS c
+    SET problem = {GIVEN}, reason = 'conflict',
+      message = {literal(column.name + ': "')} || {cell}
+        || '" may be a decimal or thousands: other cells of the column have a decimal comma'
+    FROM {landing(dataset)} AS l
+    WHERE c.nth = l.nth AND c.problem IS NULL AND l.{quoted(column.name)} LIKE '%.___%'
+      AND {cell} ~ '^[+-]?[1-9][0-9]{{0,2}}\.[0-9]{{3}}$'
+      AND EXISTS (
+        SELECT FROM {landing(dataset)} AS o
+        WHERE (o.{quoted(column.name)} LIKE '%,%' OR o.{quoted(column.name)} LIKE '%.%.%')
+          AND {other} ~ '^[+-]?([0-9.]*,[0-9]+|[0-9]{{1,3}}(\.[0-9]{{3}}){{2,}})$'
+      )"""
+
+
+def words(dataset: Dataset) -> list[str]:
+    """Bring each vocabulary's words to one spelling."""
+    columns = [column for column in dataset.columns if column.vocabulary]
+    return [text for column in columns for text in (_learn(dataset, column), _respell(dataset, column))]
+
+
+def _learn(dataset: Dataset, column: Column) -> str:
     """Add new words of a vocabulary in the order of their first appearance."""
     word, words = quoted(column.name), literal(column.vocabulary)
     return f"""INSERT INTO data.vocabulary (list, folded, spelling, position)
@@ -116,7 +158,7 @@ def learn(dataset: Dataset, column: Column) -> str:
     WHERE NOT EXISTS (SELECT FROM data.vocabulary AS v WHERE v.list = {words} AND v.folded = n.folded)"""
 
 
-def respell(dataset: Dataset, column: Column) -> str:
+def _respell(dataset: Dataset, column: Column) -> str:
     """Bring words to their known spelling."""
     word = quoted(column.name)
     return f"""UPDATE {checked(dataset)} AS c SET {word} = k.spelling

@@ -11,8 +11,9 @@ from msgspec import Struct
 from service.database.gateway import Transaction
 from service.database.queries import Command, SqlFile, Statement
 from service.errors import SqlRefused
-from service.imports.datasets import DATASETS, Column, Dataset
+from service.imports.datasets import Column, Dataset
 from service.imports.loading import checks, loads
+from service.imports.loading.turns import taken_with
 from service.imports.readers.tables import Record, Table
 
 Judge = Callable[[str], object]
@@ -71,10 +72,8 @@ PREPARE: Final = SQL.rows("prepare", _Prepared)
 
 async def lock(tx: Transaction, dataset: Dataset) -> None:
     """Wait for imports into this dataset and into those whose waiting rows it may free."""
-    concerned = {dataset.name, *(child.name for child in loads.children(dataset))}
-    for other in DATASETS:
-        if other.name in concerned:
-            await tx.read_one(TAKE_TURN, other.name)
+    for name in taken_with(dataset):
+        await tx.read_one(TAKE_TURN, name)
 
 
 async def begin(tx: Transaction, dataset: Dataset) -> None:
@@ -99,10 +98,8 @@ async def load(
     returns = table is None or table.returns
     await _run(tx, checks.check(dataset))
     if returns and run:
-        await _run(tx, loads.refuse_closed(dataset))
-    for column in dataset.columns:
-        if column.vocabulary:
-            await _run(tx, loads.learn(dataset, column), loads.respell(dataset, column))
+        await _run(tx, loads.refuse_closed(dataset), loads.refuse_unmended(dataset))
+    await _run(tx, *loads.doubt_points(dataset), *loads.words(dataset))
     if dataset.key and dataset.values:
         await _run(tx, loads.repeats(dataset), *([loads.taken(dataset)] if returns else []))
     for column in dataset.columns:

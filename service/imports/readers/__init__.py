@@ -1,115 +1,118 @@
 """Files to tables of records: CSV and JSON as streams, workbooks by sheet; a bad file is refused whole."""
 
+import asyncio
 import hashlib
-import re
-from codecs import getincrementaldecoder
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 
-from service.errors import InvalidInput, TooLarge
+from service.errors import InvalidInput, TooLarge, UnsupportedMediaType
 from service.imports.datasets import Dataset
-from service.imports.readers import workbooks
 from service.imports.readers.delimited import read_delimited
 from service.imports.readers.documents import read_document
+from service.imports.readers.encodings import (
+    CHUNK,
+    UTF_8_MARK,
+    TextScan,
+    chosen_encoding,
+    is_windows_1252,
+    stated_encoding,
+)
 from service.imports.readers.tables import Table, grid_table
+from service.imports.readers.workbooks import open_sheet
 
 Format = Literal["csv", "json", "xlsx"]
 
-CHUNK = 1 << 20
-LINE_BYTES = 16 << 20
-UNDEFINED_IN_1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+REFUSALS: Final = (InvalidInput, TooLarge, UnsupportedMediaType)
+"""What a file can be refused with: nothing of it is imported then."""
+NO_TABLES: Final = {
+    b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image",
+    b"II*\0": "a TIFF image", b"MM\0*": "a TIFF image", b"RIFF": "an image, sound or film",
+    b"%PDF-": "a PDF", b"\x1f\x8b": "gzip (send it with Content-Encoding: gzip)", b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"7z\xbc\xaf": "7z", b"Rar!": "RAR",
+    b"\x7fELF": "a program", b"SQLite format 3\0": "an SQLite database",
+}  # fmt: skip
+"""How files begin that are no table, whatever they are sent as."""
 
 
 class Upload(Struct, frozen=True):
-    """A file on disk and the name it came under."""
+    """A file on disk, the name it came under, and the charset that its Content-Type states."""
 
     path: Path
     source: str
+    charset: str | None = None
 
 
 class Facts(Struct, frozen=True):
-    """What one pass over the bytes tells."""
+    """What one pass over the bytes tells. `damaged` text has bytes that are none of its encoding."""
 
     size: int
     sha256: str
     format: Format
     encoding: str
     has_nul: bool
+    damaged: bool
 
 
 def inspect(upload: Upload, *, bytes_limit: int) -> Facts:
     """Hash the file and tell its format and encoding; a file that cannot be text is refused."""
-    digest, size, head, scan = hashlib.sha256(), 0, b"", _Scan()
+    digest, size = hashlib.sha256(), 0
     with upload.path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            head = head or chunk
+        head = file.read(CHUNK)
+        kind = _format(upload.source, head)
+        scan = None if kind == "xlsx" else TextScan(_stated(upload, kind, head))
+        chunk = head
+        while chunk:
             size += len(chunk)
             if size > bytes_limit:
                 raise TooLarge(f"{upload.source}: larger than IMPORT_BYTES_LIMIT, {bytes_limit} bytes")
             digest.update(chunk)
-            scan.feed(chunk)
-    kind = _format(upload.source, head)
-    encoding = "" if kind == "xlsx" else _encoding(upload.source, kind, head, scan)
-    if kind == "csv" and scan.longest_line > LINE_BYTES:
-        raise InvalidInput(f"{upload.source}: a line is longer than {LINE_BYTES} bytes")
-    return Facts(size=size, sha256=digest.hexdigest(), format=kind, encoding=encoding, has_nul=scan.has_nul)
+            following = file.read(CHUNK)
+            if scan:
+                _feed(scan, upload.source, chunk, final=not following)
+            chunk = following
+    facts = Facts(size, digest.hexdigest(), kind, "", has_nul=False, damaged=False)
+    return _settled(facts, scan, upload, head) if scan else facts
 
 
-def read(upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int) -> Table:
-    """Open the file as rows of the dataset.
+@asynccontextmanager
+async def opened(
+    upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int, readers: asyncio.Semaphore
+) -> AsyncGenerator[Table]:
+    """Open the file as rows of the dataset; `readers` limits how many are read at the same time.
 
     Raises `InvalidInput` at once for headings that do not fit, and while records are drawn for a file that
     turns out to be broken: the caller must land nothing of it.
     """
+    path, source = upload.path, upload.source
     match facts.format:
         case "json":
-            return read_document(upload.path, upload.source, dataset)
+            yield await asyncio.to_thread(read_document, path, source, dataset)
         case "xlsx":
-            sheet = workbooks.open_sheet(upload.path, upload.source, dataset, bytes_limit=bytes_limit)
-            return grid_table(upload.source, dataset, sheet.headings, sheet.rows, notes=sheet.notes)
+            async with open_sheet(path, source, dataset, bytes_limit=bytes_limit, readers=readers) as sheet:
+                headings, rows = sheet.headings, sheet.rows
+                yield grid_table(source, dataset, headings, rows, notes=sheet.notes)
         case "csv":
-            return read_delimited(
-                upload.path, upload.source, dataset, encoding=facts.encoding, has_nul=facts.has_nul
+            yield await asyncio.to_thread(
+                read_delimited,
+                path,
+                source,
+                dataset,
+                encoding=facts.encoding,
+                has_nul=facts.has_nul,
+                damaged=facts.damaged,
             )
 
 
-class _Scan:
-    """What must be known of all bytes before the first row is believed."""
-
-    def __init__(self) -> None:
-        self.has_nul = False
-        self.undefined_in_1252 = False
-        self.longest_line = 0
-        self._line = 0
-        self._decoders = {name: getincrementaldecoder(name)() for name in ("utf-8", "utf-16")}
-
-    def feed(self, chunk: bytes) -> None:
-        self.has_nul = self.has_nul or b"\0" in chunk
-        self.undefined_in_1252 = self.undefined_in_1252 or bool(UNDEFINED_IN_1252.search(chunk))
-        first = chunk.find(b"\n")
-        if first < 0:
-            self._line += len(chunk)
-        else:
-            self.longest_line = max(self.longest_line, self._line + first)
-            self._line = len(chunk) - chunk.rfind(b"\n") - 1
-        self.longest_line = max(self.longest_line, self._line)
-        self._decode(chunk, final=False)
-
-    def valid(self, encoding: str) -> bool:
-        self._decode(b"", final=True)
-        return encoding in self._decoders
-
-    def _decode(self, chunk: bytes, *, final: bool) -> None:
-        for name, decoder in list(self._decoders.items()):
-            try:
-                decoder.decode(chunk, final)
-            except UnicodeError:
-                del self._decoders[name]
-
-
 def _format(source: str, head: bytes) -> Format:
+    """Raises `UnsupportedMediaType` for what is no table, `InvalidInput` for workbooks that are not read."""
+    for mark, what in NO_TABLES.items():
+        if head.startswith(mark):
+            raise UnsupportedMediaType(f"{source}: this is {what}, no table; send CSV, JSON or XLSX")
     suffix = Path(source).suffix.lower()
     if head.startswith(b"PK\x03\x04") or suffix in {".xlsx", ".xlsm"}:
         return "xlsx"
@@ -123,15 +126,34 @@ def _format(source: str, head: bytes) -> Format:
     return "csv"
 
 
-def _encoding(source: str, kind: Format, head: bytes, scan: _Scan) -> str:
-    if kind == "csv" and head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        if scan.valid("utf-16"):
-            return "utf-16"
-        raise InvalidInput(f"{source}: begins as UTF-16 and is not; save it as UTF-8")
-    if scan.valid("utf-8"):
-        return "utf-8-sig" if head.startswith(b"\xef\xbb\xbf") else "utf-8"
-    if kind == "json":
-        raise InvalidInput(f"{source}: JSON must be UTF-8")
-    if scan.undefined_in_1252:
-        raise InvalidInput(f"{source}: neither UTF-8 nor Windows-1252; save it as UTF-8")
-    return "cp1252"
+def _stated(upload: Upload, kind: Format, head: bytes) -> str | None:
+    """The encoding that the request or the file states; None where only its bytes can tell."""
+    stated = stated_encoding(upload.charset)
+    if kind == "csv":
+        return chosen_encoding(upload.source, head, stated)
+    if stated not in {None, "utf-8", "ascii"}:
+        raise UnsupportedMediaType(f"{upload.source}: JSON must be UTF-8, not {stated}")
+    return None
+
+
+def _feed(scan: TextScan, source: str, chunk: bytes, *, final: bool) -> None:
+    try:
+        scan.feed(chunk, final=final)
+    except UnicodeError:
+        how = "begins as" if scan.encoding == "utf-16" else "is stated to be"
+        raise InvalidInput(f"{source}: {how} {scan.encoding.upper()} and is not; save it as UTF-8") from None
+
+
+def _settled(facts: Facts, scan: TextScan, upload: Upload, head: bytes) -> Facts:
+    """Facts with the encoding; Windows-1252 is for text without one character that UTF-8 knows."""
+    encoding = scan.encoding
+    if scan.broken and facts.format == "json":
+        raise InvalidInput(f"{upload.source}: JSON must be UTF-8")
+    if facts.format == "json" and head.startswith(UTF_8_MARK):
+        encoding = "utf-8-sig"
+    damaged = scan.broken
+    if damaged and not scan.sound and encoding == "utf-8" and upload.charset is None:
+        if not is_windows_1252(upload.path):
+            raise InvalidInput(f"{upload.source}: neither UTF-8 nor Windows-1252; save it as UTF-8")
+        encoding, damaged = "cp1252", False
+    return msgspec.structs.replace(facts, encoding=encoding, has_nul=scan.has_nul, damaged=damaged)

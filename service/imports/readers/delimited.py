@@ -1,65 +1,80 @@
-"""CSV and its like, as a stream of rows with the physical line each begins on."""
+"""CSV and its like: the delimiter, the headings and the rows below them."""
 
-import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import InvalidInput
 from service.imports.datasets import Dataset, fold
-from service.imports.readers.tables import Table, grid_table
+from service.imports.readers.records import Records, Row
+from service.imports.readers.tables import Doubtful, Table, grid_table
 
-CELL_BYTES_READ = 8 << 20
-"""A longer cell is an open quote, not a cell; `checks.CELL_BYTES` is what a row may hold."""
 DELIMITERS = ",;\t|"
-END = "\x1aend of file\x1a"
+HEADING_CHARACTERS = 1 << 16
 
 
-def read_delimited(path: Path, source: str, dataset: Dataset, *, encoding: str, has_nul: bool) -> Table:
-    delimiter = max(DELIMITERS, key=lambda mark: _matches(path, source, encoding, dataset, mark))
-    rows = _rows(path, source, encoding, delimiter)
-    first = next(rows, None)
+def read_delimited(
+    path: Path, source: str, dataset: Dataset, *, encoding: str, has_nul: bool, damaged: bool
+) -> Table:
+    def rows(mark: str) -> Iterator[tuple[int, Row]]:
+        with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+            yield from Records(file, source, mark, damaged=damaged).rows()
+
+    delimiter = max(DELIMITERS, key=lambda mark: _matches(rows(mark), dataset))
+    below = rows(delimiter)
+    headings = _headings(source, next(below, None))
+    notes = list[str]()
+    if encoding == "cp1252":
+        notes.append("not UTF-8: read as Windows-1252")
+    if damaged:
+        notes.append(f"rows with bytes that are not {encoding.removesuffix('-sig')} were kept back")
+    following = rows(delimiter)
+    next(following)
+    if _trailing((row for _, row in following), len(headings)):
+        notes.append("a delimiter ends every row")
+        below = _without_last(below, len(headings))
+    return grid_table(source, dataset, headings, below, notes=tuple(notes), has_nul=has_nul)
+
+
+def _headings(source: str, first: tuple[int, Row] | None) -> list[str]:
+    """Raises `InvalidInput` if the first row cannot be the headings."""
     if first is None:
         raise InvalidInput(f"{source}: the file is empty; its first line must be the headings")
-    notes = ("not UTF-8: read as Windows-1252",) if encoding == "cp1252" else ()
-    return grid_table(source, dataset, first[1], rows, notes=notes, has_nul=has_nul)
+    line, row = first
+    if isinstance(row, Doubtful):
+        raise InvalidInput(f"{source}: line {line}: headings: {row.problem[1]}")
+    text = "".join(row)
+    if "\0" in text:
+        raise InvalidInput(
+            f"{source}: line {line}: NUL in the headings; UTF-16 needs a byte order mark, or save it as UTF-8"
+        )
+    if len(text) > HEADING_CHARACTERS:
+        raise InvalidInput(f"{source}: line {line}: headings longer than {HEADING_CHARACTERS} characters")
+    return row
 
 
-def _matches(path: Path, source: str, encoding: str, dataset: Dataset, delimiter: str) -> int:
+def _matches(rows: Iterator[tuple[int, Row]], dataset: Dataset) -> int:
     """How many headings are known if this is the delimiter; the commonest delimiter wins a tie."""
-    rows = _rows(path, source, encoding, delimiter)
     try:
-        first = next(rows, None)
+        _, row = next(rows, (0, list[str]()))
     except InvalidInput:
         return 0
-    return sum(fold(heading) in dataset.headings for heading in first[1]) if first else 0
+    return 0 if isinstance(row, Doubtful) else sum(fold(heading) in dataset.headings for heading in row)
 
 
-def _rows(path: Path, source: str, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the physical line each begins on; blank lines are none."""
-    csv.field_size_limit(CELL_BYTES_READ)
-    with path.open(encoding=encoding, newline="") as file:
-        reader = csv.reader(_ended(file), delimiter=delimiter)
-        line = start = 1
-        try:
-            for row in reader:
-                line, start = start, reader.line_num + 1
-                if len(row) > 1 or (row and row[0].strip()):
-                    if row == [END]:
-                        return
-                    yield line, row
-        except csv.Error:
-            raise InvalidInput(
-                f"{source}: line {start}: a cell is longer than {CELL_BYTES_READ} bytes; "
-                "is a quote left open?"
-            ) from None
-        raise InvalidInput(f"{source}: line {line}: the quote opened here is never closed")
+def _trailing(rows: Iterator[Row], width: int) -> bool:
+    """Whether a delimiter ends every row: none is as wide as the headings, and what is more is empty."""
+    wider = False
+    for row in rows:
+        if isinstance(row, Doubtful):
+            continue
+        if len(row) == width or (len(row) == width + 1 and row[-1].strip()):
+            return False
+        wider = wider or len(row) == width + 1
+    return wider
 
 
-def _ended(lines: Iterable[str]) -> Iterator[str]:
-    """Add a last line; it is swallowed by the row before it if, and only if, a quote is still open."""
-    last = ""
-    for last in lines:
-        yield last
-    if last and not last.endswith(("\n", "\r")):
-        yield "\n"
-    yield END
+def _without_last(rows: Iterator[tuple[int, Row]], width: int) -> Iterator[tuple[int, Row]]:
+    for line, row in rows:
+        if not isinstance(row, Doubtful) and len(row) == width + 1:
+            row.pop()
+        yield line, row

@@ -16,10 +16,14 @@ from service.imports.readers.tables import Pairs, Record, Shaper, Table
 CHUNK = 1 << 18
 ELEMENT_CHARACTERS = 8 << 20
 DEPTH = 64
+VALUES = 200_000
+"""Values of one element; a longer element is counted before it is built."""
 PARTS = ("items", "layouts")
 """Keys of an object under which rows are looked for; an object without them is itself a row."""
 SPACE = re.compile(r"[ \t\r\n]*")
 BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|([\]}])', re.DOTALL)
+
+STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|([\[{])|([\]}])|(,)', re.DOTALL)
 
 Element = tuple[int, Any, str | None]
 
@@ -170,7 +174,10 @@ class _Text:
     def element(self) -> tuple[Any, str]:
         found = self._decoded()
         if found is None:
-            self.refuse(f"a value is longer than {ELEMENT_CHARACTERS} characters, or never closed")
+            self.refuse(
+                f"a row is longer than {ELEMENT_CHARACTERS} characters, holds more than {VALUES} values "
+                "or is never closed"
+            )
         return self._passed(*found)
 
     def row(self) -> tuple[Any, str] | None:
@@ -188,10 +195,12 @@ class _Text:
         return value, raw
 
     def _decoded(self) -> tuple[Any, int] | None:
-        """The next value and where it ends; None if it is longer than an element may be."""
+        """The next value and where it ends; None if it is larger than an element may be."""
         self.peek()
         more = CHUNK
         while True:
+            if len(self._window) - self._at > CHUNK and self._is_crowded():
+                return None
             try:
                 value, end = self._decoder.raw_decode(self._window, self._at)
             except RecursionError:
@@ -207,6 +216,19 @@ class _Text:
                 return None
             self._read(more)
             more *= 2
+
+    def _is_crowded(self) -> bool:
+        """Whether what is read of the next value holds more values than an element may."""
+        if self._window[self._at] not in "[{":
+            return False
+        depth = values = 0
+        for found in STRUCTURE.finditer(self._window, self._at):
+            opens, closes, follows = found.groups()
+            depth += bool(opens) - bool(closes)
+            values += bool(opens or follows)
+            if depth == 0 or values > VALUES:
+                break
+        return values > VALUES
 
     def refuse(self, reason: str) -> NoReturn:
         raise InvalidInput(f"{self._source}: line {self.line}: {reason}")

@@ -12,21 +12,37 @@ from typing import Any, cast
 from msgspec import Struct
 
 from service.errors import InvalidInput
+from service.imports.characters import IGNORABLE, SPACES
 from service.imports.datasets import Column, Dataset, Reason, fold
 
 Record = tuple[Any, ...]
 Problem = tuple[Reason, str]
 
 COLUMNS = 1000
-PREFIXED = re.compile(r"'+[=+\-@]")
+HEADING_CHARACTERS = 200
+OWN_TEXT = "text of the row"
+"""Where a row that could not be taken apart stands in `raw`; no heading of a dataset."""
+FORMULA = re.compile(rf"['\x00-\x1f\x7f-\x9f{SPACES}{IGNORABLE}]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+"""What a spreadsheet may run, wide signs too: it passes over blanks and marks before it looks. A guarded
+cell is of this form as well, which makes the way back exact.
+"""
 RETURNED = fold("quarantine_id")
 EXPLAINED = {fold("reason"), fold("message")}
+SURROGATES = re.compile("[\ud800-\udfff]")
 NUMBERS_OF_THOUSANDS_OF_DIGITS = re.compile(r"[0-9][eE][+-]?[0-9]{3}")
 NOT_FOR_POSTGRES = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})", re.IGNORECASE)
 
 
 class Pairs(list[tuple[str, Any]]):
     """A JSON object in the order it is written, repeated keys included; its numbers are text."""
+
+
+class Doubtful(Struct, frozen=True):
+    """A row of a file that may not be what it seems: its own text, why, and cells that may be told apart."""
+
+    text: str
+    problem: Problem
+    cells: tuple[str, ...] = ()
 
 
 class Table(Struct, frozen=True):
@@ -45,7 +61,7 @@ def grid_table(
     source: str,
     dataset: Dataset,
     found: list[str],
-    rows: Iterator[tuple[int, list[str]]],
+    rows: Iterator[tuple[int, list[str] | Doubtful]],
     *,
     notes: tuple[str, ...] = (),
     has_nul: bool = False,
@@ -56,17 +72,27 @@ def grid_table(
     names = [column.name for column in known if column]
     if len(set(names)) == len(headings) and not has_nul:
         records = _plain(rows, headings, dataset, tuple(names))
-        return Table(tuple(names), records, set(names), returns=False, headings=tuple(headings), notes=notes)
+        return Table(
+            tuple(names),
+            records,
+            set(names),
+            returns=False,
+            headings=tuple(headings),
+            notes=notes,
+        )
     columns = tuple(column.name for column in dataset.columns if column.name in names)
     shape = Shaper(dataset, columns)
-    return Table(
-        columns, (_shaped(line, row, headings, shape) for line, row in rows), set(columns), notes=notes
-    )
+    shaped = (_shaped(line, row, headings, shape) for line, row in rows)
+    return Table(columns, shaped, set(columns), notes=notes)
 
 
 def check_headings(source: str, dataset: Dataset, headings: list[str]) -> None:
     if len(headings) > COLUMNS:
         raise InvalidInput(f"{source}: {len(headings)} columns; at most {COLUMNS} are read")
+    if longer := next((heading for heading in headings if len(heading) > HEADING_CHARACTERS), None):
+        raise InvalidInput(
+            f"{source}: line 1: heading {longer[:40]!r}... is longer than {HEADING_CHARACTERS}"
+        )
     folded = {fold(heading) for heading in headings}
     missing = [c.name for c in dataset.columns if c.needs_heading and not c.headings & folded]
     if missing:
@@ -77,19 +103,25 @@ def check_headings(source: str, dataset: Dataset, headings: list[str]) -> None:
 
 
 def _plain(
-    rows: Iterator[tuple[int, list[str]]], headings: list[str], dataset: Dataset, columns: tuple[str, ...]
+    rows: Iterator[tuple[int, list[str] | Doubtful]],
+    headings: list[str],
+    dataset: Dataset,
+    columns: tuple[str, ...],
 ) -> Iterator[Record]:
     """Each heading is one column: the file's order is COPY's order and cells pass untouched."""
     width = len(headings)
     shape = Shaper(dataset, columns)
     for line, row in rows:
-        if len(row) == width:
+        if isinstance(row, list) and len(row) == width:
             yield (line, None, None, None, None, *row)
         else:
             yield _shaped(line, row, headings, shape)
 
 
-def _shaped(line: int, row: list[str], headings: list[str], shape: "Shaper") -> Record:
+def _shaped(line: int, row: list[str] | Doubtful, headings: list[str], shape: "Shaper") -> Record:
+    if isinstance(row, Doubtful):
+        cells = zip(headings, row.cells, strict=False)
+        return shape(line, [*cells, (OWN_TEXT, row.text)], row.problem)
     pairs: list[tuple[str, Any]] = list(zip(headings, row, strict=False))
     pairs += [
         (f"column {number}", cell) for number, cell in enumerate(row[len(headings) :], len(headings) + 1)
@@ -159,11 +191,20 @@ def _returned(pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str,
     if not ids:
         return None, pairs
     own = [(name, value) for name, value in pairs if fold(name) not in {RETURNED, *EXPLAINED}]
-    freed = [
-        (name, value[1:] if isinstance(value, str) and PREFIXED.match(value) else value)
-        for name, value in own
-    ]
-    return str(ids[0] or "").strip() or None, freed
+    if returned := str(ids[0] or "").strip():
+        return returned, [
+            (name, unguarded(value) if isinstance(value, str) else value) for name, value in own
+        ]
+    return None, own
+
+
+def guarded(cell: str) -> str:
+    """Keep a spreadsheet from running a cell as a formula; `unguarded` undoes this and nothing else."""
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell, 1) else cell
 
 
 def _text(value: Any) -> tuple[str | None, Reason | None]:
@@ -174,14 +215,15 @@ def _text(value: Any) -> tuple[str | None, Reason | None]:
         return ("true" if value else "false"), None
     if not isinstance(value, str):
         return json.dumps(plain(value)), "wrong-type"
-    if "\0" in value or any("\ud800" <= mark <= "\udfff" for mark in value if mark > "\ud7ff"):
+    if "\0" in value or (not value.isascii() and SURROGATES.search(value)):
         return storable(value), "encoding"
     return value, None
 
 
 def storable(text: str) -> str:
     """Show what Postgres cannot store: NUL as U+2400, half a surrogate pair as U+FFFD."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text.replace("\0", "\u2400"))
+    text = text.replace("\0", "\u2400")
+    return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
 
 def _fits_jsonb(raw: str) -> bool:

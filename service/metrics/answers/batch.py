@@ -15,7 +15,7 @@ from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.models import BatchEntry
 from service.metrics.parameters import exact
-from service.results.cache import Results
+from service.results.cache import Composition, Results
 from service.results.headers import Directives
 from service.results.table import Served
 
@@ -81,26 +81,22 @@ class Batcher:
         """Every tile of a dashboard as one answer; each takes of `given` what it knows."""
         version = self._catalog.version
         wishes: list[Wish] = []
-        shared = True
         for metric in dashboard.metrics:
             try:
-                prepared = await self._executor.prepare(metric)
-                accepted = prepared.template.accepted
-                shared = shared and not prepared.description.per_caller
+                accepted = (await self._executor.prepare(metric)).template.accepted
             except Problem:  # the tile itself will say so
                 accepted = ()
             taken = {name: value for name, value in given.items() if name in accepted}
             wishes.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
         owner = ("dashboard", dashboard.id)
-        claims = None if shared else asker.claims
-        key = (*owner, version, tuple(sorted(given.items())), claims)
-        if held := self._results.fresh(key, asker.directives):
+        asked = Composition((*owner, version, tuple(sorted(given.items()))), owner, asker.claims)
+        if held := self._results.composed(asked, asker.directives):
             return held
         answers = await self._run(wishes, asker)
         body = msgspec.json.encode(DashboardData(dashboard.id, _tiles(wishes, answers)))
         parts = [answer for answer in answers if isinstance(answer, Served)]
         whole = len(parts) == len(answers)
-        return self._results.compose(key, owner, body, parts, whole=whole, shared=shared)
+        return self._results.compose(asked, body, parts, whole=whole)
 
     async def _run(self, wishes: Sequence[Wish], asker: Asker) -> list[Served | Problem]:
         side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)

@@ -1,9 +1,9 @@
 """The one path on which stored SQL runs: metric -> judged, typed template -> bound values -> rows, bytes."""
 
+import asyncio
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from hashlib import blake2b
 from math import inf
@@ -13,13 +13,26 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from service.database.stored_sql.loans import Watch
 from service.database.stored_sql.reader import Description, Reader, Rows
 from service.errors import FieldError, InvalidInput, QueryFailed
-from service.metrics.answers.formats import MEDIA_TYPES, Format, Outcome, RecordMaker, record_maker, render
+from service.metrics.answers.formats import (
+    MEDIA_TYPES,
+    Format,
+    Outcome,
+    RecordMaker,
+    parts,
+    record_maker,
+    render,
+)
 from service.metrics.catalog import Catalog
-from service.metrics.judge import judge, parse
+from service.metrics.diagnosis import explained, placed, put_place, with_types
+from service.metrics.judge import Unread
 from service.metrics.models import Definition, Metric
-from service.metrics.parameters import Bound, Template, analyse, declarations
+from service.metrics.parameters import Bound, Template, declarations
+from service.metrics.suspensions import Suspensions
+from service.metrics.validation import Submission, validate
+from service.metrics.workers import Workers
 from service.results.cache import Made, Wanted
 from service.results.changes import Changes, Dependencies
 from service.results.flights import Flights
@@ -27,8 +40,13 @@ from service.settings import Settings
 
 # SQLSTATE class of names, types and rights: what was described is not what there is now.
 _NO_LONGER_VALID: Final = "42"
+# All that is understood of metrics, in about so many bytes; one column takes most of it where there are many.
+_PREPARED_BYTES: Final = 64 << 20
+_PREPARED_BYTES_EACH: Final = 16 << 10
+_PREPARED_BYTES_PER_COLUMN: Final = 2 << 10
+_PREPARED_BYTES_PER_CHARACTER: Final = 64
 # A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
-_NO_DATE: Final = "its window is not on a date or timestamp column"
+_NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -44,6 +62,14 @@ class Prepared(Struct, frozen=True, kw_only=True):
     dependencies: Dependencies
     fingerprint: bytes
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        columns, text = len(self.description.columns), len(self.metric.sql)
+        return (
+            _PREPARED_BYTES_EACH + _PREPARED_BYTES_PER_COLUMN * columns + _PREPARED_BYTES_PER_CHARACTER * text
+        )
+
     def definition(self) -> Definition:
         metric, description = self.metric, self.description
         return Definition(
@@ -53,9 +79,10 @@ class Prepared(Struct, frozen=True, kw_only=True):
             is_editable=metric.is_editable,
             sql=metric.sql,
             parameters=self.template.parameters,
+            window=self.template.window,
             columns=description.columns,
             tables=self.dependencies.tables,
-            estimated_cost=description.plan["Total Cost"],
+            estimated_cost=description.plan.cost,
             fresh_for_s=metric.fresh_for_s,
             stale_for_s=metric.stale_for_s,
             layouts=metric.layouts,
@@ -89,6 +116,7 @@ class _Run(NamedTuple):
     excel: bool
     claims: str | None
     parsed_s: float
+    forgot: int
 
 
 class Executor:
@@ -102,18 +130,26 @@ class Executor:
         *,
         clock: Callable[[], float],
         changes: Changes,
+        suspensions: Suspensions,
     ) -> None:
         self._reader = reader
+        self._suspensions = suspensions
         self._catalog = catalog
         self._forgot = 0  # how often
         self._schemas = settings.database.data_schemas
+        self._zone = settings.database.zone
+        self._time_zone = settings.database.time_zone
         self._settings = settings.results
+        self._bytes_limit = settings.database.result_bytes_limit
         self._changes = changes
         self._prepared: dict[UUID, Prepared] = {}
+        self._prepared_bytes = 0
         self._understanding: Flights[Prepared] = Flights(clock)
+        self._workers = Workers()
 
     async def close(self) -> None:
         await self._understanding.close()
+        self._workers.close()
 
     async def prepare(self, metric: Metric) -> Prepared:
         """Understand a metric's SQL once for as long as its definition stands."""
@@ -129,44 +165,93 @@ class Executor:
             )
             if key[1] != self._forgot:  # what it means has changed meanwhile
                 return await self.prepare(metric)
-        self._prepared[metric.id] = held
+        self._hold(held)
         return held
+
+    def _hold(self, prepared: Prepared) -> None:
+        """Hold it for the next caller; the oldest make way for it."""
+        self._drop(prepared.metric.id)
+        self._prepared[prepared.metric.id] = prepared
+        self._prepared_bytes += prepared.weight
+        while self._prepared_bytes > _PREPARED_BYTES:
+            self._drop(next(iter(self._prepared)))
+
+    def _drop(self, metric_id: UUID) -> None:
+        if (held := self._prepared.pop(metric_id, None)) is not None:
+            self._prepared_bytes -= held.weight
 
     def forget(self) -> None:
         """Understand everything anew when it is next asked for: what SQL means has changed."""
         self._forgot += 1
         self._prepared.clear()
+        self._prepared_bytes = 0
 
     async def understand(self, metric: Metric) -> Prepared:
         """Judge, type and plan a metric's SQL, without running it.
 
-        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it.
+        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it, and
+        `MetricSuspended` where planning it was set aside.
         """
-        tree = None
-        if not metric.trusted:
-            tree = parse(metric.sql)
-            judge(metric.sql, schemas=self._schemas, tree=tree, functions=self._catalog.functions)
-        template = analyse(metric.sql, tree, declarations(metric.parameters))
+        watch = self._suspensions.watch(metric, planning=True)
+        template = await self._validated(metric, watch)
         if template.untyped:
-            probe = template.probe()
-            with _placed(lambda position: template.stored_position(position, typed=False)):
-                types = await self._reader.parameter_types(probe.sql)
-            template = template.with_types(dict(zip(probe.names, types, strict=True)))
+            template = await with_types(template, self._reader, watch)
         try:
             for trial in template.trials():
-                await self._reader.parameter_types(trial)
+                await self._reader.parameter_types(trial, watch)
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
-        with _placed(template.stored_position):
-            description = await self._reader.describe(template.plain)
+        with placed(template.sql, template.stored_position):
+            description, dependencies = await self._described(metric, template.plain, watch)
         return Prepared(
             metric=metric,
             template=template,
-            description=description,
+            description=description.trimmed(),
             record=record_maker(description.columns),
-            dependencies=await self._changes.dependencies(metric.sql, description),
+            dependencies=dependencies,
             fingerprint=fingerprint_of(metric),
         )
+
+    async def _validated(self, metric: Metric, watch: Watch) -> Template:
+        """What the text alone shows. A text that is too much for our parser is shown to Postgres."""
+        submission = Submission(
+            sql=metric.sql,
+            trusted=metric.trusted,
+            declared=declarations(metric.parameters),
+            window=metric.window,
+            time_zone=self._time_zone,
+            schemas=self._schemas,
+            functions=frozenset() if metric.trusted else self._catalog.functions,
+            database="" if metric.trusted else self._catalog.database,
+        )
+        try:
+            return await self._read(submission)
+        except Unread as gap:
+            template = await self._read(msgspec.structs.replace(submission, trusted=True))
+            raise await explained(gap, template, self._reader, watch) from None
+
+    async def _read(self, submission: Submission) -> Template:
+        if submission.is_small:
+            return validate(submission)
+        return await asyncio.wrap_future(self._workers.submit(submission))
+
+    def check(self, sql: str) -> None:
+        """Judge a text, in a thread of the caller's; raises `SqlRefused`."""
+        submission = Submission(
+            sql=sql, schemas=self._schemas, functions=self._catalog.functions, database=self._catalog.database
+        )
+        if submission.is_small:
+            validate(submission)
+        else:
+            self._workers.submit(submission).result()
+
+    async def _described(self, metric: Metric, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
+        """What Postgres says of a statement, read once all that it depends on is followed."""
+        while True:
+            description = await self._reader.describe(plain, watch)
+            dependencies = await self._changes.dependencies(metric.sql, description)
+            if dependencies.settled:
+                return description, dependencies
 
     def understands(self, metric: Metric) -> bool:
         """Whether `wanted` need not ask Postgres what the metric is."""
@@ -188,11 +273,12 @@ class Executor:
         """
         started = time.perf_counter()
         prepared = await self.prepare(metric)
+        forgot = self._forgot
         template = prepared.template
         bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
         if not prepared.description.per_caller:
             claims = None
-        run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started)
+        run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started, forgot)
         return Wanted(
             key=(prepared.fingerprint, bound.key, form, excel, claims),
             owner=metric.id,
@@ -208,7 +294,8 @@ class Executor:
         bound = prepared.template.bind([])
         runnable = prepared.description.runnable(bound.sql)
         limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (judged text)
-        found = await self._reader.run(limited, bound.args)
+        watch = self._suspensions.watch(prepared.metric)
+        found = await self._reader.run(limited, bound.args, watch=watch)
         outcome = Outcome(
             metric=prepared.metric,
             parameters=bound.parameters,
@@ -223,9 +310,11 @@ class Executor:
     async def _make(self, run: _Run) -> Made:
         as_of = datetime.now(UTC)
         fresh_for_s, max_age = self._lifetime(run.prepared, run.bound, as_of)
+        if run.forgot != self._forgot:  # what it hangs on, or who may see it, is another matter by now
+            fresh_for_s, max_age = 0.0, 0
         outcome, waited_s, ran_s = await self._run(run.prepared, run.bound, run.claims, as_of)
         read = time.perf_counter()
-        body = render(outcome, run.form, excel=run.excel)
+        body = await self._render(outcome, run)
         timings = Timings(run.parsed_s, waited_s, ran_s, time.perf_counter() - read)
         return Made(
             body=body,
@@ -236,14 +325,22 @@ class Executor:
             max_age=max_age,
         )
 
+    async def _render(self, outcome: Outcome, run: _Run) -> bytes:
+        """Write a result within its limit, and let other callers go on between its parts."""
+        made: list[bytes] = []
+        for part in parts(outcome, run.form, excel=run.excel, limit=self._bytes_limit):
+            made.append(part)
+            if len(made) > 1:
+                await asyncio.sleep(0)
+        return made[0] if len(made) == 1 else b"".join(made)
+
     def _lifetime(self, prepared: Prepared, bound: Bound, now: datetime) -> tuple[float, int]:
         """How long a run that begins now stays fresh if no table moves, and its `max-age`, in seconds."""
         own = prepared.metric.fresh_for_s
         usual = _given(own, self._settings.fresh_for_s)
         fresh_for_s = inf if own is None else float(own)
         if prepared.dependencies.timed or bound.clock:
-            midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
-            fresh_for_s = min(usual, (midnight - now).total_seconds())
+            fresh_for_s = min(usual, until_midnight_s(now, self._zone))
         tables = prepared.dependencies.tables or prepared.dependencies.followed
         late = self._changes.max_age(tables) if tables else usual
         return fresh_for_s, int(min(late, fresh_for_s))
@@ -259,7 +356,7 @@ class Executor:
                 raise
         if rows is None or not prepared.description.fits(rows):
             # A table changed since the statement was described: what we know of it is old.
-            self._prepared.pop(prepared.metric.id, None)
+            self._drop(prepared.metric.id)
             prepared = await self.prepare(prepared.metric)
             rows = await self._rows(prepared, bound, claims)
         outcome = Outcome(
@@ -270,6 +367,7 @@ class Executor:
             rows=rows.records,
             truncated=rows.truncated,
             as_of=as_of,
+            received=rows.received,
         )
         return outcome, rows.waited_s, rows.ran_s
 
@@ -282,6 +380,8 @@ class Executor:
                 claims=claims,
                 spotless=description.built_in and not prepared.metric.trusted,
                 twice=bool(description.odd),
+                weight=description.plan.weight,
+                watch=self._suspensions.watch(prepared.metric),
             )
         except QueryFailed as problem:
             await self._refuse_wrong(prepared.template, bound)
@@ -291,7 +391,7 @@ class Executor:
                 inside = 0 < own <= len(bound.sql)
                 return prepared.template.stored_position(own, bound.windows) if inside else None
 
-            _place(problem, place)
+            put_place(problem, prepared.template.sql, place)
             raise
 
     async def _refuse_wrong(self, template: Template, bound: Bound) -> None:
@@ -307,21 +407,11 @@ class Executor:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
 
 
-@contextmanager
-def _placed(place: Callable[[int], int | None]) -> Generator[None]:
-    """Let a failure say where in the stored text it is, or nothing where it is in none of it."""
-    try:
-        yield
-    except QueryFailed as problem:
-        _place(problem, place)
-        raise
-
-
-def _place(problem: QueryFailed, place: Callable[[int], int | None]) -> None:
-    if (position := problem.members.pop("position", None)) is not None:
-        stored = place(position)
-        if stored is not None:
-            problem.members["position"] = stored
+def until_midnight_s(now: datetime, zone: tzinfo) -> float:
+    """Seconds until the zone's day ends: not always a whole number of hours, as clocks are put forward."""
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    midnight = datetime.combine(tomorrow, datetime.min.time(), zone)
+    return (midnight.astimezone(UTC) - now).total_seconds()
 
 
 def fingerprint_of(metric: Metric) -> bytes:

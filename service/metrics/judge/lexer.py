@@ -1,7 +1,7 @@
 """SQL text as Postgres splits it: names, strings, numbers and marks, comments left out.
 
-What would need more of Postgres's rules than stand here is refused: U& escapes, strings that join across
-lines, numbers that run into names. So are texts that would overflow the stack of whoever reads them next.
+What would need more of Postgres's rules than stand here is refused: U& escapes, numbers that run into names.
+So are texts that would overflow the stack of whoever reads them next.
 """
 
 import re
@@ -10,23 +10,37 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple, NoReturn, cast
 
 from service.errors import FieldError, SqlRefused
+from service.metrics.judge.foreign import foreign
 
 MAX_BYTES = 100_000
 MAX_BRACKETS = 30  # parentheses and CASEs within each other: 17 frames of the parser each
 MAX_SUBSCRIPTS = 200  # in the whole text; the parser types what stands before each anew
 MAX_PREFIXES = 16  # NOT NOT NOT ..., - - - ...
 
+# A string goes on after a line break (comments up to the line's end may stand between), by the same rules.
+GAP_TEXT = r"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+[\n\r])*+"
+_PLAIN, _ESCAPED = r"'(?:[^']|'')*+'", r"'(?:[^'\\]|\\.|'')*+'"
+_DIGITS = r"[0-9](?:_?[0-9])*+"
+_BITS, _NIBBLES = r"'[01]*'", r"'[0-9a-fA-F]*'"
+GAP = re.compile(GAP_TEXT)
+
+
+def _joined(part: str) -> str:
+    return f"{part}(?:{GAP_TEXT}{part})*+"
+
+
 LEXEME = re.compile(
-    r"""
+    rf"""
       (?P<blank> [ \t\n\r\f\v]+ | --[^\n\r]* )
     | (?P<comment> /\* )
     | (?P<unicode> [uU]&['"] )
-    | (?P<string> [eE]'(?:[^'\\]|\\.|'')*+' | [bB]'[01]*' | [xX]'[0-9a-fA-F]*' | '(?:[^']|'')*+' )
+    | (?P<string> [eE]{_joined(_ESCAPED)} | [bB]{_joined(_BITS)} | [xX]{_joined(_NIBBLES)}
+                | {_joined(_PLAIN)} )
     | (?P<quoted> "(?:[^"]|"")++" )
     | (?P<dollar> \$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$ )
     | (?P<word> (?![eE]') [A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]* )
-    | (?P<number> (?: 0[xX][0-9a-fA-F]+ | 0[oO][0-7]+ | 0[bB][01]+
-                    | [0-9]+(?:\.(?!\.)[0-9]*)?(?:[eE][+-]?[0-9]+)? )
+    | (?P<number> (?: 0[xX](?:_?[0-9a-fA-F])++ | 0[oO](?:_?[0-7])++ | 0[bB](?:_?[01])++
+                    | {_DIGITS}(?:\.(?!\.)(?:{_DIGITS})?+)?+(?:[eE][+-]?{_DIGITS})?+ )
                   (?P<junk> [A-Za-z_$\x80-\U0010ffff]? ) )
     | (?P<mark> [-~!@\#^&|`?+*/%<>=:;,.()\[\]] )
     """,
@@ -101,6 +115,8 @@ def _named(kind: str, match: re.Match[str], sql: str) -> tuple[str, str]:
 def _refuse_character(sql: str, at: int) -> NoReturn:
     if sql[at] in "'\"eE":
         refuse(f"has a quote that is not closed at {near(sql, at)}", sql, at)
+    if advice := foreign(sql, at):
+        refuse(advice, sql, at)
     if sql[at] == "$":
         refuse("uses $1-style parameters; name them, as in :start_date", sql, at)
     refuse(f"has the character {sql[at]!r} outside of strings, which Postgres does not read", sql, at)
@@ -124,7 +140,7 @@ def _check_shape(sql: str, lexemes: Sequence[Lexeme]) -> None:
     for lexeme in lexemes:
         kind, text, start, _ = lexeme
         if kind == "string" == before.kind:
-            refuse("has two strings in a row; join them with ||", sql, start)
+            refuse("has two strings in a row; put a comma between them, or join them with ||", sql, start)
         steers = kind in {"word", "mark"}
         depth = max(0, depth + (steers and text in OPENING) - (steers and text in CLOSING))
         prefixes = prefixes + 1 if steers and text in PREFIXES else 0
@@ -136,10 +152,14 @@ def _check_shape(sql: str, lexemes: Sequence[Lexeme]) -> None:
         before = lexeme
 
 
-def refuse(fault: str, sql: str = "", start: int = 0) -> NoReturn:
+class Unread(SqlRefused):
+    """The SQL is beyond this parser: only Postgres can say whether it is SQL at all."""
+
+
+def refuse(fault: str, sql: str = "", start: int = 0, *, refusal: type[SqlRefused] = SqlRefused) -> NoReturn:
     line, column = place(sql, start)
     message = f"The SQL {fault}."
-    raise SqlRefused(message, errors=(FieldError("sql", message),), line=line, column=column)
+    raise refusal(message, errors=(FieldError("sql", message),), line=line, column=column)
 
 
 def place(sql: str, start: int) -> tuple[int, int]:

@@ -9,17 +9,18 @@ and the limits of its pool stand behind this; long runs and large results are th
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from msgspec import Struct
 from sqlglot import exp
-from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import ParseError
-from sqlglot.parsers.postgres import PostgresParser
-from sqlglot.tokenizer_core import Token, TokenType
+from sqlglot.tokenizer_core import TokenType
 
 from service.errors import SqlRefused
-from service.metrics.judge.lexer import Lexeme, fold, lex, near, place, refuse
+from service.metrics.judge.agreement import check_agreement
+from service.metrics.judge.dialect import DIALECT, Parser, adapted
+from service.metrics.judge.foreign import FOREIGN, foreign
+from service.metrics.judge.lexer import Lexeme, Unread, fold, lex, near, place, refuse
 from service.metrics.judge.lists import (
     CATALOG_NAMES,
     CLAIMS,
@@ -30,11 +31,10 @@ from service.metrics.judge.lists import (
     SYNTAX,
     TYPES,
 )
+from service.metrics.judge.sizes import Sizes
 
 MAX_DEPTH = 150  # nodes of the tree, a chain of one operator counted once
 MAX_CHAIN = 500  # a OR b OR ..., 1 + 1 + ...: Postgres and others walk these by recursion
-WIDENING = frozenset({"repeat", "lpad", "rpad"})
-MAX_WIDTH = 10_000_000  # characters of a written-out text: EXPLAIN takes about seven times as many bytes
 PARSER_STEPS_PER_TOKEN = 8  # honest SQL takes below 2; backtracking that doubles takes thousands
 
 
@@ -45,6 +45,9 @@ class Verdict(Struct, frozen=True):
     reads_claims: bool
 
 
+TYPE_NAME = re.compile("[a-z_][a-z0-9_]*")
+TYPE_TEXT = re.compile(r"[a-z0-9_ ,()\[\]]+")
+LOOK_BACK = 5  # lexemes before the place where reading ended
 CHAINS = (exp.Connector, exp.Add, exp.Sub, exp.Mul, exp.DPipe, exp.SetOperation)
 FAULTS: dict[type[exp.Expr], str] = {
     exp.Lock: "locks rows (FOR UPDATE, FOR SHARE), which stored SQL may not; leave that clause out",
@@ -54,8 +57,6 @@ FAULTS: dict[type[exp.Expr], str] = {
     exp.Delete: "holds a DELETE; stored SQL only reads",
     exp.Merge: "holds a MERGE; stored SQL only reads",
 }
-
-DIALECT = Postgres()
 
 
 def parse(sql: str) -> exp.Query:
@@ -73,16 +74,25 @@ def judge(
     schemas: tuple[str, ...],
     tree: exp.Query | None = None,
     functions: frozenset[str] = frozenset(),
+    database: str = "",
 ) -> Verdict:
     """Allow this SQL or raise SqlRefused, whose message names the refused part and how to mend it.
 
     `tree` saves the parse and must be `parse(sql)`. `functions` are names that may be called without a
     schema: those of the data schemas that pg_catalog has no function of (Postgres looks there first).
+    `database` is the name that may stand before a schema: the connected database's own.
     """
     lexemes = lex(sql)
-    reading = _Reading(sql, lexemes, schemas)
+    reading = _Reading(sql, lexemes, schemas, database)
     relations = reading.walk(tree or _parse(sql, lexemes))
-    return Verdict(relations=relations, reads_claims=reading.check_names(functions))
+    reads_claims = reading.check_names(functions)
+    Sizes(sql, lexemes).check()
+    return Verdict(relations=relations, reads_claims=reads_claims)
+
+
+def is_lossy(tree: exp.Query) -> bool:
+    """Whether a parsed tree leaves out a clause, so that only the text itself says all of the statement."""
+    return bool(tree.meta.get("lossy"))
 
 
 def _parse(sql: str, lexemes: Sequence[Lexeme]) -> exp.Query:
@@ -121,86 +131,58 @@ def _check_depth(tree: exp.Expr) -> None:
 
 
 def _read(sql: str, lexemes: Sequence[Lexeme]) -> exp.Expr | None:
-    parser = _Parser(DIALECT, steps=1000 + PARSER_STEPS_PER_TOKEN * len(lexemes))
+    parser = Parser(DIALECT, steps=1000 + PARSER_STEPS_PER_TOKEN * len(lexemes))
     try:
         tokens = [token for token in DIALECT.tokenize(sql) if token.token_type is not TokenType.SEMICOLON]
-        _check_agreement(sql, lexemes, tokens)
-        trees = parser.parse(tokens, sql)
+        check_agreement(sql, lexemes, tokens)
+        trees = parser.parse(adapted(sql, lexemes, tokens), sql)
     except SqlRefused:
         raise
     except ParseError:
-        line, column = place(sql, parser.fault_at)
-        fault = f"cannot be read at line {line}, column {column}, near {near(sql, parser.fault_at)}"
-        refuse(f"{fault}; an operator can trust what this parser does not know", sql, parser.fault_at)
+        _refuse_unread(sql, lexemes, parser.fault_at)
     except RecursionError:
         refuse("is nested too deep; put the inner parts into a WITH")
     except Exception as error:  # noqa: BLE001 (odd text ends it in ways of its own, as int() of 5,000 digits)
-        refuse(f"cannot be read by this parser ({type(error).__name__}); write it more plainly")
-    return trees[0] if len(trees) == 1 else None
+        fault = f"cannot be read by this parser ({type(error).__name__}); write it more plainly"
+        refuse(fault, refusal=Unread)
+    tree = trees[0] if len(trees) == 1 else None
+    if tree is not None and parser.lossy:
+        tree.meta["lossy"] = True
+    return tree
 
 
-def _check_agreement(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> None:
-    """Each token of the parser must be whole lexemes, a string or quoted name exactly one, none left out."""
-    at = 0
-    for token in tokens:
-        whole = at < len(lexemes) and token.start == lexemes[at].start
-        alone = whole and lexemes[at].kind in {"string", "quoted"}
-        while whole and at < len(lexemes) and lexemes[at].end < token.end + 1:
-            alone = alone or lexemes[at].kind in {"string", "quoted"}
-            at += 1
+def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
+    """Where reading ended, or the spelling of another tool that ended it."""
+    at = next((n for n, lexeme in enumerate(lexemes) if lexeme.start >= start), len(lexemes))
+    for lexeme in lexemes[max(0, at - LOOK_BACK) : at + 1]:
+        ends = lexeme.text != "]" or lexeme.start == start  # else it may end a subscript
         if (
-            not whole
-            or at == len(lexemes)
-            or lexemes[at].end != token.end + 1
-            or (alone and lexemes[at].start != token.start)
+            lexeme.kind == "mark"
+            and lexeme.text in FOREIGN
+            and ends
+            and (advice := foreign(sql, lexeme.start))
         ):
-            refuse(f"can be read in two ways at {near(sql, token.start)}", sql, token.start)
-        at += 1
-    if at != len(lexemes):
-        refuse(f"can be read in two ways at {near(sql, lexemes[at].start)}", sql, lexemes[at].start)
-
-
-class _Parser(PostgresParser):
-    """Gives up after so many steps: some texts make the parser try twice at each level."""
-
-    PLACEHOLDER_PARSERS: ClassVar[dict[TokenType, Any]] = {
-        TokenType.COLON: cast("dict[TokenType, Any]", PostgresParser.PLACEHOLDER_PARSERS)[TokenType.COLON]
-    }
-
-    def __init__(self, dialect: Postgres, *, steps: int) -> None:
-        self._steps = steps
-        self.fault_at = 0
-        super().__init__(dialect=dialect)
-
-    def raise_error(self, message: str, token: Token | None = None) -> None:
-        token = token or self._curr or self._prev
-        self.fault_at = token.start if token else 0
-        super().raise_error(message, token)
-
-    def _warn_unsupported(self) -> None:
-        self.raise_error("Unsupported syntax")  # where it would keep the rest as unread text
-
-    def _advance(self, times: int = 1) -> None:
-        self._steps -= 1
-        if self._steps < 0:
-            raise RecursionError
-        super()._advance(times)
+            refuse(advice, sql, lexeme.start)
+    line, column = place(sql, start)
+    fault = f"cannot be read at line {line}, column {column}, near {near(sql, start)}"
+    refuse(fault, sql, start, refusal=Unread)
 
 
 class _Reading:
     """One text under judgement."""
 
-    def __init__(self, sql: str, lexemes: Sequence[Lexeme], schemas: tuple[str, ...]) -> None:
+    def __init__(self, sql: str, lexemes: Sequence[Lexeme], schemas: tuple[str, ...], database: str) -> None:
         self.sql = sql
         self.lexemes = lexemes
         self.schemas = schemas
+        self.database = database
         self.relations: dict[str, None] = {}
         self.aliases: set[int] = set()
+        self.labels: set[int] = set()
 
     def walk(self, tree: exp.Expr) -> tuple[str, ...]:
         """Check every node; the relations as written, CTEs left out."""
-        none: frozenset[str] = frozenset()
-        stack: list[tuple[exp.Expr, frozenset[str]]] = [(tree, none)]
+        stack: list[tuple[exp.Expr, _Scope | None]] = [(tree, None)]
         while stack:
             node, scope = stack.pop()
             self.check_node(node, scope)
@@ -211,7 +193,7 @@ class _Reading:
         starts = (part.meta.get("start") for part in node.walk() if part.meta)
         refuse(fault, self.sql, next((start for start in starts if start is not None), 0))
 
-    def check_node(self, node: exp.Expr, scope: frozenset[str]) -> None:
+    def check_node(self, node: exp.Expr, scope: "_Scope | None") -> None:
         kind = type(node)
         if kind.__name__ not in NODES and not isinstance(node, exp.Func):
             name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
@@ -220,6 +202,8 @@ class _Reading:
             self.check_relation(node, scope)
         elif kind is exp.TableAlias:
             self.check_alias(node)
+        elif kind is exp.Alias:
+            self.labels.add(node.args["alias"].meta.get("start", -1))
         elif kind is exp.Column and not node.args.get("table"):
             self.check_reserved(node.this)
         elif kind is exp.DataType:
@@ -227,16 +211,18 @@ class _Reading:
         elif kind is exp.ObjectIdentifier and node.name.upper() != "OID":
             self.refuse(f"uses the type {node.name.lower()}, which looks into the catalogs", node)
 
-    def check_relation(self, node: exp.Expr, scope: frozenset[str]) -> None:
+    def check_relation(self, node: exp.Expr, scope: "_Scope | None") -> None:
         name, schema = node.this, node.args.get("db")
         if name is None or isinstance(name, exp.Func):
             return  # ROWS FROM (...) and functions: judged by their names
-        if not isinstance(name, exp.Identifier) or node.args.get("catalog") is not None:
-            self.refuse(f"reads {self.text(node)}; name relations as {self.schemas[0]}.name", node)
-        self.check_reserved(name)
+        catalog = node.args.get("catalog")
+        if not isinstance(name, exp.Identifier) or (catalog is not None and not self.is_own(_name(catalog))):
+            written = ".".join(_name(part) for part in (catalog, schema, name) if part is not None)
+            self.refuse(f"reads {written}; name relations as {self.schemas[0]}.name", node)
         table = _name(name)
         if schema is None:
-            if table in scope:
+            self.check_reserved(name)
+            if scope is not None and scope.sees(table):
                 return
             if table.startswith("pg_"):
                 self.refuse(
@@ -247,6 +233,9 @@ class _Reading:
             self.relations[f"{_name(schema)}.{table}"] = None
         else:
             self.refuse(f"reads {_name(schema)}.{table}; stored SQL reads only {self.allowed}", node)
+
+    def is_own(self, database: str) -> bool:
+        return bool(database) and database == self.database
 
     def check_alias(self, node: exp.Expr) -> None:
         self.check_reserved(node.this)
@@ -313,7 +302,8 @@ class _Reading:
 
     def is_label(self, at: int) -> bool:
         before = self.mark(at - 1)
-        return before in {".", "as"} or (before == ":" and self.mark(at - 2) != ":")
+        labelled = before in {".", "as"} or self.lexemes[at].start in self.labels
+        return labelled or (before == ":" and self.mark(at - 2) != ":")
 
     def check_catalog(self, at: int) -> None:
         """After `pg_catalog.` comes only a call (checked by its name), a type, an operator or a collation."""
@@ -332,40 +322,45 @@ class _Reading:
         schema = ""
         if self.mark(at - 1) == ".":
             schema = self.lexemes[at - 2].text
-            if schema in self.schemas and self.mark(at - 3) != ".":
+            own = self.mark(at - 3) != "." or self.is_own(self.lexemes[at - 4].text)
+            if schema in self.schemas and own:
                 return False
-            allowed = schema == "pg_catalog" and self.mark(at - 3) != "." and name in FUNCTIONS | TYPES
+            allowed = schema == "pg_catalog" and own and name in FUNCTIONS | TYPES
         else:
             sampling = self.mark(at - 1) == "tablesample" and name in {"bernoulli", "system"}
             allowed = name in callable_names or self.lexemes[at].start in self.aliases or sampling
-        if not allowed:
-            written = f"{schema}.{name}" if schema else name
-            self.refuse_at(
-                f"calls {written}, which stored SQL may not; listed functions of pg_catalog and functions of "
-                f"{self.allowed}, written as {self.schemas[0]}.name(...), are allowed",
-                at,
-            )
-        if name in WIDENING:
-            self.check_width(at)
+        if name == "pg_input_is_valid":
+            self.check_input_type(at)
+        elif not allowed:
+            self.refuse_call(f"{schema}.{name}" if schema else name, at)
         return name == "current_setting" and self.check_setting(at)
 
-    def check_width(self, at: int) -> None:
-        """A constant text is made while the statement is planned, which no limit of a run reaches.
+    def refuse_call(self, written: str, at: int) -> NoReturn:
+        fault = (
+            f"calls {written}, which stored SQL may not; listed functions of pg_catalog and functions of "
+            f"{self.allowed}, written as {self.schemas[0]}.name(...), are allowed"
+        )
+        if "." not in written and not written.startswith("pg_"):
+            fault += "; an extension's function is allowed when DATA_SCHEMAS names its schema"
+        self.refuse_at(fault, at)
 
-        This sees sizes that are written down, not every way to reckon one.
-        """
-        width, depth = 1, 0
-        for here, (kind, text, *_) in enumerate(self.lexemes[at + 1 :], at + 1):
-            if kind == "mark":
-                depth += (text == "(") - (text == ")")
-            elif kind == "number" or (kind == "string" and self.mark(here - 1) == ","):
-                width *= _number(text.strip("'"))
-            elif kind != "string" and self.mark(here + 1) not in {"(", "."} and self.mark(here - 1) != ":":
-                return  # a column, so it is no constant
-            if depth == 0:
+    def check_input_type(self, at: int) -> None:
+        """Allow `pg_input_is_valid(text, 'type')` for a written type that looks nothing up."""
+        depth, end = 0, at + 1
+        while end < len(self.lexemes):
+            depth += (self.mark(end) == "(") - (self.mark(end) == ")")
+            if not depth:
                 break
-        if width > MAX_WIDTH:
-            self.refuse_at(f"makes a text of more than {MAX_WIDTH} characters; make it shorter", at)
+            end += 1
+        literal = self.lexemes[end - 1].kind == "string" and self.mark(end - 2) == ","
+        written = self.lexemes[end - 1].text[1:-1].lower() if literal else "?"
+        names = TYPE_NAME.findall(written)
+        if not TYPE_TEXT.fullmatch(written) or any(
+            name in CATALOG_NAMES or name.startswith(("pg_", "_")) for name in names
+        ):
+            self.refuse_at(
+                "asks whether a text is of a type; write that type as a plain literal, as in 'date'", at
+            )
 
     def check_setting(self, at: int) -> bool:
         setting = self.lexemes[at + 2] if at + 2 < len(self.lexemes) else None
@@ -377,32 +372,38 @@ class _Reading:
         refuse(fault, self.sql, self.lexemes[at].start)
 
 
-def _children(node: exp.Expr, scope: frozenset[str]) -> Iterator[tuple[exp.Expr, frozenset[str]]]:
+class _Scope(NamedTuple):
+    """The CTEs that a part of the text sees: the first `seen` of these names, and what lies further out."""
+
+    outer: "_Scope | None"
+    names: dict[str, int]
+    seen: int
+
+    def sees(self, name: str) -> bool:
+        scope: _Scope | None = self
+        while scope is not None:
+            if scope.names.get(name, scope.seen) < scope.seen:
+                return True
+            scope = scope.outer
+        return False
+
+
+def _children(node: exp.Expr, scope: _Scope | None) -> Iterator[tuple[exp.Expr, _Scope | None]]:
     """The node's parts, each with the CTEs that it sees: those before it, or all if RECURSIVE."""
     with_ = node.args.get("with_")
     if isinstance(with_, exp.With):
-        names = [_name(cte.args["alias"].this) for cte in with_.expressions]
-        inner = scope.union(names)
+        names: dict[str, int] = {}
         for at, cte in enumerate(with_.expressions):
-            yield cte, inner if with_.args.get("recursive") else scope.union(names[:at])
+            names.setdefault(_name(cte.args["alias"].this), at)
+        inner = _Scope(scope, names, len(with_.expressions))
+        for at, cte in enumerate(with_.expressions):
+            yield cte, inner if with_.args.get("recursive") else inner._replace(seen=at)
         scope = inner
     for key, value in node.args.items():
         parts = cast("list[Any]", value) if isinstance(value, list) else [value]
         for part in parts:
             if isinstance(part, exp.Expr) and key != "with_":
                 yield part, scope
-
-
-def _number(text: str) -> int:
-    """A number as Postgres writes it, whole; 1 for any other text."""
-    try:
-        return int(text, 10 if text.isdigit() else 0)
-    except ValueError:
-        pass
-    try:
-        return max(1, int(float(text)))
-    except (ValueError, OverflowError):
-        return 1
 
 
 def _name(node: Any) -> str:

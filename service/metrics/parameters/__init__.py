@@ -10,5 +10,17 @@ from service.metrics.parameters.template import (
     declarations,
 )
 from service.metrics.parameters.values import exact
+from service.metrics.parameters.windows import Mode, Window
 
-__all__ = ["Bound", "Declared", "Parameter", "Probe", "Template", "analyse", "declarations", "exact"]
+__all__ = [
+    "Bound",
+    "Declared",
+    "Mode",
+    "Parameter",
+    "Probe",
+    "Template",
+    "Window",
+    "analyse",
+    "declarations",
+    "exact",
+]

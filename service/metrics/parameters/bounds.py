@@ -119,7 +119,7 @@ def _subject(node: exp.Expr) -> exp.Column | None:
         return _subject(node.this)
     if isinstance(node, exp.AtTimeZone) and isinstance(node.args.get("zone"), exp.Literal):
         return _subject(node.this)
-    if isinstance(node, exp.TimestampTrunc) and _unit(node) == "DAY":
+    if isinstance(node, exp.TimestampTrunc) and unit_of(node) == "DAY":
         return _subject(node.this)
     return None
 
@@ -143,7 +143,7 @@ def _limit(operand: exp.Expr, operator: str, subject: exp.Expr) -> Limit | None:
         return _literal_limit(str(literal.this), operator, as_day=as_day, whole_days=_whole_days(subject))
     if not _is_moment(operand):
         return None
-    clock = any(_is_clock(node) for node in operand.walk())
+    clock = any(is_clock(node) for node in operand.walk())
     back = _back(operand)
     return Limit(
         identity=f"{operator} {operand.sql('postgres')}",
@@ -187,7 +187,7 @@ def _default(day: date, time: str, operator: str, *, whole_days: bool) -> tuple[
 def _is_moment(node: exp.Expr) -> bool:
     """Whether it is a date or a moment made of clocks, date literals, intervals and numbers alone."""
     node = bare(node)
-    if _is_clock(node):
+    if is_clock(node):
         return True
     if isinstance(node, exp.Add | exp.Sub):
         return _is_moment(node.this) and _is_offset(node.expression)
@@ -202,7 +202,7 @@ def _is_moment(node: exp.Expr) -> bool:
     return False
 
 
-def _is_clock(node: exp.Expr) -> bool:
+def is_clock(node: exp.Expr) -> bool:
     named = isinstance(node, exp.Anonymous) and str(node.this).lower() in CLOCK_NAMES
     return isinstance(node, CLOCKS) or named
 
@@ -222,17 +222,17 @@ def _back(operand: exp.Expr) -> exp.Sub | None:
     """The bound's sum, if it is a clock less an offset and nothing but a truncation to days is around it."""
     node = operand
     while isinstance(node, exp.Paren | exp.Cast | exp.Date | exp.TimestampTrunc):
-        if isinstance(node, exp.TimestampTrunc) and _unit(node) != "DAY":
+        if isinstance(node, exp.TimestampTrunc) and unit_of(node) != "DAY":
             return None
         node = node.this
     if not isinstance(node, exp.Sub):
         return None
     clock = node.this
     while isinstance(clock, exp.Paren | exp.Cast | exp.Date | exp.AtTimeZone | exp.TimestampTrunc):
-        if isinstance(clock, exp.TimestampTrunc) and _unit(clock) != "DAY":
+        if isinstance(clock, exp.TimestampTrunc) and unit_of(clock) != "DAY":
             return None
         clock = clock.this
-    return node if _is_clock(clock) else None
+    return node if is_clock(clock) else None
 
 
 def _days(offset: exp.Expr) -> int | None:
@@ -242,11 +242,11 @@ def _days(offset: exp.Expr) -> int | None:
     if not isinstance(offset, exp.Interval | exp.Cast) or not isinstance(offset.this, exp.Literal):
         return None
     found = INTERVAL.fullmatch(str(offset.this.this))
-    unit = (found[2] if found else None) or (_unit(offset) if isinstance(offset, exp.Interval) else "")
+    unit = (found[2] if found else None) or (unit_of(offset) if isinstance(offset, exp.Interval) else "")
     return int(found[1]) * DAYS_IN[unit.upper()] if found and unit.upper() in DAYS_IN else None
 
 
-def _unit(node: exp.Expr) -> str:
+def unit_of(node: exp.Expr) -> str:
     unit = node.args.get("unit")
     return unit.name.upper() if isinstance(unit, exp.Expr) else ""
 

@@ -117,9 +117,13 @@ def _track(brackets: list[str], token: Token, before: list[Token]) -> None:
         brackets.pop()
 
 
+def place(sql: str, at: int) -> tuple[int, int]:
+    """The line and the column of an offset, both from 1."""
+    return sql.count("\n", 0, at) + 1, at - sql.rfind("\n", 0, at)
+
+
 def _refusal(sql: str, token: Token, why: str) -> SqlRefused:
-    line = sql.count("\n", 0, token.start) + 1
-    column = token.start - (sql.rfind("\n", 0, token.start) + 1) + 1
+    line, column = place(sql, token.start)
     return SqlRefused(
         f"Line {line}, column {column}: {why}.", errors=(FieldError("sql", f"{why} (line {line})"),)
     )

@@ -2,11 +2,15 @@
 
 Without placeholders and with no window given, what runs is the stored text, byte for byte; only a closing
 semicolon is blanked, so that the text can be wrapped.
-`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`).
+`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`), whose days are
+those of the session's time zone.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import tzinfo
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -17,8 +21,9 @@ from service import bodies
 from service.errors import FieldError, InvalidInput
 from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import Slot, day_slot
-from service.metrics.parameters.lexer import NAME_LIMIT, Token, placeholders, tokenize
+from service.metrics.parameters.lexer import DISTINCT_LIMIT, NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
+    BYTES_LIMIT,
     DAY,
     DECLARED_POSTGRES,
     Canonical,
@@ -32,25 +37,43 @@ from service.metrics.parameters.values import (
     says_now,
     shown,
 )
-from service.metrics.parameters.windows import END, NAMES, RANGE, START, Lifted, lift
+from service.metrics.parameters.windows import (
+    END,
+    HOW,
+    NAMES,
+    NO_WINDOW,
+    RANGE,
+    START,
+    Lifted,
+    Mode,
+    Window,
+    lift,
+)
+from service.settings import zone_of
 
 Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
+DECLARED_BYTES_LIMIT = 1 << 20
 DAY_KIND = Kind("date", "date")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
 MESSAGES_LIMIT = 20
+QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
+    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then.
+
+    `max_bytes` bounds a text that is given, in UTF-8.
+    """
 
     type: Word
     array: bool = False
     values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
+    max_bytes: Annotated[int, Meta(ge=1, le=DECLARED_BYTES_LIMIT)] = BYTES_LIMIT
 
 
 class Parameter(Struct, frozen=True):
@@ -98,6 +121,13 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     defaults: dict[str, Canonical]
     lifted: Lifted
     casts: dict[str, str]
+    mode: Mode = "auto"
+    time_zone: str = "UTC"
+    quoted: frozenset[str] = frozenset()
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        return zone_of(self.time_zone)
 
     @property
     def untyped(self) -> tuple[str, ...]:
@@ -110,9 +140,27 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         lifted = (self._describe(name, self._every_kind[name], "window") for name in self._lifted)
         return (*taken, *lifted)
 
+    @property
+    def window(self) -> Window:
+        offered = bool({*self.accepted} & {*NAMES})
+        return self.lifted.described(self.sql, self.mode, offered=offered)
+
     def probe(self) -> Probe:
         sql, names, _ = self._render(frozenset(), typed=False)
         return Probe(sql, names)
+
+    def probe_places(self, as_text: frozenset[int]) -> Probe:
+        """As `probe`, but each place has a number and a type of its own; those of `as_text` are texts."""
+        names: list[str] = []
+        pieces: list[str] = []
+        at = 0
+        for slot, _ in self._used(frozenset()):
+            names.append(slot.name)
+            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
+            pieces += [self.sql[at : slot.start], slot.template.format(f"(${len(names)}{cast})")]
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return Probe("".join(pieces), tuple(names))
 
     def with_types(self, types: Mapping[str, str]) -> "Template":
         """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
@@ -136,8 +184,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return tuple(self._render(given)[0] for given in offered if given & {*self._lifted})
 
     def without_windows(self, why_not: str) -> "Template":
+        first = next((slot.start for slot in self.slots if slot.on is not None), None)
         slots = tuple(slot for slot in self.slots if slot.on is None)
-        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not))
+        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not, at=first))
 
     @property
     def plain(self) -> str:
@@ -151,11 +200,11 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         seen: set[str] = set()
         for name, text in raw:
             if name in seen:
-                errors.append(FieldError(_label(name), f"{_label(name)} is given twice"))
+                _note(errors, FieldError(_label(name), f"{_label(name)} is given twice"))
             elif name in self.accepted:
                 self._take(name, given, errors, text)
             else:
-                errors.append(self._unknown(name))
+                _note(errors, self._unknown(name))
             seen.add(name)
         return self._bind(given, errors)
 
@@ -167,7 +216,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
             if name in self.accepted:
                 self._take(name, given, errors, value)
             else:
-                errors.append(self._unknown(name))
+                _note(errors, self._unknown(name))
         return self._bind(given, errors)
 
     def value_trials(self, bound: Bound) -> Iterator[tuple[str, str, str, Canonical]]:
@@ -195,19 +244,32 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
             value += END_OF_DAY
         try:
-            read = from_text(kind, value) if isinstance(value, str) else from_json(kind, value)
+            given_as_text = isinstance(value, str)
+            read = from_text(kind, value, self.zone) if given_as_text else from_json(kind, value, self.zone)
         except ValueError as wrong:
-            errors.append(FieldError(name, f"{name} must be {wrong}"))
+            _note(errors, FieldError(name, f"{name} must be {wrong}"))
             return
         if name == RANGE and kind == RANGE_KIND and not 1 <= int(str(read)) <= RANGE_LIMIT:
-            errors.append(FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
+            _note(errors, FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
             return
         given[name] = read
 
     def _unknown(self, name: str) -> FieldError:
-        takes = f"it takes {', '.join(self.accepted)}" if self.accepted else "it takes none"
-        message = f"{_label(name)} is no parameter of this metric: {takes}. {self.lifted.why_not}"
-        return FieldError(_label(name), message.strip().removesuffix("."))
+        if name in self.quoted:
+            why = f"it stands inside quotes, where it is text; write :{name} without quotes"
+            return FieldError(name, f"{name} is no parameter of this metric: {why}")
+        takes = f"it takes {', '.join(map(_label, self.accepted))}" if self.accepted else "it takes none"
+        message = f"{_label(name)} is no parameter of this metric: {takes}"
+        window = self.window
+        why = window.why if name in NAMES and self.lifted.why_not else None
+        where = f" (line {window.line}, column {window.column})" if window.line else ""
+        return FieldError(_label(name), f"{message}. {why}{where}" if why else message)
+
+    def _hint(self, errors: list[FieldError]) -> str:
+        """What else to say to a caller who asks for a window that there is none of."""
+        if self.window.offered or not any(error.field in NAMES for error in errors):
+            return ""
+        return f" {HOW}" if self.lifted.why_not else f" {NO_WINDOW}. {HOW}"
 
     def _bind(self, given: dict[str, Canonical], errors: list[FieldError]) -> Bound:
         ranged = RANGE in given and RANGE not in self.kinds
@@ -219,10 +281,11 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if ranged:
             values = {name: value for name, value in values.items() if not self._follows_range(name)}
         known = {*given, *self.defaults, *(error.field for error in errors)}
-        missing = [name for name in values if name not in known]
-        errors += [FieldError(name, f"{name} is needed: {self.kinds[name].wanted}") for name in missing]
+        for name in values:
+            if name not in known:
+                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].wanted}"))
         if errors:
-            _refuse(errors)
+            _refuse(errors, self._hint(errors))
         for name in self._lifted:
             if name in given and not (
                 name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
@@ -336,15 +399,28 @@ def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
     }
 
 
-def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) -> Template:
+def analyse(
+    sql: str,
+    tree: exp.Query | None,
+    declared: Mapping[str, Declared],
+    *,
+    mode: Mode = "auto",
+    time_zone: str = "UTC",
+) -> Template:
     """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
     trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
+    `time_zone` names that of the sessions it runs in.
     InvalidInput for a declaration without its placeholder or with a default of another type.
     """
     tokens = tokenize(sql)
-    while tokens and tokens[-1].text == ";":
-        last = tokens.pop()
-        sql = f"{sql[: last.start]} {sql[last.end :]}"
+    closing = len(tokens)
+    while closing and tokens[closing - 1].text == ";":
+        closing -= 1
+    if closing < len(tokens):
+        characters = list(sql)
+        for token in tokens[closing:]:
+            characters[token.start] = " "
+        sql, tokens = "".join(characters), tokens[:closing]
     found = placeholders(sql, tokens)
     names = dict.fromkeys(token.text[1:] for token in found)
     for name, item in declared.items():
@@ -356,21 +432,29 @@ def analyse(sql: str, tree: exp.Query | None, declared: Mapping[str, Declared]) 
             _refuse_declaration(name, "only an enum lists its values")
     kinds = {name: _kind(name, declared.get(name)) for name in names}
     slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
-    lifted = lift(sql, tokens, tree, taken=frozenset(names)) if tree is not None else Lifted()
+    lifted = lift(sql, tokens, tree, taken=frozenset(names), mode=mode)
     defaults = {
-        name: _default(name, kinds[name], item.default)
+        name: _default(name, kinds[name], item.default, zone_of(time_zone))
         for name, item in declared.items()
         if not isinstance(item.default, UnsetType)
     }
     ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
     casts = _casts(tree) if tree is not None else {}
-    return Template(sql, tuple(ordered), kinds, defaults, msgspec.structs.replace(lifted, slots=()), casts)
+    quoted = _quoted(tokens) - {*names}
+    lifted = msgspec.structs.replace(lifted, slots=())
+    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, time_zone, quoted)
+
+
+def _quoted(tokens: list[Token]) -> frozenset[str]:
+    """Names that look like parameters inside of strings, where they are text."""
+    found = (name for token in tokens if token.kind == "text" for name in QUOTED.findall(token.text))
+    return frozenset(islice(found, DISTINCT_LIMIT))
 
 
 def _kind(name: str, item: Declared | None) -> Kind:
     if item is None:
         return IMPLIED.get(name, Kind())
-    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values)
+    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values, item.max_bytes)
 
 
 def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
@@ -390,11 +474,11 @@ def _casts(tree: exp.Query) -> dict[str, str]:
     }
 
 
-def _default(name: str, kind: Kind, value: Any) -> Canonical:
+def _default(name: str, kind: Kind, value: Any, zone: tzinfo) -> Canonical:
     if value is None:
         return None
     try:
-        return from_json(kind, value)
+        return from_json(kind, value, zone)
     except ValueError as wrong:
         _refuse_declaration(name, f"the default must be {wrong}")
 
@@ -403,8 +487,15 @@ def _key(values: dict[str, Canonical]) -> bytes:
     return msgspec.json.encode(list(values.items()))
 
 
-def _refuse(errors: list[FieldError]) -> NoReturn:
-    raise InvalidInput(f"{errors[0].message}.", errors=tuple(errors[:MESSAGES_LIMIT]))
+def _note(errors: list[FieldError], error: FieldError) -> None:
+    """Add an error; with `MESSAGES_LIMIT` of them the caller has read enough, and no more are made."""
+    errors.append(error)
+    if len(errors) >= MESSAGES_LIMIT:
+        _refuse(errors)
+
+
+def _refuse(errors: list[FieldError], hint: str = "") -> NoReturn:
+    raise InvalidInput(f"{errors[0].message}.{hint}", errors=tuple(errors[:MESSAGES_LIMIT]))
 
 
 def _refuse_declaration(name: str, why: str) -> NoReturn:

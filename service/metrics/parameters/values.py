@@ -7,7 +7,7 @@ asyncpg would send 9999-12-31 as `infinity`, and would raise its own errors for 
 import re
 import struct
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID
@@ -21,8 +21,9 @@ Word = Literal["text", "integer", "number", "boolean", "date", "timestamp", "uui
 Canonical: TypeAlias = str | list[str] | None
 Shown: TypeAlias = str | int | float | bool | Decimal | list[Any] | None
 
-CHARACTERS_LIMIT = 10_000
+BYTES_LIMIT = 65_536  # of a text; a declared parameter may set its own
 ELEMENTS_LIMIT = 1000
+UTF8_BYTES = 4  # of a character, at most
 EXPONENT_LIMIT = 1000
 INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63}
 FLOATS = {"float4": "<f", "float8": "<d"}
@@ -89,6 +90,7 @@ class Kind(Struct, frozen=True):
     postgres: str = ""
     array: bool = False
     values: tuple[str, ...] = ()
+    max_bytes: int = BYTES_LIMIT
 
     @property
     def cast(self) -> str:
@@ -127,34 +129,38 @@ def kind_of(name: str, declared: Kind | None = None) -> Kind:
     """
     element = name.removesuffix("[]")
     if declared is not None:
-        return Kind(declared.word, element, declared.array or element != name, declared.values)
+        array = declared.array or element != name
+        return Kind(declared.word, element, array, declared.values, declared.max_bytes)
     return Kind(POSTGRES_WORDS.get(element, "text"), element, element != name)
 
 
-def from_text(kind: Kind, text: str) -> str | list[str]:
-    """The canonical value of a query-string text; ValueError with the sentence's end when it is none."""
+def from_text(kind: Kind, text: str, zone: tzinfo = UTC) -> str | list[str]:
+    """The canonical value of a query-string text; ValueError with the sentence's end when it is none.
+
+    `zone` is the session's, whose clock a timestamp without zone shows.
+    """
     if not kind.array:
-        return _scalar(kind, text)
+        return _scalar(kind, text, zone)
     _plain(kind, text)
     if not text.startswith("["):
-        return _elements(kind, list(text.split(",")))
+        return _elements(kind, list(text.split(",")), zone)
     try:
         decoded = JSON_DECODER.decode(text)
     except (msgspec.DecodeError, RecursionError):
         raise ValueError(kind.wanted) from None
-    return from_json(kind, decoded)
+    return from_json(kind, decoded, zone)
 
 
-def from_json(kind: Kind, value: Any) -> str | list[str]:
+def from_json(kind: Kind, value: Any, zone: tzinfo = UTC) -> str | list[str]:
     """The same for a JSON value: a string may stand for any type, a number or a boolean only for its own."""
     if not kind.array:
-        return _scalar(kind, _json_text(kind, value))
+        return _scalar(kind, _json_text(kind, value), zone)
     if isinstance(value, str):
-        return from_text(kind, value)
+        return from_text(kind, value, zone)
     if not isinstance(value, list):
         raise ValueError(kind.wanted)  # noqa: TRY004 (a caller's value, not a programmer's type)
     elements = cast("list[Any]", value)[: ELEMENTS_LIMIT + 1]
-    return _elements(kind, [_json_text(kind, element) for element in elements])
+    return _elements(kind, [_json_text(kind, element) for element in elements], zone)
 
 
 def shown(kind: Kind, canonical: Canonical) -> Shown:
@@ -179,16 +185,23 @@ def says_now(canonical: Canonical) -> bool:
 def _plain(kind: Kind, text: str) -> None:
     if not text:
         raise ValueError(f"{kind.wanted}; it is empty")
-    if len(text) > CHARACTERS_LIMIT:
-        raise ValueError(f"{kind.wanted}; it has more than {CHARACTERS_LIMIT} characters")
+    if len(text) * UTF8_BYTES > kind.max_bytes:
+        _check_bytes(kind, text)
     if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
         raise ValueError(f"{kind.wanted}; it has a NUL character or a lone surrogate")
 
 
-def _elements(kind: Kind, texts: list[str]) -> list[str]:
+def _check_bytes(kind: Kind, text: str) -> None:
+    if len(text.encode("utf-8", "replace")) > kind.max_bytes:
+        raise ValueError(f"{kind.wanted}; it has more than {kind.max_bytes} bytes")
+
+
+def _elements(kind: Kind, texts: list[str], zone: tzinfo) -> list[str]:
     if len(texts) > ELEMENTS_LIMIT:
         raise ValueError(f"a list of at most {ELEMENTS_LIMIT} values")
-    return [_scalar(kind, text) for text in texts]
+    if sum(map(len, texts)) * UTF8_BYTES > kind.max_bytes:
+        _check_bytes(kind, "".join(texts))
+    return [_scalar(kind, text, zone) for text in texts]
 
 
 def _json_text(kind: Kind, value: Any) -> str:
@@ -206,11 +219,14 @@ def _json_text(kind: Kind, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _scalar(kind: Kind, text: str) -> str:
+def _scalar(kind: Kind, text: str, zone: tzinfo) -> str:
     _plain(kind, text)
     reader = READERS.get(kind.word)
     try:
-        read = reader(kind, text) if reader else text
+        if kind.word == "timestamp":
+            read = _moment(kind, text, zone)
+        else:
+            read = reader(kind, text) if reader else text
     except (ValueError, OverflowError):
         read = None
     if read is None:
@@ -221,7 +237,7 @@ def _scalar(kind: Kind, text: str) -> str:
 def _enum(kind: Kind, text: str) -> str | None:
     if text not in kind.values:
         return None
-    return _scalar(Kind(POSTGRES_WORDS.get(kind.postgres, "text"), kind.postgres), text)
+    return _scalar(Kind(POSTGRES_WORDS.get(kind.postgres, "text"), kind.postgres), text, UTC)
 
 
 def _integer(kind: Kind, text: str) -> str | None:
@@ -250,14 +266,16 @@ def _day(kind: Kind, text: str) -> str | None:
     return date.fromisoformat(text).isoformat() if DAY.fullmatch(text) else None
 
 
-def _moment(kind: Kind, text: str) -> str | None:
-    """A moment without zone is one of UTC; a bare day is its midnight."""
+def _moment(kind: Kind, text: str, zone: tzinfo) -> str | None:
+    """A moment without zone is one of the session's, which reads it; a bare day is its midnight there."""
     if not MOMENT.fullmatch(text):
         return None
     read = datetime.fromisoformat(text.upper())
-    moment = read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read
-    zone = "+00" if kind.postgres == "timestamptz" else ""
-    return moment.isoformat(timespec="microseconds") + zone
+    if read.tzinfo is None:
+        return read.isoformat(timespec="microseconds")
+    aware = kind.postgres == "timestamptz"
+    moment = read.astimezone(UTC if aware else zone).replace(tzinfo=None)
+    return moment.isoformat(timespec="microseconds") + ("+00" if aware else "")
 
 
 def _uuid(kind: Kind, text: str) -> str | None:
@@ -279,7 +297,6 @@ READERS: dict[Word, Callable[[Kind, str], str | None]] = {
     "integer": _integer,
     "number": _number,
     "date": _day,
-    "timestamp": _moment,
     "uuid": _uuid,
     "boolean": _boolean,
 }

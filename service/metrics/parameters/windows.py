@@ -6,27 +6,57 @@ is meant. A stretch of text is only replaced after it was parsed on its own and 
 """
 
 from itertools import pairwise
+from typing import Literal
 
 import sqlglot
 from msgspec import Struct
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from service.metrics.parameters.bounds import Bound, Limit, bare, windows
+from service.metrics.parameters.bounds import Bound, Limit, bare, is_clock, unit_of, windows
 from service.metrics.parameters.days import COMPARISONS, ENDS, SHIFTS, Slot, shift_for
-from service.metrics.parameters.lexer import Token
+from service.metrics.parameters.lexer import Token, place
+from service.metrics.parameters.period import period_of
+from service.metrics.parameters.rest import suspect_of
 
 START, END, RANGE = "start_date", "end_date", "day_range"
 NAMES = (START, END, RANGE)
+Mode = Literal["auto", "off"]
 READINGS_LIMIT = 1000
 REACH = 60
+SHOWN_LIMIT = 40
 OPENERS = frozenset({"WHERE", "ON", "AND", "HAVING", "("})
+
+
+NO_WINDOW = (
+    "No condition that always holds bounds a date by a constant from below, such as day >= '2025-06-01'"
+    " or day BETWEEN '2025-06-01' AND '2025-06-30'"
+)
+UNREAD = "An operator trusts this SQL unread, so its dates are not known"
+SWITCHED_OFF = "Its window is switched off, as its dates are no reporting period"
+HOW = (
+    "To let callers choose the days, write `:start_date` and `:end_date` into the SQL wherever it speaks of"
+    " them, such as `day >= :start_date AND day <= :end_date`."
+)
+
+
+class Window(Struct, frozen=True):
+    """Whether callers may give `start_date`, `end_date` or `day_range`; if not, why, and where.
+
+    `mode` is what the metric says: `off` means that its dates are no reporting period.
+    """
+
+    mode: Mode
+    offered: bool
+    why: str | None = None
+    line: int | None = None
+    column: int | None = None
 
 
 class Lifted(Struct, frozen=True):
     """What was lifted; `accepts` and `defaults` by name, `exact` where the default given changes nothing.
 
-    `why_not` is a sentence when there are windows that could not be lifted.
+    `why_not` is a sentence when there are windows that could not be lifted, `at` is the offset of the reason.
     """
 
     slots: tuple[Slot, ...] = ()
@@ -34,28 +64,44 @@ class Lifted(Struct, frozen=True):
     exact: frozenset[str] = frozenset()
     accepts: tuple[str, ...] = ()
     why_not: str = ""
+    at: int | None = None
+
+    def described(self, sql: str, mode: Mode, *, offered: bool) -> Window:
+        if offered:
+            return Window(mode, offered=True)
+        line, column = (None, None) if self.at is None else place(sql, self.at)
+        return Window(mode, offered=False, why=self.why_not or NO_WINDOW, line=line, column=column)
 
 
 class Unlocated(Exception):  # noqa: N818 (it names what happens)
     """The text of a bound could not be found again."""
 
 
-def lift(sql: str, tokens: list[Token], tree: exp.Query, *, taken: frozenset[str]) -> Lifted:
+def lift(
+    sql: str, tokens: list[Token], tree: exp.Query | None, *, taken: frozenset[str], mode: Mode
+) -> Lifted:
     """`tree` is sqlglot's unchanged reading of `sql`; `taken` are names that placeholders have already."""
+    if mode == "off":
+        return Lifted(why_not=SWITCHED_OFF)
+    if tree is None:
+        return Lifted(why_not=UNREAD)
     found = windows(tree)
-    if not found:
+    if not found or taken & {*NAMES}:
         return Lifted()
-    first = _limits(found[0])
-    if any(_identity(bounds) != _identity(found[0]) for bounds in found):
-        return Lifted(why_not="Its date windows differ from each other, so they are not adjustable.")
+    text = _Text(sql, tokens)
     try:
-        text = _Text(sql, tokens)
-        slots = [slot for bounds in found for slot in _slots(text, bounds) if slot.name not in taken]
+        if refusal := _refusal(text, tree, found):
+            return refusal
+        slots = [slot for bounds in found for slot in _slots(text, bounds)]
     except Unlocated:
-        return Lifted(why_not="Its date windows are written in a way that is not adjustable.")
-    if START not in taken and not any(RANGE in (slot.on or ()) for slot in slots if slot.name != END):
-        taken |= {RANGE}  # an end alone makes no range
-    slots = [_without(slot, taken) for slot in slots]
+        return Lifted(
+            why_not="Its date windows are written in a way that is not adjustable",
+            at=text.place(found[0][0].operand),
+        )
+    first = _limits(found[0])
+    ranged = any(RANGE in (slot.on or ()) for slot in slots if slot.name != END)
+    if not ranged or any(_ends_earlier(bounds) for bounds in found):  # an end alone makes no range
+        slots = [_without(slot, frozenset({RANGE})) for slot in slots]
     switched = frozenset[str]().union(*(slot.on or () for slot in slots))
     return Lifted(
         tuple(slots),
@@ -63,6 +109,56 @@ def lift(sql: str, tokens: list[Token], tree: exp.Query, *, taken: frozenset[str
         switched.intersection(*(_exact(_limits(bounds)) for bounds in found)),
         tuple(name for name in NAMES if name in switched),
     )
+
+
+def _refusal(text: "_Text", tree: exp.Query, found: list[list[Bound]]) -> Lifted | None:
+    """Why the windows cannot move, and where that is written."""
+    for bounds in found:
+        if _identity(bounds) != _identity(found[0]):
+            odd = next(bound for bound in bounds if bound.limit)
+            return Lifted(
+                why_not="Its date windows differ from each other, so they are not adjustable",
+                at=text.place(odd.operand),
+            )
+        upper = next((bound for bound in bounds if bound.limit and bound.side == "upper"), None)
+        lower = [bound for bound in bounds if bound.side == "lower"]
+        if upper and not any(bound.limit or bound.operand.find(exp.Placeholder) for bound in lower):
+            return Lifted(
+                why_not='Its window has only an upper bound, which means "as of", so it is not adjustable',
+                at=text.place(upper.operand),
+            )
+        if zoned := next((bound for bound in bounds if bound.limit and _in_own_zone(bound.operand)), None):
+            return Lifted(
+                why_not="Its date window is written in a time zone of its own, so it is not adjustable",
+                at=text.place(zoned.operand),
+            )
+    moved = {id(bound.operand) for bounds in found for bound in bounds if bound.limit}
+    suspect = suspect_of(tree, period_of(found[0]), moved)
+    if suspect is None:
+        return None
+    at = text.place(suspect.node)
+    return Lifted(
+        why_not=f"Its date window is not adjustable: {suspect.what}{text.shown(at)} may speak of the same"
+        " period and would stay as it is",
+        at=at,
+    )
+
+
+def _in_own_zone(operand: exp.Expr) -> bool:
+    """Whether a bound is of another zone; `now() AT TIME ZONE 'z'` only tells which day it is there."""
+    return any(not is_clock(bare(node.this)) for node in operand.find_all(exp.AtTimeZone))
+
+
+def _ends_earlier(bounds: list[Bound]) -> bool:
+    """Whether a sliding window ends before yesterday: another length would not be that of its days then."""
+    limits = _limits(bounds)
+    lower, upper = limits.get("lower"), limits.get("upper")
+    if not (lower and lower.back and upper and upper.clock):
+        return False
+    operand = next(bound.operand for bound in bounds if bound.side == "upper")
+    if any(unit_of(trunc) != "DAY" for trunc in operand.find_all(exp.TimestampTrunc)):
+        return True
+    return operand.find(exp.Sub) is not None and (upper.days is None or upper.days > 1)
 
 
 def _in_recursion(node: exp.Expr) -> bool:
@@ -149,6 +245,21 @@ class _Text:
         self.index = {token.start: at for at, token in enumerate(tokens)}
         self.known: dict[int, tuple[int, int]] = {}
         self.readings_left = READINGS_LIMIT
+
+    def place(self, node: exp.Expr) -> int | None:
+        """Where a node is written, or the nearest part of the statement around it."""
+        here: exp.Expr | None = node
+        while here is not None:
+            starts = [part.meta["start"] for part in here.walk() if "start" in part.meta]
+            if starts:
+                return min(starts)
+            here = here.parent
+        return None
+
+    def shown(self, at: int | None) -> str:
+        """The word or constant there, in front of which stands a blank; nothing if it is long."""
+        token = self.tokens[self.index[at]] if at in self.index else None
+        return f" ({token.text})" if token and len(token.text) <= SHOWN_LIMIT else ""
 
     def comparison(self, bound: Bound) -> tuple[int, int]:
         key = id(bound.comparison)

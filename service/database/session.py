@@ -1,0 +1,56 @@
+"""One connection of its own to Postgres, for what must neither wait for others nor be waited for."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+
+from service.database.gateway import LOST_CONNECTION, Connection, RawConnection, Verbs, translated, use_json
+from service.errors import DatabaseUnavailable
+
+CLOSE_WAIT_S = 1.0
+
+
+class Session(Verbs):
+    """Connects when it is first used, and again after any failure; one caller at a time.
+
+    Every failure is `DatabaseUnavailable`. `timeout_s` bounds connecting and each statement.
+    """
+
+    def __init__(self, url: str, name: str, timeout_s: float) -> None:
+        self._url = url
+        self._name = name
+        self._timeout_s = self._connect_timeout_s = timeout_s
+        self._connection: RawConnection | None = None
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncGenerator[Connection]:
+        try:
+            with translated():
+                yield await self._connected()
+        except asyncpg.PostgresError as error:
+            self._drop()
+            raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            with suppress(*LOST_CONNECTION):
+                await self._connection.close(timeout=CLOSE_WAIT_S)
+
+    async def _connected(self) -> RawConnection:
+        if self._connection is None or self._connection.is_closed():
+            settings = {"application_name": self._name, "timezone": "UTC", "search_path": "pg_catalog"}
+            self._connection = await asyncpg.connect(
+                self._url, timeout=self._connect_timeout_s, server_settings=settings
+            )
+            await use_json(self._connection)
+        return self._connection
+
+    def _drop(self) -> None:
+        """Whatever hangs in it must not hold up the next statement."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()

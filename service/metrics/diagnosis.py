@@ -1,0 +1,113 @@
+"""What Postgres says of a statement before it is run: its parameters' types, and where it is wrong."""
+
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+from service.database.stored_sql.loans import Watch
+from service.database.stored_sql.reader import Reader
+from service.errors import FieldError, Problem, QueryFailed, SqlRefused
+from service.metrics.judge import Unread, foreign
+from service.metrics.parameters import Template
+
+_SYNTAX_ERROR: Final = "42601"
+# A parameter without a type of its own (`:kind IS NULL`), or with two: each place may tell more than all.
+_UNSURE: Final = frozenset({"42P08", "42P18", "42883", "42804", "42725"})
+_NUMBER: Final = re.compile(r"\$([0-9]{1,6})")  # in Postgres's message, whatever its language
+_NO_TYPE: Final = frozenset({"42P08", "42P18"})
+_QUOTED: Final = re.compile(r'":([A-Za-z_][A-Za-z_0-9]{0,62})"')
+ROUNDS: Final = 40
+Place = Callable[[int], int | None]
+
+
+async def with_types(template: Template, reader: Reader, watch: Watch | None = None) -> Template:
+    """Let Postgres type the parameters; raises `QueryFailed`.
+
+    `(:kind IS NULL OR kind = :kind)` says nothing of the type in its first place, so where Postgres is unsure
+    each place is asked for by itself. What no place tells is text.
+    """
+    probe = template.probe()
+    try:
+        with placed(template.sql, lambda position: template.stored_position(position, typed=False)):
+            types = await reader.parameter_types(probe.sql, watch)
+    except QueryFailed as problem:
+        if problem.members["sqlstate"] not in _UNSURE:
+            raise
+        found = await _by_place(template, reader, watch)
+        if found is None:
+            raise
+        return template.with_types(found)
+    return template.with_types(dict(zip(probe.names, types, strict=True)))
+
+
+async def _by_place(template: Template, reader: Reader, watch: Watch | None) -> dict[str, str] | None:
+    """The types by name, or None where places contradict each other or the statement is wrong."""
+    as_text: frozenset[int] = frozenset()
+    for _ in range(ROUNDS):
+        probe = template.probe_places(as_text)
+        try:
+            types = await reader.parameter_types(probe.sql, watch)
+        except QueryFailed as problem:
+            number = _NUMBER.search(problem.detail)
+            if problem.members["sqlstate"] not in _NO_TYPE or number is None or int(number[1]) in as_text:
+                return None
+            as_text |= {int(number[1])}
+            continue
+        found: dict[str, str] = {}
+        for number, (name, kind) in enumerate(zip(probe.names, types, strict=True), 1):
+            if found.get(name, "text") == "text" and (name not in found or number not in as_text):
+                found[name] = kind
+        return found
+    return None
+
+
+async def explained(gap: Unread, template: Template, reader: Reader, watch: Watch | None = None) -> Problem:
+    """Why our parser could not read a statement: Postgres cannot either, or it is a gap of ours."""
+    try:
+        with placed(template.sql, lambda position: template.stored_position(position, typed=False)):
+            await reader.parameter_types(template.probe().sql, watch)
+    except QueryFailed as problem:
+        if problem.members["sqlstate"] not in _NO_TYPE:
+            return SqlRefused(problem.detail, errors=problem.errors, **problem.members)
+    said = gap.detail.removesuffix(".")
+    message = f"{said}, though Postgres can: write it otherwise, or an operator can trust it."
+    return SqlRefused(message, errors=(FieldError("sql", message),), **gap.members)
+
+
+@contextmanager
+def placed(sql: str, place: Place) -> Generator[None]:
+    """Let a failure say where in the stored text it is, or nothing where it is in none of it."""
+    try:
+        yield
+    except QueryFailed as problem:
+        put_place(problem, sql, place)
+        raise
+
+
+def put_place(problem: QueryFailed, sql: str, place: Place) -> None:
+    """Let a failure say its line and column, and what to write where another tool's spelling is the cause."""
+    position = problem.members.pop("position", None)
+    stored = None if position is None else place(position)
+    if stored is None:
+        return
+    start = stored - 1
+    line, column = sql.count("\n", 0, start) + 1, start - sql.rfind("\n", 0, start)
+    problem.members.update(position=stored, line=line, column=column)
+    said = f"{problem.detail} (line {line}, column {column})"
+    if advice := _advice(problem, sql, start):
+        said = f"{said}: it {advice}"
+    problem.args = (said,)
+    problem.errors = (FieldError("sql", said.removeprefix("Postgres: ")),)
+
+
+def _advice(problem: QueryFailed, sql: str, start: int) -> str:
+    """Postgres reads `@id` as an operator and `':day'` as a text: what it says of them is no help."""
+    if problem.members["sqlstate"].startswith("22") and (found := _QUOTED.search(problem.detail)):
+        return f"stands inside quotes, where it is text; write :{found[1]} without quotes"
+    if problem.members["sqlstate"] not in {"42883", "42703", _SYNTAX_ERROR}:
+        return ""
+    for at in range(max(0, start - 2), min(len(sql), start + 3)):
+        if sql[at] in "@?" and (advice := foreign(sql, at)):
+            return advice
+    return ""

@@ -1,0 +1,128 @@
+"""Statements that Postgres does not stop although they are cancelled: the second time they are set aside.
+
+They are told by their text, so that neither another metric nor other parameters bring one back. The count is
+kept in the catalogue: it holds on every worker and node, and over restarts.
+"""
+
+import asyncio
+from collections import Counter
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+
+from service import audit
+from service.audit import Deed
+from service.database.gateway import Database
+from service.database.stored_sql.loans import Watch
+from service.errors import MetricSuspended, NotFound, Problem
+from service.metrics.catalog import SQL, Catalog, Suspended
+from service.metrics.models import Metric
+
+TIMES: Final = 2
+RECORD_S: Final = 2.0
+"""How long a place may wait for what lingered in it to be written down."""
+UNWRITTEN_S: Final = 60.0
+"""How long this worker goes by its own count when the database could not be told."""
+DRAFT: Final = UUID(int=0)
+"""What a metric is called that is not stored."""
+
+_RETRY: Final = {"Retry-After": "60"}
+
+
+class _Times(Struct, frozen=True):
+    times: int
+
+
+_RECORD: Final = SQL.rows("record_lingering", _Times)
+_FORGET: Final = SQL.command("forget_lingering")
+_RESUME: Final = SQL.command("resume_metric")
+
+
+class _Found(Struct, frozen=True):
+    id: UUID
+
+
+_HOLD: Final = SQL.rows("hold_metric", _Found)
+
+
+class Suspensions:
+    """What may not run any more; `watch` is what the reader goes by."""
+
+    def __init__(self, database: Database, catalog: Catalog) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._unwritten: Counter[Suspended] = Counter()
+        self._log: Any = structlog.get_logger("statements")
+
+    def watch(self, metric: Metric, *, planning: bool = False) -> Watch:
+        """Watch a statement of a metric, stored or not, while it is planned or run."""
+        key = Suspended(sha256(metric.sql.encode()).digest(), planning)
+        return Watch(partial(self._check, key, metric.id), partial(self._lingered, key, metric.id))
+
+    def __len__(self) -> int:
+        """How many statements are set aside."""
+        return len({each.sql_hash for each in self._catalog.suspended})
+
+    def _check(self, key: Suspended, metric_id: UUID) -> None:
+        if key in self._catalog.suspended or self._unwritten[key] >= TIMES:
+            released = "change its SQL"
+            if metric_id != DRAFT:
+                released += f", or let an operator run `tally metric resume {metric_id}`"
+            message = f"Postgres could not stop this SQL in time, twice, so it is set aside: {released}."
+            raise MetricSuspended(message, headers=_RETRY)
+
+    async def _lingered(self, key: Suspended, metric_id: UUID) -> None:
+        """Count it here at once, and in the catalogue for all; the operator reads of it in the log."""
+        self._unwritten[key] += 1
+        times = self._unwritten[key]
+        try:
+            async with asyncio.timeout(RECORD_S):
+                times = await self._record(key, metric_id)
+                await self._catalog.load()
+        except (TimeoutError, Problem):
+            loop = asyncio.get_running_loop()
+            loop.call_later(UNWRITTEN_S, self._written, key)
+        else:
+            self._written(key)
+        name = None if metric_id == DRAFT else str(metric_id)
+        doing = "planned" if key.planning else "run"
+        if times < TIMES:
+            self._log.warning("statement lingers", metric=name, while_=doing, times=times)
+        else:
+            self._log.error("metric suspended", metric=name, while_=doing, times=times, release=_RELEASE)
+
+    def _written(self, key: Suspended) -> None:
+        self._unwritten[key] -= 1
+        if not self._unwritten[key]:
+            del self._unwritten[key]
+
+    async def _record(self, key: Suspended, metric_id: UUID) -> int:
+        async with self._database.transaction() as tx:
+            await tx.write(_FORGET)
+            found = await tx.read_one(_RECORD, key.sql_hash, key.planning, metric_id)
+            assert found is not None, "RETURNING gives the row"
+            if found.times == TIMES:
+                target = key.sql_hash.hex() if metric_id == DRAFT else str(metric_id)
+                await audit.record(tx, Deed(actor="tally", action="metrics.suspend", target=target))
+        return found.times
+
+
+_RELEASE: Final = "change its SQL, or run `tally metric resume ID`"
+
+
+async def resume(database: Database, metric_id: UUID) -> bool:
+    """Let a metric's SQL run again, whatever metrics show it; False when it was not set aside.
+
+    Raises `NotFound`.
+    """
+    async with database.transaction() as tx:
+        if await tx.read_one(_HOLD, metric_id) is None:
+            raise NotFound(f"There is no metric {metric_id}.")
+        if not await tx.write(_RESUME, metric_id):
+            return False
+        await audit.record(tx, Deed(actor="cli", action="metrics.resume", target=str(metric_id)))
+    return True
