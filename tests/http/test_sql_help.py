@@ -140,11 +140,3 @@ async def test_a_text_parameter_has_a_length_limit(client):
     assert (fits["status"], fits["result"]["records"]) == (200, [{"n": 32_768}])
     assert refused["status"] == 422
     assert "65536 bytes" in refused["problem"]["errors"][0]["message"]
-
-
-async def test_a_declared_length_replaces_the_limit(client):
-    body = {"sql": "SELECT length(:text) AS n", "parameters": {"text": {"type": "text", "max_bytes": 3}}}
-    made = (await client.post("/metrics", json=body)).json()
-
-    assert (await client.get(f"/metrics/{made['id']}?text=abc")).status_code == 200
-    assert (await client.get(f"/metrics/{made['id']}?text=abcd")).status_code == 422

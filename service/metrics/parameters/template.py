@@ -23,7 +23,6 @@ from service.metrics.parameters.bounds import bare
 from service.metrics.parameters.days import Slot, day_slot
 from service.metrics.parameters.lexer import DISTINCT_LIMIT, NAME_LIMIT, Token, placeholders, tokenize
 from service.metrics.parameters.values import (
-    BYTES_LIMIT,
     DAY,
     DECLARED_POSTGRES,
     Canonical,
@@ -54,7 +53,6 @@ from service.settings import zone_of
 Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
-DECLARED_BYTES_LIMIT = 1 << 20
 DAY_KIND = Kind("date", "date")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
@@ -64,16 +62,12 @@ QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then.
-
-    `max_bytes` bounds a text that is given, in UTF-8.
-    """
+    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
 
     type: Word
     array: bool = False
     values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
     default: Any = UNSET
-    max_bytes: Annotated[int, Meta(ge=1, le=DECLARED_BYTES_LIMIT)] = BYTES_LIMIT
 
 
 class Parameter(Struct, frozen=True):
@@ -454,7 +448,7 @@ def _quoted(tokens: list[Token]) -> frozenset[str]:
 def _kind(name: str, item: Declared | None) -> Kind:
     if item is None:
         return IMPLIED.get(name, Kind())
-    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values, item.max_bytes)
+    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values)
 
 
 def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:

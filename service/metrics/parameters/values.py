@@ -21,7 +21,7 @@ Word = Literal["text", "integer", "number", "boolean", "date", "timestamp", "uui
 Canonical: TypeAlias = str | list[str] | None
 Shown: TypeAlias = str | int | float | bool | Decimal | list[Any] | None
 
-BYTES_LIMIT = 65_536  # of a text; a declared parameter may set its own
+BYTES_LIMIT = 65_536  # of a text, or of all texts of a list
 ELEMENTS_LIMIT = 1000
 UTF8_BYTES = 4  # of a character, at most
 EXPONENT_LIMIT = 1000
@@ -90,7 +90,6 @@ class Kind(Struct, frozen=True):
     postgres: str = ""
     array: bool = False
     values: tuple[str, ...] = ()
-    max_bytes: int = BYTES_LIMIT
 
     @property
     def cast(self) -> str:
@@ -130,7 +129,7 @@ def kind_of(name: str, declared: Kind | None = None) -> Kind:
     element = name.removesuffix("[]")
     if declared is not None:
         array = declared.array or element != name
-        return Kind(declared.word, element, array, declared.values, declared.max_bytes)
+        return Kind(declared.word, element, array, declared.values)
     return Kind(POSTGRES_WORDS.get(element, "text"), element, element != name)
 
 
@@ -185,21 +184,21 @@ def says_now(canonical: Canonical) -> bool:
 def _plain(kind: Kind, text: str) -> None:
     if not text:
         raise ValueError(f"{kind.wanted}; it is empty")
-    if len(text) * UTF8_BYTES > kind.max_bytes:
+    if len(text) * UTF8_BYTES > BYTES_LIMIT:
         _check_bytes(kind, text)
     if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
         raise ValueError(f"{kind.wanted}; it has a NUL character or a lone surrogate")
 
 
 def _check_bytes(kind: Kind, text: str) -> None:
-    if len(text.encode("utf-8", "replace")) > kind.max_bytes:
-        raise ValueError(f"{kind.wanted}; it has more than {kind.max_bytes} bytes")
+    if len(text.encode("utf-8", "replace")) > BYTES_LIMIT:
+        raise ValueError(f"{kind.wanted}; it has more than {BYTES_LIMIT} bytes")
 
 
 def _elements(kind: Kind, texts: list[str], zone: tzinfo) -> list[str]:
     if len(texts) > ELEMENTS_LIMIT:
         raise ValueError(f"a list of at most {ELEMENTS_LIMIT} values")
-    if sum(map(len, texts)) * UTF8_BYTES > kind.max_bytes:
+    if sum(map(len, texts)) * UTF8_BYTES > BYTES_LIMIT:
         _check_bytes(kind, "".join(texts))
     return [_scalar(kind, text, zone) for text in texts]
 
