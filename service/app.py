@@ -263,13 +263,17 @@ def _statements(state: State) -> Told:
 
 
 def _told_of_statements(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
-    """What health says of stored SQL, beside what readiness hangs on."""
+    """What health says of stored SQL if there is something to say; readiness does not hang on it."""
+    told: dict[str, str] = {}
     lingering, replaced = reader.lingering
-    going_on = f"{lingering} went on past their cancellation, {replaced} of their places replaced"
+    if lingering:
+        told["statements"] = (
+            f"{lingering} went on past their cancellation, {replaced} of their places replaced"
+        )
     with suppress(DatabaseUnavailable):  # the catalogue was never read
         if aside := len(suspensions):
-            return {"statements": going_on if lingering else "ok", "metrics": f"{aside} suspended"}
-    return {"statements": going_on if lingering else "ok", "metrics": "ok"}
+            told["metrics"] = f"{aside} suspended"
+    return told
 
 
 @asynccontextmanager
