@@ -30,13 +30,14 @@ from service.database.migrate import migrate
 from service.database.preflight import check_service
 from service.database.watch import watch
 from service.database.zone import refuse_unknown_zone
+from service.environment import load
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.imports.commands import import_files, seed
 from service.metrics import store, suspensions
 from service.observe import set_up_logs
 from service.postgres_url import where
 from service.settings import Database as DatabaseSettings
-from service.settings import Settings, load
+from service.settings import Settings
 from service.supervisor import Supervisor
 
 GRANTS_MISSING: Final = 3

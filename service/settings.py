@@ -1,24 +1,18 @@
-"""What an operator can set: one frozen tree, read once from the environment.
+"""What an operator can set: one frozen tree, which `environment` reads once.
 
-Each field carries its variable, unit, default and help; the README's table is checked against `rows()`.
+Each field carries its variable, unit, default and help.
 """
 
-from collections.abc import Iterator, Mapping
 from datetime import UTC, tzinfo
-from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-import msgspec
 from msgspec import Meta, Struct
 
-from service import bundled, postgres_url
-from service.errors import Stop
-
-T = TypeVar("T", bound=Struct)
+from service import bundled
 
 
 def env(variable: str, help_text: str, *, shown: str = "", **limits: Any) -> Meta:
@@ -294,27 +288,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         return (default if given[0] is None else given[0], default if given[1] is None else given[1])
 
 
-class Row(Struct, frozen=True):
-    """A line of the settings table."""
-
-    env: str
-    default: str
-    help: str
-
-
-def load(environ: Mapping[str, str]) -> Settings:
-    """Read all settings; an empty variable counts as not set.
-
-    Raises `Stop` (exit status 2) with one sentence that names the variable.
-    """
-    settings = _load(Settings, environ)
-    _check_auth(settings)
-    _check_time_zone(settings.database.time_zone)
-    _check_addresses(settings)
-    _check_model(settings.model)
-    return settings
-
-
 def zone_of(name: str) -> tzinfo:
     """The rules of an IANA zone; UTC needs no files."""
     return UTC if name == "UTC" else ZoneInfo(name)
@@ -335,119 +308,3 @@ def is_loopback_address(url: str) -> bool:
         return parts.scheme == "http" and is_loopback(parts.hostname or "")
     except ValueError:
         return False
-
-
-def rows(tree: type[Struct] = Settings) -> list[Row]:
-    """Every setting in the order of the tree, as the README prints it."""
-    found: list[Row] = []
-    for name, kind, meta in _fields(tree):
-        if meta is None:
-            found += rows(kind)
-            continue
-        extra = meta.extra or {}
-        default = extra["shown"] or _text(getattr(tree(), name))
-        found.append(Row(extra["env"], default, meta.description or ""))
-    return found
-
-
-def _fields(tree: type[Struct]) -> Iterator[tuple[str, Any, Meta | None]]:
-    for name, hint in get_type_hints(tree, include_extras=True).items():
-        meta = next((part for part in get_args(hint)[1:] if isinstance(part, Meta)), None)
-        yield name, hint, meta
-
-
-def _load(tree: type[T], environ: Mapping[str, str]) -> T:
-    values: dict[str, Any] = {}
-    for name, kind, meta in _fields(tree):
-        if meta is None:
-            values[name] = _load(kind, environ)
-        elif text := environ.get((meta.extra or {})["env"], "").strip():
-            values[name] = _convert(text, kind, meta)
-    return tree(**values)
-
-
-def _convert(text: str, kind: Any, meta: Meta) -> Any:
-    variable = (meta.extra or {})["env"]
-    many = getattr(get_args(kind)[0], "__origin__", None) is tuple
-    value: Any = [part.strip() for part in text.split(",") if part.strip()] if many else text
-    try:
-        converted = msgspec.convert(value, kind, strict=False, dec_hook=lambda to, raw: to(raw))
-    except msgspec.ValidationError as error:
-        raise Stop(f"{variable}={text!r}: {error} ({meta.description})", exit_code=2) from None
-    if variable.endswith("DATABASE_URL"):
-        postgres_url.check(variable, text)
-    return converted
-
-
-def _check_time_zone(name: str) -> None:
-    """A zone must be one for us and for Postgres, which reads other names its own way (`UTC+3` is west)."""
-    if name == "UTC":
-        return
-    known = available_timezones() - {"localtime", "posixrules"}
-    if name in known:
-        return
-    if not known:
-        raise Stop(f"TIME_ZONE={name!r}: this machine has no time zone database; install tzdata", exit_code=2)
-    places = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), places, n=1)
-    meant = f"; did you mean {places[near[0]]}?" if near else ""
-    raise Stop(f"TIME_ZONE={name[:80]!r}: expected an IANA name such as Europe/Berlin{meant}", exit_code=2)
-
-
-def _check_auth(settings: Settings) -> None:
-    auth, host = settings.auth, settings.server.host
-    if auth.mode == "off" and not settings.server.on_loopback:
-        raise Stop(
-            f"AUTH=off lets everyone in and is allowed only on a loopback address, but HOST is {host}:"
-            " set AUTH=on or HOST=127.0.0.1",
-            exit_code=2,
-        )
-    if auth.oidc_issuer is not None and not auth.oidc_audience:
-        raise Stop("OIDC_ISSUER needs OIDC_AUDIENCE: whom its tokens must be meant for", exit_code=2)
-    if auth.oidc_issuer is None and (auth.oidc_audience or auth.oidc_jwks_url):
-        raise Stop("OIDC_AUDIENCE and OIDC_JWKS_URL need OIDC_ISSUER", exit_code=2)
-    for origin in auth.cors_origins:
-        if not _is_address(origin, plain=True) or urlsplit(origin).path:
-            raise Stop(f"CORS_ORIGINS: {origin!r} is no origin such as https://example.org", exit_code=2)
-
-
-def _check_addresses(settings: Settings) -> None:
-    auth = settings.auth
-    addresses = {
-        "OIDC_ISSUER": (auth.oidc_issuer, False),
-        "OIDC_JWKS_URL": (auth.oidc_jwks_url, False),
-        "PUBLIC_URL": (auth.public_url, True),
-        "EXTERNAL_API_URL": (settings.outbound.external_api_url, True),
-        "LLM_BASE_URL": (settings.model.base_url, True),
-    }
-    for variable, (address, plain) in addresses.items():
-        if address is not None and not _is_address(address, plain=plain):
-            secure = "http or https" if plain else "https (http on loopback only)"
-            raise Stop(f"{variable}={address!r}: expected an absolute {secure} address", exit_code=2)
-
-
-def _check_model(model: Model) -> None:
-    if model.base_url is not None and model.name is None:
-        raise Stop("LLM_BASE_URL needs LLM_MODEL: the name of a model that it serves", exit_code=2)
-    if model.base_url is None and model.name is not None:
-        raise Stop("LLM_MODEL needs LLM_BASE_URL: the endpoint that serves it", exit_code=2)
-    if model.api_key is not None and not (model.api_key.isascii() and model.api_key.isprintable()):
-        raise Stop("LLM_API_KEY: expected printable ASCII", exit_code=2)
-
-
-def _is_address(text: str, *, plain: bool) -> bool:
-    """An absolute http(s) address without user, query and fragment; `plain` allows http anywhere."""
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    secure = parts.scheme == "https" or (plain and parts.scheme == "http") or is_loopback_address(text)
-    plain_text = text.isprintable() and not set(text) & {" ", "?", "#", "\\"} and "@" not in parts.netloc
-    return bool(secure and host and plain_text)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return str(value) if isinstance(value, (str, int, Path)) else ",".join(value)

@@ -14,9 +14,9 @@ import structlog
 
 from service.app import create_app, layered
 from service.connections import App, Client, ConnectionGuard, Message, Receive, Scope, Send
+from service.environment import load
 from service.errors import Stop
 from service.observe import set_up_logs
-from service.settings import load
 
 BEAT_S: Final = 1.0
 STOPPED: Final = 2  # exit status of a worker that can never start, which has said why

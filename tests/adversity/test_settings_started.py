@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from service.cli import main
+from service.environment import rows
 from service.settings import Database as DatabaseSettings
-from service.settings import rows
 from tests.http.test_ask import FakeModel
 from tests.processes import free_port, open_folder, readiness, start, tally, until_ready
 from tests.waiting import eventually

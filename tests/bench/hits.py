@@ -16,7 +16,7 @@ import psycopg
 
 from service.auth.issuer import Issuer, KeyFile
 from service.database.embedded import Server
-from service.settings import load
+from service.environment import load
 from tests.bench.load import TALLY, Case, best, database, get, raw, served, show_figures
 
 SQL = "SELECT n, 'row ' || n AS label FROM generate_series(1, 25) AS n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import rows
+from service.environment import rows
 from tests.processes import serving_seeds
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

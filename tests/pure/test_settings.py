@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from service.environment import load, rows
 from service.errors import Stop
-from service.settings import load, rows
 
 
 def test_an_empty_environment_gives_the_documented_defaults():
