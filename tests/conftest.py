@@ -210,7 +210,16 @@ async def _cloned(server: Server, template: str) -> AsyncGenerator[DatabaseSetti
     try:
         yield DatabaseSettings(url=server.url(name), reader_url=_reader_url(server, name))
     finally:
+        await until(lambda: _dropped(server, name))
+
+
+async def _dropped(server: Server, name: str) -> bool:
+    """False while a statement in it heeds no termination."""
+    try:
         await _admin(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    except asyncpg.ObjectInUseError:
+        return False
+    return True
 
 
 def _reader_url(server: Server, database: str) -> str:

@@ -27,6 +27,8 @@ from service.settings import Database as Settings
 from tests.waiting import until
 
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE name !~ '^plpgsql' ORDER BY name"
+# Behind a pooler each transaction has a name of its own, by which it is found when it lingers.
+SESSION = SETTINGS.replace("WHERE", "WHERE name <> 'application_name' AND")
 POOLERS = ("none", "transaction")
 
 
@@ -169,7 +171,8 @@ async def test_planning_that_heeds_no_cancellation_ends_for_its_callers_and_stop
         planning = await until(lambda: _running(owner, PLANNING))
         refused = {type(each) for each in await asyncio.gather(*asked, return_exceptions=True)}
         assert QueryTimeout in refused <= {QueryTimeout, Busy}
-        assert max(len(planning), len(await _running(owner, PLANNING))) <= DESCRIBERS
+        most = DESCRIBERS + quick.reader_pool_size  # so many places are given back at most
+        assert max(len(planning), len(await _running(owner, PLANNING))) <= most
         assert await values(reader, "SELECT 1") == [(1,)]
         await settled(owner, PLANNING)
         assert (await until(lambda: described(reader))).columns == (Column("n", "integer"),)
@@ -309,9 +312,9 @@ async def test_what_a_statement_changes_in_the_session_ends_with_it(limits, owne
         "set_config('datestyle', 'German', false), pg_advisory_lock(7)"
     )
     async with open_reader(one.reader_url, one) as reader:
-        before = await values(reader, SETTINGS)
+        before = await values(reader, SESSION)
         await reader.run(f"SELECT {changes}")
-        assert await values(reader, SETTINGS) == before
+        assert await values(reader, SESSION) == before
     assert (
         await owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7") == 0
     )

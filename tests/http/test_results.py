@@ -359,8 +359,8 @@ async def test_what_changes_while_it_is_first_understood_is_not_missed(
     reader = service.app.state.executor._reader
     describe, changes = reader.describe, iter(["metrics AS m", "customers"])
 
-    async def interrupted(sql):
-        description = await describe(sql)
+    async def interrupted(sql, watch=None):
+        description = await describe(sql, watch)
         if table := next(changes, None):
             await owner.execute(f"CREATE OR REPLACE VIEW data.seen AS SELECT count(*) AS n FROM data.{table}")
         return description

@@ -22,7 +22,7 @@ FORMS = ("json", "csv", "ndjson")
 def outcome(rows, names=("a",), received=0, **fields):
     columns = tuple(Column(name, "text") for name in names)
     return Outcome(
-        metric=Metric(UUID(int=1), "q", "SELECT", False, 't,"records":[]', True, None, None, {}, 1, NOW),
+        metric=METRIC,
         parameters=fields.get("parameters", {}),
         columns=columns,
         record=record_maker(columns),
@@ -31,6 +31,9 @@ def outcome(rows, names=("a",), received=0, **fields):
         as_of=NOW,
         received=received,
     )
+
+
+METRIC = Metric(UUID(int=1), "q", "SELECT", False, 't,"records":[]', True, None, None, {}, "auto", 1, NOW)
 
 
 def written(found, form, limit):
