@@ -76,6 +76,59 @@ async def test_migrations_apply_once_roll_back_and_apply_again(empty: str):
     assert await _schema(empty) == built
 
 
+async def test_words_learned_with_unseen_characters_become_one_word(empty: str):
+    await asyncio.to_thread(migrate, empty, None, ("data",))
+
+    def roll_back() -> None:
+        backend = open_backend(empty)
+        last = yoyo.read_migrations(str(MIGRATIONS)).filter(lambda each: each.id >= "0072")
+        backend.rollback_migrations(backend.to_rollback(last))
+        backend.connection.close()
+
+    await asyncio.to_thread(roll_back)
+    connection = await asyncpg.connect(empty)
+    await connection.execute("""
+        INSERT INTO data.customers (customer_id, type) VALUES (1, U&'B2B\\200b'), (2, 'B2C'), (3, NULL);
+        INSERT INTO data.vocabulary VALUES ('customer_type', U&'b2b\\200b', U&'B2B\\200b', 1),
+            ('customer_type', 'b2c', 'B2C', 2), ('product', U&'\\200bpump', U&'\\200bPump', 1),
+            ('product', U&'pu\\00admp', U&'Pu\\00admp', 2);
+        INSERT INTO data.external_interactions (date_start, interaction, customer_id, gone_at) VALUES
+            ('2025-01-01', U&'Email\\200b', 1, NULL), ('2025-01-01', 'Email', 1, NULL),
+            ('2025-01-02', U&'\\200eEmail', 1, NULL), ('2025-01-02', U&'Email\\200b', 1, NULL),
+            ('2025-01-03', U&'Email\\200b', 1, NULL), ('2025-01-03', 'Email', 1, '2025-02-01'),
+            ('2025-01-04', 'Call', 1, NULL), ('2025-01-05', U&'Email\\200b', 1, '2025-02-01');
+        INSERT INTO data.products_of_discussion VALUES ('2025-01-01', U&'\\200bPump', NULL),
+            ('2025-01-01', U&'Pu\\00admp', NULL), ('2025-02-01', U&'Pu\\00admp', NULL)
+    """)
+    await asyncio.to_thread(migrate, empty, None, ("data",))
+    words = await connection.fetch("SELECT list, folded, spelling FROM data.vocabulary ORDER BY 1, 2")
+    assert [tuple(word) for word in words] == [
+        ("channel", "call", "Call"),
+        ("channel", "email", "Email"),
+        ("customer_type", "b2b", "B2B"),
+        ("customer_type", "b2c", "B2C"),
+        ("product", "pump", "Pump"),
+    ]
+    types = await connection.fetch("SELECT type FROM data.customers ORDER BY customer_id")
+    assert [row[0] for row in types] == ["B2B", "B2C", None]
+    present = await connection.fetch("""
+        SELECT date_start::date::text, interaction FROM data.external_interactions
+        WHERE gone_at IS NULL ORDER BY 1
+    """)
+    assert [tuple(row) for row in present] == [
+        ("2025-01-01", "Email"),
+        ("2025-01-02", "Email"),
+        ("2025-01-03", "Email"),
+        ("2025-01-04", "Call"),
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM data.external_interactions") == 8
+    products = await connection.fetch("""
+        SELECT month::text, product FROM data.products_of_discussion WHERE gone_at IS NULL ORDER BY 1
+    """)
+    assert [tuple(row) for row in products] == [("2025-01-01", "Pump"), ("2025-02-01", "Pump")]
+    await connection.close()
+
+
 async def test_instances_that_start_together_migrate_once(empty: str):
     done = await asyncio.gather(*(asyncio.to_thread(migrate, empty, None, ("data",)) for _ in range(4)))
     assert sorted(len(each.applied) > 0 for each in done) == [False, False, False, True]
