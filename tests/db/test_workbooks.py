@@ -184,6 +184,18 @@ async def test_long_digits_reach_the_table_and_the_quarantine_whole(tx: Transact
     assert kept == "1234567.12345678901234"
 
 
+async def test_a_known_workbook_is_not_opened_again(write, tx: Transaction, monkeypatch: pytest.MonkeyPatch):
+    upload, dataset = write(sheet(row('<c r="A2"><v>1</v></c>'))), find("customers")
+    assert dataset
+    first = await import_file(tx, upload, dataset, OPTIONS)
+    monkeypatch.setattr(workbooks, "START", "raise SystemExit(1)")
+    again = await import_file(tx, upload, dataset, OPTIONS)
+    assert (first.inserted, again.unchanged, again.rows_read) == (1, 1, 1)
+    await tx._connection.execute("DELETE FROM data.customers")
+    with pytest.raises(TooLarge):  # it no longer stands: it is opened
+        await import_file(tx, upload, dataset, OPTIONS)
+
+
 async def test_the_reader_ends_with_its_caller(write, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workbooks, "START", "import sys; sys.stdin.read()")  # it would wait for ever
     upload = write(workbook({"customers": cells([HEADINGS])}))
