@@ -44,6 +44,47 @@ SET type = r.spelling
 FROM renamed AS r
 WHERE r.list = 'customer_type' AND lower(t.type) = r.folded;
 
+UPDATE data.customers AS t
+SET occupation = r.spelling
+FROM renamed AS r
+WHERE r.list = 'occupation' AND lower(t.occupation) = r.folded;
+
+-- A fact is told from its equals by its content: with a clean word it counts on after those that have it.
+CREATE TEMPORARY TABLE renamed_facts ON COMMIT DROP AS
+SELECT f.place, f.alert_type, f.alert_category, f.content_hash, f.imported,
+       row_number() OVER (PARTITION BY f.content_hash, f.imported ORDER BY f.occurrence, f.place) AS turn
+FROM (
+    SELECT t.ctid AS place, t.occurrence, t.content_hash IS NOT NULL AS imported, w.alert_type, w.alert_category,
+           md5(jsonb_strip_nulls(jsonb_build_object(
+               'id', t.id,
+               'date', t.date,
+               'obsolescence', trim_scale(t.obsolescence),
+               'alert_type', w.alert_type,
+               'parts_flagged', t.parts_flagged,
+               'obsolescence_val', trim_scale(t.obsolescence_val),
+               'alert_category', w.alert_category
+           ))::text)::uuid AS content_hash
+    FROM data.metrics AS t
+    LEFT JOIN renamed AS a ON a.list = 'alert_type' AND a.folded = lower(t.alert_type)
+    LEFT JOIN renamed AS b ON b.list = 'alert_category' AND b.folded = lower(t.alert_category)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(a.spelling, t.alert_type) AS alert_type,
+               coalesce(b.spelling, t.alert_category) AS alert_category
+    ) AS w
+    WHERE (a.spelling IS NOT NULL OR b.spelling IS NOT NULL)
+      AND EXISTS (SELECT FROM renamed WHERE list IN ('alert_type', 'alert_category'))
+) AS f;
+
+UPDATE data.metrics AS t
+SET alert_type = f.alert_type,
+    alert_category = f.alert_category,
+    content_hash = CASE WHEN f.imported THEN f.content_hash END,
+    occurrence = CASE WHEN f.imported THEN f.turn + coalesce(
+        (SELECT max(m.occurrence) FROM data.metrics AS m WHERE m.content_hash = f.content_hash), 0
+    ) END
+FROM renamed_facts AS f
+WHERE t.ctid = f.place;
+
 -- Rows that become one: the first present one takes the word, or the clean one that is there already.
 CREATE TEMPORARY TABLE same_interactions ON COMMIT DROP AS
 SELECT t.customer_id,
