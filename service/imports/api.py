@@ -197,8 +197,8 @@ class QuarantineController(Controller):
             after=_position(cursor),
             limit=limit,
         )
-        last = found[limit - 1] if len(found) > limit else None
-        return KeptPage(found[:limit], write_cursor((last.created_at, last.id)) if last else None)
+        last = found.last
+        return KeptPage(found.rows, write_cursor((last.at, last.id)) if last else None)
 
     @get(
         "/export",

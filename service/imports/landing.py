@@ -111,21 +111,10 @@ async def import_file(
     """
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
     try:
-        async with (
-            opened(
-                upload, facts, dataset, bytes_limit=options.bytes_limit, readers=options.turns.readers
-            ) as table,
-            options.turns.take(dataset),
-            database.transaction(timeout_s=TIMEOUT_S) as tx,
-        ):
-            await lock(tx, dataset)
-            report = await _remembered(tx, upload, facts, dataset, options)
-            report = report or await _imported(tx, upload, facts, dataset, options, table=table)
-            if options.dry_run:
-                raise _Undone(report)  # noqa: TRY301 (raising is what rolls back)
+        report = await _recognized(database, upload, facts, dataset, options)
+        return report or await _read(database, upload, facts, dataset, options)
     except _Undone as undone:
         return undone.report
-    return report
 
 
 async def list_runs(
@@ -141,6 +130,43 @@ async def one_run(database: Database | Transaction, run_id: UUID) -> Report:
     if report := await database.read_one(GET_RUN, run_id):
         return report
     raise NotFound(f"There is no import {run_id}.")
+
+
+async def _recognized(
+    database: Database | Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
+) -> Report | None:
+    """The report of a file that is known, before anything of it is read."""
+    known = await database.read_one(
+        REMEMBERED, dataset.name, facts.sha256, upload.source, None, facts.encoding
+    )
+    if known is None or options.mirror:
+        return None
+    async with options.turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
+        await lock(tx, dataset)
+        report = await _remembered(tx, upload, facts, dataset, options)
+        return _kept(report, options) if report else None
+
+
+async def _read(
+    database: Database | Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
+) -> Report:
+    limit, readers = options.bytes_limit, options.turns.readers
+    async with (
+        opened(upload, facts, dataset, bytes_limit=limit, readers=readers) as table,
+        options.turns.take(dataset),
+        database.transaction(timeout_s=TIMEOUT_S) as tx,
+    ):
+        await lock(tx, dataset)
+        report = await _remembered(tx, upload, facts, dataset, options)
+        report = report or await _imported(tx, upload, facts, dataset, options, table=table)
+        return _kept(report, options)
+
+
+def _kept(report: Report, options: Options) -> Report:
+    """Raises `_Undone` for a dry run, which rolls back."""
+    if options.dry_run:
+        raise _Undone(report)
+    return report
 
 
 async def _remembered(

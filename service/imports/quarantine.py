@@ -26,6 +26,8 @@ from service.imports.readers.tables import Shaper, guarded
 Status = Literal["open", "loaded", "discarded"]
 
 EXPORT_PAGE: Final = 1_000
+PAGE_BYTES: Final = 8 << 20
+"""What a page may hold as JSON text, if it is not one row; what follows comes with the next page."""
 OF_THE_EXPORT: Final = ("quarantine_id", "reason", "message")
 
 
@@ -67,9 +69,22 @@ class _Exported(Struct, frozen=True):
     cells: dict[str, str]
     reason: str
     message: str
-    created_at: datetime
 
 
+class Page(Struct, frozen=True):
+    """Rows, and the position of the last one if others follow."""
+
+    rows: list[Kept]
+    last: Position | None
+
+
+class _Place(Struct, frozen=True):
+    at: datetime
+    id: UUID
+    fits: bool
+
+
+PLACE_KEPT: Final = SQL.rows("place_kept", _Place)
 LIST_KEPT: Final = SQL.rows("list_kept", Kept)
 GET_KEPT: Final = SQL.rows("get_kept", Kept)
 EXPORT_KEPT: Final = SQL.rows("export_kept", _Exported)
@@ -84,10 +99,10 @@ async def rows(
     status: str | None,
     after: Position | None,
     limit: int,
-) -> list[Kept]:
-    """One row more than `limit` if there are more."""
-    at, last = (after.at, after.id) if after else (None, None)
-    return await database.read(LIST_KEPT, dataset, reason, status, at, last, limit + 1)
+) -> Page:
+    """A page of at most `limit` rows, fewer where they are large."""
+    ids, last = await _page(database, (dataset, reason, status), after, limit)
+    return Page(await database.read(LIST_KEPT, ids), last)
 
 
 async def one(database: Database | Transaction, row_id: UUID) -> Kept:
@@ -103,14 +118,12 @@ async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIte
     yield _csv_line((*columns, *OF_THE_EXPORT))
     after: Position | None = None
     while True:
-        at, last = (after.at, after.id) if after else (None, None)
-        page = await database.read(EXPORT_KEPT, dataset.name, at, last, EXPORT_PAGE)
-        for row in page:
+        ids, after = await _page(database, (dataset.name, None, "open"), after, EXPORT_PAGE)
+        for row in await database.read(EXPORT_KEPT, dataset.name, ids):
             cells = [guarded(row.cells.get(name, "")) for name in columns]
             yield _csv_line((*cells, str(row.id), row.reason, guarded(row.message)))
-        if len(page) < EXPORT_PAGE:
+        if after is None:
             return
-        after = Position(page[-1].created_at, page[-1].id)
 
 
 async def fix(
@@ -163,6 +176,22 @@ async def discard(database: Database, row_id: UUID, actor: Actor, *, turns: Turn
         before = await _locked(tx, dataset, row_id)
         await tx.write(DISCARD_KEPT, row_id)
         await _note(tx, "quarantine.discard", before, await one(tx, row_id), actor)
+
+
+async def _page(
+    database: Database | Transaction,
+    wanted: tuple[str | None, str | None, str | None],
+    after: Position | None,
+    limit: int,
+) -> tuple[list[UUID], Position | None]:
+    """Ids of a page's rows, and the position of the last one if others follow; `wanted` are dataset, reason
+    and status.
+    """
+    at, last = (after.at, after.id) if after else (None, None)
+    places = await database.read(PLACE_KEPT, *wanted, at, last, limit, PAGE_BYTES)
+    shown = [place for place in places if place.fits]
+    more = len(shown) < len(places)
+    return [place.id for place in shown], Position(shown[-1].at, shown[-1].id) if more else None
 
 
 async def _retried(tx: Transaction, dataset: Dataset, judge: Judge) -> Retried:

@@ -48,16 +48,32 @@ SELECT id, dataset, source, 'done' AS status, rows_read, inserted, updated, unch
 FROM imports.run
 WHERE id = $1;
 
+-- name: place_kept
+-- Where the next rows stand, $6 of them and one more. Those that fit are a page of at most $7 bytes; the
+-- first always fits.
+SELECT created_at AS at, id, nth = 1 OR (nth <= $6 AND passed <= $7::bigint) AS fits
+FROM (
+  SELECT created_at, id, row_number() OVER in_order AS nth, sum(bytes) OVER in_order AS passed
+  FROM (
+    SELECT created_at, id, bytes
+    FROM quarantine.row
+    WHERE ($1::text IS NULL OR dataset = $1)
+      AND ($2::text IS NULL OR reason = $2)
+      AND ($3::text IS NULL OR status = $3)
+      AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5::uuid))
+    ORDER BY created_at, id
+    LIMIT $6::bigint + 1
+  ) AS following
+  WINDOW in_order AS (ORDER BY created_at, id)
+) AS counted
+ORDER BY nth;
+
 -- name: list_kept
 SELECT id, dataset, source, line, reason, message, status, raw, original, waits_for, waits_key, import_id,
   created_at, closed_at
 FROM quarantine.row
-WHERE ($1::text IS NULL OR dataset = $1)
-  AND ($2::text IS NULL OR reason = $2)
-  AND ($3::text IS NULL OR status = $3)
-  AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5::uuid))
-ORDER BY created_at, id
-LIMIT $6;
+WHERE id = ANY ($1::uuid[])
+ORDER BY created_at, id;
 
 -- name: get_kept
 SELECT id, dataset, source, line, reason, message, status, raw, original, waits_for, waits_key, import_id,
@@ -66,12 +82,10 @@ FROM quarantine.row
 WHERE id = $1;
 
 -- name: export_kept
-SELECT id, cells, reason, message || coalesce(': ' || (raw ->> 'text of the row'), '') AS message, created_at
+SELECT id, cells, reason, message || coalesce(': ' || (raw ->> 'text of the row'), '') AS message
 FROM quarantine.row
-WHERE dataset = $1 AND status = 'open'
-  AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))
-ORDER BY created_at, id
-LIMIT $4;
+WHERE dataset = $1 AND status = 'open' AND id = ANY ($2::uuid[])
+ORDER BY created_at, id;
 
 -- name: discard_kept
 UPDATE quarantine.row

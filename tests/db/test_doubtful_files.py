@@ -122,6 +122,25 @@ def test_the_lines_of_a_file_are_in_its_rows_one_by_one(text):
         assert not isinstance(row, Doubtful) or row.text in text
 
 
+async def test_a_decimal_comma_in_another_column_keeps_a_number_back(load):
+    text = "id;date;obsolescence;obsolescence_val\na;2025-01-01;1.234;\nb;2025-01-01;;1,5\n"
+    report = await load("metric_records", text)
+    assert report.reasons == {"conflict": 1, "wrong-type": 1}
+
+
+@pytest.mark.parametrize("sign", ["5-", "5-3", "+", "1+"])
+async def test_a_sign_that_is_none_is_no_matter_of_digits(load, sign):
+    assert (await load("customers", f"{HEAD}{sign},a,b\n")).reasons == {"wrong-type": 1}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["sep={}\n", "SEP={}\r\n", '"sep={}"\n', "\ufeffsep={}\r"])
+async def test_a_first_line_tells_the_delimiter(load, stored, mark, first):
+    rows = "customer_id,occupation,type,\n1,a,b,\n2,a,b,\n".replace(",", mark)
+    report = await load("customers", first.format(mark) + rows)
+    assert (report.inserted, list(await stored())) == (2, [1, 2])
+
+
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [("2.000", None), ("12.000", None), ("+1.000", None), ("1.001", None), ("1.000.000", None), ("2.0", 2), ("2.00", 2),
@@ -136,8 +155,13 @@ async def test_a_point_that_may_mark_thousands_keeps_a_whole_number_back(load, s
 @pytest.mark.parametrize(
     ("cells", "loaded"),
     [(["1.234", "2.5"], ["1.234", "2.5"]), (["1.234", "2,5"], []), (["1.234", "1.234,56", "7"], ["7"]),
-     (["1.234", "1.234.567"], []), (["0.123", "1.2345", "3,5"], ["0.123", "1.2345"])],
-    ids=["no commas", "a comma", "points and a comma", "groups", "not to be mistaken"],
+     (["1.234", "1.234.567"], []), (["0.123", "1.2345", "3,5"], ["0.123", "1.2345"]), (["1.234", "12 345,60"], []),
+     (["1.234", "5,0 €"], []), (["1.234", "€ 5,0"], []), (["1.234", "12,5%"], []), (["1.234", "1,5e3"], []),
+     (["1.234", "(1,5)"], []), (["1.234", ",5"], []), (["1.234", "€1.234.567"], []), (["1.234", "1,234.5"], ["1.234"]),
+     (["1.234", "none, 5 of them"], ["1.234"])],
+    ids=["no commas", "a comma", "points and a comma", "groups", "not to be mistaken", "spaces between thousands",
+         "a currency behind", "a currency before", "a percentage", "an exponent", "in brackets", "no digit before",
+         "groups with a currency", "thousands in English", "words"],
 )  # fmt: skip
 async def test_a_point_in_a_column_of_decimal_commas_keeps_a_number_back(
     load, tx: Transaction, cells, loaded

@@ -71,6 +71,7 @@ READ: list[tuple[str, bytes, list[tuple]]] = [
     ("truth and errors", sheet(row('<c r="A2" t="e"><v>#N/A</v></c>', '<c r="B2" t="b"><v>1</v></c>', '<c r="C2" t="b"><v>0</v></c>')), [(2, "", "true", "false")]),
     ("written dates", sheet(row('<c r="B2" t="d"><v>2019-10-04T09:00:00.500</v></c>')), [(2, "", "2019-10-04 09:00:00.500000", "")]),
     ("formats", workbook({"customers": cells([HEADINGS, [(7, 0), (43742, 1), (43742.5, 2)], [(8, 0), (7, 0), (1.25, 3)], [(9, 9), (7, 4), (7, 5)]])}, formats=("000", 14, "dd/mm/yyyy hh:mm", "[h]:mm", '"K-"00', "#,##0")), [(2, "7", "2019-10-04", "2019-10-04 12:00:00"), (3, "8", "007", "1 day, 6:00:00"), (4, "9", "K-07", "7")]),
+    ("colours of formats", workbook({"customers": cells([HEADINGS, [1, (7, 0), (7, 1)], [2, (7, 2), (7, 3)]])}, formats=("[Red]000", "00[color 5]0;[Blue]-0", "[>5]000;00", '[Magenta]"K-"00')), [(2, "1", "007", "007"), (3, "2", "7", "K-07")]),
     ("hidden behind blanks and styles", sheet('<row r="2"><c r="A2" s="0"/><c r="XFD2" s="0"/></row><row r="3"><c r="A3"><v>1</v></c><c r="XFD3" t="str"><v> </v></c></row>'), [(3, "1", "", "")]),
     ("merged downwards, told at the end", workbook({"customers": cells([HEADINGS, [1, "a", "b"], [2, None, None], [3, None, "c"], [4, None, None]], merged="B2:C4")}), [(2, "1", "a", "b"), (3, "2", "a", ""), (4, "3", "a", "c"), (5, "4", "", "")]),
     ("the last row", sheet('<row r="1048576"><c r="A1048576"><v>1</v></c></row>'), [(1048576, "1", "", "")]),
@@ -182,6 +183,18 @@ async def test_long_digits_reach_the_table_and_the_quarantine_whole(tx: Transact
     assert [found["customer_id"] for found in ids] == [9007199254740993, 9007199254740995]
     kept = await tx._connection.fetchval("SELECT raw ->> 'customer_id' FROM quarantine.row WHERE line = 4")
     assert kept == "1234567.12345678901234"
+
+
+async def test_a_known_workbook_is_not_opened_again(write, tx: Transaction, monkeypatch: pytest.MonkeyPatch):
+    upload, dataset = write(sheet(row('<c r="A2"><v>1</v></c>'))), find("customers")
+    assert dataset
+    first = await import_file(tx, upload, dataset, OPTIONS)
+    monkeypatch.setattr(workbooks, "START", "raise SystemExit(1)")
+    again = await import_file(tx, upload, dataset, OPTIONS)
+    assert (first.inserted, again.unchanged, again.rows_read) == (1, 1, 1)
+    await tx._connection.execute("DELETE FROM data.customers")
+    with pytest.raises(TooLarge):  # it no longer stands: it is opened
+        await import_file(tx, upload, dataset, OPTIONS)
 
 
 async def test_the_reader_ends_with_its_caller(write, monkeypatch: pytest.MonkeyPatch):

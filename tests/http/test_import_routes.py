@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from service.imports import quarantine
 from service.settings import Imports, Settings
 from tests.conftest import serving
 
@@ -245,6 +246,25 @@ async def test_an_export_is_fixed_and_imported_back(client: httpx.AsyncClient, p
         ("loaded", "2"),
         ("open", ""),
     ]
+
+
+async def test_pages_of_large_rows_are_short_and_lose_none(
+    client: httpx.AsyncClient, post, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(quarantine, "PAGE_BYTES", 3000)
+    sizes = [5000, 1, 1, 1, 900, 900, 5000, 5000, 2800, 1]
+    rows = [f"x{at},{'y' * size},B2B\n" for at, size in enumerate(sizes)]
+    for row in rows:
+        await post("customers", f"Customer_Id,Occupation,Type\n{row}")
+    pages, cursor = [], {}
+    while not pages or cursor["cursor"]:
+        answer = await client.get("/api/v1/quarantine", params={"limit": 4, **cursor})
+        pages.append([int(each["raw"]["Customer_Id"][1:]) for each in answer.json()["items"]])
+        cursor = {"cursor": answer.json()["next_cursor"]}
+    assert pages == [[0], [1, 2, 3, 4], [5], [6], [7], [8, 9]]
+    exported = await client.get("/api/v1/quarantine/export?dataset=customers")
+    found = csv.DictReader(io.StringIO(exported.text))
+    assert [len(row["occupation"]) for row in found] == sizes
 
 
 async def test_facts_that_were_fixed_count_beside_their_equals(client: httpx.AsyncClient, clone, post):

@@ -159,7 +159,11 @@ def _type_rules(column: Column, cell: str) -> list[Rule]:
                     "may be thousands or decimals: write it without a point",
                 ),
                 (f"translate({cell}, '0123456789', '') NOT IN ('', '-', '+')", "wrong-type", wrong),
-                (f"{cell} IN ('-', '+')", "wrong-type", wrong),
+                (
+                    f"translate(substr({cell}, 2), '0123456789', '') <> '' OR {cell} IN ('-', '+')",
+                    "wrong-type",
+                    wrong,
+                ),
                 (f"NOT {valid}", "out-of-range", "has too many digits"),
             ]
         case "number":

@@ -9,6 +9,7 @@ from service.imports.datasets import DATASETS, Column, Dataset, Reason
 from service.imports.loading.checks import GIVEN, checked, landing, literal, quoted, trimmed
 
 SHOWN = 60
+NUMBER_BYTES = 200
 OF_THE_SHAPE: tuple[Reason, ...] = ("field-count", "unknown-column", "encoding", "conflict")
 
 
@@ -114,24 +115,34 @@ def refuse_unmended(dataset: Dataset) -> str:
 
 
 def doubt_points(dataset: Dataset) -> list[str]:
-    return [_doubt_points(dataset, column) for column in dataset.columns if column.kind == "number"]
+    numbers = [column for column in dataset.columns if column.kind == "number"]
+    commas = " OR ".join(_shows_commas(dataset, column) for column in numbers)
+    return [_doubt_points(dataset, column, commas) for column in numbers]
 
 
-def _doubt_points(dataset: Dataset, column: Column) -> str:
-    """Keep `1.234` back where other cells of the column write decimals with a comma or group by points."""
-    cell, other = trimmed(f"l.{quoted(column.name)}"), trimmed(f"o.{quoted(column.name)}")
+def _shows_commas(dataset: Dataset, column: Column) -> str:
+    """Whether a cell of the column has a decimal comma or points between thousands, units and all."""
+    cell = f"o.{quoted(column.name)}"
+    return rf"""EXISTS (
+        SELECT FROM {landing(dataset)} AS o
+        WHERE ({cell} LIKE '%,%' OR {cell} LIKE '%.%.%') AND octet_length({cell}) <= {NUMBER_BYTES} AND (
+          {cell} ~ '^([^,]*[^,[:alpha:]])?,[0-9]+([eE][+-]?[0-9]+)?[^0-9.,]*$'
+          OR {cell} ~ '^[^0-9]*[0-9]{{1,3}}(\.[0-9]{{3}}){{2,}}[^0-9]*$'
+        )
+      )"""
+
+
+def _doubt_points(dataset: Dataset, column: Column, commas: str) -> str:
+    """Keep `1.234` back where other numbers of the file write decimals with a comma or group by points."""
+    cell = trimmed(f"l.{quoted(column.name)}")
     return rf"""UPDATE {checked(dataset)} AS c
     SET problem = {GIVEN}, reason = 'conflict',
       message = {literal(column.name + ': "')} || {cell}
-        || '" may be a decimal or thousands: other cells of the column have a decimal comma'
+        || '" may be a decimal or thousands: other numbers of the file have a decimal comma'
     FROM {landing(dataset)} AS l
     WHERE c.nth = l.nth AND c.problem IS NULL AND l.{quoted(column.name)} LIKE '%.___%'
       AND {cell} ~ '^[+-]?[1-9][0-9]{{0,2}}\.[0-9]{{3}}$'
-      AND EXISTS (
-        SELECT FROM {landing(dataset)} AS o
-        WHERE (o.{quoted(column.name)} LIKE '%,%' OR o.{quoted(column.name)} LIKE '%.%.%')
-          AND {other} ~ '^[+-]?([0-9.]*,[0-9]+|[0-9]{{1,3}}(\.[0-9]{{3}}){{2,}})$'
-      )"""
+      AND ({commas})"""
 
 
 def words(dataset: Dataset) -> list[str]:

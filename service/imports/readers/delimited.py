@@ -1,5 +1,6 @@
 """CSV and its like: the delimiter, the headings and the rows below them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from service.imports.readers.tables import Doubtful, Table, grid_table
 
 DELIMITERS = ",;\t|"
 HEADING_CHARACTERS = 1 << 16
+SEPARATOR_CHARACTERS = 16
+SEPARATOR = re.compile(rf'\ufeff?"?sep=([{re.escape(DELIMITERS)}])"?\n?', re.IGNORECASE)
 
 
 def read_delimited(
@@ -19,8 +22,11 @@ def read_delimited(
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
             yield from Records(file, source, mark, damaged=damaged).rows()
 
-    delimiter = max(DELIMITERS, key=lambda mark: _matches(rows(mark), dataset))
+    told = _told(path, encoding)
+    delimiter = told or max(DELIMITERS, key=lambda mark: _matches(rows(mark), dataset))
     below = rows(delimiter)
+    if told:
+        next(below)
     headings = _headings(source, next(below, None))
     notes = list[str]()
     if encoding == "cp1252":
@@ -28,11 +34,19 @@ def read_delimited(
     if damaged:
         notes.append(f"rows with bytes that are not {encoding.removesuffix('-sig')} were kept back")
     following = rows(delimiter)
-    next(following)
+    for _ in range(2 if told else 1):
+        next(following)
     if _trailing((row for _, row in following), len(headings)):
         notes.append("a delimiter ends every row")
         below = _without_last(below, len(headings))
     return grid_table(source, dataset, headings, below, notes=tuple(notes), has_nul=has_nul)
+
+
+def _told(path: Path, encoding: str) -> str | None:
+    """The delimiter that a first line `sep=;` tells, as spreadsheets write it for one another."""
+    with path.open(encoding=encoding, errors="surrogateescape") as file:
+        found = SEPARATOR.fullmatch(file.readline(SEPARATOR_CHARACTERS))
+    return found and found[1]
 
 
 def _headings(source: str, first: tuple[int, Row] | None) -> list[str]:

@@ -9,6 +9,7 @@ CODE_CHARACTERS: Final = 1024
 PADDING_ZEROS: Final = 2
 TOKEN: Final = re.compile(r'"([^"]*)"?|\\(.)|(_.?)|(\*.?)|\[([^\]]*)\]?|(.)', re.DOTALL)
 ELAPSED: Final = re.compile(r"h+|m+|s+", re.IGNORECASE)
+COLOUR: Final = re.compile(r"black|blue|cyan|green|magenta|red|white|yellow|colou?r *[0-9]+", re.IGNORECASE)
 DATE_LETTERS: Final = frozenset("ymdhs")
 DIGITS: Final = frozenset("0#?")
 FREE: Final = frozenset("-()+: $!^&'~{}<>=")
@@ -48,6 +49,8 @@ def read_format(code: str) -> Format:
             return MOMENT
         if bracket and ELAPSED.fullmatch(bracket):
             return LENGTH
+        if COLOUR.fullmatch(bracket):
+            continue
         if symbol in DIGITS or symbol in FREE:
             pattern.append((symbol in DIGITS, symbol))
         elif symbol or fill or (bracket and not bracket.startswith("$")):
