@@ -61,3 +61,6 @@ SELECT m, sum(n) FROM (SELECT extract(month FROM created_at) AS m, count(*) AS n
 SELECT avg(n)::numeric(10, 2) FROM (SELECT created_at::date AS d, count(*) AS n FROM orders WHERE [[created_at]] GROUP BY 1) AS days;
 SELECT count(*)::float / count(DISTINCT created_at::date) AS per_day FROM orders WHERE [[created_at]];
 SELECT corr(amount, cost), stddev(amount) FROM orders WHERE [[created_at]] AND channel ILIKE 'w%';
+SELECT count(*) FROM orders WHERE [[created_at]] AND store_id <> ALL (ARRAY[1, 2]) AND status = ANY (ARRAY['paid', 'open']);
+WITH sales_2025 AS (SELECT * FROM orders WHERE [[created_at]]) SELECT channel, sum(amount) FROM sales_2025 GROUP BY channel;
+SELECT h.hour, count(o.id) FROM generate_series(0, 23) AS h(hour) LEFT JOIN orders o ON extract(hour FROM o.created_at) = h.hour AND [[o.created_at]] GROUP BY h.hour;

@@ -39,3 +39,6 @@ WITH m AS (SELECT extract(month FROM created_at) AS mm, amount FROM orders WHERE
 SELECT customer_id FROM orders WHERE [[created_at]] GROUP BY 1 HAVING count(DISTINCT day) = 28 OR count(DISTINCT day) = 30;
 SELECT sum(amount) / CASE WHEN CURRENT_DATE > '2025-02-28' THEN 28 ELSE 30 END FROM orders WHERE [[created_at]];
 SELECT count(*) FROM orders WHERE [[created_at]] AND created_at > 'yesterday';
+SELECT count(*) FROM orders_2025_02 WHERE [[created_at]];
+SELECT count(*) FROM orders JOIN plan_202502 AS plan USING (store_id) WHERE [[created_at]];
+SELECT 2 AS month, count(*) FROM orders WHERE [[created_at]];

@@ -212,3 +212,46 @@ def test_what_is_harmless_leaves_the_window(piece):
     for window in (*LITERAL, *SLIDING):
         text = FRAMES[0].format(items=piece, window=window, condition="true", group="")
         assert read(dated(text, date(2025, 2, 1), 28)).window.offered
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "2025 AS year",
+        "(ARRAY[2025])[1]",
+        "date_bin('7 days', created_at, '2025-02-01')",
+        "length(repeat('x', 28))",
+        "count(*) / 4",
+    ],
+)
+def test_what_says_the_period_in_another_way_takes_the_window(item):
+    sql = f"SELECT {item} FROM orders WHERE {WINDOWS['half open'].format('created_at')} GROUP BY created_at"
+    assert not read(sql).window.offered
+
+
+def test_four_weeks_stand_for_a_month_of_31_days():
+    assert not read("SELECT count(*) / 4 FROM o WHERE d BETWEEN '2025-01-01' AND '2025-01-31'").window.offered
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset", "offered"),
+    [
+        *(("UTC", "Z", True), ("UTC", "+01:00", False), ("Europe/Berlin", "Z", False)),
+        *(("Europe/Berlin", "+01:00", True), ("Asia/Kolkata", "+05:30", True)),
+    ],
+)
+def test_days_of_another_offset_are_not_those_of_the_service(zone, offset, offered):
+    low, high = f"2025-01-01T00:00:00{offset}", f"2025-02-01 00:00:00{offset}"
+    sql = f"SELECT count(*) FROM tickets WHERE opened_at >= '{low}' AND opened_at < '{high}'"
+    window = analyse(sql, parse(sql), {}, time_zone=zone).window
+    assert window.offered == offered
+    assert offered or "time zone of its own" in (window.why or "")
+
+
+@pytest.mark.parametrize("asked", [1, 30, 90])
+async def test_a_made_interval_is_a_length_too(tables, asked):
+    sql = "SELECT count(*) FROM orders WHERE created_at >= now() - make_interval(days => {})"
+    template = read(sql.format(28))
+    assert {item.name: item.default for item in template.parameters}["day_range"] == 28
+    bound = template.bind([("day_range", str(asked))])
+    assert await rows(tables, bound.sql, bound.args) == await rows(tables, sql.format(asked))

@@ -93,6 +93,8 @@ async def test_what_postgres_refuses_has_a_line_and_a_column(client, sql, line, 
     [
         ("SELECT 1 FROM metrics WHERE id = @id", "write the parameter :id"),
         ("SELECT 1 FROM metrics WHERE id =@id", "write the parameter :id"),
+        ("SELECT 1 FROM metrics WHERE parts_flagged = @parts_flagged", "write the parameter :parts_flagged"),
+        ("SELECT 1 FROM metrics m WHERE parts_flagged >= @parts_flagged", "or abs(parts_flagged)"),
         ("SELECT 1 FROM metrics WHERE date > ':start_date'", "write :start_date without quotes"),
     ],
 )

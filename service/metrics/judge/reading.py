@@ -278,6 +278,8 @@ class _Reading:
             if kind not in {"word", "quoted"}:
                 continue
             before, after = self.mark(at - 1), self.mark(at + 1)
+            if before == "@" and self.mark(at - 2) in {"=", "<", ">"}:
+                self.check_variable(at)
             if name in CATALOG_NAMES or (before == "." and name.startswith("pg_") and after != "("):
                 self.refuse_at(
                     f"names {name}, which looks into the catalogs; stored SQL reads only {self.allowed}", at
@@ -299,6 +301,12 @@ class _Reading:
         if not 0 <= at < len(self.lexemes) or self.lexemes[at].kind not in {"word", "mark"}:
             return ""
         return self.lexemes[at].text
+
+    def check_variable(self, at: int) -> None:
+        """Refuse `id = @id`, which Postgres reads as `id = abs(id)`; `@ id` with a blank may stay."""
+        sign = self.lexemes[at - 1]
+        if sign.end == self.lexemes[at].start and (advice := foreign(self.sql, sign.start)):
+            self.refuse_at(f"{advice} (or abs({self.lexemes[at].text}), if you mean that)", at - 1)
 
     def is_label(self, at: int) -> bool:
         before = self.mark(at - 1)

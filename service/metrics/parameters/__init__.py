@@ -1,13 +1,12 @@
 """The parameters of stored SQL: `analyse` a statement once, `bind` what a caller gives, run the outcome."""
 
+from service.metrics.parameters.analysis import analyse, declarations
 from service.metrics.parameters.template import (
     Bound,
     Declared,
     Parameter,
     Probe,
     Template,
-    analyse,
-    declarations,
 )
 from service.metrics.parameters.values import exact
 from service.metrics.parameters.windows import Mode, Window

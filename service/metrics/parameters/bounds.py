@@ -211,10 +211,16 @@ def _is_offset(node: exp.Expr) -> bool:
     node = bare(node)
     if isinstance(node, exp.Interval):
         return isinstance(node.this, exp.Literal)
+    if isinstance(node, exp.MakeInterval):
+        return all(isinstance(each, exp.Kwarg) and _is_number(each.expression) for each in node.args.values())
     if isinstance(node, exp.Cast):
         return node.is_type("interval") and isinstance(node.this, exp.Literal)
     if isinstance(node, exp.Mul):
         return _is_offset(node.this) and _is_offset(node.expression)
+    return _is_number(node)
+
+
+def _is_number(node: object) -> bool:
     return isinstance(node, exp.Literal) and not node.is_string
 
 
@@ -239,6 +245,8 @@ def _days(offset: exp.Expr) -> int | None:
     """The days of `INTERVAL '30' DAY`, `'2 weeks'::interval` and `30`; None for months, hours and sums."""
     if isinstance(offset, exp.Literal):
         return int(offset.this) if not offset.is_string and str(offset.this).isdecimal() else None
+    if isinstance(offset, exp.MakeInterval) and [*offset.args] == ["day"]:
+        return _days(offset.args["day"].expression)
     if not isinstance(offset, exp.Interval | exp.Cast) or not isinstance(offset.this, exp.Literal):
         return None
     found = INTERVAL.fullmatch(str(offset.this.this))

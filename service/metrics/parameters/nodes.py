@@ -31,10 +31,10 @@ CLOCK_NODES: Nodes = (exp.CurrentTime, exp.Localtime, exp.CurrentDatetime)
 CLOCK_CALLS = words("timeofday uuidv7")
 # Whose further arguments are positions and digits.
 TEXT_CALLS: Nodes = (
-    *(exp.Left, exp.Right, exp.Substring, exp.Pad, exp.Repeat, exp.SplitPart, exp.Round),
+    *(exp.Left, exp.Right, exp.Substring, exp.Pad, exp.SplitPart, exp.Round),
     exp.Trunc,
 )
-TEXT_CALL_NAMES = words("lpad rpad left right substr split_part repeat overlay")
+TEXT_CALL_NAMES = words("lpad rpad left right substr split_part overlay")
 # Parts of a moment that come round within a week, so that no period is told by them.
 RECURRING = words("""
     HOUR MINUTE SECOND DOW ISODOW DAYOFWEEK DAYOFWEEKISO MILLISECOND MILLISECONDS MICROSECOND MICROSECONDS

@@ -318,7 +318,7 @@ def _divides(number: float, length: float) -> bool:
     return (
         _near(number, length, within=length * ROUGHLY)
         or (monthly and A_MONTH.start <= number < A_MONTH.stop)
-        or _near(number, length / WEEK, within=0.35 if length >= A_MONTH.start else 0.06)
+        or _near(number, length / WEEK, within=0.45 if monthly else 0.35 if length > A_MONTH.start else 0.06)
         or _near(number, length * 5 / WEEK, within=1.5 if length > WEEK else 0.1)
         or _near(number, length / MONTH, within=0.06)
         or _near(number, length / YEAR, within=0.06)

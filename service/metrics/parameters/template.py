@@ -6,30 +6,23 @@ semicolon is blanked, so that the text can be wrapped.
 those of the session's time zone.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from functools import cached_property
-from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
-from sqlglot import exp
+from msgspec import UNSET, Meta, Struct
 
-from service import bodies
 from service.errors import FieldError, InvalidInput
-from service.metrics.parameters.bounds import bare
-from service.metrics.parameters.days import Slot, day_slot
-from service.metrics.parameters.lexer import DISTINCT_LIMIT, NAME_LIMIT, Token, placeholders, tokenize
+from service.metrics.parameters.days import Slot
+from service.metrics.parameters.lexer import NAME_LIMIT
 from service.metrics.parameters.values import (
     DAY,
-    DECLARED_POSTGRES,
     Canonical,
     Kind,
     Shown,
     Word,
-    exact,
     from_json,
     from_text,
     kind_of,
@@ -46,7 +39,6 @@ from service.metrics.parameters.windows import (
     Lifted,
     Mode,
     Window,
-    lift,
 )
 from service.settings import zone_of
 
@@ -58,7 +50,6 @@ RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
 END_OF_DAY = "T23:59:59.999999"
 MESSAGES_LIMIT = 20
-QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,7 +185,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         seen: set[str] = set()
         for name, text in raw:
             if name in seen:
-                _note(errors, FieldError(_label(name), f"{_label(name)} is given twice"))
+                _note(errors, FieldError(label(name), f"{label(name)} is given twice"))
             elif name in self.accepted:
                 self._take(name, given, errors, text)
             else:
@@ -252,12 +243,12 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         if name in self.quoted:
             why = f"it stands inside quotes, where it is text; write :{name} without quotes"
             return FieldError(name, f"{name} is no parameter of this metric: {why}")
-        takes = f"it takes {', '.join(map(_label, self.accepted))}" if self.accepted else "it takes none"
-        message = f"{_label(name)} is no parameter of this metric: {takes}"
+        takes = f"it takes {', '.join(map(label, self.accepted))}" if self.accepted else "it takes none"
+        message = f"{label(name)} is no parameter of this metric: {takes}"
         window = self.window
         why = window.why if name in NAMES and self.lifted.why_not else None
         where = f" (line {window.line}, column {window.column})" if window.line else ""
-        return FieldError(_label(name), f"{message}. {why}{where}" if why else message)
+        return FieldError(label(name), f"{message}. {why}{where}" if why else message)
 
     def _hint(self, errors: list[FieldError]) -> str:
         """What else to say to a caller who asks for a window that there is none of."""
@@ -385,98 +376,6 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return kind.cast if typed or kind.postgres else ""
 
 
-def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
-    """Read what a definition declares; InvalidInput for what is no declaration."""
-    return {
-        name: bodies.decode(text, Declared, within=f"parameters.{_label(name)}", number=exact)
-        for name, text in written.items()
-    }
-
-
-def analyse(
-    sql: str,
-    tree: exp.Query | None,
-    declared: Mapping[str, Declared],
-    *,
-    mode: Mode = "auto",
-    time_zone: str = "UTC",
-) -> Template:
-    """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
-    trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
-    `time_zone` names that of the sessions it runs in.
-    InvalidInput for a declaration without its placeholder or with a default of another type.
-    """
-    tokens = tokenize(sql)
-    closing = len(tokens)
-    while closing and tokens[closing - 1].text == ";":
-        closing -= 1
-    if closing < len(tokens):
-        characters = list(sql)
-        for token in tokens[closing:]:
-            characters[token.start] = " "
-        sql, tokens = "".join(characters), tokens[:closing]
-    found = placeholders(sql, tokens)
-    names = dict.fromkeys(token.text[1:] for token in found)
-    for name, item in declared.items():
-        if name not in names:
-            _refuse_declaration(name, f"the SQL has no :{_label(name)}")
-        if item.type == "enum" and not item.values:
-            _refuse_declaration(name, "an enum needs its values")
-        if item.values and item.type != "enum":
-            _refuse_declaration(name, "only an enum lists its values")
-    kinds = {name: _kind(name, declared.get(name)) for name in names}
-    slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
-    lifted = lift(sql, tokens, tree, taken=frozenset(names), mode=mode)
-    defaults = {
-        name: _default(name, kinds[name], item.default, zone_of(time_zone))
-        for name, item in declared.items()
-        if not isinstance(item.default, UnsetType)
-    }
-    ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
-    casts = _casts(tree) if tree is not None else {}
-    quoted = _quoted(tokens) - {*names}
-    lifted = msgspec.structs.replace(lifted, slots=())
-    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, time_zone, quoted)
-
-
-def _quoted(tokens: list[Token]) -> frozenset[str]:
-    """Names that look like parameters inside of strings, where they are text."""
-    found = (name for token in tokens if token.kind == "text" for name in QUOTED.findall(token.text))
-    return frozenset(islice(found, DISTINCT_LIMIT))
-
-
-def _kind(name: str, item: Declared | None) -> Kind:
-    if item is None:
-        return IMPLIED.get(name, Kind())
-    return Kind(item.type, DECLARED_POSTGRES.get(item.type, ""), item.array, item.values)
-
-
-def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
-    token = tokens[at]
-    name = token.text[1:]
-    if name in {START, END} and kinds[name] == DAY_KIND:
-        return day_slot(tokens, at)
-    return Slot(token.start, token.end, name)
-
-
-def _casts(tree: exp.Query) -> dict[str, str]:
-    """What each placeholder is cast to, which may refuse what its own type takes: sizes, domains, texts."""
-    return {
-        placeholder.name: f"::{cast.to.sql('postgres')}"
-        for cast in tree.find_all(exp.Cast)
-        if isinstance(placeholder := bare(cast.this), exp.Placeholder)
-    }
-
-
-def _default(name: str, kind: Kind, value: Any, zone: tzinfo) -> Canonical:
-    if value is None:
-        return None
-    try:
-        return from_json(kind, value, zone)
-    except ValueError as wrong:
-        _refuse_declaration(name, f"the default must be {wrong}")
-
-
 def _key(values: dict[str, Canonical]) -> bytes:
     return msgspec.json.encode(list(values.items()))
 
@@ -492,11 +391,6 @@ def _refuse(errors: list[FieldError], hint: str = "") -> NoReturn:
     raise InvalidInput(f"{errors[0].message}.{hint}", errors=tuple(errors[:MESSAGES_LIMIT]))
 
 
-def _refuse_declaration(name: str, why: str) -> NoReturn:
-    field = f"parameters.{_label(name)}"
-    raise InvalidInput(f"Parameter {_label(name)}: {why}.", errors=(FieldError(field, why),))
-
-
-def _label(name: str) -> str:
+def label(name: str) -> str:
     """A caller's word, short and encodable whatever it is."""
     return name[:NAME_LIMIT].encode("utf-8", "replace").decode()

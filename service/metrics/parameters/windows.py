@@ -5,6 +5,7 @@ and UNION branches too): then all move together. Windows that differ are left al
 is meant. A stretch of text is only replaced after it was parsed on its own and gave the node it stands for.
 """
 
+from datetime import datetime, tzinfo
 from itertools import pairwise
 from typing import Literal
 
@@ -13,7 +14,17 @@ from msgspec import Struct
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from service.metrics.parameters.bounds import Bound, Limit, bare, is_clock, unit_of, windows
+from service.metrics.parameters.bounds import (
+    LAST_SECOND,
+    LITERAL,
+    MIDNIGHT,
+    Bound,
+    Limit,
+    bare,
+    is_clock,
+    unit_of,
+    windows,
+)
 from service.metrics.parameters.days import COMPARISONS, ENDS, SHIFTS, Slot, shift_for
 from service.metrics.parameters.lexer import Token, place
 from service.metrics.parameters.period import period_of
@@ -78,9 +89,18 @@ class Unlocated(Exception):  # noqa: N818 (it names what happens)
 
 
 def lift(
-    sql: str, tokens: list[Token], tree: exp.Query | None, *, taken: frozenset[str], mode: Mode
+    sql: str,
+    tokens: list[Token],
+    tree: exp.Query | None,
+    *,
+    taken: frozenset[str],
+    mode: Mode,
+    zone: tzinfo,
 ) -> Lifted:
-    """`tree` is sqlglot's unchanged reading of `sql`; `taken` are names that placeholders have already."""
+    """`tree` is sqlglot's unchanged reading of `sql`; `taken` are names that placeholders have already.
+
+    `zone` is the one that the statement's sessions count their days in.
+    """
     if mode == "off":
         return Lifted(why_not=SWITCHED_OFF)
     if tree is None:
@@ -90,7 +110,7 @@ def lift(
         return Lifted()
     text = _Text(sql, tokens)
     try:
-        if refusal := _refusal(text, tree, found):
+        if refusal := _refusal(text, tree, found, zone):
             return refusal
         slots = [slot for bounds in found for slot in _slots(text, bounds)]
     except Unlocated:
@@ -111,7 +131,7 @@ def lift(
     )
 
 
-def _refusal(text: "_Text", tree: exp.Query, found: list[list[Bound]]) -> Lifted | None:
+def _refusal(text: "_Text", tree: exp.Query, found: list[list[Bound]], zone: tzinfo) -> Lifted | None:
     """Why the windows cannot move, and where that is written."""
     for bounds in found:
         if _identity(bounds) != _identity(found[0]):
@@ -127,7 +147,9 @@ def _refusal(text: "_Text", tree: exp.Query, found: list[list[Bound]]) -> Lifted
                 why_not='Its window has only an upper bound, which means "as of", so it is not adjustable',
                 at=text.place(upper.operand),
             )
-        if zoned := next((bound for bound in bounds if bound.limit and _in_own_zone(bound.operand)), None):
+        if zoned := next(
+            (bound for bound in bounds if bound.limit and _in_own_zone(bound.operand, zone)), None
+        ):
             return Lifted(
                 why_not="Its date window is written in a time zone of its own, so it is not adjustable",
                 at=text.place(zoned.operand),
@@ -144,9 +166,23 @@ def _refusal(text: "_Text", tree: exp.Query, found: list[list[Bound]]) -> Lifted
     )
 
 
-def _in_own_zone(operand: exp.Expr) -> bool:
+def _in_own_zone(operand: exp.Expr, zone: tzinfo) -> bool:
     """Whether a bound is of another zone; `now() AT TIME ZONE 'z'` only tells which day it is there."""
-    return any(not is_clock(bare(node.this)) for node in operand.find_all(exp.AtTimeZone))
+    if any(not is_clock(bare(node.this)) for node in operand.find_all(exp.AtTimeZone)):
+        return True
+    return any(_is_elsewhere(node.name, zone) for node in operand.find_all(exp.Literal))
+
+
+def _is_elsewhere(text: str, zone: tzinfo) -> bool:
+    """Whether a day begins or ends there at an offset from UTC that the zone does not have then."""
+    found = LITERAL.fullmatch(text.strip())
+    if found is None or not found[3] or not (MIDNIGHT.fullmatch(found[2]) or LAST_SECOND.match(found[2])):
+        return False
+    try:
+        moment = datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3]}")
+        return moment.utcoffset() != moment.astimezone(zone).utcoffset()
+    except (ValueError, OverflowError):
+        return True
 
 
 def _ends_earlier(bounds: list[Bound]) -> bool:
