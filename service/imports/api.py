@@ -178,7 +178,12 @@ class QuarantineController(Controller):
     tags = ("imports",)
     opt = {"scope": "imports:write"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Rows that broke their contract", opt={"problems": (DatabaseUnavailable,)})
+    @get(
+        "/",
+        summary="Rows that broke their contract",
+        description="A page of large rows holds fewer than `limit`; `next_cursor` tells whether more follow.",
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     async def list_rows(
         self,
         *,
@@ -189,7 +194,7 @@ class QuarantineController(Controller):
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> KeptPage:
-        found = await quarantine.rows(
+        found, more = await quarantine.rows(
             database,
             dataset=_dataset_name(dataset),
             reason=reason,
@@ -197,8 +202,8 @@ class QuarantineController(Controller):
             after=_position(cursor),
             limit=limit,
         )
-        last = found[limit - 1] if len(found) > limit else None
-        return KeptPage(found[:limit], write_cursor((last.created_at, last.id)) if last else None)
+        last = found[-1] if more else None
+        return KeptPage(found, write_cursor((last.created_at, last.id)) if last else None)
 
     @get(
         "/export",

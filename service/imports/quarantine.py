@@ -1,9 +1,8 @@
 """Rows that broke their contract: looked at, exported, fixed, tried again, discarded; never deleted."""
 
-import csv
+import asyncio
 import hashlib
-import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -25,7 +24,11 @@ from service.imports.readers.tables import Shaper, guarded
 
 Status = Literal["open", "loaded", "discarded"]
 
-EXPORT_PAGE: Final = 1_000
+EXPORT_PAGE: Final = 200
+PAGE_BYTES: Final = 4 << 20
+"""Bytes of rows by which a page ends before its limit."""
+WRITE_HERE: Final = 1 << 16
+"""Characters up to which a line is written on the event loop."""
 OF_THE_EXPORT: Final = ("quarantine_id", "reason", "message")
 
 
@@ -70,7 +73,14 @@ class _Exported(Struct, frozen=True):
     created_at: datetime
 
 
-LIST_KEPT: Final = SQL.rows("list_kept", Kept)
+class _Paged(Struct, frozen=True):
+    id: UUID
+    dataset: str
+    more: bool
+
+
+PAGE_OF_KEPT: Final = SQL.rows("page_of_kept", _Paged)
+KEPT_OF_PAGE: Final = SQL.rows("kept_of_page", Kept)
 GET_KEPT: Final = SQL.rows("get_kept", Kept)
 EXPORT_KEPT: Final = SQL.rows("export_kept", _Exported)
 DISCARD_KEPT: Final = SQL.command("discard_kept")
@@ -84,10 +94,12 @@ async def rows(
     status: str | None,
     after: Position | None,
     limit: int,
-) -> list[Kept]:
-    """One row more than `limit` if there are more."""
-    at, last = (after.at, after.id) if after else (None, None)
-    return await database.read(LIST_KEPT, dataset, reason, status, at, last, limit + 1)
+) -> tuple[list[Kept], bool]:
+    """A page, which ends early where its rows are large, and whether more follow."""
+    page = await _page(database, (dataset, reason, status), after, limit)
+    if not page:
+        return [], False
+    return await database.read(KEPT_OF_PAGE, *_keys(page)), page[-1].more
 
 
 async def one(database: Database | Transaction, row_id: UUID) -> Kept:
@@ -100,17 +112,30 @@ async def one(database: Database | Transaction, row_id: UUID) -> Kept:
 async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIterator[bytes]:
     """The open rows of a dataset as CSV, to be fixed in a spreadsheet and imported back."""
     columns = loads.all_columns(dataset)
-    yield _csv_line((*columns, *OF_THE_EXPORT))
+    yield await _csv_line((*columns, *OF_THE_EXPORT))
     after: Position | None = None
-    while True:
-        at, last = (after.at, after.id) if after else (None, None)
-        page = await database.read(EXPORT_KEPT, dataset.name, at, last, EXPORT_PAGE)
-        for row in page:
-            cells = [guarded(row.cells.get(name, "")) for name in columns]
-            yield _csv_line((*cells, str(row.id), row.reason, guarded(row.message)))
-        if len(page) < EXPORT_PAGE:
+    while page := await _page(database, (dataset.name, None, "open"), after, EXPORT_PAGE):
+        found = await database.read(EXPORT_KEPT, *_keys(page))
+        for row in found:
+            cells = [row.cells.get(name, "") for name in columns]
+            yield await _csv_line((*cells, str(row.id), row.reason, row.message))
+        if not page[-1].more:
             return
-        after = Position(page[-1].created_at, page[-1].id)
+        after = Position(found[-1].created_at, found[-1].id)
+
+
+async def _page(
+    database: Database | Transaction,
+    wanted: tuple[str | None, str | None, str | None],
+    after: Position | None,
+    limit: int,
+) -> list[_Paged]:
+    at, last = (after.at, after.id) if after else (None, None)
+    return await database.read(PAGE_OF_KEPT, *wanted, at, last, limit, PAGE_BYTES)
+
+
+def _keys(page: Sequence[_Paged]) -> tuple[list[UUID], list[str]]:
+    return [each.id for each in page], [each.dataset for each in page]
 
 
 async def fix(
@@ -246,7 +271,18 @@ def _hash(row: Kept) -> str:
     return hashlib.sha256(msgspec.json.encode(row)).hexdigest()
 
 
-def _csv_line(cells: tuple[str, ...]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue().encode()
+async def _csv_line(cells: Sequence[str]) -> bytes:
+    """A line that no spreadsheet runs; a long one holds up nobody else."""
+    if sum(map(len, cells)) < WRITE_HERE:
+        return _guarded_line(cells)
+    return await asyncio.to_thread(_guarded_line, cells)
+
+
+def _guarded_line(cells: Sequence[str]) -> bytes:
+    return (",".join(_quoted(guarded(cell)) for cell in cells) + "\r\n").encode()
+
+
+def _quoted(cell: str) -> str:
+    """As the `csv` module has it, which would hold up the process for a long cell."""
+    special = '"' in cell or "," in cell or "\n" in cell or "\r" in cell
+    return '"' + cell.replace('"', '""') + '"' if special else cell

@@ -48,16 +48,38 @@ SELECT id, dataset, source, 'done' AS status, rows_read, inserted, updated, unch
 FROM imports.run
 WHERE id = $1;
 
--- name: list_kept
+-- name: page_of_kept
+-- Rows of a page, and whether more follow: it ends with the row by which $7 bytes are passed.
+WITH RECURSIVE found AS MATERIALIZED (
+  SELECT id, dataset, row_number() OVER (ORDER BY created_at, id) AS number
+  FROM quarantine.row
+  WHERE ($1::text IS NULL OR dataset = $1)
+    AND ($2::text IS NULL OR reason = $2)
+    AND ($3::text IS NULL OR status = $3)
+    AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5::uuid))
+  ORDER BY created_at, id
+  LIMIT $6 + 1
+), page AS (
+  SELECT 0::bigint AS number, 0::bigint AS bytes
+  UNION ALL
+  SELECT f.number, p.bytes + octet_length(r.raw::text) + coalesce(octet_length(r.original::text), 0)
+    + octet_length(r.cells::text)
+  FROM page AS p
+  JOIN found AS f ON f.number = p.number + 1
+  JOIN quarantine.row AS r ON r.id = f.id AND r.dataset = f.dataset
+  WHERE p.bytes < $7::bigint AND p.number < $6
+)
+SELECT f.id, f.dataset, EXISTS (SELECT FROM found AS o WHERE o.number > (SELECT max(number) FROM page)) AS more
+FROM page AS p
+JOIN found AS f USING (number)
+ORDER BY number;
+
+-- name: kept_of_page
 SELECT id, dataset, source, line, reason, message, status, raw, original, waits_for, waits_key, import_id,
   created_at, closed_at
-FROM quarantine.row
-WHERE ($1::text IS NULL OR dataset = $1)
-  AND ($2::text IS NULL OR reason = $2)
-  AND ($3::text IS NULL OR status = $3)
-  AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5::uuid))
-ORDER BY created_at, id
-LIMIT $6;
+FROM unnest($1::uuid[], $2::text[]) AS p(id, dataset)
+JOIN quarantine.row AS r USING (id, dataset)
+ORDER BY created_at, id;
 
 -- name: get_kept
 SELECT id, dataset, source, line, reason, message, status, raw, original, waits_for, waits_key, import_id,
@@ -67,11 +89,9 @@ WHERE id = $1;
 
 -- name: export_kept
 SELECT id, cells, reason, message || coalesce(': ' || (raw ->> 'text of the row'), '') AS message, created_at
-FROM quarantine.row
-WHERE dataset = $1 AND status = 'open'
-  AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))
-ORDER BY created_at, id
-LIMIT $4;
+FROM unnest($1::uuid[], $2::text[]) AS p(id, dataset)
+JOIN quarantine.row AS r USING (id, dataset)
+ORDER BY created_at, id;
 
 -- name: discard_kept
 UPDATE quarantine.row
