@@ -202,6 +202,42 @@ def test_a_batch_of_wrong_entries(attacked: Attacked):
     assert answer.status_code in {200, 413, 422}, answer.text[:300]
 
 
+def test_a_batch_of_large_results(attacked: Attacked):
+    sql = "SELECT repeat('x', 10000) AS t, :n::int AS k FROM generate_series(1, 790)"
+    made = attacked.client.post("/metrics", json={"sql": sql}).json()["id"]
+    entries = [{"id": made, "parameters": {"n": n}} for n in range(100)]
+    answer = attacked.client.post("/metrics/batch", json={"metrics": entries})
+    assert answer.status_code == 200
+    assert len(answer.content) <= 33 << 20
+    statuses = [result["status"] for result in answer.json()["results"]]
+    assert set(statuses) == {200, 413}
+    attacked.client.delete(f"/metrics/{made}")
+
+
+@pytest.fixture
+def large_rows(attacked: Attacked):
+    """Rows of 6 MB each in quarantine."""
+    for batch in range(6):
+        rows = [{"Customer_Id": f"x{batch}_{n}", "occupation": "a" * 6_000_000} for n in range(9)]
+        report = attacked.client.post("/imports/customers", json=rows)
+        assert report.json()["quarantined"] == len(rows), report.text[:300]
+
+
+@pytest.mark.usefixtures("large_rows")
+def test_quarantined_rows_that_are_large(attacked: Attacked):
+    page = attacked.client.get("/quarantine?limit=500&dataset=customers").json()
+    seen = [row["id"] for row in page["items"]]
+    while page["next_cursor"]:
+        cursor = page["next_cursor"]
+        answer = attacked.client.get(f"/quarantine?limit=500&dataset=customers&cursor={cursor}")
+        assert len(answer.content) <= 32 << 20
+        page = answer.json()
+        seen += [row["id"] for row in page["items"]]
+    assert len(seen) == len(set(seen)) >= 54
+    with attacked.client.stream("GET", "/quarantine/export?dataset=customers") as answer:
+        assert sum(map(len, answer.iter_bytes())) > 54 * 6_000_000
+
+
 PROMPTS = {
     "a long number": "9" * 309,
     "a longer number": "top " + "9" * 5_000 + " customers",
@@ -258,9 +294,10 @@ def test_silent_connections(attacked: Attacked):
             connection.close()
 
 
+# Each character is looked for in megabytes that do not hold it.
 UNCANCELLABLE = """
-WITH a AS (SELECT string_agg('ab', '') AS t FROM generate_series(1, 2000000))
-SELECT length(translate(t, t, t)) AS n FROM a"""
+WITH a AS (SELECT string_agg('ab', '') AS t, string_agg('c', '') AS c FROM generate_series(1, 2000000))
+SELECT length(translate(t, c, c)) AS n FROM a"""
 
 
 async def test_statements_that_postgres_cannot_cancel(attacked: Attacked):
