@@ -313,7 +313,13 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             reader, held, settings, clock=results.clock, changes=followed, suspensions=suspensions
         )
         app.state.statements = partial(_told_of_statements, reader, suspensions)
-        batcher = Batcher(held, executor, results, addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S)
+        batcher = Batcher(
+            held,
+            executor,
+            results,
+            deadline_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
+            bytes_limit=addresses.result_bytes_limit,
+        )
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.changes = followed
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))

@@ -20,6 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SMALLEST: Final = 1024
+WORK_HERE: Final = 1 << 18
+"""Bytes up to which a body is compressed or hashed on the event loop: a thread would take longer."""
 _COMPRESSIBLE: Final = (b"application/json", b"application/problem+json", b"application/x-ndjson", b"text/")
 _GZIP_WINDOW: Final = 31  # zlib's number for a gzip frame
 
@@ -78,7 +80,7 @@ class _Answer:
                 kept.append((b"vary", b"Accept-Encoding"))
             coding = choose_coding(header_of(self._request, b"accept-encoding"))
             if coding != "identity":
-                body = compress(body, coding)
+                body = await compressed(body, coding)
                 kept.append((b"content-encoding", coding.encode()))
                 tag = tag and tag_of_coding(tag.decode(), coding).encode()
         if tag is not None:
@@ -212,6 +214,13 @@ def compress(body: bytes, coding: Coding) -> bytes:
         deflate = zlib.compressobj(level=5, wbits=_GZIP_WINDOW)
         return deflate.compress(body) + deflate.flush()
     return body
+
+
+async def compressed(body: bytes, coding: Coding) -> bytes:
+    """What `compress` gives; a large body holds up nobody else."""
+    if len(body) < WORK_HERE:
+        return compress(body, coding)
+    return await asyncio.to_thread(compress, body, coding)
 
 
 def tag_of_coding(tag: str, coding: Coding) -> str:

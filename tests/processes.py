@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -51,12 +52,12 @@ def tally(*arguments: str, stdin: str = "", **variables: object) -> subprocess.C
     )
 
 
-def start(**variables: object) -> subprocess.Popen[str]:
+def start(output: IO[str] | int = subprocess.PIPE, **variables: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "service", "serve"],
         cwd=ROOT,
         env=environment(**variables),
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,

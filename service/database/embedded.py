@@ -42,7 +42,9 @@ SETTINGS = "max_connections=200 timezone=UTC log_timezone=UTC log_min_messages=l
 # KiB of memory that each process of the server may have for itself (RLIMIT_DATA, where the system knows it;
 # shared buffers are not counted): past it a statement ends with `out of memory` and the server goes on.
 PROCESS_MEMORY_KIB = 512 * 1024
-LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
+# Statements that take every core leave the service its turn: it answers before they go on.
+POLITENESS = 5
+LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec nice -n "$@"'
 THROWAWAY = "fsync=off synchronous_commit=off full_page_writes=off"
 
 
@@ -331,7 +333,7 @@ def _launch(cluster: Path, user: _User, bin_dir: Path, port: int, extra: str) ->
         options = " ".join(f"-c {setting}" for setting in f"{SETTINGS} {extra}".split())
         options += f" -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         started, output = user.run(
-            *("/bin/sh", "-c", LIMITED, "sh", str(PROCESS_MEMORY_KIB)),
+            *("/bin/sh", "-c", LIMITED, "sh", str(PROCESS_MEMORY_KIB), str(POLITENESS)),
             *(bin_dir / "pg_ctl", "-D", cluster, "-l", log, "-o", options, "-w", "-t", str(START_S), "start"),
         )
         if started:

@@ -178,7 +178,12 @@ class QuarantineController(Controller):
     tags = ("imports",)
     opt = {"scope": "imports:write"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Rows that broke their contract", opt={"problems": (DatabaseUnavailable,)})
+    @get(
+        "/",
+        summary="Rows that broke their contract",
+        description="A page of large rows holds fewer than `limit`; `next_cursor` tells whether more follow.",
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     async def list_rows(
         self,
         *,

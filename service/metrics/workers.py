@@ -3,6 +3,7 @@
 As a module to run, this is such a process: it reads requests from its input until that ends.
 """
 
+import asyncio
 import os
 import resource
 import signal
@@ -24,6 +25,8 @@ WORKERS: Final = 2
 QUEUE_LIMIT: Final = 200
 CPU_S: Final = 10.0
 DEADLINE_S: Final = 30.0  # on a machine that has other things to do
+WAIT_S: Final = 30.0
+"""How long a caller waits for a turn and the reading: who has left by then holds up nobody else."""
 IDLE_S: Final = 60.0
 MEMORY_BYTES: Final = 512 << 20  # of address space, at most; the text of 100 kB that takes most takes a third
 _HEAD: Final = 4
@@ -32,14 +35,26 @@ _HEAD: Final = 4
 class Workers:
     """Reads submissions in worker processes, which start when they are first needed and end when idle."""
 
-    def __init__(self, count: int = WORKERS, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, count: int = WORKERS, *, deadline_s: float = DEADLINE_S, wait_s: float = WAIT_S
+    ) -> None:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="sql-reading")
         self._deadline_s = deadline_s
+        self._wait_s = wait_s
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._guard = threading.Lock()
         self._waiting = 0
         self._closed = False
+
+    async def read(self, submission: Submission) -> Template:
+        """Raises `Busy` when too many wait or this takes too long, else what `validate` raises."""
+        future = self.submit(submission)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise Busy(headers={"Retry-After": "5"}) from None
 
     def submit(self, submission: Submission) -> "Future[Template]":
         """Raises `Busy` when too many wait; the future raises what `validate` raises."""

@@ -11,8 +11,8 @@ from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.results.flights import Flights, Run
 from service.results.freshness import Counter, Generations, State, Terms, judge, together
 from service.results.headers import ANY, Directives
-from service.results.table import Entry, Forward, ResultTable, Served, plain
-from service.wire import Coding, compress
+from service.results.table import Entry, Forward, Representation, ResultTable, Served, plain
+from service.wire import WORK_HERE, Coding, compress, compressed
 
 PATIENCE_S: Final = 0.05
 """How long a caller waits for the new run before it takes an answer whose data changed, marked stale."""
@@ -21,8 +21,6 @@ TURNS: Final = 10
 """Turns of the event loop within which an announcement that has arrived is heard."""
 
 SERVER_FAULTS: Final = 500
-ENCODE_HERE: Final = 1 << 18
-"""Bytes from which compressing is worth a thread."""
 
 _FORWARDS: Final[tuple[Forward, ...]] = ("request", "miss", "stale")
 
@@ -159,12 +157,12 @@ class Results:
         body = entry.representations["identity"].body
         if coding in entry.representations:
             return
-        if len(body) < ENCODE_HERE:
+        if len(body) < WORK_HERE:
             self.table.add(entry, coding, compress(body, coding))
             return
         async with self._encoding:
             if coding not in entry.representations:
-                self.table.add(entry, coding, await asyncio.to_thread(compress, body, coding))
+                self.table.add(entry, coding, await compressed(body, coding))
 
     def heard(self) -> None:
         """Note that announcements arrive again, so the database is there."""
@@ -265,11 +263,24 @@ class Results:
                 stale_if_error_s=self._stale_if_error_s,
                 max_age=made.max_age,
             )
-            return self._keep(wanted, made, terms, own, afresh=afresh)
+            if len(made.body) < WORK_HERE:
+                written = plain(made.body)
+            else:
+                written = await asyncio.to_thread(plain, made.body)
+            return self._keep(wanted, made, terms, own, written, afresh=afresh)
 
         return make
 
-    def _keep(self, wanted: Wanted, made: Made, terms: Terms, own: Counter, *, afresh: bool) -> Entry:
+    def _keep(
+        self,
+        wanted: Wanted,
+        made: Made,
+        terms: Terms,
+        own: Counter,
+        written: dict[Coding, Representation],
+        *,
+        afresh: bool,
+    ) -> Entry:
         """Hold the new answer; the same content keeps its bytes and tags, so that pollers get 304."""
         held = self.table.get(wanted.key)
         same = held is not None and not afresh and _alike(held, made)
@@ -279,7 +290,7 @@ class Results:
             terms=terms,
             own=own,
             media_type=made.media_type,
-            representations=dict(held.representations) if held and same else plain(made.body),
+            representations=dict(held.representations) if held and same else written,
             alike=made.alike,
             timings=made.timings,
             shared=wanted.shared,

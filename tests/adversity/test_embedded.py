@@ -328,3 +328,10 @@ def test_statement_of_a_client_that_fails_leaves_no_line_in_the_log(data_dir):
         with pytest.raises(psycopg.errors.UndefinedTable):
             do(server.owner_url, "SELECT * FROM nowhere")
         assert "nowhere" not in (data_dir / "postgres" / "server.log").read_text()
+
+
+def test_the_service_has_its_turn_before_statements(data_dir):
+    with running(data_dir, durable=False):
+        postmaster = embedded._postmaster(data_dir / "postgres")
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, postmaster) == min(own + embedded.POLITENESS, 19)

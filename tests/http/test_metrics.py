@@ -533,6 +533,35 @@ async def test_a_batch_answers_each_entry_alone_and_in_order(client, make_metric
     assert results[5]["etag"].startswith('"')
 
 
+async def test_what_does_not_fit_into_a_batch_is_told_tile_by_tile(client, make_metric):
+    large = "SELECT repeat('x', 10000) AS t, :n::int AS k FROM generate_series(1, 700)"
+    metric, small = await make_metric(large), await make_metric("SELECT 1 AS n")
+    entries = [{"id": metric, "parameters": {"n": n}} for n in range(6)]
+    answer = await client.post("/metrics/batch", json={"metrics": [*entries, {"id": small}]})
+    *large_results, small_result = answer.json()["results"]
+    assert sorted(each["status"] for each in large_results) == [200, 200, 200, 200, 413, 413]
+    assert small_result["status"] == 200
+    refused = next(each for each in large_results if each["status"] == 413)
+    assert refused["problem"]["code"] == "result-too-large"
+    alone = await client.post("/metrics/batch", json={"metrics": [entries[large_results.index(refused)]]})
+    assert alone.json()["results"][0]["status"] == 200
+
+
+async def test_an_entry_of_a_batch_that_is_too_large_fails_alone(client, make_metric):
+    metric = await make_metric("SELECT 1 AS n")
+    large = {"id": metric, "parameters": {f"p{n}": "x" * 20 for n in range(20_000)}}
+    answer = await client.post("/metrics/batch", json={"metrics": [large, {"id": metric}]})
+    refused, good = answer.json()["results"]
+    assert (refused["id"], refused["status"], good["status"]) == (metric, 422, 200)
+    assert refused["problem"]["errors"] == [{"field": "entry", "message": "it takes more than 524288 bytes"}]
+
+
+async def test_copies_of_a_result_in_a_batch_are_counted(client, make_metric):
+    metric = await make_metric("SELECT repeat('x', 10000) AS t FROM generate_series(1, 700)")
+    answer = await client.post("/metrics/batch", json={"metrics": [{"id": metric}] * 5})
+    assert {each["status"] for each in answer.json()["results"]} == {413}
+
+
 async def post_batch(client, text):
     return await client.post("/metrics/batch", content=text, headers={"Content-Type": "application/json"})
 

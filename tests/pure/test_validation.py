@@ -1,12 +1,13 @@
 """Large statements are read by processes of their own, within limits, with the same outcome."""
 
 import asyncio
+import threading
 from collections.abc import Generator
 from contextlib import suppress
 
 import pytest
 
-from service.errors import InvalidInput, SqlRefused
+from service.errors import Busy, InvalidInput, SqlRefused
 from service.metrics import workers as module
 from service.metrics.judge import Unread
 from service.metrics.parameters import Declared
@@ -75,6 +76,18 @@ def test_a_text_that_takes_too_long_ends_its_worker_and_no_other_work(workers):
         impatient.close()
 
     assert workers.submit(submission(LONG)).result() == validate(submission(LONG))
+
+
+async def test_a_text_that_waits_too_long_gives_up_its_place_in_the_queue():
+    impatient, released = Workers(1, wait_s=0.0), threading.Event()
+    try:
+        impatient._threads.submit(released.wait)
+        with pytest.raises(Busy):
+            await impatient.read(submission(LONG))
+        assert impatient._waiting == 0
+    finally:
+        released.set()
+        impatient.close()
 
 
 def test_a_worker_that_died_is_replaced(workers):

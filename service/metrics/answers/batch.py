@@ -1,6 +1,7 @@
 """Several metrics in one answer: each tile succeeds or fails alone, equal tiles are computed once."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
@@ -9,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service import bodies
-from service.errors import InvalidInput, Problem, QueryTimeout
+from service.errors import FieldError, InvalidInput, Problem, QueryTimeout, ResultTooLarge
 from service.http.ids import parse_uuid
 from service.metrics.answers.execute import Executor
 from service.metrics.catalog import Catalog, Dashboard
@@ -21,6 +22,8 @@ from service.results.table import Served
 
 # Tiles of one request that ask Postgres side by side; the rest of the reader's pool stays for other callers.
 SIDE_BY_SIDE: Final = 4
+LARGEST_TOGETHER: Final = 4
+"""How many of the largest results (RESULT_BYTES_LIMIT) one answer of many may hold."""
 
 
 class Asker(Struct, frozen=True):
@@ -50,8 +53,29 @@ class DashboardData(Struct, frozen=True):
     results: list[Tile]
 
 
+LARGEST_ENTRY: Final = 512 << 10
+"""Bytes of an entry that is read at all; between two of a tenth of that others have their turn."""
+
+
 class _Named(Struct):
     id: str
+
+
+class _Request(Struct):
+    """What the tiles of one request share; `room` is how many bytes its answer may still take."""
+
+    asker: Asker
+    side_by_side: asyncio.Semaphore
+    deadline: float
+    room: int
+
+    def fits(self, served: Served, copies: int) -> bool:
+        """Take room for a tile that stands so many times in the answer; what does not fit takes none."""
+        taken = copies * len(served.entry.representations["identity"].body)
+        if taken > self.room:
+            return False
+        self.room -= taken
+        return True
 
 
 _ENTRY_IS: Final = 'An entry is an object such as {"id": "<UUID of a metric>", "parameters": {"<name>": 1}}.'
@@ -62,17 +86,26 @@ Wish = tuple[str, dict[str, Any], tuple[str, ...]]
 
 
 class Batcher:
-    """Runs tiles under one deadline, which is what a single metric has, and what the queue allows on top."""
+    """Runs tiles under one deadline, which is what a single metric has, and what the queue allows on top.
 
-    def __init__(self, catalog: Catalog, executor: Executor, results: Results, deadline_s: float) -> None:
+    All of them together take `LARGEST_TOGETHER` times `bytes_limit`, what one result may take, at most.
+    """
+
+    def __init__(
+        self, catalog: Catalog, executor: Executor, results: Results, *, deadline_s: float, bytes_limit: int
+    ) -> None:
         self._catalog = catalog
         self._executor = executor
         self._results = results
         self._deadline_s = deadline_s
+        self._room = LARGEST_TOGETHER * bytes_limit
 
     async def batch(self, entries: Sequence[Raw], asker: Asker) -> list[Tile]:
         """Tiles in the order of the entries."""
-        read = [_read(entry) for entry in entries]
+        read: list[BatchEntry | Tile] = []
+        for entry in entries:
+            read.append(_read(entry))
+            await _pause_after(entry)
         wishes: list[Wish] = [(each.id, each.parameters, ()) for each in read if isinstance(each, BatchEntry)]
         answered = iter(_tiles(wishes, await self._run(wishes, asker)))
         return [each if isinstance(each, Tile) else next(answered) for each in read]
@@ -99,30 +132,35 @@ class Batcher:
         return self._results.compose(asked, body, parts, whole=whole)
 
     async def _run(self, wishes: Sequence[Wish], asker: Asker) -> list[Served | Problem]:
-        side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
+        keys: list[bytes] = []
+        for metric_id, given, _ in wishes:
+            keys.append(_KEY.encode((metric_id.lower(), given)))
+            await _pause_after(keys[-1])
+        copies = Counter(keys)
         once: dict[bytes, asyncio.Task[Served | Problem]] = {}
         async with asyncio.TaskGroup() as tasks:
             deadline = asyncio.get_running_loop().time() + self._deadline_s
-            started: list[asyncio.Task[Served | Problem]] = []
-            for metric_id, given, _ in wishes:
-                key = _KEY.encode((metric_id.lower(), given))
+            request = _Request(asker, asyncio.Semaphore(SIDE_BY_SIDE), deadline, self._room)
+            for key, (metric_id, given, _) in zip(keys, wishes, strict=True):
                 if key not in once:
-                    answer = self._answer(metric_id, given, asker, side_by_side, deadline)
-                    once[key] = tasks.create_task(answer)
-                started.append(once[key])
-        return [task.result() for task in started]
+                    once[key] = tasks.create_task(self._fitting(metric_id, given, request, copies[key]))
+        return [once[key].result() for key in keys]
 
-    async def _answer(
-        self,
-        metric_id: str,
-        given: dict[str, Any],
-        asker: Asker,
-        side_by_side: asyncio.Semaphore,
-        deadline: float,
+    async def _fitting(
+        self, metric_id: str, given: dict[str, Any], request: _Request, copies: int
     ) -> Served | Problem:
+        answer = await self._answer(metric_id, given, request)
+        if isinstance(answer, Served) and not request.fits(answer, copies):
+            return ResultTooLarge(
+                f"All results together take more than {self._room} bytes: ask for it alone."
+            )
+        return answer
+
+    async def _answer(self, metric_id: str, given: dict[str, Any], request: _Request) -> Served | Problem:
         wanted = None
+        asker, side_by_side = request.asker, request.side_by_side
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(request.deadline):
                 metric = self._catalog.get(parse_uuid(metric_id))
                 async with nullcontext() if self._executor.understands(metric) else side_by_side:
                     wanted = await self._executor.wanted(metric, given, claims=asker.claims)
@@ -138,8 +176,19 @@ class Batcher:
             return problem
 
 
+async def _pause_after(entry: Raw | bytes) -> None:
+    if len(bytes(entry)) > LARGEST_ENTRY // 10:
+        await asyncio.sleep(0)
+
+
+def _refuse_large(entry: Raw) -> None:
+    if len(bytes(entry)) > LARGEST_ENTRY:
+        raise InvalidInput(errors=(FieldError("entry", f"it takes more than {LARGEST_ENTRY} bytes"),))
+
+
 def _read(entry: Raw) -> BatchEntry | Tile:
     try:
+        _refuse_large(entry)
         return bodies.decode(entry, BatchEntry, within="entry", number=exact)
     except InvalidInput as wrong:
         problem = InvalidInput(_ENTRY_IS, errors=wrong.errors)

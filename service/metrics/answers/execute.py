@@ -233,7 +233,7 @@ class Executor:
     async def _read(self, submission: Submission) -> Template:
         if submission.is_small:
             return validate(submission)
-        return await asyncio.wrap_future(self._workers.submit(submission))
+        return await self._workers.read(submission)
 
     def check(self, sql: str) -> None:
         """Judge a text, in a thread of the caller's; raises `SqlRefused`."""

@@ -28,7 +28,8 @@ RecordMaker = Callable[..., Any]
 # What a Struct's field cannot be renamed to.
 _UNFIT: Final = re.compile(r'["\\]')
 _CELLS_OF_A_PART: Final = 20_000
-"""Values that are written at a stretch: other callers go on in between."""
+_BYTES_OF_A_PART: Final = 1 << 19
+"""Values, and about how many bytes of them, that are written at a stretch: other callers go on in between."""
 _BESIDE_NAME: Final = 4
 _LONG_TEXTS_FROM: Final = 1 << 20
 _PIECE: Final = 1 << 17
@@ -104,7 +105,10 @@ def _names_bytes(columns: Sequence[Column]) -> int:
 def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iterator[bytes]:
     """Parts; empty ones where only time has passed."""
     rows = outcome.rows
-    step = max(1, _CELLS_OF_A_PART // max(1, len(outcome.columns)))
+    step = _CELLS_OF_A_PART // max(1, len(outcome.columns))
+    if outcome.received > _BYTES_OF_A_PART:
+        step = min(step, len(rows) * _BYTES_OF_A_PART // outcome.received)
+    step = max(1, step)
     slices = [rows] if len(rows) <= step else [rows[at : at + step] for at in range(0, len(rows), step)]
     if form == "csv":
         yield _lines([[column.name for column in outcome.columns]], excel=excel)

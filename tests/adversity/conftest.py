@@ -1,0 +1,63 @@
+"""Every attack on a running service goes under the watcher."""
+
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import pytest
+from msgspec import Struct
+
+from service.database.embedded import running
+from tests.adversity.watcher import watched
+from tests.processes import free_port, start, tally, until_ready
+
+PATIENCE_S = 90
+
+
+class Attacked(Struct):
+    """A service in processes of its own, with its Postgres, whose ids the watcher follows."""
+
+    port: int
+    service: int
+    postmaster: int
+    client: httpx.Client
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="package")
+def attacked() -> Generator[Attacked]:
+    """The whole service over the seeds and an embedded Postgres, as `make run` has it."""
+    folder, port = Path(tempfile.mkdtemp(prefix="tally-attacked-")), free_port()
+    folder.chmod(0o755)
+    try:
+        assert tally("migrate", DATA_DIR=folder).returncode == 0
+        assert tally("seed", DATA_DIR=folder).returncode == 0
+        with running(folder), (folder / "log").open("w") as log:
+            (pid_file,) = folder.glob("postgres/**/postmaster.pid")
+            process = start(log, DATA_DIR=folder, PORT=port, LOG_LEVEL="warning")
+            try:
+                until_ready(port)
+                with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE_S) as client:
+                    yield Attacked(port, process.pid, int(pid_file.read_text().split()[0]), client)
+            finally:
+                process.terminate()
+                process.wait(timeout=30)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def everybody_else(request: pytest.FixtureRequest) -> Generator[None]:
+    """During an attack health answers in time and memory stays bounded, in the service and in Postgres."""
+    if "attacked" not in request.fixturenames:
+        yield
+        return
+    service: Attacked = request.getfixturevalue("attacked")
+    with watched(service.port, service.service, service.postmaster) as reports:
+        yield
+    reports[0].assert_unharmed(postgres_bytes=2 << 30)
