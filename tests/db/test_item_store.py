@@ -13,6 +13,7 @@ from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command, Statement
 from service.errors import NotFound, PreconditionFailed, UpstreamFailed
+from service.http.ids import MAX_ID
 from service.items import store
 from service.items.models import Item, ItemPatch, NewItem
 from service.items.store import Versions, version
@@ -94,7 +95,7 @@ async def test_a_search_uses_the_index_of_titles(tx: Transaction, mode: str):
     name = f"search_{mode}"  # prepared statements outlive the transaction
     await tx.write(Command("prepare", f"PREPARE {name} AS {store._PICK_BY_TITLE.sql}"))
     explain = Statement(
-        "explain", f"EXPLAIN EXECUTE {name}({store.NEWEST}, 50, {store.PAGE_BYTES}, 'c4ca4238')", Line
+        "explain", f"EXPLAIN EXECUTE {name}({MAX_ID}, 50, {store.PAGE_BYTES}, 'c4ca4238')", Line
     )
     plan = "\n".join(line.text for line in await tx.read(explain))
     assert "item_title_grams_idx" in plan
@@ -104,7 +105,7 @@ async def test_a_search_uses_the_index_of_titles(tx: Transaction, mode: str):
 async def test_pages_follow_each_other(tx: Transaction):
     made = await add(tx, *(f"Task {number}" for number in range(5)))
     seen: list[list[str]] = []
-    before: int | None = store.NEWEST
+    before: int | None = MAX_ID
     while before is not None:
         items, before = await store.page(tx, 2, before=before)
         seen.append([item.title for item in items])
@@ -121,7 +122,7 @@ async def test_a_page_of_large_documents_ends_early_and_the_next_goes_on(tx: Tra
     for item in made:
         await store.store_external_data(tx, item.id, document, ACTOR)
     sizes: list[int] = []
-    before: int | None = store.NEWEST
+    before: int | None = MAX_ID
     while before is not None:
         items, before = await store.page(tx, 500, before=before, part=part)
         sizes.append(len(items))
