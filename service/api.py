@@ -1,55 +1,31 @@
 """The service's own routes (root, health, documents), and how every error is answered."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.resources import files
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
-import structlog
 from litestar import Controller, Litestar, MediaType, Request, Response, get
 from litestar.di import NamedDependency
-from litestar.enums import RequestEncodingType
-from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import BodyKwarg, FromPath, QueryParameter
+from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.routes import HTTPRoute
 from litestar.types import (
-    ASGIApp,
     ControllerRouterHandler,
-    Empty,
-    HTTPScope,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    WebSocketScope,
 )
 from msgspec import Struct
 
-from service import bodies, errors
+from service import errors
 from service.auth.guards import page_headers, scope_of
 from service.auth.tokens import SCOPE_TEXTS
 from service.database.gateway import Database
 from service.database.migrate import pending
-from service.errors import FieldError, InvalidInput, Problem
+from service.errors import InvalidInput, Problem
 
-_BY_STATUS: Final[Mapping[int, type[Problem]]] = {
-    400: errors.BadRequest,
-    401: errors.Unauthorized,
-    403: errors.Forbidden,
-    404: errors.NotFound,
-    405: errors.MethodNotAllowed,
-    413: errors.TooLarge,
-    415: errors.UnsupportedMediaType,
-    422: errors.InvalidInput,
-    429: errors.TooManyRequests,
-}
 SWAGGER_UI: Final = files("swagger_ui") / "static"
 
 PUBLIC: Final[dict[str, Any]] = {"scope": None}
-
-_log: Any = structlog.get_logger("error")
 
 
 class Health(Struct, frozen=True):
@@ -61,145 +37,6 @@ class Welcome(Struct, frozen=True):
     message: str
     docs: str
     health: str
-
-
-def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Render any exception; what is not a known problem is logged with its traceback and says nothing."""
-    problem = _as_problem(error)
-    if problem.status == 500:  # noqa: PLR2004
-        _log.error("unexpected error", exc_info=error)
-    return Response(
-        _document(problem, request.scope),
-        status_code=problem.status,
-        media_type="application/problem+json",
-        headers=problem.headers,
-    )
-
-
-async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: Problem) -> None:
-    """Answer a call that never reached the framework; a WebSocket's handshake is answered as HTTP too."""
-    prefix = "http" if scope["type"] == "http" else "websocket.http"
-    start: Any = {
-        "type": f"{prefix}.response.start",
-        "status": problem.status,
-        "headers": [
-            (b"content-type", b"application/problem+json"),
-            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
-        ],
-    }
-    body: Any = {"type": f"{prefix}.response.body", "body": _document(problem, scope), "more_body": False}
-    await send(start)
-    await send(body)
-
-
-def _document(problem: Problem, scope: Scope) -> bytes:
-    request_id = scope["state"].get("request_id", "")
-    return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
-
-
-class ErrorMiddleware:
-    """ASGI layer around all others but the log: what one of them raises is logged and answered as a problem.
-
-    An answer that has begun cannot be mended: the error goes on to the server, which cuts the connection.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def told(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, told)
-        except Exception as error:
-            _log.error("unexpected error", exc_info=error)
-            if begun or cast("str", scope["type"]) == "lifespan":
-                raise
-            await send_problem(scope, send, Problem())
-
-
-def _as_problem(error: Exception) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, ValidationException):
-        return InvalidInput(
-            errors=tuple(_field_error(item) for item in error.extra or ({"message": error.detail},))
-        )
-    if isinstance(error, HTTPException):
-        headers = dict(error.headers or {})
-        return _BY_STATUS.get(error.status_code, Problem)(headers=headers)
-    return Problem()
-
-
-def _field_error(item: Any) -> FieldError:
-    return FieldError(str(item.get("key", "body")), str(item.get("message", "invalid")))
-
-
-class ReadRequest(Request[Any, Any, Any]):
-    """Reads JSON once, as what the handler's `data` takes: the framework's own reading rounds numbers."""
-
-    async def json(self) -> Any:
-        if self._json is Empty:
-            field = self.route_handler.parsed_data_field
-            self._json = bodies.decode(await self.body(), field.annotation if field else Any)
-        return self._json
-
-
-async def refuse_bad_input(request: Request[Any, Any, Any]) -> None:
-    """Look at parameters and body in place of the framework's parsing, which is laxer and says less."""
-    refuse_unknown_parameters(request)
-    await refuse_bad_body(request)
-
-
-async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
-    """Answer 415 or 422 for a body that is not the JSON that the handler's `data` takes."""
-    handler = request.route_handler
-    field = handler.parsed_data_field
-    takes = field.kwarg_definition if field else None
-    if field is None or not isinstance(takes, BodyKwarg) or takes.media_type != RequestEncodingType.JSON:
-        return
-    media_type, _ = request.content_type
-    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
-        raise errors.UnsupportedMediaType(f"Send application/json, not {media_type[:60]}.")
-    try:
-        await request.json()
-    except InternalServerException:  # what Litestar raises when the client hangs up in its body
-        raise errors.BadRequest("The connection ended within the body.") from None
-
-
-def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
-    """Answer 422 for a query parameter that the route does not take, or given twice where it is no list."""
-    if not request.scope["query_string"]:
-        return
-    handler = request.route_handler
-    if handler.opt.get("free_query"):
-        return
-    known = query_parameters(handler)
-    given = [name for name, _ in request.query_params.multi_items()]
-    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-    wrong = [FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known]
-    wrong += [
-        FieldError(name, "given more than once")
-        for name in sorted(set(given))
-        if given.count(name) > 1 and not known.get(name)
-    ]
-    if wrong:
-        raise InvalidInput(errors=tuple(wrong))
-
-
-def query_parameters(handler: Any) -> dict[str, bool]:
-    """The query parameters that a route handler declares, and whether each is a list."""
-    assert isinstance(handler, HTTPRouteHandler)
-    return {
-        field.kwarg_definition.query or name: field.is_non_string_sequence
-        for name, field in handler.parsed_fn_signature.parameters.items()
-        if isinstance(field.kwarg_definition, QueryParameter)
-    }
 
 
 Told = Callable[[], dict[str, str]]

@@ -17,19 +17,10 @@ from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from service import __version__
-from service.api import (
-    ErrorMiddleware,
-    HealthController,
-    ReadRequest,
-    Told,
-    answer_problem,
-    own_routes,
-    refuse_bad_input,
-    send_problem,
-)
+from service.api import HealthController, Told, own_routes
 from service.ask.api import AskController
-from service.ask.generate import Writer
-from service.ask.knowledge import Knowledge
+from service.ask.generate import PromptCompiler
+from service.ask.knowledge import SchemaCache
 from service.ask.model import open_model
 from service.auth.api import AuditController, TokenController
 from service.auth.clients import Clients, find, parse_clients
@@ -37,39 +28,43 @@ from service.auth.guards import Cors, Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
-from service.connections import Client, RequestBounds
 from service.database.gateway import Database, open_database
 from service.database.listen import Listener
 from service.database.session import Session
-from service.database.stored_sql.loans import GRACE_S, QUEUE_WAIT_S
+from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
 from service.database.stored_sql.login import watch_login
 from service.database.stored_sql.reader import Reader, open_reader
 from service.errors import DatabaseUnavailable, Problem, Stop
+from service.http.asgi import App
+from service.http.connections import Client, RequestBounds
+from service.http.disconnect import DisconnectMiddleware
+from service.http.problems import ErrorMiddleware, answer_problem, send_problem
+from service.http.representation import RepresentationMiddleware
+from service.http.request_log import RequestLog
+from service.http.requests import ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
 from service.imports.loading.turns import Turns
 from service.interactions.api import InteractionsController, StatsController
 from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController
-from service.items.enrich import Outside
+from service.items.enrich import ExternalApi
 from service.items.summary import EXTRACTIVE, Summariser
 from service.metrics import catalog
-from service.metrics.answers.batch import Batcher
-from service.metrics.answers.execute import Executor
-from service.metrics.answers.shelf import Shelf, Straight
 from service.metrics.api import DashboardsController, MetricsController
+from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
+from service.metrics.execute import Executor
+from service.metrics.result_endpoint import ResultEndpoint, ResultService
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
-from service.observe import RequestLog
 from service.outbound import Outbound
 from service.results import changes
 from service.results.cache import Results
+from service.results.cache_hits import CacheHitMiddleware, RequestIndex
 from service.results.changes import Changes
 from service.results.freshness import Generations
-from service.results.lane import Aliases, Lane
 from service.results.table import ResultTable
 from service.settings import Settings
-from service.wire import App, Leaving, Wire
 
 JSON_BYTES_LIMIT: Final = 8_388_608
 LISTEN_WAIT_S: Final = 2.0
@@ -84,14 +79,18 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     settings: Settings = app.state.settings
     gate: Gate = app.state.gate
     admit = partial(gate.admit, need="metrics:read")
-    straight = Straight(Wire(cast("App", app)), lambda: app.state.shelf, admit, send_problem)
+    straight = ResultEndpoint(
+        RepresentationMiddleware(cast("App", app)), lambda: app.state.shelf, admit, send_problem
+    )
     bounded = RequestBounds(
-        cast("Any", Leaving(straight)),
+        cast("Any", DisconnectMiddleware(straight)),
         set[Client]() if running is None else running,
         settings.server.body_timeout_s,
     )
     inner = RequestLog(ErrorMiddleware(cast("ASGIApp", bounded)))
-    return cast("ASGIApp", Lane(cast("App", inner), app.state.aliases, app.state.results, admit))
+    return cast(
+        "ASGIApp", CacheHitMiddleware(cast("App", inner), app.state.aliases, app.state.results, admit)
+    )
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -181,7 +180,7 @@ def configured(app: Litestar, settings: Settings) -> Litestar:
         wait_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
         stale_if_error_s=settings.results.stale_if_error_s,
     )
-    app.state.update({"settings": settings, "results": results, "aliases": Aliases(), "shelf": None})
+    app.state.update({"settings": settings, "results": results, "aliases": RequestIndex(), "shelf": None})
     _guard(app, settings)
     return app
 
@@ -230,7 +229,7 @@ def _editor(state: State) -> Editor:
     return state.editor
 
 
-def _writer(state: State) -> Writer:
+def _writer(state: State) -> PromptCompiler:
     return state.writer
 
 
@@ -242,11 +241,11 @@ def _clients(state: State) -> Clients:
     return state.clients
 
 
-def _shelf(state: State) -> Shelf:
+def _shelf(state: State) -> ResultService:
     return state.shelf
 
 
-def _outside(state: State) -> Outside:
+def _outside(state: State) -> ExternalApi:
     return state.outside
 
 
@@ -291,7 +290,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
     ):
         model = open_model(settings.model, outbound.client)
         results: Results = app.state.results
-        aliases: Aliases = app.state.aliases
+        aliases: RequestIndex = app.state.aliases
 
         def forget(version: int, owners: list[Hashable]) -> None:
             aliases.version = version
@@ -323,12 +322,12 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
         app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
         app.state.changes = followed
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
-        known = Knowledge(reader, addresses.data_schemas)
-        app.state.writer = Writer(
+        known = SchemaCache(reader, addresses.data_schemas)
+        app.state.writer = PromptCompiler(
             known, executor, model, settings.model, lambda: datetime.now(addresses.zone).date()
         )
         app.state.editor = Editor(database, held, executor, app.state.writer.write)
-        app.state.shelf = Shelf(held, executor, results, aliases)
+        app.state.shelf = ResultService(held, executor, results, aliases)
         app.state.importing = Importing(executor.check, settings.imports.bytes_limit, Turns())
         app.state.counts = Counts(database, results, settings.results.stale_for_s)
 
@@ -337,7 +336,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             await followed.poll()
         tokens: Tokens = app.state.tokens
         summariser = Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE
-        outside_api = Outside(outbound, outward.external_api_url)
+        outside_api = ExternalApi(outbound, outward.external_api_url)
         app.state.update({"outbound": outbound, "outside": outside_api, "summariser": summariser})
         listener = _listener(addresses.url, held, results, known)
         results.unread = listener.unread
@@ -358,7 +357,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
 
 
 def _watchers(
-    state: State, reader: Reader, followed: Changes, known: Knowledge
+    state: State, reader: Reader, followed: Changes, known: SchemaCache
 ) -> tuple[Coroutine[Any, Any, None], ...]:
     """What notices, until cancelled, that the database is defined otherwise or closed to the reader."""
     results: Results = state.results
@@ -377,7 +376,7 @@ def _watchers(
     return followed.keep(redefined), watch_login(state.settings.database.reader_url, refused)
 
 
-def _listener(url: str, held: Catalog, results: Results, known: Knowledge) -> Listener:
+def _listener(url: str, held: Catalog, results: Results, known: SchemaCache) -> Listener:
     def on_gap() -> None:
         held.changed()
         known.changed()

@@ -19,7 +19,7 @@ class Actor(Struct, frozen=True):
     request_id: str | None
 
 
-class Deed(Struct, frozen=True, kw_only=True):
+class AuditEvent(Struct, frozen=True, kw_only=True):
     """`action` reads `<thing>.<verb>`, such as `metrics.create`; `target` is the thing's id.
 
     `before` and `after` are SHA-256 of its JSON, null where there was none.
@@ -58,7 +58,7 @@ _RECORD: Final = Command(
 )
 
 
-async def record(transaction: Transaction, deed: Deed) -> None:
+async def record(transaction: Transaction, deed: AuditEvent) -> None:
     await transaction.write(
         _RECORD,
         deed.actor,

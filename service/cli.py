@@ -22,7 +22,6 @@ from service.auth import clients
 from service.auth.clients import CHOSEN_LENGTH, parse_clients, parse_scopes
 from service.auth.issuer import OVERLAP_S, TTL_LIMIT_S, TTL_S, Issuer, KeyFile
 from service.auth.tokens import BACKEND, SUBJECT_IS, is_own_subject
-from service.connections import raise_file_limit
 from service.database.connect import left_out
 from service.database.embedded import running, serving, usable
 from service.database.gateway import Database, open_database, reason
@@ -32,13 +31,14 @@ from service.database.watch import watch
 from service.database.zone import refuse_unknown_zone
 from service.environment import load
 from service.errors import DatabaseUnavailable, Problem, Stop
+from service.http.connections import raise_file_limit
 from service.imports.commands import import_files, seed
 from service.metrics import store, suspensions
-from service.observe import set_up_logs
+from service.observe.log import set_up_logs
 from service.postgres_url import where
+from service.server.supervisor import Supervisor
 from service.settings import Database as DatabaseSettings
 from service.settings import Settings
-from service.supervisor import Supervisor
 
 GRANTS_MISSING: Final = 3
 

@@ -27,7 +27,7 @@ from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
 from service.database.queries import Command
 from service.database.stored_sql.reader import Reader, open_reader
-from service.observe import set_up_logs
+from service.observe.log import set_up_logs
 from service.settings import Auth, Logs, Settings
 from service.settings import Database as DatabaseSettings
 from tests.waiting import until

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
 
-from service.ask.generate import Preview, Writer
+from service.ask.generate import Preview, PromptCompiler
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -48,6 +48,6 @@ class AskController(Controller):
         status_code=200,
         opt={"scope": "metrics:write", "problems": PROBLEMS},
     )
-    async def ask(self, data: JSONBody[Asked], writer: NamedDependency[Writer]) -> Preview:
+    async def ask(self, data: JSONBody[Asked], writer: NamedDependency[PromptCompiler]) -> Preview:
         draft = await writer.draft(data.prompt, fallback=data.fallback)
         return draft.preview()

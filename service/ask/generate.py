@@ -10,12 +10,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.ask.examples import advice, examples, known
-from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Knowledge, Known
+from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Known, SchemaCache
 from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood as Unread
 from service.ask.rules import answer
-from service.database.stored_sql.reader import Column
+from service.database.stored_sql.reader import ResultColumn
 from service.errors import (
     InvalidInput,
     NotUnderstood,
@@ -26,12 +26,12 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.metrics.answers.execute import Executor, Prepared
-from service.metrics.judge import is_lossy, parse
+from service.metrics.execute import Executor, QueryPlan
 from service.metrics.models import Metric, Written
-from service.metrics.parameters import Declared, Parameter
-from service.metrics.validation import IN_PROCESS_BYTES
 from service.settings import Model as ModelSettings
+from service.sql.parameters import Declared, Parameter
+from service.sql.statements import IN_PROCESS_BYTES
+from service.sql.validation import is_lossy, parse
 
 PREVIEW_ROWS: Final = 20
 TITLE_LENGTH_LIMIT: Final = 255
@@ -49,7 +49,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     title: str
     sql: str
     parameters: tuple[Parameter, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ResultColumn, ...]
     records: list[Any]
     truncated: bool
     generator: str
@@ -61,7 +61,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 class Draft(Struct, frozen=True, kw_only=True):
     """SQL for a prompt, tried: `result` is the JSON of its first rows."""
 
-    prepared: Prepared
+    prepared: QueryPlan
     result: bytes
     generator: str
     understood: tuple[str, ...] = ()
@@ -97,12 +97,12 @@ class _Rows(Struct, frozen=True):
     truncated: bool
 
 
-class Writer:
+class PromptCompiler:
     """Writes SQL for prompts. `today` is asked for at each prompt."""
 
     def __init__(
         self,
-        knowledge: Knowledge,
+        knowledge: SchemaCache,
         executor: Executor,
         model: Model | None,
         settings: ModelSettings,
@@ -173,13 +173,13 @@ class Writer:
             return Draft(prepared=prepared, result=result, generator=f"model:{model.name}")
         raise UpstreamFailed(f"The language model wrote no SQL that may run: {failure}")
 
-    async def _tried(self, sql: str, title: str, declared: Mapping[str, Declared]) -> tuple[Prepared, bytes]:
+    async def _tried(self, sql: str, title: str, declared: Mapping[str, Declared]) -> tuple[QueryPlan, bytes]:
         """Write SQL anew from its tree, if that says all of it; judge, plan within the cost limit, run it."""
         written = sql
         if len(sql) <= IN_PROCESS_BYTES and not is_lossy(tree := parse(sql)):
             written = render(tree)
         title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
-        prepared = await self._executor.understand(_metric(written, title[:1].upper() + title[1:], declared))
+        prepared = await self._executor.plan_metric(_metric(written, title[:1].upper() + title[1:], declared))
         cost = prepared.description.plan.cost
         if cost > self._cost_limit:
             limit = f"{self._cost_limit:.0f}"

@@ -64,7 +64,7 @@ class Known(Struct, frozen=True):
     lexicon: Lexicon
 
 
-class Knowledge:
+class SchemaCache:
     """What can be asked about; read on first use, and again once `changed` was called or it is old."""
 
     def __init__(self, reader: Reader, schemas: tuple[str, ...]) -> None:

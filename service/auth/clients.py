@@ -21,7 +21,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Struct
 
 from service import audit
-from service.audit import Deed
+from service.audit import AuditEvent
 from service.auth.limits import Allowance
 from service.auth.tokens import BACKEND, SCOPES, granted
 from service.database.gateway import Database, Transaction
@@ -146,7 +146,7 @@ async def add(
     secret, hashed = new_secret() if chosen is None else (chosen, hash_chosen(chosen))
     async with db.transaction() as tx:
         await tx.write(_ADD, client_id, hashed, list(scopes))
-        await audit.record(tx, Deed(actor=actor, action="client.add", target=client_id))
+        await audit.record(tx, AuditEvent(actor=actor, action="client.add", target=client_id))
     return secret
 
 
@@ -157,7 +157,7 @@ async def revoke(db: Database | Transaction, client_id: str, *, actor: str) -> N
             raise NotFound(
                 f"There is no client {client_id!r} to revoke; AUTH_CLIENTS is edited where it is set."
             )
-        await audit.record(tx, Deed(actor=actor, action="client.revoke", target=client_id))
+        await audit.record(tx, AuditEvent(actor=actor, action="client.revoke", target=client_id))
 
 
 class Clients:

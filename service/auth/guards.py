@@ -18,7 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, We
 from msgspec import Struct
 
 from service.audit import Actor
-from service.auth.limits import Allowance, Verdict
+from service.auth.limits import Allowance, RateDecision
 from service.auth.origins import host_of, is_foreign, read_host
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
@@ -59,7 +59,7 @@ class Limits:
 
     def take(self, principal: Principal, path: str) -> tuple[tuple[bytes, bytes], ...]:
         """Count a request and give the headers that say so. Raises `TooManyRequests`."""
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, RateDecision] = {}
         if self._per_caller is not None:
             verdicts["caller"] = self._per_caller.take(principal.subject)
         if self._per_metric is not None and (metric := _metric_of(path)):

@@ -14,7 +14,7 @@ KEYS = 20_000
 """Keys remembered; past it the one longest unseen is forgotten, which gives it a whole allowance again."""
 
 
-class Verdict(Struct, frozen=True):
+class RateDecision(Struct, frozen=True):
     """`reset_s` is when the allowance is whole again, `retry_s` when one more request fits (0: at once)."""
 
     allowed: bool
@@ -34,7 +34,7 @@ class Allowance:
         self._whole_at: dict[Hashable, float] = {}
         self._now = now
 
-    def take(self, key: Hashable) -> Verdict:
+    def take(self, key: Hashable) -> RateDecision:
         """Count one request; a refused one costs nothing."""
         now = self._now()
         whole_at = max(self._whole_at.pop(key, now), now) + self._interval
@@ -46,15 +46,15 @@ class Allowance:
             del self._whole_at[next(iter(self._whole_at))]
         return self._verdict(allowed, whole_at - now)
 
-    def look(self, key: Hashable) -> Verdict:
+    def look(self, key: Hashable) -> RateDecision:
         """Whether one more request would be allowed, without counting it."""
         now = self._now()
         missing = max(self._whole_at.get(key, now) - now, 0.0)
         return self._verdict(missing + self._interval <= self.window_s + 1e-9, missing)
 
-    def _verdict(self, allowed: bool, missing: float) -> Verdict:  # noqa: FBT001 (private)
+    def _verdict(self, allowed: bool, missing: float) -> RateDecision:  # noqa: FBT001 (private)
         remaining = floor((self.window_s - missing) / self._interval + 1e-6)
         wait = max(missing + self._interval - self.window_s, 0.0)
-        return Verdict(
+        return RateDecision(
             allowed, self.limit, max(remaining, 0), ceil(missing), 0 if allowed else ceil(wait) or 1
         )

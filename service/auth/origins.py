@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from service.errors import BadRequest
-from service.wire import header_of
+from service.http.asgi import header_of
 
 PORTS: Final = 65_535
 

@@ -36,9 +36,9 @@ from service.http.ids import parse_uuid
 from service.imports import quarantine
 from service.imports.datasets import DATASETS, Dataset, Reason, find, json_schema
 from service.imports.landing import Options, Position, Report, import_file, list_runs, one_run
-from service.imports.loading.pipeline import Judge
+from service.imports.loading.pipeline import ValidateSql
 from service.imports.loading.turns import Turns
-from service.imports.quarantine import Kept, Retried, Status
+from service.imports.quarantine import QuarantinedRow, RetryReport, Status
 from service.imports.receive import Sent, received
 
 MAX_PAGE: Final = 500
@@ -52,7 +52,7 @@ OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset"
 class Importing(Struct, frozen=True):
     """What imports need besides the database."""
 
-    judge: Judge
+    validate_sql: ValidateSql
     bytes_limit: int
     turns: Turns
 
@@ -62,8 +62,8 @@ class RunPage(Struct, frozen=True):
     next_cursor: str | None
 
 
-class KeptPage(Struct, frozen=True):
-    items: list[Kept]
+class QuarantinePage(Struct, frozen=True):
+    items: list[QuarantinedRow]
     next_cursor: str | None
 
 
@@ -136,7 +136,7 @@ class ImportsController(Controller):
     ) -> Response[Any]:
         found = _dataset(dataset)
         options = Options(
-            judge=importing.judge,
+            validate_sql=importing.validate_sql,
             bytes_limit=importing.bytes_limit,
             actor=actor(request.scope),
             dry_run=dry_run,
@@ -193,7 +193,7 @@ class QuarantineController(Controller):
         status: Annotated[Status | None, QueryParameter(description="open, loaded or discarded")] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
-    ) -> KeptPage:
+    ) -> QuarantinePage:
         found = await quarantine.rows(
             database,
             dataset=_dataset_name(dataset),
@@ -203,7 +203,7 @@ class QuarantineController(Controller):
             limit=limit,
         )
         last = found.last
-        return KeptPage(found.rows, write_cursor((last.at, last.id)) if last else None)
+        return QuarantinePage(found.rows, write_cursor((last.at, last.id)) if last else None)
 
     @get(
         "/export",
@@ -226,14 +226,14 @@ class QuarantineController(Controller):
         database: NamedDependency[Database],
         importing: NamedDependency[Importing],
         dataset: OfDataset = None,
-    ) -> Retried:
+    ) -> RetryReport:
         found = None if dataset is None else _known(dataset)
         return await quarantine.retry(
-            database, found, importing.judge, actor(request.scope), turns=importing.turns
+            database, found, importing.validate_sql, actor(request.scope), turns=importing.turns
         )
 
     @get("/{row_id:str}", summary="A kept row", opt={"problems": PROBLEMS})
-    async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> Kept:
+    async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> QuarantinedRow:
         return await quarantine.one(database, parse_uuid(row_id))
 
     @patch("/{row_id:str}", summary="Fix a row and load it", opt={"problems": (*PROBLEMS, Conflict)})
@@ -244,12 +244,12 @@ class QuarantineController(Controller):
         request: Call,
         database: NamedDependency[Database],
         importing: NamedDependency[Importing],
-    ) -> Kept:
+    ) -> QuarantinedRow:
         return await quarantine.fix(
             database,
             parse_uuid(row_id),
             data.raw,
-            importing.judge,
+            importing.validate_sql,
             actor(request.scope),
             turns=importing.turns,
         )

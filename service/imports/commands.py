@@ -22,9 +22,9 @@ from service.imports.folder import Imported, Refusal, import_folder
 from service.imports.landing import Options, Progress, Report, import_file
 from service.imports.readers import REFUSALS, Upload
 from service.metrics.catalog import Catalog
-from service.metrics.judge import judge
 from service.postgres_url import where
 from service.settings import Settings
+from service.sql.validation import validate_sql
 
 COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined")
 
@@ -85,9 +85,14 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
         async with open_database(url) as database:
             catalog = Catalog(database, schemas)
             await catalog.load()
-            may_run = partial(judge, schemas=schemas, functions=catalog.functions, database=catalog.database)
+            may_run = partial(
+                validate_sql, schemas=schemas, functions=catalog.functions, database=catalog.database
+            )
             actor = Actor("command line", None)
-            yield database, Options(judge=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor)
+            yield (
+                database,
+                Options(validate_sql=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor),
+            )
     except DatabaseUnavailable as error:
         raise Stop(f"the database at {where(url)}: {reason(error)}") from None
 

@@ -164,7 +164,7 @@ class ProductsOfDiscussion(Contract, frozen=True, kw_only=True):
     product: Annotated[str, column("products", key=True, vocabulary="product", max_length=200)]
 
 
-class Column(Struct, frozen=True, kw_only=True):
+class DatasetColumn(Struct, frozen=True, kw_only=True):
     """A field of a contract as reading and checking need it."""
 
     name: str
@@ -185,7 +185,7 @@ class Column(Struct, frozen=True, kw_only=True):
 class Dataset(Struct, frozen=True, kw_only=True):
     name: str
     row: type[Contract]
-    columns: tuple[Column, ...]
+    columns: tuple[DatasetColumn, ...]
 
     @property
     def target(self) -> str:
@@ -207,7 +207,7 @@ class Dataset(Struct, frozen=True, kw_only=True):
         return self.row.schema == "data"
 
     @property
-    def headings(self) -> dict[str, Column]:
+    def headings(self) -> dict[str, DatasetColumn]:
         """Every heading that is understood, folded, with its column."""
         return {heading: column for column in self.columns for heading in column.headings}
 
@@ -221,7 +221,7 @@ def describe(row: type[Contract]) -> Dataset:
     return Dataset(name=row.dataset, row=row, columns=tuple(_columns(row)))
 
 
-def _columns(row: type[Contract]) -> Iterator[Column]:
+def _columns(row: type[Contract]) -> Iterator[DatasetColumn]:
     hints = get_type_hints(row, include_extras=True)
     for field in structs.fields(row):
         hint = hints[field.name]
@@ -229,7 +229,7 @@ def _columns(row: type[Contract]) -> Iterator[Column]:
         kind, meta = get_args(next(iter(get_args(hint))) if nullable else hint)
         own = meta.extra
         missing = field.default is NODEFAULT
-        yield Column(
+        yield DatasetColumn(
             name=field.name,
             kind="sql" if own["sql"] else KINDS.get(kind, "text"),
             choices=get_args(kind) if get_origin(kind) is Literal else (),

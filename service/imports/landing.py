@@ -15,13 +15,13 @@ import msgspec
 from msgspec import Struct
 
 from service import audit
-from service.audit import Actor, Deed
+from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.database.queries import Statement
 from service.errors import NotFound
 from service.imports.datasets import Dataset
 from service.imports.loading import loads
-from service.imports.loading.pipeline import SQL, Judge, Run, begin, land, load, lock, release
+from service.imports.loading.pipeline import SQL, Run, ValidateSql, begin, land, load, lock, release
 from service.imports.loading.turns import Turns
 from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
@@ -71,7 +71,7 @@ class Options(Struct, frozen=True, kw_only=True):
     imported even if rows were added or removed since. Imports of one process share their `turns`.
     """
 
-    judge: Judge
+    validate_sql: ValidateSql
     bytes_limit: int
     actor: Actor
     dry_run: bool = False
@@ -202,7 +202,7 @@ async def _imported(
     await begin(tx, dataset)
     await _land(tx, dataset, table, options.progress)
     run = await _next_run(tx, dataset, upload, facts)
-    outcome = await load(tx, dataset, options.judge, run=run, table=table, mirror=options.mirror)
+    outcome = await load(tx, dataset, options.validate_sql, run=run, table=table, mirror=options.mirror)
     report = Report(
         id=run.id,
         dataset=dataset.name,
@@ -215,7 +215,7 @@ async def _imported(
         quarantined=outcome.quarantined,
         reasons=outcome.reasons,
         gone=outcome.gone,
-        released=await release(tx, dataset, options.judge),
+        released=await release(tx, dataset, options.validate_sql),
         format=facts.format,
         encoding=facts.encoding,
         notes=list(table.notes),
@@ -286,7 +286,7 @@ async def _recorded(tx: Transaction, dataset: Dataset, report: Report, run: Run,
     )
     assert recorded, "an insert gives its row"
     target = f"{dataset.name} {run.id}"
-    deed = Deed(actor=actor.name, action="imports.run", target=target, request_id=actor.request_id)
+    deed = AuditEvent(actor=actor.name, action="imports.run", target=target, request_id=actor.request_id)
     await audit.record(tx, deed)
     return msgspec.structs.replace(
         report,

@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from service import audit
-from service.audit import Actor, Deed
+from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
 from service.imports.datasets import DATASETS, Dataset, Reason, find, fold
 from service.imports.landing import TIMEOUT_S, Position
 from service.imports.loading import loads
-from service.imports.loading.pipeline import SQL, Judge, begin, land, load, lock, release
+from service.imports.loading.pipeline import SQL, ValidateSql, begin, land, load, lock, release
 from service.imports.loading.turns import Turns
 from service.imports.readers.tables import Shaper, guarded
 
@@ -32,7 +32,7 @@ WRITE_HERE: Final = 1 << 16
 OF_THE_EXPORT: Final = ("quarantine_id", "reason", "message")
 
 
-class Kept(Struct, frozen=True):
+class QuarantinedRow(Struct, frozen=True):
     """A quarantined row. `original` is what `raw` was before its first fix; `waits_key` is the key in the
     dataset `waits_for` that an orphan needs.
     """
@@ -53,7 +53,7 @@ class Kept(Struct, frozen=True):
     closed_at: datetime | None
 
 
-class Retried(Struct, frozen=True):
+class RetryReport(Struct, frozen=True):
     """What became of rows that were tried again; `released` rows of other datasets had waited for them."""
 
     rows_read: int
@@ -75,7 +75,7 @@ class _Exported(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """Rows, and the position of the last one if others follow."""
 
-    rows: list[Kept]
+    rows: list[QuarantinedRow]
     last: Position | None
 
 
@@ -86,8 +86,8 @@ class _Place(Struct, frozen=True):
 
 
 PLACE_KEPT: Final = SQL.rows("place_kept", _Place)
-LIST_KEPT: Final = SQL.rows("list_kept", Kept)
-GET_KEPT: Final = SQL.rows("get_kept", Kept)
+LIST_KEPT: Final = SQL.rows("list_kept", QuarantinedRow)
+GET_KEPT: Final = SQL.rows("get_kept", QuarantinedRow)
 EXPORT_KEPT: Final = SQL.rows("export_kept", _Exported)
 DISCARD_KEPT: Final = SQL.command("discard_kept")
 
@@ -106,7 +106,7 @@ async def rows(
     return Page(await database.read(LIST_KEPT, ids), last)
 
 
-async def one(database: Database | Transaction, row_id: UUID) -> Kept:
+async def one(database: Database | Transaction, row_id: UUID) -> QuarantinedRow:
     """Raises `NotFound`."""
     if row := await database.read_one(GET_KEPT, row_id):
         return row
@@ -128,8 +128,14 @@ async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIte
 
 
 async def fix(
-    database: Database, row_id: UUID, raw: Mapping[str, Any], judge: Judge, actor: Actor, *, turns: Turns
-) -> Kept:
+    database: Database,
+    row_id: UUID,
+    raw: Mapping[str, Any],
+    validate_sql: ValidateSql,
+    actor: Actor,
+    *,
+    turns: Turns,
+) -> QuarantinedRow:
     """Load the row with these values; columns that are not given keep theirs, what has no column goes.
 
     Raises `NotFound`; `Conflict` if the row is not open; `InvalidInput` if it is still unsound: then it
@@ -145,25 +151,25 @@ async def fix(
         shape = Shaper(dataset, columns)
         line, _, *rest = shape(before.line, pairs, None, msgspec.json.encode(mended).decode())
         await land(tx, dataset, columns, [(line, str(row_id), *rest)])
-        outcome = await load(tx, dataset, judge)
+        outcome = await load(tx, dataset, validate_sql)
         after = await one(tx, row_id)
         if outcome.quarantined:
             raise _unsound(dataset, after)
-        await release(tx, dataset, judge)
+        await release(tx, dataset, validate_sql)
         await _note(tx, "quarantine.fix", before, after, actor)
     return after
 
 
 async def retry(
-    database: Database, dataset: Dataset | None, judge: Judge, actor: Actor, *, turns: Turns
-) -> Retried:
+    database: Database, dataset: Dataset | None, validate_sql: ValidateSql, actor: Actor, *, turns: Turns
+) -> RetryReport:
     """Try all open rows of a dataset, or of all, once more; those with a wrong shape can only be fixed."""
-    total = Retried(0, 0, 0, 0, 0, {}, {})
+    total = RetryReport(0, 0, 0, 0, 0, {}, {})
     for each in [dataset] if dataset else DATASETS:
         async with turns.take(each), database.transaction(timeout_s=TIMEOUT_S) as tx:
             await lock(tx, each)
-            total = _sum(total, await _retried(tx, each, judge))
-            deed = Deed(
+            total = _sum(total, await _retried(tx, each, validate_sql))
+            deed = AuditEvent(
                 actor=actor.name, action="quarantine.retry", target=each.name, request_id=actor.request_id
             )
             await audit.record(tx, deed)
@@ -195,18 +201,18 @@ async def _page(
     return [place.id for place in shown], Position(shown[-1].at, shown[-1].id) if more else None
 
 
-async def _retried(tx: Transaction, dataset: Dataset, judge: Judge) -> Retried:
+async def _retried(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) -> RetryReport:
     await begin(tx, dataset)
     await tx.write(Command("land_waiting", loads.land_waiting(dataset, "true")))
-    outcome = await load(tx, dataset, judge)
-    return Retried(
+    outcome = await load(tx, dataset, validate_sql)
+    return RetryReport(
         rows_read=outcome.rows_read,
         inserted=outcome.inserted,
         updated=outcome.updated,
         unchanged=outcome.unchanged,
         quarantined=outcome.quarantined,
         reasons=outcome.reasons,
-        released=await release(tx, dataset, judge),
+        released=await release(tx, dataset, validate_sql),
     )
 
 
@@ -217,7 +223,7 @@ async def _dataset(database: Database, row_id: UUID) -> Dataset:
     return dataset
 
 
-async def _locked(tx: Transaction, dataset: Dataset, row_id: UUID) -> Kept:
+async def _locked(tx: Transaction, dataset: Dataset, row_id: UUID) -> QuarantinedRow:
     """Take the dataset's turn, then look at the row. Raises `Conflict` if it is not open."""
     await lock(tx, dataset)
     row = await one(tx, row_id)
@@ -242,16 +248,18 @@ def _cell(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _unsound(dataset: Dataset, row: Kept) -> InvalidInput:
+def _unsound(dataset: Dataset, row: QuarantinedRow) -> InvalidInput:
     name, _, says = row.message.partition(": ")
     if name not in loads.all_columns(dataset):
         name, says = "raw", row.message
     return InvalidInput(f"Still unsound ({row.reason}): {row.message}", errors=(FieldError(name, says),))
 
 
-def _sum(left: Retried, right: Retried) -> Retried:
-    added = {name: _merged(getattr(left, name), getattr(right, name)) for name in Retried.__struct_fields__}
-    return Retried(**added)
+def _sum(left: RetryReport, right: RetryReport) -> RetryReport:
+    added = {
+        name: _merged(getattr(left, name), getattr(right, name)) for name in RetryReport.__struct_fields__
+    }
+    return RetryReport(**added)
 
 
 def _merged(left: Any, right: Any) -> Any:
@@ -260,8 +268,10 @@ def _merged(left: Any, right: Any) -> Any:
     return {name: left.get(name, 0) + right.get(name, 0) for name in sorted({*left, *right})}
 
 
-async def _note(tx: Transaction, action: str, before: Kept, after: Kept, actor: Actor) -> None:
-    deed = Deed(
+async def _note(
+    tx: Transaction, action: str, before: QuarantinedRow, after: QuarantinedRow, actor: Actor
+) -> None:
+    deed = AuditEvent(
         actor=actor.name,
         action=action,
         target=str(before.id),
@@ -272,7 +282,7 @@ async def _note(tx: Transaction, action: str, before: Kept, after: Kept, actor: 
     await audit.record(tx, deed)
 
 
-def _hash(row: Kept) -> str:
+def _hash(row: QuarantinedRow) -> str:
     return hashlib.sha256(msgspec.json.encode(row)).hexdigest()
 
 

@@ -19,15 +19,15 @@ from service.errors import (
     QueryTimeout,
     ResultTooLarge,
 )
+from service.http.asgi import Scope, header_of
 from service.http.cursors import Cursor, read_id_cursor
 from service.http.ids import parse_number
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
-from service.metrics.answers.shelf import Shelf
 from service.metrics.catalog import Catalog
+from service.metrics.result_endpoint import ResultService
 from service.results.headers import directives
-from service.wire import Scope, header_of
 
 MAX_PAGE: Final = 200
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("channel", "customer_type", "product")
@@ -188,7 +188,7 @@ async def _answer(
     # Straight from the state: resolving dependencies would cost more than a small query.
     counts: Counts = request.app.state.counts
     catalog: Catalog = request.app.state.catalog
-    shelf: Shelf = request.app.state.shelf
+    shelf: ResultService = request.app.state.shelf
     version = catalog.version
     scope = cast("Scope", request.scope)
     wanted = directives(header_of(scope, b"cache-control"))

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from service.database.gateway import Database
 from service.errors import Problem
-from service.results.cache import Made, Results, Wanted
+from service.results.cache import CacheRequest, Computed, Results
 from service.results.headers import Directives
-from service.results.table import Served
+from service.results.table import CacheOutcome
 
 COUNTED: Final = (
     "data.customers", "data.external_interactions", "data.products_of_discussion", "data.vocabulary",
@@ -39,17 +39,17 @@ class Counts:
         *args: Hashable,
         directives: Directives,
         tables: tuple[str, ...] = COUNTED,
-    ) -> Served:
+    ) -> CacheOutcome:
         """What `ask(database, *args)` gives, as JSON; raises what it raises."""
 
-        async def run() -> Made:
+        async def run() -> Computed:
             started = time.perf_counter()
             body = msgspec.json.encode(await ask(self._database, *args))
             ran_ms = (time.perf_counter() - started) * 1000
-            return Made(body, "application/json", len(body), timings=f"run;dur={ran_ms:.2f}")
+            return Computed(body, "application/json", len(body), timings=f"run;dur={ran_ms:.2f}")
 
         key = (OWNER, ask.__name__, *args)
-        wanted = Wanted(key, OWNER, tables, self._stale_for_s, run)
+        wanted = CacheRequest(key, OWNER, tables, self._stale_for_s, run)
         try:
             return await self._results.get(wanted, directives)
         except Problem as problem:

@@ -29,7 +29,7 @@ from service.errors import (
 from service.http.cursors import Cursor, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID, parse_number
 from service.items import store
-from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, Outside
+from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, ExternalApi
 from service.items.models import TITLE_LENGTH, Item, ItemPage, ItemPatch, NewItem, Post, SummarisedItem
 from service.items.store import ANY_VERSION, Versions, version
 from service.items.summary import Summariser, summarise
@@ -195,7 +195,7 @@ class ItemsController(Controller):
         request: Request[Any, Any, Any],
         database: NamedDependency[Database],
         actor: NamedDependency[Actor],
-        outside: NamedDependency[Outside],
+        outside: NamedDependency[ExternalApi],
     ) -> Response[Item]:
         work = outside.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(await _while_called(request, work))
@@ -236,7 +236,7 @@ class ExternalController(Controller):
         item_id: FromPath[str],
         database: NamedDependency[Database],
         actor: NamedDependency[Actor],
-        outside: NamedDependency[Outside],
+        outside: NamedDependency[ExternalApi],
     ) -> Response[Item]:
         item = await outside.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(item, **{"Cache-Control": "no-store"})
@@ -244,7 +244,7 @@ class ExternalController(Controller):
     @get("/posts", summary="Posts of the outside API", opt=_POSTS)
     async def posts(
         self,
-        outside: NamedDependency[Outside],
+        outside: NamedDependency[ExternalApi],
         limit: Annotated[int, QueryParameter(ge=1, le=POSTS, description="posts to give")] = 5,
     ) -> Response[list[Post]]:
         posts = await outside.posts(limit)

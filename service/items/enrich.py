@@ -33,7 +33,7 @@ class _Kept(Struct, frozen=True):
     fetched_at: float
 
 
-class Outside:
+class ExternalApi:
     """The outside API at `api_url`: documents for items, and its newest posts, which are kept a minute."""
 
     def __init__(self, outbound: Outbound, api_url: str) -> None:

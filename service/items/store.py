@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from service import audit
-from service.audit import Actor, Deed
+from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.database.queries import SqlFile, Statement
 from service.errors import NotFound, PreconditionFailed, UpstreamFailed
@@ -170,7 +170,7 @@ async def _record(
     transaction: Transaction, action: str, actor: Actor, *, before: Item | None, after: Item | None
 ) -> None:
     item = after or before
-    deed = Deed(
+    deed = AuditEvent(
         actor=actor.name,
         action=action,
         target=str(item.id) if item else "",

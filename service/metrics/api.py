@@ -30,12 +30,12 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
-from service.metrics.answers.batch import Asker, Batcher, Tiles
-from service.metrics.answers.execute import Executor, Prepared
-from service.metrics.answers.shelf import Shelf, asker_of
+from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog, Dashboard
+from service.metrics.execute import Executor, QueryPlan
 from service.metrics.models import (
     Batch,
     DashboardItem,
@@ -54,9 +54,9 @@ from service.metrics.models import (
     Result,
     VersionList,
 )
+from service.metrics.result_endpoint import ResultService, asker_of
 from service.metrics.store import Editor, tag
 from service.results.table import Reply
-from service.wire import Scope
 
 MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, MetricSuspended, Busy)
@@ -85,7 +85,7 @@ T = TypeVar("T")
 Catalogue = NamedDependency[Catalog]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
-Held = NamedDependency[Shelf]
+Held = NamedDependency[ResultService]
 
 
 class Exact(Response[T]):
@@ -124,8 +124,8 @@ class MetricsController(Controller):
         opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
     async def result(self, metric_id: FromPath[str], request: Call) -> ASGIResponse:
-        # Seldom taken: `Straight` answers before the framework; this is the route that documents it.
-        shelf: Shelf = request.app.state.shelf
+        # Seldom taken: `ResultEndpoint` answers before the framework; this is the route that documents it.
+        shelf: ResultService = request.app.state.shelf
         return _send(
             await shelf.result(metric_id, cast("Scope", request.scope), caller(request.scope).claims)
         )
@@ -286,11 +286,11 @@ def _view(dashboard: Dashboard) -> DashboardView:
     return DashboardView(dashboard.id, dashboard.title, items, layouts)
 
 
-def _defined(prepared: Prepared) -> Response[Definition]:
+def _defined(prepared: QueryPlan) -> Response[Definition]:
     return Exact(prepared.definition(), headers={"ETag": tag(prepared.metric)})
 
 
-def _asker(request: Call) -> Asker:
+def _asker(request: Call) -> Caller:
     return asker_of(cast("Scope", request.scope), caller(request.scope).claims)
 
 

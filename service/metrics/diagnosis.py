@@ -5,11 +5,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
-from service.database.stored_sql.loans import Watch
+from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Reader
 from service.errors import FieldError, Problem, QueryFailed, SqlRefused
-from service.metrics.judge import Unread, foreign
-from service.metrics.parameters import Template
+from service.sql.parameters import Template
+from service.sql.validation import Unread, foreign
 
 _SYNTAX_ERROR: Final = "42601"
 # A parameter without a type of its own (`:kind IS NULL`), or with two: each place may tell more than all.

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.structs import force_setattr
 
-from service.database.stored_sql.reader import Column
-from service.metrics.parameters import Declared, Mode, Parameter, Window
+from service.database.stored_sql.reader import ResultColumn
+from service.sql.parameters import Declared, Mode, Parameter, Window
 
 _TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*?)\s*$", re.MULTILINE)
 
@@ -99,7 +99,7 @@ class Result(Struct, frozen=True, kw_only=True):
     is_editable: bool
     layouts: tuple[Layout, ...]
     parameters: dict[str, Any]
-    columns: tuple[Column, ...]
+    columns: tuple[ResultColumn, ...]
     records: list[Any]
     row_count: int
     truncated: bool
@@ -119,7 +119,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     sql: str
     parameters: tuple[Parameter, ...]
     window: Window
-    columns: tuple[Column, ...]
+    columns: tuple[ResultColumn, ...]
     tables: tuple[str, ...]
     estimated_cost: float
     fresh_for_s: int | None
@@ -187,7 +187,7 @@ class MetricMade(Struct, frozen=True, kw_only=True):
     query_id: str
     sql: str
     parameters: tuple[Parameter, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ResultColumn, ...]
     generator: str
 
 

@@ -10,13 +10,13 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service import audit
-from service.audit import Actor, Deed
+from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
-from service.metrics.answers.execute import Executor, Prepared, fingerprint_of
+from service.http.representation import uncoded
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
+from service.metrics.execute import Executor, QueryPlan, fingerprint_of
 from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
-from service.wire import uncoded
 
 
 class _Id(Struct, frozen=True):
@@ -70,13 +70,13 @@ class Editor:
         self._executor = executor
         self._write = write
 
-    async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, Prepared, str]:
+    async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, QueryPlan, str]:
         """Store a metric with a query of its own; the last of the answer is what wrote its SQL."""
         written = await self._written(new.prompt, new.sql, new.parameters, fallback=new.fallback)
         if written is not None:
             title = new.title or written.title
             new = msgspec.structs.replace(new, sql=written.sql, title=title, parameters=written.parameters)
-        prepared = await self._executor.understand(_drafted(new))
+        prepared = await self._executor.plan_metric(_drafted(new))
         query_id = str(uuid4())
         async with self._database.transaction() as tx:
             await tx.write(_INSERT_QUERY, query_id, new.sql)
@@ -100,7 +100,7 @@ class Editor:
 
     async def change(
         self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
-    ) -> Prepared:
+    ) -> QueryPlan:
         """Change a metric; SQL that other metrics show too is changed for this one alone.
 
         What is stored is what was understood: if others changed the metric meanwhile, it is understood anew,
@@ -120,7 +120,7 @@ class Editor:
             change = msgspec.structs.replace(
                 change, sql=written.sql, title=title, parameters=written.parameters
             )
-        understood: Prepared | None = None
+        understood: QueryPlan | None = None
         for _ in range(_TRIES):
             async with self._database.transaction() as tx:
                 metric = await _editable(tx, metric_id, if_match)
@@ -130,7 +130,7 @@ class Editor:
                     await _put_origin(tx, changed, prompt, written, actor)
                     await _record(tx, actor, "metrics.change", metric, changed)
                     break
-            understood = await self._executor.understand(after)
+            understood = await self._executor.plan_metric(after)
         else:
             raise Conflict("Others change this metric at the same time: try again.")
         await self._catalog.load()
@@ -148,7 +148,9 @@ class Editor:
             raise InvalidInput(errors=(FieldError("parameters", "a prompt declares its own"),))
         return await self._write(prompt, fallback)
 
-    async def restore(self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor) -> Prepared:
+    async def restore(
+        self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor
+    ) -> QueryPlan:
         """Bring a version back, as a new one."""
         found = await self.versions(metric_id)
         for old in found:
@@ -190,7 +192,7 @@ class Editor:
                 raise NotFound
             await tx.write(_DELETE_LAYOUTS, dashboard_id)
             await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
-            deed = Deed(
+            deed = AuditEvent(
                 actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
             )
             await audit.record(tx, deed)
@@ -208,14 +210,14 @@ async def trust(database: Database, query_id: str, sql: str | None = None) -> No
             await _set_trust(tx, query_id, trusted=True)
         else:
             await tx.write(_PUT_TRUSTED, query_id, sql)
-        await audit.record(tx, Deed(actor="cli", action="queries.trust", target=query_id))
+        await audit.record(tx, AuditEvent(actor="cli", action="queries.trust", target=query_id))
 
 
 async def distrust(database: Database, query_id: str) -> None:
     """Let the judge decide again; raises `NotFound`."""
     async with database.transaction() as tx:
         await _set_trust(tx, query_id, trusted=False)
-        await audit.record(tx, Deed(actor="cli", action="queries.distrust", target=query_id))
+        await audit.record(tx, AuditEvent(actor="cli", action="queries.distrust", target=query_id))
 
 
 async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
@@ -264,7 +266,7 @@ async def _record(
     assert metric is not None, "a deed has a target"
     await audit.record(
         tx,
-        Deed(
+        AuditEvent(
             actor=actor.name,
             action=action,
             target=str(metric.id),

@@ -8,11 +8,18 @@ from typing import Final
 from msgspec import Struct
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
-from service.results.flights import Flights, Run
-from service.results.freshness import Counter, Generations, State, Terms, judge, together
+from service.http.representation import WORK_HERE, Coding, compress, compressed
+from service.results.freshness import (
+    Counter,
+    FreshnessPolicy,
+    Generations,
+    State,
+    combine,
+    evaluate_freshness,
+)
 from service.results.headers import ANY, Directives
-from service.results.table import Entry, Forward, Representation, ResultTable, Served, plain
-from service.wire import WORK_HERE, Coding, compress, compressed
+from service.results.single_flight import Run, SingleFlight
+from service.results.table import CacheOutcome, Entry, MissReason, Representation, ResultTable, plain
 
 PATIENCE_S: Final = 0.05
 """How long a caller waits for the new run before it takes an answer whose data changed, marked stale."""
@@ -22,11 +29,11 @@ TURNS: Final = 10
 
 SERVER_FAULTS: Final = 500
 
-_FORWARDS: Final[tuple[Forward, ...]] = ("request", "miss", "stale")
+_FORWARDS: Final[tuple[MissReason, ...]] = ("request", "miss", "stale")
 
 
-class Made(Struct, frozen=True):
-    """What a run gives. Two runs had the same content when their first `alike` bytes are the same.
+class Computed(Struct, frozen=True):
+    """What a run gives. Two runs had the same content when their first `comparable_bytes` bytes are the same.
 
     `fresh_for_s` is how long it holds if no table moves, `max_age` how long a caller may go without asking;
     both count from the beginning of the run.
@@ -34,20 +41,20 @@ class Made(Struct, frozen=True):
 
     body: bytes
     media_type: str
-    alike: int
+    comparable_bytes: int
     timings: str = ""
     fresh_for_s: float = inf
     max_age: int = 0
 
 
-class Wanted(Struct, frozen=True):
+class CacheRequest(Struct, frozen=True):
     """An answer that a caller wants, and how it would be made; `shared` with every other who may read it."""
 
     key: Hashable
     owner: Hashable
     tables: tuple[str, ...]
     stale_for_s: float
-    run: Callable[[], Awaitable[Made]]
+    run: Callable[[], Awaitable[Computed]]
     shared: bool = True
 
 
@@ -82,7 +89,7 @@ class Results:
         self.generations = generations
         self.table = table
         self.clock = clock
-        self._flights: Flights[Entry] = Flights(clock)
+        self._flights: SingleFlight[Entry] = SingleFlight(clock)
         self._wait_s = wait_s
         self._stale_if_error_s = stale_if_error_s
         self._encoding = asyncio.Lock()
@@ -90,7 +97,7 @@ class Results:
         """Whether announcements wait to be heard; until they are, nothing held is known to be fresh."""
         self._down_at: float | None = None
 
-    async def get(self, wanted: Wanted, directives: Directives) -> Served:
+    async def get(self, wanted: CacheRequest, directives: Directives) -> CacheOutcome:
         """Raise what the run raises, and `QueryTimeout` when waiting took too long."""
         for _ in range(TURNS):
             if not self.unread():
@@ -104,7 +111,7 @@ class Results:
             return await self._run(wanted, "request", now, afresh=True)
         return await self._held(wanted, entry, now) or await self._run(wanted, "stale", now, afresh=False)
 
-    async def held(self, wanted: Wanted, directives: Directives) -> Served | None:
+    async def held(self, wanted: CacheRequest, directives: Directives) -> CacheOutcome | None:
         """Serve what is held, stale too, to a caller who cannot wait for a run."""
         now = self.clock()
         entry = self.table.get(wanted.key)
@@ -112,7 +119,7 @@ class Results:
             return None
         return await self._held(wanted, entry, now)
 
-    def fresh(self, key: Hashable, directives: Directives = ANY) -> Served | None:
+    def fresh(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve what is held if it is fresh, without a run."""
         entry = self.table.get(key)
         now = self.clock()
@@ -120,17 +127,19 @@ class Results:
             return None
         if directives is not ANY and (directives.no_cache or _too_old(entry, directives, now)):
             return None
-        if entry.judged != self.generations.changes or now >= entry.terms.fresh_until:
-            if judge(entry.terms, now, self.generations, None).state is not State.FRESH:
+        if entry.evaluated_at != self.generations.changes or now >= entry.terms.fresh_until:
+            if evaluate_freshness(entry.terms, now, self.generations, None).state is not State.FRESH:
                 return None
-            entry.judged = self.generations.changes
-        return Served(entry)
+            entry.evaluated_at = self.generations.changes
+        return CacheOutcome(entry)
 
-    def composed(self, asked: Composition, directives: Directives = ANY) -> Served | None:
+    def composed(self, asked: Composition, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve a composed answer that is held and fresh: the one for everybody, else the caller's own."""
         return self.fresh(asked.shared_key, directives) or self.fresh(asked.own_key, directives)
 
-    def compose(self, asked: Composition, body: bytes, parts: Sequence[Served], *, whole: bool) -> Served:
+    def compose(
+        self, asked: Composition, body: bytes, parts: Sequence[CacheOutcome], *, whole: bool
+    ) -> CacheOutcome:
         """Make one JSON answer of many; it holds as long as all of them, and is kept only if it is whole.
 
         Everybody may have it only if everybody may have each part, as the parts themselves say.
@@ -139,7 +148,7 @@ class Results:
         entry = Entry(
             key=asked.shared_key if shared else asked.own_key,
             owner=asked.owner,
-            terms=together([part.entry.terms for part in parts], self.clock(), self.generations),
+            terms=combine([part.entry.terms for part in parts], self.clock(), self.generations),
             media_type="application/json",
             representations=plain(body),
             timings="compose",
@@ -149,8 +158,8 @@ class Results:
         if whole and not stale_s:
             self.table.put(entry)
         forwards = {part.forward for part in parts}
-        forward: Forward | None = next((each for each in _FORWARDS if each in forwards), None)
-        return Served(entry, stale_s, forward, any(part.collapsed for part in parts))
+        forward: MissReason | None = next((each for each in _FORWARDS if each in forwards), None)
+        return CacheOutcome(entry, stale_s, forward, any(part.collapsed for part in parts))
 
     async def encode(self, entry: Entry, coding: Coding) -> None:
         """Make the coding's bytes, once."""
@@ -173,26 +182,28 @@ class Results:
     async def close(self) -> None:
         await self._flights.close()
 
-    async def _held(self, wanted: Wanted, entry: Entry, now: float) -> Served | None:
+    async def _held(self, wanted: CacheRequest, entry: Entry, now: float) -> CacheOutcome | None:
         """Serve what is held, if it may be served before a new run has ended."""
-        state, stale_s = judge(entry.terms, now, self.generations, self._lost_at())
+        state, stale_s = evaluate_freshness(entry.terms, now, self.generations, self._lost_at())
         if state is State.FRESH:
-            return Served(entry)
+            return CacheOutcome(entry)
         if state is not State.STALE and state is not State.MOVED:
             return None
-        suits = self._newer_than(wanted, now, afresh=False)
-        self._flights.refresh(wanted.key, self._making(wanted, afresh=False), suits)
+        accepts = self._newer_than(wanted, now, afresh=False)
+        self._flights.refresh(wanted.key, self._making(wanted, afresh=False), accepts)
         if state is State.MOVED:
             try:
-                return await self._fly(wanted, "stale", suits, afresh=False, wait_s=PATIENCE_S)
+                return await self._fly(wanted, "stale", accepts, afresh=False, wait_s=PATIENCE_S)
             except (TimeoutError, Problem):
                 pass
-        return Served(entry, stale_s)
+        return CacheOutcome(entry, stale_s)
 
-    async def _run(self, wanted: Wanted, forward: Forward, now: float, *, afresh: bool) -> Served:
-        suits = self._newer_than(wanted, now, afresh=afresh)
+    async def _run(
+        self, wanted: CacheRequest, forward: MissReason, now: float, *, afresh: bool
+    ) -> CacheOutcome:
+        accepts = self._newer_than(wanted, now, afresh=afresh)
         try:
-            return await self._fly(wanted, forward, suits, afresh=afresh, wait_s=self._wait_s)
+            return await self._fly(wanted, forward, accepts, afresh=afresh, wait_s=self._wait_s)
         except TimeoutError:
             problem = self._as_seen(QueryTimeout("The result was waited for too long."))
         except Problem as error:
@@ -214,38 +225,38 @@ class Results:
         if entry is not None and entry.terms.made_at <= asked_at:
             self.generations.end(entry.own, self.clock())
 
-    def _instead(self, wanted: Wanted, lost_at: float | None, *, afresh: bool) -> Served | None:
+    def _instead(self, wanted: CacheRequest, lost_at: float | None, *, afresh: bool) -> CacheOutcome | None:
         """What may be served although no new run could be had."""
         entry = self.table.get(wanted.key)
         if entry is None or (afresh and lost_at is None):
             return None
-        state, stale_s = judge(entry.terms, self.clock(), self.generations, lost_at)
-        return Served(entry, stale_s) if state in {State.FRESH, State.STALE, State.MOVED} else None
+        state, stale_s = evaluate_freshness(entry.terms, self.clock(), self.generations, lost_at)
+        return CacheOutcome(entry, stale_s) if state in {State.FRESH, State.STALE, State.MOVED} else None
 
     async def _fly(
         self,
-        wanted: Wanted,
-        forward: Forward,
-        suits: Callable[[float], bool],
+        wanted: CacheRequest,
+        forward: MissReason,
+        accepts: Callable[[float], bool],
         *,
         afresh: bool,
         wait_s: float,
-    ) -> Served:
+    ) -> CacheOutcome:
         making = self._making(wanted, afresh=afresh)
         until = asyncio.get_running_loop().time() + wait_s
-        entry, joined = await self._flights.take(wanted.key, making, suits, afresh=afresh, until=until)
-        return Served(entry, forward=forward, collapsed=joined)
+        entry, joined = await self._flights.take(wanted.key, making, accepts, afresh=afresh, until=until)
+        return CacheOutcome(entry, forward=forward, collapsed=joined)
 
-    def _newer_than(self, wanted: Wanted, now: float, *, afresh: bool) -> Callable[[float], bool]:
+    def _newer_than(self, wanted: CacheRequest, now: float, *, afresh: bool) -> Callable[[float], bool]:
         """Whether a run that departed then has seen all that was announced before `now`."""
         basis = self.generations.of(wanted.tables)
 
-        def suits(departed: float) -> bool:
+        def accepts(departed: float) -> bool:
             return departed > now or (not afresh and self.generations.stood_since(basis, departed))
 
-        return suits
+        return accepts
 
-    def _making(self, wanted: Wanted, *, afresh: bool) -> Run[Entry]:
+    def _making(self, wanted: CacheRequest, *, afresh: bool) -> Run[Entry]:
         async def make() -> Entry:
             began = self.clock()
             own = Counter()
@@ -255,7 +266,7 @@ class Results:
             except Problem as problem:
                 raise self._as_seen(problem) from problem.__cause__
             self._down_at = None
-            terms = Terms(
+            terms = FreshnessPolicy(
                 basis=basis,
                 made_at=began,
                 fresh_until=began + made.fresh_for_s,
@@ -273,9 +284,9 @@ class Results:
 
     def _keep(
         self,
-        wanted: Wanted,
-        made: Made,
-        terms: Terms,
+        wanted: CacheRequest,
+        made: Computed,
+        terms: FreshnessPolicy,
         own: Counter,
         written: dict[Coding, Representation],
         *,
@@ -283,7 +294,7 @@ class Results:
     ) -> Entry:
         """Hold the new answer; the same content keeps its bytes and tags, so that pollers get 304."""
         held = self.table.get(wanted.key)
-        same = held is not None and not afresh and _alike(held, made)
+        same = held is not None and not afresh and _same_content(held, made)
         entry = Entry(
             key=wanted.key,
             owner=wanted.owner,
@@ -291,7 +302,7 @@ class Results:
             own=own,
             media_type=made.media_type,
             representations=dict(held.representations) if held and same else written,
-            alike=made.alike,
+            comparable_bytes=made.comparable_bytes,
             timings=made.timings,
             shared=wanted.shared,
         )
@@ -318,9 +329,11 @@ def _nothing() -> bool:
     return False
 
 
-def _alike(held: Entry, made: Made) -> bool:
+def _same_content(held: Entry, made: Computed) -> bool:
     body = held.representations["identity"].body
-    return held.alike == made.alike and body.startswith(made.body[: made.alike])
+    return held.comparable_bytes == made.comparable_bytes and body.startswith(
+        made.body[: made.comparable_bytes]
+    )
 
 
 def _too_old(entry: Entry, directives: Directives, now: float) -> bool:

@@ -19,10 +19,10 @@ from msgspec import Struct
 from service.database.gateway import Database
 from service.database.queries import SqlFile
 from service.database.session import Session
-from service.database.stored_sql.reach import CLOCK
 from service.database.stored_sql.reader import Description
 from service.errors import Problem
 from service.results.freshness import Generations
+from service.sql.clock import CLOCK
 
 CHANNEL: Final = "tally_data"
 POLL_S: Final = 1.0
@@ -58,7 +58,7 @@ class Fingerprint(Struct, frozen=True):
     value: str
 
 
-class Mark(Struct, frozen=True):
+class TableFingerprint(Struct, frozen=True):
     """What shows changes of a table or a view; empty when there is none of this name.
 
     `identity` is of what bears the name and of all that defines it: columns, rights, policies, ...; `storage`
@@ -77,7 +77,7 @@ _SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 _LIST_RELATIONS: Final = _SQL.rows("list_relations", Relation)
 _LIST_FUNCTIONS: Final = _SQL.rows("list_functions", Function)
 _LIST_ROW_TYPES: Final = _SQL.rows("list_row_types", RowType)
-_LIST_MARKS: Final = _SQL.rows("list_marks", Mark)
+_LIST_MARKS: Final = _SQL.rows("list_marks", TableFingerprint)
 _LIST_FINGERPRINTS: Final = _SQL.rows("list_fingerprints", Fingerprint)
 
 # Read in literals and comments too: what is found too much only makes a result short-lived.
@@ -134,7 +134,7 @@ class Changes:
         self._reader = reader
         self._schemas = list(schemas)
         self._always = frozenset(always)
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, TableFingerprint] = {}
         self._fingerprints: dict[str, str] = {}
         self._polling = asyncio.Lock()
 
@@ -149,7 +149,7 @@ class Changes:
         hidden = plan.hides or any(
             relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations
         )
-        others = await self._relations(reach.passed_over)
+        others = await self._relations(reach.pruned_tables)
         tables = tuple(relation.name for relation in relations)
         followed = {*tables, *(relation.name for relation in others)}
         defining = {*followed, *(rule.relation for rule in reach.rules)}
@@ -213,7 +213,7 @@ class Changes:
             self._generations.renew(now)
         return frozenset(redefined)
 
-    def _moved(self, mark: Mark, now: float) -> bool:
+    def _moved(self, mark: TableFingerprint, now: float) -> bool:
         """Take a mark that differs from the one before; whether it is defined otherwise."""
         before = self._marks.setdefault(mark.name, mark)
         if mark == before:

@@ -141,7 +141,7 @@ class Generations:
         )
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class FreshnessPolicy(Struct, frozen=True, kw_only=True):
     """Under which an answer was made: when its run began, and how long it may be served, in seconds.
 
     `fresh_until` bounds what depends on the clock (inf: only its tables bound it). `stale_for_s` counts from
@@ -157,13 +157,13 @@ class Terms(Struct, frozen=True, kw_only=True):
     max_age: int
 
 
-def together(parts: Sequence[Terms], now: float, generations: Generations) -> Terms:
+def combine(parts: Sequence[FreshnessPolicy], now: float, generations: Generations) -> FreshnessPolicy:
     """Terms of an answer made of others: it is no fresher than any of them, and of none is as of now."""
     seen: dict[Counter, int] = {}
     for part in parts:
         for counter, generation in part.basis.seen:
             seen[counter] = min(generation, seen.get(counter, generation))
-    return Terms(
+    return FreshnessPolicy(
         basis=Basis(
             min((part.basis.epoch for part in parts), default=generations.epoch), tuple(seen.items())
         ),
@@ -188,16 +188,18 @@ class State(Enum):
     """Run again and wait; never serve it."""
 
 
-class Verdict(NamedTuple):
+class Evaluation(NamedTuple):
     state: State
     stale_s: int
     """Whole seconds past fresh, at least 1 when it is not fresh."""
 
 
-_FRESH: Final = Verdict(State.FRESH, 0)
+_FRESH: Final = Evaluation(State.FRESH, 0)
 
 
-def judge(terms: Terms, now: float, generations: Generations, lost_at: float | None) -> Verdict:
+def evaluate_freshness(
+    terms: FreshnessPolicy, now: float, generations: Generations, lost_at: float | None
+) -> Evaluation:
     """Decide over a held answer; `lost_at` is when the database went away, None while it is there."""
     certain = generations.silent_since is None and terms.basis.epoch == generations.epoch
     if certain and now < terms.fresh_until and terms.basis.stands():
@@ -208,7 +210,7 @@ def judge(terms: Terms, now: float, generations: Generations, lost_at: float | N
     if lost_at is not None:
         # Whatever was held when the database went away goes on being served.
         state = State.STALE if now - lost_at <= terms.stale_if_error_s else State.GONE
-        return Verdict(state, stale_s if ended_at < now else max(1, ceil(now - lost_at)))
+        return Evaluation(state, stale_s if ended_at < now else max(1, ceil(now - lost_at)))
     if not certain or now - ended_at >= terms.stale_for_s:
-        return Verdict(State.SUSPECT, stale_s)
-    return Verdict(State.MOVED if moved_at <= terms.fresh_until else State.STALE, stale_s)
+        return Evaluation(State.SUSPECT, stale_s)
+    return Evaluation(State.MOVED if moved_at <= terms.fresh_until else State.STALE, stale_s)

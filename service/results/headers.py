@@ -9,8 +9,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from service.results.table import Headers, Reply, Served
-from service.wire import Coding
+from service.http.representation import Coding
+from service.results.table import CacheOutcome, Headers, Reply
 
 # What the answers of an address with formats depend on, whichever of them it is.
 VARY: Final = "Accept, Accept-Encoding"
@@ -41,7 +41,7 @@ def directives(cache_control: str) -> Directives:
     return Directives(no_cache, min(ages, default=None))
 
 
-def reply(served: Served, coding: Coding, now: float) -> Reply:
+def reply(served: CacheOutcome, coding: Coding, now: float) -> Reply:
     """Say of an answer what is due at `now`; the coding's bytes were made before."""
     entry = served.entry
     age = max(0, int(now - entry.terms.made_at))
@@ -53,7 +53,7 @@ def reply(served: Served, coding: Coding, now: float) -> Reply:
     return known[1]
 
 
-def _reply(served: Served, coding: Coding, age: int) -> Reply:
+def _reply(served: CacheOutcome, coding: Coding, age: int) -> Reply:
     entry, terms = served.entry, served.entry.terms
     made = entry.representations[coding]
     body, etag = made
@@ -75,7 +75,7 @@ def _reply(served: Served, coding: Coding, age: int) -> Reply:
     return Reply(body, etag, of_the_body, others)
 
 
-def _cache_status(served: Served, age: int) -> bytes:
+def _cache_status(served: CacheOutcome, age: int) -> bytes:
     """RFC 9211; `ttl` is what is left of a freshness that time bounds, or how long it is over."""
     if served.forward is not None:
         return b"tally; fwd=%s%s" % (served.forward.encode(), b"; collapsed" if served.collapsed else b"")

@@ -11,12 +11,13 @@ from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct, field
 
-from service.results.freshness import Counter, Terms
-from service.wire import CODINGS, SMALLEST, Coding, Message, matches, tag_of_coding
+from service.http.asgi import Message
+from service.http.representation import CODINGS, SMALLEST, Coding, matches, tag_of_coding
+from service.results.freshness import Counter, FreshnessPolicy
 
 Headers = list[tuple[bytes, bytes]]
 Messages = tuple[Message, Message]
-Forward = Literal["miss", "stale", "request"]
+MissReason = Literal["miss", "stale", "request"]
 Queue = OrderedDict[Hashable, "Entry"]
 
 SMALL_SHARE: Final = 10
@@ -72,23 +73,25 @@ class Entry(Struct, eq=False, kw_only=True):
 
     `representations` are by the coding that a client likes best, `owner` is what the answer is dropped with
     (a metric, a dashboard), `own` a counter of its terms that ends the freshness of this answer alone,
-    `alike` how many of its first bytes make two answers the same although they were made at different times,
+    `comparable_bytes` how many of its first bytes make two answers the same although they were made at
+    different times,
     `timings` what its run took (Server-Timing), `shared` whether everybody who may read metrics may have it,
-    `judged` the changes (`Generations.changes`) up to which its tables are known to stand, `hits` the replies
+    `evaluated_at` the changes (`Generations.changes`) up to which its tables are known to stand, `hits` the
+    replies
     to hits and the age in seconds that they tell.
     """
 
     key: Hashable
     owner: Hashable
-    terms: Terms
+    terms: FreshnessPolicy
     media_type: str
     representations: dict[Coding, Representation]
     own: Counter = field(default_factory=Counter)
-    alike: int = 0
+    comparable_bytes: int = 0
     timings: str = ""
     shared: bool = True
     asked: int = 0
-    judged: int = -1
+    evaluated_at: int = -1
     hits: dict[Coding, tuple[int, Reply]] = {}
     weight: int = OVERHEAD
 
@@ -100,12 +103,12 @@ class Entry(Struct, eq=False, kw_only=True):
                 self.weight += len(made.body)
 
 
-class Served(Struct, frozen=True):
+class CacheOutcome(Struct, frozen=True):
     """An answer as it may be given now: `stale_s` 0 means fresh; `forward` says why it was run, if it was."""
 
     entry: Entry
     stale_s: int = 0
-    forward: Forward | None = None
+    forward: MissReason | None = None
     collapsed: bool = False
 
 

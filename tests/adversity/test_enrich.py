@@ -15,7 +15,7 @@ from service.database.gateway import Database, Transaction, open_database
 from service.database.queries import Statement
 from service.errors import UpstreamFailed
 from service.items import store
-from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, Outside
+from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, ExternalApi
 from service.items.models import NewItem
 from service.items.summary import Summariser, summarise
 from service.outbound import FAILURES_TO_OPEN, Outbound
@@ -246,9 +246,9 @@ async def test_posts_of_another_shape_are_a_failure_of_the_outside(addresses: Da
 
 
 @asynccontextmanager
-async def outside_of(*acts: Act) -> AsyncGenerator[tuple[Outside, Misbehaving]]:
+async def outside_of(*acts: Act) -> AsyncGenerator[tuple[ExternalApi, Misbehaving]]:
     async with Misbehaving(*acts) as server, Outbound(timeout_s=10, cooldown_s=30) as outbound:
-        yield Outside(outbound, server.url), server
+        yield ExternalApi(outbound, server.url), server
 
 
 def test_posts_are_fetched_anew_after_a_minute_and_kept_a_day_when_that_fails():

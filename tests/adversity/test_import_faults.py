@@ -28,7 +28,7 @@ from service.imports.readers import Upload
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = Options(judge=lambda sql: sql, bytes_limit=1 << 24, actor=Actor("test", None))
+OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=1 << 24, actor=Actor("test", None))
 STATE = (
     "SELECT * FROM data.customers ORDER BY 1",
     "SELECT * FROM data.external_interactions ORDER BY 1, 2, 3",

@@ -13,8 +13,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.database.stored_sql.loans import HEAVY_STATEMENT, STATEMENT_BYTES
-from service.database.stored_sql.reader import DESCRIBERS, Column, Description, Reader, open_reader
+from service.database.stored_sql.connection import HEAVY_STATEMENT, STATEMENT_BYTES
+from service.database.stored_sql.reader import DESCRIBERS, Description, Reader, ResultColumn, open_reader
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -175,7 +175,7 @@ async def test_planning_that_heeds_no_cancellation_ends_for_its_callers_and_stop
         assert max(len(planning), len(await _running(owner, PLANNING))) <= most
         assert await values(reader, "SELECT 1") == [(1,)]
         await settled(owner, PLANNING)
-        assert (await until(lambda: described(reader))).columns == (Column("n", "integer"),)
+        assert (await until(lambda: described(reader))).columns == (ResultColumn("n", "integer"),)
 
 
 async def described(reader: Reader) -> Description | None:
@@ -343,10 +343,10 @@ async def test_a_statement_with_a_large_plan_is_not_kept_prepared(addresses):
         ):
             weight = (await reader.describe(large)).plan.weight
             assert weight > HEAVY_STATEMENT
-            await reader.run(large, weight=weight, spotless=True)
+            await reader.run(large, weight=weight, skip_reset=True)
             assert large not in await prepared(reader)
         small = "SELECT 1 AS small"
-        await reader.run(small, weight=(await reader.describe(small)).plan.weight, spotless=True)
+        await reader.run(small, weight=(await reader.describe(small)).plan.weight, skip_reset=True)
         assert small in await prepared(reader)
 
 
@@ -354,10 +354,10 @@ async def test_what_is_kept_prepared_is_bounded_in_bytes(addresses):
     one = msgspec.structs.replace(addresses, reader_pool_size=1)
     async with open_reader(one.reader_url, one) as reader:
         for number in range(40):
-            rows = await reader.run(f"SELECT {number} AS n", weight=HEAVY_STATEMENT, spotless=True)
+            rows = await reader.run(f"SELECT {number} AS n", weight=HEAVY_STATEMENT, skip_reset=True)
             assert [tuple(record) for record in rows.records] == [(number,)]
             assert len(await prepared(reader)) <= 2 + STATEMENT_BYTES // HEAVY_STATEMENT
-        rows = await reader.run("SELECT 0 AS n", weight=HEAVY_STATEMENT, spotless=True)
+        rows = await reader.run("SELECT 0 AS n", weight=HEAVY_STATEMENT, skip_reset=True)
         assert [tuple(record) for record in rows.records] == [(0,)]
 
 

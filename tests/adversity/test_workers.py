@@ -14,14 +14,15 @@ import httpx
 import psutil
 import pytest
 
-from service.connections import _neighbourhood
+from service.http.connections import _neighbourhood
+from service.server.supervisor import LONGEST_PAUSE_S, _describe, _pause_s
 from service.settings import Database as DatabaseSettings
-from service.supervisor import LONGEST_PAUSE_S, _describe, _pause_s
 from tests.processes import ROOT, environment, free_port, until_ready
 from tests.waiting import eventually
 
 # What a test cannot wait for: a worker counts as hung after three seconds here.
-QUICK = "from service.supervisor import Supervisor; Supervisor.hung_ticks = 3; Supervisor.start_ticks = 60;"
+QUICK = "from service.server.supervisor import Supervisor; "
+QUICK += "Supervisor.hung_ticks = 3; Supervisor.start_ticks = 60;"
 
 
 @contextmanager
@@ -95,7 +96,9 @@ async def test_a_worker_that_hangs_is_replaced(addresses: DatabaseSettings, tmp_
 async def test_a_service_none_of_whose_workers_comes_up_ends_with_a_sentence(
     addresses: DatabaseSettings, tmp_path: Path
 ):
-    before = "import service.worker\ndef die(settings): raise MemoryError\nservice.worker.create_app = die"
+    before = (
+        "import service.server.worker\ndef die(settings): raise MemoryError\nservice.worker.create_app = die"
+    )
     with serving(addresses, tmp_path, before=before) as (process, _, said):
         assert process.wait(timeout=60) == 1
     assert "tally: no worker came up, the last one ended with exit status 1" in said()

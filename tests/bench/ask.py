@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from service.ask.knowledge import Knowledge
+from service.ask.knowledge import SchemaCache
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood, answer
 from service.audit import Actor
@@ -33,11 +33,11 @@ async def measure(settings: Database) -> None:
     """Print a line per class: right of all, and the prompts that went wrong."""
     right: Counter[str] = Counter()
     asked = Counter(case["class"] for case in CASES)
-    options = Options(judge=lambda sql: None, bytes_limit=1 << 24, actor=Actor("bench", None))
+    options = Options(validate_sql=lambda sql: None, bytes_limit=1 << 24, actor=Actor("bench", None))
     async with open_database(settings.url or "") as owner:
         await import_folder(owner, ROOT / "seeds", options)
     async with open_reader(settings.reader_url or "", settings) as reader:
-        known = await Knowledge(reader, ("data",)).now()
+        known = await SchemaCache(reader, ("data",)).now()
         for case in CASES:
             try:
                 found = answer(case["prompt"], known.schema, known.lexicon, TODAY)

@@ -18,7 +18,7 @@ import msgspec
 
 from service.database.embedded import running
 from service.database.stored_sql.reader import open_reader
-from service.metrics.answers.formats import Outcome, record_maker, render
+from service.metrics.formats import Outcome, record_maker, render
 from service.metrics.models import Metric
 from service.settings import Database
 

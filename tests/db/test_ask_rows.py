@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from service.ask.knowledge import Knowledge, Known, read_schema
+from service.ask.knowledge import Known, SchemaCache, read_schema
 from service.ask.model import describe
 from service.ask.question.sql import render
 from service.ask.rules import answer
@@ -22,7 +22,7 @@ from service.database.queries import Command
 from service.database.stored_sql.reader import Reader, open_reader
 from service.imports.folder import import_folder
 from service.imports.landing import Options
-from service.metrics.judge import judge
+from service.sql.validation import validate_sql
 from tests.conftest import Server, _cloned
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -38,7 +38,7 @@ Others = dict[str, tuple[Reader, Known]]
 @pytest.fixture(scope="module")
 async def seeded(server: Server, template: str) -> AsyncGenerator[Reader]:
     """The reader's way to a database with the seeds in it."""
-    options = Options(judge=lambda sql: None, bytes_limit=1 << 24, actor=Actor("test", None))
+    options = Options(validate_sql=lambda sql: None, bytes_limit=1 << 24, actor=Actor("test", None))
     async with _cloned(server, template) as settings:
         async with open_database(settings.url or "") as database:
             await import_folder(database, SEEDS, options)
@@ -48,7 +48,7 @@ async def seeded(server: Server, template: str) -> AsyncGenerator[Reader]:
 
 @pytest.fixture(scope="module")
 async def known(seeded: Reader) -> Known:
-    return await Knowledge(seeded, ("data",)).now()
+    return await SchemaCache(seeded, ("data",)).now()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ async def others(server: Server, template: str) -> AsyncGenerator[Others]:
         for schema in ("shop", "clinic"):
             chosen = msgspec.structs.replace(settings, data_schemas=(schema,))
             reader = await stack.enter_async_context(open_reader(settings.reader_url or "", chosen))
-            found[schema] = reader, await Knowledge(reader, (schema,)).now()
+            found[schema] = reader, await SchemaCache(reader, (schema,)).now()
         yield found
 
 
@@ -95,7 +95,7 @@ async def test_any_schema_can_be_asked(others: Others, case: dict):
 async def check(seeded: Reader, known: Known, case: dict) -> None:
     found = answer(case["prompt"], known.schema, known.lexicon, TODAY)
     sql = render(found.tree)
-    judge(sql, schemas=known.schema.search_path)
+    validate_sql(sql, schemas=known.schema.search_path)
     for parameter in found.parameters:
         sql = sql.replace(f":{parameter.name}", f"'{parameter.default}'")
     actual, expected = await rows(seeded, sql), await rows(seeded, case["sql"])
@@ -149,7 +149,7 @@ async def test_values_that_do_not_repeat_never_reach_the_model(clone, reader):
 
 
 async def test_knowledge_follows_the_data(clone, reader):
-    knowledge = Knowledge(reader, ("data",))
+    knowledge = SchemaCache(reader, ("data",))
     before = await knowledge.now()
     assert await knowledge.now() is before
     insert = "INSERT INTO data.customers VALUES (1, 'Astronaut', 'Public sector')"

@@ -4,13 +4,13 @@ import asyncpg
 import pytest
 
 from service import audit
-from service.audit import Deed
+from service.audit import AuditEvent
 from service.auth import clients
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command
 from service.errors import Conflict, NotFound, Stop
 
-DEED = Deed(actor="ann", action="items.create", target="7", request_id="r-1")
+DEED = AuditEvent(actor="ann", action="items.create", target="7", request_id="r-1")
 
 
 async def test_a_deed_is_recorded_with_its_transaction(tx: Transaction):

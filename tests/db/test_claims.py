@@ -187,6 +187,6 @@ async def test_a_statement_cannot_leave_the_transaction_of_its_claims(reader, sq
 
 
 async def test_claims_are_a_value_and_never_sql(reader):
-    odd = json.dumps({"sub": "x'; DROP TABLE visits; --", "region": "north' OR true"})
-    assert await values(reader, "SELECT sum(visitors) FROM visits", odd) == [None]
-    assert await values(reader, "SELECT name FROM who", odd) == ["x'; DROP TABLE visits; --"]
+    json_columns = json.dumps({"sub": "x'; DROP TABLE visits; --", "region": "north' OR true"})
+    assert await values(reader, "SELECT sum(visitors) FROM visits", json_columns) == [None]
+    assert await values(reader, "SELECT name FROM who", json_columns) == ["x'; DROP TABLE visits; --"]

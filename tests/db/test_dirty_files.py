@@ -18,7 +18,7 @@ from service.imports.landing import Options, import_file
 from service.imports.readers import Upload
 from tests.workbook import cells, workbook
 
-OPTIONS = Options(judge=lambda sql: sql, bytes_limit=16 << 20, actor=Actor("test", None))
+OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=16 << 20, actor=Actor("test", None))
 HEAD = "customer_id,occupation,type\n"
 DAYS = "date_start,interaction,customer_id\n"
 

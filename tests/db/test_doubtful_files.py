@@ -18,7 +18,7 @@ from service.imports.readers import Upload, inspect
 from service.imports.readers.records import Records
 from service.imports.readers.tables import Doubtful, guarded, unguarded
 
-OPTIONS = Options(judge=lambda sql: sql, bytes_limit=32 << 20, actor=Actor("test", None))
+OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=32 << 20, actor=Actor("test", None))
 HEAD = "customer_id,occupation,type\n"
 FACTS = "id;date;obsolescence\n"
 

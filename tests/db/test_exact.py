@@ -283,7 +283,7 @@ async def test_a_composite_that_changes_shows_its_new_shape(service):
 async def test_the_parts_of_a_composite_need_not_be_known_before(clone, reader):
     await clone.write(Command("table", "CREATE TABLE data.bookings (during tsrange, spans numrange[])"))
     described = await reader.describe("SELECT b FROM data.bookings AS b")
-    assert described.odd == {0}
+    assert described.json_columns == {0}
 
 
 async def test_a_composite_takes_no_more_of_the_limit_than_its_text(service):

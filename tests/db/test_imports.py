@@ -18,12 +18,12 @@ from service.imports.readers import Upload
 Put = Callable[..., Awaitable[Report]]
 
 
-def judge(sql: str) -> None:
+def validate_sql(sql: str) -> None:
     if "drop" in sql.lower():
         raise SqlRefused("only SELECT is allowed")
 
 
-OPTIONS = Options(judge=judge, bytes_limit=1 << 20, actor=Actor("test", None))
+OPTIONS = Options(validate_sql=validate_sql, bytes_limit=1 << 20, actor=Actor("test", None))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.waiting import until
 ACTOR = Actor("robin", "request-1")
 
 
-class Deed(Struct):
+class AuditEvent(Struct):
     actor: str
     action: str
     target: str
@@ -38,7 +38,7 @@ class Line(Struct):
 DEEDS = Statement(
     "deeds",
     "SELECT actor, action, target, request_id, before_hash, after_hash FROM app.audit ORDER BY id",
-    Deed,
+    AuditEvent,
 )
 FILL = Command(
     "fill",
@@ -140,7 +140,7 @@ async def test_every_change_leaves_a_deed_with_the_hashes_of_the_item(tx: Transa
     hashes = [state and version(state) for state in states]
     actions = ["create", "replace", "patch", "enrich", "summarise", "delete"]
     assert await tx.read(DEEDS) == [
-        Deed("robin", f"items.{action}", str(made.id), "request-1", before, after)
+        AuditEvent("robin", f"items.{action}", str(made.id), "request-1", before, after)
         for action, before, after in zip(actions, hashes[:-1], hashes[1:], strict=True)
     ]
 

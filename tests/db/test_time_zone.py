@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from service.metrics.answers.execute import until_midnight_s
-from service.metrics.judge import parse
-from service.metrics.parameters import Declared, analyse
+from service.metrics.execute import until_midnight_s
+from service.sql.parameters import Declared, analyse
+from service.sql.validation import parse
 from tests.conftest import Running, held, whole_service
 
 # Both changes of the clock, an hour by thirty minutes, and far from UTC on both sides.

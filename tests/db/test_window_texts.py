@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.metrics.judge import parse
-from service.metrics.parameters import analyse
+from service.sql.parameters import analyse
+from service.sql.validation import parse
 from tests.conftest import _cloned, held
 from tests.db.window_texts import OFFERED, REFUSED, TABLES, WINDOWS
 

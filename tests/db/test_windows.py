@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput, Problem
-from service.metrics.parameters import Declared, analyse
+from service.sql.parameters import Declared, analyse
 
 TABLE = """
 CREATE TABLE data.moments AS

@@ -21,7 +21,7 @@ from tests.waiting import until
 from tests.workbook import cells, packed, parts, workbook
 
 LIMIT = 16 << 20
-OPTIONS = Options(judge=lambda sql: sql, bytes_limit=LIMIT, actor=Actor("test", None))
+OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=LIMIT, actor=Actor("test", None))
 HEADINGS = ["customer_id", "occupation", "type"]
 SHEET = "xl/worksheets/sheet1.xml"
 STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main"

@@ -12,7 +12,7 @@ from service.audit import Actor
 from service.database.gateway import open_database
 from service.imports.folder import import_folder
 from service.imports.landing import Options
-from service.metrics.judge import judge
+from service.sql.validation import validate_sql
 from tests.conftest import Server, _cloned, everybody, serving
 
 SEEDS = Path(__file__).parents[2] / "seeds"
@@ -30,7 +30,9 @@ async def seeded(
     async with _cloned(server, template) as addresses:
         async with open_database(addresses.url or "") as database:
             options = Options(
-                judge=partial(judge, schemas=("data",)), bytes_limit=1 << 24, actor=Actor("test", None)
+                validate_sql=partial(validate_sql, schemas=("data",)),
+                bytes_limit=1 << 24,
+                actor=Actor("test", None),
             )
             done = await import_folder(database, SEEDS, options)
         assert done.refusals == []

@@ -14,7 +14,7 @@ from service.database.gateway import Database
 from service.database.queries import Command
 from service.errors import NotFound
 from service.metrics import store
-from service.metrics.answers.execute import Executor
+from service.metrics.execute import Executor
 from tests.waiting import until
 
 FACTS = """
@@ -330,19 +330,19 @@ async def test_a_metric_is_made_changed_restored_and_deleted(client, clone):
 def meanwhile(monkeypatch):
     """What others do, each whenever a change was judged and is not yet stored."""
     others = []
-    understand = Executor.understand
+    plan_metric = Executor.plan_metric
     their_turn = False
 
     async def interrupted(self, metric):
         nonlocal their_turn
-        prepared = await understand(self, metric)
+        prepared = await plan_metric(self, metric)
         if others and not their_turn:
             their_turn = True
             await others.pop(0)()
             their_turn = False
         return prepared
 
-    monkeypatch.setattr(Executor, "understand", interrupted)
+    monkeypatch.setattr(Executor, "plan_metric", interrupted)
     return others
 
 

@@ -7,9 +7,10 @@ import httpx
 import pytest
 import structlog
 
-from service.api import ErrorMiddleware
 from service.app import configured, layered, routed
-from service.observe import RequestLog, set_up_logs
+from service.http.problems import ErrorMiddleware
+from service.http.request_log import RequestLog
+from service.observe.log import set_up_logs
 from service.settings import Logs
 from tests.conftest import store_metric
 from tests.waiting import until

@@ -15,7 +15,7 @@ import pytest
 
 from service.app import create_app, layered
 from service.database.gateway import open_database
-from service.observe import set_up_logs
+from service.observe.log import set_up_logs
 from service.settings import Auth, Logs, Settings
 from tests.conftest import MAJOR, _admin, _cloned, held, store_metric, visible
 from tests.waiting import until

@@ -14,11 +14,12 @@ from service.app import create_app, layered
 from service.database.gateway import open_database
 from service.database.queries import Command
 from service.errors import DatabaseUnavailable
-from service.metrics.answers.batch import SIDE_BY_SIDE
-from service.observe import RequestLog, set_up_logs
-from service.results.lane import Lane
+from service.http.representation import RepresentationMiddleware
+from service.http.request_log import RequestLog
+from service.metrics.batch import SIDE_BY_SIDE
+from service.observe.log import set_up_logs
+from service.results.cache_hits import CacheHitMiddleware
 from service.settings import Logs, Results
-from service.wire import Wire
 from tests.conftest import held
 from tests.waiting import until
 
@@ -60,7 +61,9 @@ async def running(settings):
     app = create_app(settings)
     async with held(app.lifespan()):
         lane = layered(app)
-        routed = RequestLog(Wire(app))  # without what answers a metric's GET before it is routed
+        routed = RequestLog(
+            RepresentationMiddleware(app)
+        )  # without what answers a metric's GET before it is routed
         async with calls(lane) as fast, calls(lane._app) as slow, calls(routed) as slowest:
             yield Service(app, lane, fast, slow, slowest)
 
@@ -72,7 +75,7 @@ def calls(app):
 
 class Service(msgspec.Struct):
     app: object
-    lane: Lane
+    lane: CacheHitMiddleware
     fast: httpx.AsyncClient
     slow: httpx.AsyncClient
     slowest: httpx.AsyncClient
@@ -440,15 +443,15 @@ async def test_what_was_redefined_while_it_was_understood_is_understood_anew(
 ):
     metric = await make_metric("SELECT 1 AS n")
     executor = service.app.state.executor
-    understand, understood = executor.understand, []
+    plan_metric, understood = executor.plan_metric, []
 
     async def interrupted(metric):
-        understood.append(await understand(metric))
+        understood.append(await plan_metric(metric))
         if len(understood) == 1:
             executor.forget()
         return understood[-1]
 
-    monkeypatch.setattr(executor, "understand", interrupted)
+    monkeypatch.setattr(executor, "plan_metric", interrupted)
     executor.forget()
     await ask(service.fast, metric)
     assert len(understood) == 2

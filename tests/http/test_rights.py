@@ -9,7 +9,7 @@ from service.auth.issuer import Issuer, KeyFile
 from service.database.gateway import open_database
 from service.database.queries import Command
 from service.errors import Busy
-from service.metrics.answers.execute import Executor
+from service.metrics.execute import Executor
 from service.settings import Auth, Settings
 from tests.conftest import _cloned, held, serving
 

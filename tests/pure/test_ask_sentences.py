@@ -14,7 +14,7 @@ from service.ask.sentence.dates import DateError, Window, find
 from service.ask.sentence.lexicon import Lexicon
 from service.ask.sentence.tokens import KEYWORDS
 from service.ask.sentence.words import cut, stem
-from service.metrics.judge import judge, parse
+from service.sql.validation import parse, validate_sql
 
 TODAY = date(2026, 11, 20)
 
@@ -288,7 +288,7 @@ def test_values_are_literals_whatever_they_hold():
     found = answer("number of people with surname brien", schema, Lexicon(schema), TODAY)
     text = render(found.tree)
     assert "'O''Brien''; DROP TABLE x; --'" in text
-    judge(text, schemas=("data",))
+    validate_sql(text, schemas=("data",))
 
 
 def test_names_that_need_quotes_get_them():
@@ -332,7 +332,7 @@ def test_any_text_is_refused_or_becomes_one_safe_select(prompt):
     except NotUnderstood:
         return
     text = render(found.tree)
-    judge(text, schemas=("data",), tree=parse(text))
+    validate_sql(text, schemas=("data",), tree=parse(text))
     assert found.title
 
 
@@ -413,4 +413,4 @@ def test_whatever_is_asked_is_answered_or_refused(parts, between):
         found = answer(between.join(parts), SCHEMA, LEXICON, TODAY)
     except NotUnderstood:
         return
-    judge(render(found.tree), schemas=("data",))
+    validate_sql(render(found.tree), schemas=("data",))

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import Meta, Struct
 
-from service.bodies import decode
 from service.errors import FieldError, InvalidInput
+from service.http.bodies import decode
 
 
 class Part(Struct, forbid_unknown_fields=True):

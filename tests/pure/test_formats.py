@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.database.stored_sql.reader import Column
+from service.database.stored_sql.reader import ResultColumn
 from service.errors import ResultTooLarge
-from service.metrics.answers.formats import Outcome, parts, record_maker, render
+from service.metrics.formats import Outcome, parts, record_maker, render
 from service.metrics.models import Metric
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ FORMS = ("json", "csv", "ndjson")
 
 
 def outcome(rows, names=("a",), received=0, **fields):
-    columns = tuple(Column(name, "text") for name in names)
+    columns = tuple(ResultColumn(name, "text") for name in names)
     return Outcome(
         metric=METRIC,
         parameters=fields.get("parameters", {}),

@@ -4,7 +4,14 @@ from math import inf
 
 import pytest
 
-from service.results.freshness import LOG_LENGTH, Counter, Generations, State, Terms, judge
+from service.results.freshness import (
+    LOG_LENGTH,
+    Counter,
+    FreshnessPolicy,
+    Generations,
+    State,
+    evaluate_freshness,
+)
 
 
 @pytest.fixture
@@ -15,7 +22,7 @@ def generations():
 
 
 def terms(generations, *tables, made_at=10.0, fresh_until=inf, stale_for_s=600.0, stale_if_error_s=3600.0):
-    return Terms(
+    return FreshnessPolicy(
         basis=generations.of(tables),
         made_at=made_at,
         fresh_until=fresh_until,
@@ -27,41 +34,41 @@ def terms(generations, *tables, made_at=10.0, fresh_until=inf, stale_for_s=600.0
 
 def test_stays_fresh_until_a_table_moves(generations):
     answer = terms(generations, "data.a", "data.b")
-    assert judge(answer, 1e6, generations, None).state is State.FRESH
+    assert evaluate_freshness(answer, 1e6, generations, None).state is State.FRESH
     generations.announced("data.b 771", 1e6)
-    assert judge(answer, 1e6 + 3, generations, None) == (State.MOVED, 3)
+    assert evaluate_freshness(answer, 1e6 + 3, generations, None) == (State.MOVED, 3)
 
 
 def test_ignores_tables_that_it_does_not_read(generations):
     answer = terms(generations, "data.a")
     generations.announced("data.b 771", 11.0)
-    assert judge(answer, 12.0, generations, None).state is State.FRESH
+    assert evaluate_freshness(answer, 12.0, generations, None).state is State.FRESH
 
 
 def test_counts_staleness_from_the_first_of_many_changes(generations):
     answer = terms(generations, "data.a")
     for second in range(20, 600):
         generations.announced("data.a 1", float(second))
-    assert judge(answer, 599.5, generations, None) == (State.MOVED, 580)
-    assert judge(answer, 620.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(answer, 599.5, generations, None) == (State.MOVED, 580)
+    assert evaluate_freshness(answer, 620.0, generations, None).state is State.SUSPECT
 
 
 def test_time_ends_what_depends_on_the_clock(generations):
     answer = terms(generations, "data.a", fresh_until=70.0)
-    assert judge(answer, 69.9, generations, None).state is State.FRESH
-    assert judge(answer, 70.0, generations, None) == (State.STALE, 1)
-    assert judge(answer, 75.5, generations, None) == (State.STALE, 6)
-    assert judge(answer, 669.9, generations, None).state is State.STALE
-    assert judge(answer, 670.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(answer, 69.9, generations, None).state is State.FRESH
+    assert evaluate_freshness(answer, 70.0, generations, None) == (State.STALE, 1)
+    assert evaluate_freshness(answer, 75.5, generations, None) == (State.STALE, 6)
+    assert evaluate_freshness(answer, 669.9, generations, None).state is State.STALE
+    assert evaluate_freshness(answer, 670.0, generations, None).state is State.SUSPECT
 
 
 def test_a_gap_makes_everything_suspect(generations):
     answer = terms(generations, "data.a")
     generations.silent(20.0)
-    assert judge(answer, 20.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(answer, 20.0, generations, None).state is State.SUSPECT
     generations.heard(21.0)
-    assert judge(answer, 21.0, generations, None).state is State.SUSPECT
-    assert judge(terms(generations, "data.a"), 22.0, generations, None).state is State.FRESH
+    assert evaluate_freshness(answer, 21.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(terms(generations, "data.a"), 22.0, generations, None).state is State.FRESH
 
 
 def test_what_began_before_the_gap_is_not_fresh_after_it(generations):
@@ -69,24 +76,24 @@ def test_what_began_before_the_gap_is_not_fresh_after_it(generations):
     generations.silent(20.0)
     during = terms(generations, "data.a")
     generations.heard(21.0)
-    assert judge(began, 22.0, generations, None).state is State.SUSPECT
-    assert judge(during, 22.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(began, 22.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(during, 22.0, generations, None).state is State.SUSPECT
 
 
 def test_serves_what_is_held_while_the_database_is_away(generations):
     answer = terms(generations, "data.a", stale_for_s=0.0, stale_if_error_s=100.0)
     generations.silent(20.0)
-    assert judge(answer, 50.0, generations, 20.0) == (State.STALE, 30)
-    assert judge(answer, 120.0, generations, 20.0).state is State.STALE
-    assert judge(answer, 120.1, generations, 20.0).state is State.GONE
+    assert evaluate_freshness(answer, 50.0, generations, 20.0) == (State.STALE, 30)
+    assert evaluate_freshness(answer, 120.0, generations, 20.0).state is State.STALE
+    assert evaluate_freshness(answer, 120.1, generations, 20.0).state is State.GONE
 
 
 def test_a_failing_run_does_not_age_what_is_known_to_be_current(generations):
-    assert judge(terms(generations, "data.a"), 50.0, generations, 20.0).state is State.FRESH
+    assert evaluate_freshness(terms(generations, "data.a"), 50.0, generations, 20.0).state is State.FRESH
 
 
 def test_hears_nothing_before_it_listens():
-    assert judge(terms(deaf := Generations()), 11.0, deaf, None).state is State.SUSPECT
+    assert evaluate_freshness(terms(deaf := Generations()), 11.0, deaf, None).state is State.SUSPECT
 
 
 def test_a_counter_forgets_times_not_generations():
@@ -113,10 +120,10 @@ def test_whoever_went_silent_must_speak_again(generations):
     generations.heard(22.0)
     answer = terms(generations, "data.a", made_at=23.0)
     assert generations.silent_since == 21.0
-    assert judge(answer, 24.0, generations, None).state is State.SUSPECT
+    assert evaluate_freshness(answer, 24.0, generations, None).state is State.SUSPECT
     generations.polled()
     assert generations.silent_since is None
-    assert judge(answer, 24.0, generations, None).state is State.FRESH
+    assert evaluate_freshness(answer, 24.0, generations, None).state is State.FRESH
     generations.silent(25.0, "poll")
     generations.silent(26.0)
     generations.polled()

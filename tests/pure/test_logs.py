@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import structlog
-from service.observe import set_up_logs
+from service.observe.log import set_up_logs
 from service.settings import Logs
 
 def handle(headers):
@@ -42,7 +42,7 @@ HOSTILE = [
 LOGGED = """
 import json, logging, sys
 import structlog
-from service.observe import set_up_logs
+from service.observe.log import set_up_logs
 from service.settings import Logs
 
 class Odd:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput, SqlRefused
-from service.metrics.parameters import Declared, analyse
-from service.metrics.parameters.lexer import tokenize
-from service.metrics.parameters.template import MESSAGES_LIMIT
+from service.sql.parameters import Declared, analyse
+from service.sql.parameters.lexer import tokenize
+from service.sql.parameters.template import MESSAGES_LIMIT
 
 START, END = ("start_date", "2025-06-05"), ("end_date", "2025-06-20")
 UNTIMED = settings(deadline=None)  # machines may be busy

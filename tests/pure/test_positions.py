@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics.judge import parse
-from service.metrics.parameters import analyse
-from service.metrics.parameters.template import END, RANGE, START
+from service.sql.parameters import analyse
+from service.sql.parameters.template import END, RANGE, START
+from service.sql.validation import parse
 
 PIECES = st.sampled_from(
     [

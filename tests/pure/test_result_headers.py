@@ -4,9 +4,9 @@ from math import inf
 
 import pytest
 
-from service.results.freshness import Basis, Terms
+from service.results.freshness import Basis, FreshnessPolicy
 from service.results.headers import Directives, directives, reply
-from service.results.table import Entry, Served, plain
+from service.results.table import CacheOutcome, Entry, plain
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_reads_cache_control(field, expected):
 
 
 def served(*, fresh_until=inf, max_age=0, **rest):
-    terms = Terms(
+    terms = FreshnessPolicy(
         basis=Basis(0, ()),
         made_at=100.0,
         fresh_until=fresh_until,
@@ -43,7 +43,7 @@ def served(*, fresh_until=inf, max_age=0, **rest):
         media_type="application/json",
         representations=plain(b"{}"),
     )
-    return Served(entry, **rest)
+    return CacheOutcome(entry, **rest)
 
 
 @pytest.mark.parametrize(

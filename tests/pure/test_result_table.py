@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.results.freshness import Basis, Terms
+from service.http.representation import SMALLEST, compress
+from service.results.freshness import Basis, FreshnessPolicy
 from service.results.table import OVERHEAD, Entry, ResultTable, plain
-from service.wire import SMALLEST, compress
 
-TERMS = Terms(
+TERMS = FreshnessPolicy(
     basis=Basis(0, ()), made_at=0.0, fresh_until=inf, stale_for_s=1.0, stale_if_error_s=1.0, max_age=0
 )
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
-from service.results.cache import PATIENCE_S, Composition, Made, Results, Wanted
-from service.results.freshness import Generations, Terms
+from service.results.cache import PATIENCE_S, CacheRequest, Composition, Computed, Results
+from service.results.freshness import FreshnessPolicy, Generations
 from service.results.headers import ANY, Directives
-from service.results.table import OVERHEAD, Entry, ResultTable, Served, plain
+from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
 
 DEFINITIONS = "definitions"
 """What every answer hangs on, and nobody announces: a poll notices it."""
@@ -167,7 +167,7 @@ class ResultsMachine(RuleBasedStateMachine):
             if key == "big":
                 body = body.ljust(ROOM)
             fresh_for_s = FRESH_FOR_S if key == "timed" else inf
-            return Made(body, "", len(body), timings=str(this.number), fresh_for_s=fresh_for_s)
+            return Computed(body, "", len(body), timings=str(this.number), fresh_for_s=fresh_for_s)
 
         return run
 
@@ -203,7 +203,7 @@ class ResultsMachine(RuleBasedStateMachine):
         return not self.listening or not self.polled
 
     def call(self, key, directives):
-        wanted = Wanted(key, key, READS[key], STALE_FOR_S, self.query(key))
+        wanted = CacheRequest(key, key, READS[key], STALE_FOR_S, self.query(key))
         must_show = self.known(key)
         if directives.no_cache:
             must_show = {table: self.committed[table] for table in hangs_on(key)}
@@ -341,9 +341,9 @@ async def test_a_refresh_that_cannot_be_stored_leaves_nothing_behind():
     bodies = iter([b"small", b"large".ljust(ROOM), b"small again"])
 
     async def run():
-        return Made(next(bodies), "", 1)
+        return Computed(next(bodies), "", 1)
 
-    wanted = Wanted("key", "owner", ("data.a",), 10_000, run)
+    wanted = CacheRequest("key", "owner", ("data.a",), 10_000, run)
     assert (await results.get(wanted, ANY)).forward == "miss"
     generations.moved("data.a", next(ticks))
     refreshed = await results.get(wanted, ANY)
@@ -379,7 +379,7 @@ def test_a_composed_answer_reaches_only_those_who_may_have_each_part(visits):
 
 
 def tile(generations, part, caller):
-    terms = Terms(
+    terms = FreshnessPolicy(
         basis=generations.of([]),
         made_at=1.0,
         fresh_until=inf,
@@ -388,7 +388,7 @@ def tile(generations, part, caller):
         max_age=0,
     )
     whose = "shared" if part == "shared" else caller
-    return Served(
+    return CacheOutcome(
         Entry(
             key=whose,
             owner="tile",
@@ -411,7 +411,7 @@ async def test_a_failed_run_ends_the_freshness_of_what_was_composed_too():
     results = Results(
         generations, ResultTable(ROOM), lambda: float(next(ticks)), wait_s=WAIT_S, stale_if_error_s=0
     )
-    outcomes = iter([Made(b"1", "", 1), QueryFailed("no such column")])
+    outcomes = iter([Computed(b"1", "", 1), QueryFailed("no such column")])
 
     async def run():
         outcome = next(outcomes)
@@ -419,7 +419,7 @@ async def test_a_failed_run_ends_the_freshness_of_what_was_composed_too():
             raise outcome
         return outcome
 
-    wanted = Wanted("key", "owner", ("data.a",), 10_000, run)
+    wanted = CacheRequest("key", "owner", ("data.a",), 10_000, run)
     asked = Composition(("dashboard",), "main", "ann")
     results.compose(asked, b"[1]", [await results.get(wanted, ANY)], whole=True)
     assert results.fresh("key")

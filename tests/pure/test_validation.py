@@ -8,11 +8,11 @@ from contextlib import suppress
 import pytest
 
 from service.errors import Busy, InvalidInput, SqlRefused
-from service.metrics import workers as module
-from service.metrics.judge import Unread
-from service.metrics.parameters import Declared
-from service.metrics.validation import IN_PROCESS_BYTES, Submission, validate
-from service.metrics.workers import Workers
+from service.sql import workers as module
+from service.sql.parameters import Declared
+from service.sql.statements import IN_PROCESS_BYTES, Submission, validate
+from service.sql.validation import Unread
+from service.sql.workers import Workers
 
 LONG = "SELECT " + ", ".join(f"a{n} AS b{n}" for n in range(300)) + " FROM metrics"
 

@@ -39,7 +39,7 @@ class ExactConnection(RawConnection):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.odd: set[int] = {_RECORD, _INT2VECTOR, _OIDVECTOR}
+        self.json_columns: set[int] = {_RECORD, _INT2VECTOR, _OIDVECTOR}
         protocol: Any = args[0]
         self._codecs: Any = protocol.get_settings()
         for oid, name in BUILTIN_TYPE_OID_MAP.items():
@@ -64,12 +64,12 @@ class ExactConnection(RawConnection):
             return
         kind = found[oid]
         base = kind["basetype"] if kind["kind"] == _DOMAIN else kind["elemtype"]
-        if base and oid not in self.odd:
+        if base and oid not in self.json_columns:
             self._learn(base, found)
-            if base not in self.odd:
+            if base not in self.json_columns:
                 return
         if base or kind["kind"] == _COMPOSITE:
-            self.odd.add(oid)
+            self.json_columns.add(oid)
         self._codecs.add_python_codec(oid, kind["name"], kind["ns"], None, "scalar", str, _same, "text")
 
 

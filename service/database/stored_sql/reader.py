@@ -29,21 +29,17 @@ from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments
 from service.database.gateway import Pool
-from service.database.stored_sql.loans import (
-    GRACE_S,
-    QUEUE_WAIT_S,
+from service.database.stored_sql.connection import (
     RESET,
     STATEMENTS,
     UNLOCK,
-    Lingering,
-    Loans,
     ReaderConnection,
     Shape,
-    Watch,
     shape_of,
 )
+from service.database.stored_sql.dependencies import StatementDependencies, read_dependencies
+from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S, ConnectionLimiter, Lingering, Watch
 from service.database.stored_sql.plans import Plan, read_plan, weight_of
-from service.database.stored_sql.reach import Reach, reach_of
 from service.errors import FieldError, InvalidInput
 from service.settings import Database as DatabaseSettings
 
@@ -59,7 +55,7 @@ MEMORY_SINCE: Final = 17
 STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
 
 
-class Column(Struct, frozen=True):
+class ResultColumn(Struct, frozen=True):
     """A column of a result: its unique name and Postgres's name of its type."""
 
     name: str
@@ -70,16 +66,17 @@ class Description(Struct, frozen=True):
     """What Postgres says of a stored statement without running it.
 
     `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is what is kept of
-    EXPLAIN's generic plan; `odd` are the columns that the driver cannot hand over exactly; `per_caller` says
+    EXPLAIN's generic plan; `json_columns` are the columns that the driver cannot hand over exactly;
+    `per_caller` says
     that the rows may depend on who asks: the run needs `claims`, and its result belongs to them. `built_in`
     says that it calls only what pg_catalog brings. `shape` is what a run must still give.
     """
 
     parameters: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ResultColumn, ...]
     plan: Plan
-    odd: frozenset[int]
-    reach: Reach
+    json_columns: frozenset[int]
+    reach: StatementDependencies
     built_in: bool
     shape: Shape
 
@@ -90,13 +87,16 @@ class Description(Struct, frozen=True):
     @property
     def head(self) -> str:
         """What stands before the text of a statement with odd columns."""
-        odd = "ROW(to_json({0}), {0})"  # see `exact`
-        columns = (odd.format(name) if n in self.odd else name for n, name in enumerate(self._names))
-        return f"SELECT {', '.join(columns)} FROM (\n" if self.odd else ""  # noqa: S608 (judged text)
+        json_columns = "ROW(to_json({0}), {0})"  # see `exact`
+        columns = (
+            json_columns.format(name) if n in self.json_columns else name
+            for n, name in enumerate(self._names)
+        )
+        return f"SELECT {', '.join(columns)} FROM (\n" if self.json_columns else ""  # noqa: S608 (validated)
 
     def runnable(self, sql: str) -> str:
         """The text to run for `sql`, which gives these columns."""
-        if not self.odd:
+        if not self.json_columns:
             return sql
         names = ", ".join(self._names)
         # Lists of unequal length are refused: that is how a column which `SELECT *` gained shows.
@@ -113,7 +113,7 @@ class Description(Struct, frozen=True):
 
     def fits(self, rows: "Rows") -> bool:
         """Whether a run still gave the columns that are described here."""
-        return bool(self.odd) or rows.shape == self.shape
+        return bool(self.json_columns) or rows.shape == self.shape
 
 
 class Rows(Struct, frozen=True):
@@ -132,11 +132,11 @@ class Reader:
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
-        self._loans = Loans(
+        self._loans = ConnectionLimiter(
             pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
         )
         # Planning can take long and heed no cancellation; known statements run on meanwhile.
-        self._to_describe = Loans(
+        self._to_describe = ConnectionLimiter(
             pool,
             settings,
             DESCRIBERS,
@@ -160,7 +160,7 @@ class Reader:
     async def role(self) -> str:
         """The name that Postgres has for the reader."""
         if self._role is None:
-            rows = await self.run("SELECT current_user::text", spotless=True)
+            rows = await self.run("SELECT current_user::text", skip_reset=True)
             self._role = str(rows.records[0][0])
         return self._role
 
@@ -170,24 +170,25 @@ class Reader:
         args: Sequence[Any] = (),
         *,
         claims: str | None = None,
-        spotless: bool = False,
-        twice: bool = False,
+        skip_reset: bool = False,
+        twice_the_bytes: bool = False,
         weight: int | None = None,
         watch: Watch | None = None,
     ) -> Rows:
-        """Run one described statement; `Busy` when the queue is full, else what `Loans` makes of an error.
+        """Run one described statement; `Busy` when the queue is full, else what `ConnectionLimiter` makes of
+        an error.
 
-        `twice` says that it has odd columns, which come in two forms and so count by half.
-        `spotless` vouches that the statement cannot change its session (a judged text that is `built_in`:
+        `twice_the_bytes` says that it has odd columns, which come in two forms and so count by half.
+        `skip_reset` vouches that the statement cannot change its session (a judged text that is `built_in`:
         no listed function can), which spares the reset and its round trip. `claims` is what the statement and
         the policies of its tables read as `current_setting('request.claims', true)`: JSON text, for this
         statement alone. `weight` is its plan's: bytes of memory that it takes to keep it prepared.
         """
         asked = time.perf_counter()
-        async with self._loans.lend(watch) as connection:
-            if connection.prepares(sql, weight_of(sql) if weight is None else weight) and spotless:
-                connection.vouch()
-            if twice:
+        async with self._loans.acquire(watch) as connection:
+            if connection.prepares(sql, weight_of(sql) if weight is None else weight) and skip_reset:
+                connection.skip_reset()
+            if twice_the_bytes:
                 connection.cap.start(2 * self._settings.result_bytes_limit)
             started = time.perf_counter()
             try:
@@ -236,7 +237,7 @@ class Reader:
     @asynccontextmanager
     async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any]]:
         """A statement prepared in a transaction, under a name that no other client of a pooler has."""
-        async with self._to_describe.lend(watch) as connection:
+        async with self._to_describe.acquire(watch) as connection:
             await connection.execute(f"{self._beginning(connection)}, {_NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
             statement = await connection.prepare(sql, name=name)
@@ -306,9 +307,11 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         " FROM unnest($1::oid[]) WITH ORDINALITY AS t(oid, n)",
         [attribute.type.oid for attribute in attributes],
     )
-    columns = tuple(map(Column, _unique(attribute.name for attribute in attributes), types or ()))
+    columns = tuple(map(ResultColumn, _unique(attribute.name for attribute in attributes), types or ()))
     _refuse_control_characters(columns)
-    odd = frozenset(n for n, attribute in enumerate(attributes) if attribute.type.oid in connection.odd)
+    json_columns = frozenset(
+        n for n, attribute in enumerate(attributes) if attribute.type.oid in connection.json_columns
+    )
     # A plan for any values: with NULLs bound, Postgres would plan for NULLs and drop tables from it.
     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     nulls = f"({', '.join(['NULL'] * len(parameters))})" if parameters else ""
@@ -317,20 +320,21 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         f'EXPLAIN (VERBOSE, FORMAT JSON{memory}) EXECUTE "{statement.get_name()}"{nulls}'
     )
     plan = read_plan(bytes(explained), sql, len(columns))
-    reach = await reach_of(connection, sql, plan)
-    # The plan names functions of the search path bare, which `reach_of` looks for, others with a schema.
+    reach = await read_dependencies(connection, sql, plan)
+    # The plan names functions of the search path bare, which `read_dependencies` looks for, others with a
+    # schema.
     built_in = (
         not reach.per_caller
         and not reach.calls_own
         and not any(_FOREIGN_CALL.search(text) for text in plan.texts)
     )
-    return Description(parameters, columns, plan, odd, reach, built_in, shape_of(attributes))
+    return Description(parameters, columns, plan, json_columns, reach, built_in, shape_of(attributes))
 
 
 _FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w"]++\(|operator\(', re.IGNORECASE)
 
 
-def _refuse_control_characters(columns: Iterable[Column]) -> None:
+def _refuse_control_characters(columns: Iterable[ResultColumn]) -> None:
     """A name stands in every record and in headings: what does not show in it can only deceive."""
     for number, column in enumerate(columns, 1):
         if _CONTROL.search(column.name):

@@ -9,7 +9,7 @@ day first, without zone, never month first; five digits count days as spreadshee
 from itertools import product
 
 from service.imports.characters import ASCII_SPACES, IGNORABLE, UNSEEN_AT_ENDS, WIDE_SPACES
-from service.imports.datasets import Column, Dataset, Kind, Reason
+from service.imports.datasets import Dataset, DatasetColumn, Kind, Reason
 
 CELL_BYTES = 1 << 20
 GIVEN = -1
@@ -135,7 +135,7 @@ def _problems(dataset: Dataset) -> list[tuple[int, str, Reason, str]]:
     return [(number, *rule) for number, rule in enumerate(found, 1)]
 
 
-def _rules(column: Column, cell: str) -> list[Rule]:
+def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
     """The first that holds counts, so each may rely on those before it."""
     rules: list[Rule] = [
         (f"{_size(column)} > {CELL_BYTES}", "too-large", f"... has more than {CELL_BYTES} bytes")
@@ -145,7 +145,7 @@ def _rules(column: Column, cell: str) -> list[Rule]:
     return rules + _type_rules(column, cell) + _bounds(column, cell)
 
 
-def _type_rules(column: Column, cell: str) -> list[Rule]:
+def _type_rules(column: DatasetColumn, cell: str) -> list[Rule]:
     wrong = f"is not {EXPECTED[column.kind]}"
     valid = f"pg_input_is_valid({cell}, '{SQL_TYPES[column.kind]}')"
     match column.kind:
@@ -185,7 +185,7 @@ def _type_rules(column: Column, cell: str) -> list[Rule]:
             return [(f"NOT {valid}", "wrong-type", wrong)]
 
 
-def _bounds(column: Column, cell: str) -> list[Rule]:
+def _bounds(column: DatasetColumn, cell: str) -> list[Rule]:
     rules: list[Rule] = []
     if column.least is not None:
         rules.append((f"{cell}::numeric < {column.least}", "out-of-range", f"is below {column.least}"))
@@ -204,11 +204,11 @@ def _array(words: tuple[str, ...]) -> str:
     return f"ARRAY[{', '.join(map(literal, words))}]"
 
 
-def _size(column: Column) -> str:
+def _size(column: DatasetColumn) -> str:
     return quoted(f"size_{column.name}")
 
 
-def _cleaned(column: Column) -> str:
+def _cleaned(column: DatasetColumn) -> str:
     cell = quoted(column.name)
     if column.kind == "sql":
         return f"nullif({trimmed(cell)}, '')"
@@ -224,7 +224,7 @@ def _cleaned(column: Column) -> str:
     return f"nullif(CASE WHEN {one_byte_each} THEN {narrow} ELSE {trimmed(cleaned)} END, '')"
 
 
-def _shaped(column: Column) -> str:
+def _shaped(column: DatasetColumn) -> str:
     """Bring a cleaned cell to the form that its type reads."""
     cell = quoted(column.name)
     shape = SHAPE.format(cell)
@@ -248,7 +248,7 @@ def _shaped(column: Column) -> str:
             return cell
 
 
-def _typed(column: Column) -> str:
+def _typed(column: DatasetColumn) -> str:
     cell = quoted(column.name)
     match column.kind:
         case "flag":

@@ -5,7 +5,7 @@ Every statement works on the temporary tables of `checks` and takes the paramete
 A row leaves the way when `problem` is set; what is left at the end is loaded.
 """
 
-from service.imports.datasets import DATASETS, Column, Dataset, Reason
+from service.imports.datasets import DATASETS, Dataset, DatasetColumn, Reason
 from service.imports.loading.checks import GIVEN, checked, landing, literal, quoted, trimmed
 
 SHOWN = 60
@@ -36,7 +36,7 @@ def all_columns(dataset: Dataset) -> tuple[str, ...]:
     return tuple(column.name for column in dataset.columns)
 
 
-def parent(column: Column) -> Dataset:
+def parent(column: DatasetColumn) -> Dataset:
     return next(dataset for dataset in DATASETS if dataset.name == column.refers_to)
 
 
@@ -120,7 +120,7 @@ def doubt_points(dataset: Dataset) -> list[str]:
     return [_doubt_points(dataset, column, commas) for column in numbers]
 
 
-def _shows_commas(dataset: Dataset, column: Column) -> str:
+def _shows_commas(dataset: Dataset, column: DatasetColumn) -> str:
     """Whether a cell of the column has a decimal comma or points between thousands, units and all."""
     cell = f"o.{quoted(column.name)}"
     return rf"""EXISTS (
@@ -132,7 +132,7 @@ def _shows_commas(dataset: Dataset, column: Column) -> str:
       )"""
 
 
-def _doubt_points(dataset: Dataset, column: Column, commas: str) -> str:
+def _doubt_points(dataset: Dataset, column: DatasetColumn, commas: str) -> str:
     """Keep `1.234` back where other numbers of the file write decimals with a comma or group by points."""
     cell = trimmed(f"l.{quoted(column.name)}")
     return rf"""UPDATE {checked(dataset)} AS c
@@ -151,7 +151,7 @@ def words(dataset: Dataset) -> list[str]:
     return [text for column in columns for text in (_learn(dataset, column), _respell(dataset, column))]
 
 
-def _learn(dataset: Dataset, column: Column) -> str:
+def _learn(dataset: Dataset, column: DatasetColumn) -> str:
     """Add new words of a vocabulary in the order of their first appearance."""
     word, words = quoted(column.name), literal(column.vocabulary)
     return f"""INSERT INTO data.vocabulary (list, folded, spelling, position)
@@ -169,7 +169,7 @@ def _learn(dataset: Dataset, column: Column) -> str:
     WHERE NOT EXISTS (SELECT FROM data.vocabulary AS v WHERE v.list = {words} AND v.folded = n.folded)"""
 
 
-def _respell(dataset: Dataset, column: Column) -> str:
+def _respell(dataset: Dataset, column: DatasetColumn) -> str:
     """Bring words to their known spelling."""
     word = quoted(column.name)
     return f"""UPDATE {checked(dataset)} AS c SET {word} = k.spelling
@@ -213,7 +213,7 @@ def taken(dataset: Dataset) -> str:
       AND ({_list(dataset.values, "t.")}) IS DISTINCT FROM ({_list(dataset.values, "c.")})"""
 
 
-def orphans(dataset: Dataset, column: Column) -> str:
+def orphans(dataset: Dataset, column: DatasetColumn) -> str:
     cell, other = quoted(column.name), parent(column)
     return f"""UPDATE {checked(dataset)} AS c
     SET problem = {GIVEN}, reason = 'orphan', waits_for = {literal(other.name)}, waits_key = c.{cell}::text,
@@ -374,7 +374,7 @@ def count_checked(dataset: Dataset) -> str:
     return f"SELECT reason, count(*) AS rows FROM {checked(dataset)} GROUP BY reason"
 
 
-def unjudged(dataset: Dataset, column: Column) -> str:
+def unjudged(dataset: Dataset, column: DatasetColumn) -> str:
     """A page of sound SQL. Parameters: the last number seen, the number of rows."""
     return f"""SELECT nth, {quoted(column.name)} AS sql FROM {checked(dataset)}
     WHERE problem IS NULL AND {quoted(column.name)} IS NOT NULL AND nth > $1 ORDER BY nth LIMIT $2"""

@@ -11,12 +11,12 @@ from msgspec import Struct
 from service.database.gateway import Transaction
 from service.database.queries import Command, SqlFile, Statement
 from service.errors import SqlRefused
-from service.imports.datasets import Column, Dataset
+from service.imports.datasets import Dataset, DatasetColumn
 from service.imports.loading import checks, loads
 from service.imports.loading.turns import taken_with
 from service.imports.readers.tables import Record, Table
 
-Judge = Callable[[str], object]
+ValidateSql = Callable[[str], object]
 """Raises `SqlRefused` for SQL that may not be stored."""
 
 
@@ -85,7 +85,7 @@ async def begin(tx: Transaction, dataset: Dataset) -> None:
 async def load(
     tx: Transaction,
     dataset: Dataset,
-    judge: Judge,
+    validate_sql: ValidateSql,
     *,
     run: Run | None = None,
     table: Table | None = None,
@@ -104,7 +104,7 @@ async def load(
         await _run(tx, loads.repeats(dataset), *([loads.taken(dataset)] if returns else []))
     for column in dataset.columns:
         if column.kind == "sql":
-            await _judge(tx, dataset, column, judge)
+            await _judge(tx, dataset, column, validate_sql)
         if column.refers_to:
             await _run(tx, loads.orphans(dataset, column))
     await _run(tx, checks.tell(dataset))
@@ -122,13 +122,13 @@ async def load(
     return outcome
 
 
-async def release(tx: Transaction, dataset: Dataset, judge: Judge) -> dict[str, int]:
+async def release(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) -> dict[str, int]:
     """Load the rows of other datasets whose references have arrived; how many, by dataset."""
     released: dict[str, int] = {}
     for child in loads.children(dataset):
         await begin(tx, child)
         if await _touch(tx, loads.land_waiting(child, loads.now_there(child))):
-            outcome = await load(tx, child, judge)
+            outcome = await load(tx, child, validate_sql)
             released[child.name] = outcome.rows_read - outcome.quarantined
         else:
             await _run(tx, *loads.drop(child))
@@ -150,20 +150,20 @@ async def land(tx: Transaction, dataset: Dataset, columns: tuple[str, ...], reco
     await tx.copy("pg_temp", f"landing_{dataset.name}", columns=(*FIXED, *columns), records=records)
 
 
-async def _judge(tx: Transaction, dataset: Dataset, column: Column, judge: Judge) -> None:
+async def _judge(tx: Transaction, dataset: Dataset, column: DatasetColumn, validate_sql: ValidateSql) -> None:
     statement = Statement("unjudged", loads.unjudged(dataset, column), _Sql)
     last = 0
     while page := await tx.read(statement, last, SQL_PAGE):
-        refused = await asyncio.to_thread(_refused, page, judge)
+        refused = await asyncio.to_thread(_refused, page, validate_sql)
         await _touch(tx, loads.refuse(dataset), list(refused), list(refused.values()))
         last = page[-1].nth
 
 
-def _refused(page: list[_Sql], judge: Judge) -> dict[int, str]:
+def _refused(page: list[_Sql], validate_sql: ValidateSql) -> dict[int, str]:
     found: dict[int, str] = {}
     for row in page:
         try:
-            judge(row.sql)
+            validate_sql(row.sql)
         except SqlRefused as refusal:
             found[row.nth] = refusal.detail
     return found

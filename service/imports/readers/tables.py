@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from service.errors import InvalidInput
 from service.imports.characters import IGNORABLE, SPACES
-from service.imports.datasets import Column, Dataset, Reason, fold
+from service.imports.datasets import Dataset, DatasetColumn, Reason, fold
 
 Record = tuple[Any, ...]
 Problem = tuple[Reason, str]
@@ -173,7 +173,9 @@ class Shaper:
         return "unknown-column", f'{storable(name)[:60]}: "{text[:60]}" has no place; {place}'
 
 
-def _disputed(column: Column, before: str | None, text: str | None, wrong: Reason | None) -> Problem | None:
+def _disputed(
+    column: DatasetColumn, before: str | None, text: str | None, wrong: Reason | None
+) -> Problem | None:
     if wrong == "encoding":
         return wrong, f"{column.name}: holds NUL or half a surrogate pair (shown as \u2400 or \ufffd)"
     if wrong:

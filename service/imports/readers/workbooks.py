@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge
-from service.imports.datasets import Column, Dataset, fold
+from service.imports.datasets import Dataset, DatasetColumn, fold
 from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
 
 ROOT: Final = Path(__file__).parents[3]
@@ -76,7 +76,7 @@ def _job(path: Path, bytes_limit: int, **wanted: Any) -> Job:
     return Job(str(path), bytes_limit, cpu_s, memory_mb, **wanted)
 
 
-def _use(column: Column) -> Use:
+def _use(column: DatasetColumn) -> Use:
     return USES.get(column.kind, "other")
 
 

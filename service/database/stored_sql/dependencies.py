@@ -1,0 +1,212 @@
+"""What a statement goes through beyond its own text, and whether its rows depend on the caller's claims."""
+
+import re
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
+
+from service.database.stored_sql.plans import Plan
+
+
+class Rule(Struct, frozen=True):
+    """What a view or a table's policy says; `foreign` if it calls what may read the claims unseen."""
+
+    relation: str
+    text: str
+    foreign: bool
+
+
+class StatementDependencies(NamedTuple):
+    """The rules that a statement goes through, and whether its rows may depend on the claims.
+
+    Tables are told by schema and name: `tables` are those that the plan reads, `pruned_tables` others that it
+    may depend on: what it or a function names (tables, views, composite types), and what is reached through
+    views but kept out of the plan by a constraint or a policy, and may come back. `calls_own` says that it
+    calls functions which Postgres did not bring.
+    """
+
+    rules: tuple[Rule, ...]
+    tables: frozenset[tuple[str, str]]
+    pruned_tables: frozenset[tuple[str, str]]
+    per_caller: bool
+    calls_own: bool
+
+
+# Of the plan's tables, of these views, and of all that they read. A policy counts before row security is
+# enabled on its table too: what was made until then is still held.
+_LIST_RULES: Final = """
+WITH RECURSIVE rule AS (
+    SELECT tableoid, oid, ev_class AS relation
+    FROM pg_rewrite
+    WHERE ev_type = '1'
+    UNION ALL
+    SELECT tableoid, oid, polrelid
+    FROM pg_policy
+    WHERE polcmd IN ('r', '*')
+), reached AS (
+    SELECT c.oid
+    FROM unnest($1::text[], $2::text[]) AS found (schema, name)
+    JOIN pg_namespace AS n ON n.nspname = found.schema
+    JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = found.name
+    UNION
+    SELECT unnest($3::oid[])
+    UNION
+    SELECT further.oid
+    FROM reached
+    CROSS JOIN LATERAL (
+        SELECT pg_partition_ancestors(reached.oid)::oid
+        UNION ALL
+        SELECT d.refobjid
+        FROM rule
+        JOIN pg_depend AS d ON d.classid = rule.tableoid AND d.objid = rule.oid
+        WHERE rule.relation = reached.oid AND d.refclassid = 'pg_class'::regclass
+    ) AS further (oid)
+)
+SELECT format('%I.%I', n.nspname, c.relname),
+       coalesce(pg_get_expr(p.polqual, p.polrelid), pg_get_viewdef(c.oid), ''),
+       EXISTS (
+           SELECT
+           FROM pg_depend AS d
+           LEFT JOIN pg_operator AS o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+           JOIN pg_proc AS f
+               ON f.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+           JOIN pg_language AS l ON l.oid = f.prolang
+           WHERE d.classid = rule.tableoid AND d.objid = rule.oid AND l.lanname NOT IN ('internal', 'c')
+       )
+FROM reached
+JOIN rule ON rule.relation = reached.oid
+JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind <> 'm'
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_policy AS p ON p.tableoid = rule.tableoid AND p.oid = rule.oid"""
+_LIST_NAMED: Final = """
+WITH RECURSIVE reached AS (
+    SELECT unnest($1::oid[]) AS oid
+    UNION
+    SELECT d.refobjid
+    FROM reached
+    JOIN pg_class AS c ON c.oid = reached.oid AND c.relkind = 'v'
+    JOIN pg_rewrite AS r ON r.ev_class = c.oid AND r.ev_type = '1'
+    JOIN pg_depend AS d
+        ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+)
+SELECT n.nspname::text, c.relname::text
+FROM reached
+JOIN pg_class AS c ON c.oid = reached.oid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace"""
+# What has to be written to mean them: on the search path no schema. A plan shows an operator and a cast
+# without the function that they call. Functions in C, as extensions bring them, do not read the claims.
+_LIST_OWN_NAMES: Final = """
+SELECT relation,
+       relation_kind,
+       concat_ws(' ', CASE WHEN n.nspname <> ALL (current_schemas(false)) THEN n.nspname END, own.name),
+       coalesce(l.lanname NOT IN ('internal', 'c'), false),
+       function
+FROM (
+    SELECT NULL::oid AS relation,
+           NULL::text AS relation_kind,
+           proname AS name,
+           pronamespace AS namespace,
+           prolang AS language,
+           oid AS function
+    FROM pg_proc
+    UNION ALL
+    SELECT NULL, NULL, o.oprname, o.oprnamespace, f.prolang, f.oid
+    FROM pg_operator AS o
+    JOIN pg_proc AS f ON f.oid = o.oprcode
+    UNION ALL
+    SELECT NULL, NULL, format_type(c.casttarget, NULL), f.pronamespace, f.prolang, f.oid
+    FROM pg_cast AS c
+    JOIN pg_proc AS f ON f.oid = c.castfunc
+    UNION ALL
+    SELECT oid, relkind::text, relname, relnamespace, NULL, NULL
+    FROM pg_class
+    WHERE relkind IN ('v', 'r', 'p', 'm', 'f', 'c', 'S')
+) AS own
+JOIN pg_namespace AS n ON n.oid = own.namespace
+LEFT JOIN pg_language AS l ON l.oid = own.language
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"""
+# What a function says, its types' names and, of an aggregate, its functions' names as well.
+_LIST_BODIES: Final = """
+SELECT concat_ws(
+    ' ',
+    CASE WHEN l.lanname NOT IN ('internal', 'c') THEN p.prosrc END, -- a symbol's name is no text
+    pg_get_function_sqlbody(p.oid),
+    pg_get_function_result(p.oid),
+    pg_get_function_arguments(p.oid),
+    a.aggtransfn,
+    a.aggfinalfn,
+    a.aggmtransfn,
+    a.aggmfinalfn
+)
+FROM unnest($1::oid[]) AS asked (oid)
+JOIN pg_proc AS p USING (oid)
+JOIN pg_language AS l ON l.oid = p.prolang
+LEFT JOIN pg_aggregate AS a ON a.aggfnoid = p.oid"""
+_WORD: Final = re.compile(r"\w+")
+_SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE)
+
+
+async def read_dependencies(connection: Any, sql: str, plan: Plan) -> StatementDependencies:
+    """Find out what a statement goes through, beyond what is written in it.
+
+    The plan shows what is inlined, but not what stands in VALUES and LIMIT, so the texts count as well. Any
+    function that Postgres did not bring and that is not in C may read the claims, also behind an operator or
+    a cast. Too many are counted rather than one too few; a plan that was cut may call anything.
+    """
+    said = "\n".join([sql, *plan.texts])
+    names = [
+        Own(relation, kind, name.lower(), *rest)
+        for relation, kind, name, *rest in await connection.fetch(_LIST_OWN_NAMES)
+    ]
+    own = _named_in(said, names)
+    found = await connection.fetch(
+        _LIST_RULES,
+        [schema for schema, _ in plan.tables],
+        [name for _, name in plan.tables],
+        [each.relation for each in own if each.kind == "v"],
+    )
+    rules = tuple(Rule(*row) for row in found)
+    everything = "\n".join([said, *(rule.text for rule in rules)])
+    further = await _named_within(connection, everything, names)
+    named = await connection.fetch(_LIST_NAMED, [each.relation for each in further if each.relation])
+    per_caller = (
+        plan.cut
+        or any(each.opaque for each in own)
+        or any(rule.foreign for rule in rules)
+        or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
+    )
+    calls_own = plan.cut or any(each.function for each in own)
+    pruned_tables = frozenset((schema, name) for schema, name in named) - plan.tables
+    return StatementDependencies(rules, plan.tables, pruned_tables, per_caller, calls_own)
+
+
+class Own(NamedTuple):
+    """A relation or function that Postgres did not bring, and how it is named in SQL."""
+
+    relation: int | None
+    kind: str | None
+    name: str
+    opaque: bool
+    function: int | None
+
+
+def _named_in(said: str, names: list[Own]) -> list[Own]:
+    words = set(_WORD.findall(said.lower()))
+    return [each for each in names if _is_said(each.name, said, words)]
+
+
+async def _named_within(connection: Any, said: str, names: list[Own]) -> list[Own]:
+    """What a text names, and what the functions that it names do."""
+    read = set[int]()
+    while True:
+        found = _named_in(said, names)
+        unread = {each.function for each in found if each.function} - read
+        if not unread:
+            return found
+        read |= unread
+        said = "\n".join([said, *(row[0] for row in await connection.fetch(_LIST_BODIES, list(unread)))])
+
+
+def _is_said(name: str, said: str, words: set[str]) -> bool:
+    parts = _WORD.findall(name)
+    return words.issuperset(parts) if parts else name in said  # an operator's has no words

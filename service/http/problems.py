@@ -1,0 +1,113 @@
+"""Every error as a problem document (RFC 9457)."""
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import (
+    ASGIApp,
+    HTTPScope,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    WebSocketScope,
+)
+
+from service import errors
+from service.errors import FieldError, InvalidInput, Problem
+
+_BY_STATUS: Final[Mapping[int, type[Problem]]] = {
+    400: errors.BadRequest,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    413: errors.TooLarge,
+    415: errors.UnsupportedMediaType,
+    422: errors.InvalidInput,
+    429: errors.TooManyRequests,
+}
+
+
+_log: Any = structlog.get_logger("error")
+
+
+def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Render any exception; what is not a known problem is logged with its traceback and says nothing."""
+    problem = _as_problem(error)
+    if problem.status == 500:  # noqa: PLR2004
+        _log.error("unexpected error", exc_info=error)
+    return Response(
+        _document(problem, request.scope),
+        status_code=problem.status,
+        media_type="application/problem+json",
+        headers=problem.headers,
+    )
+
+
+async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: Problem) -> None:
+    """Answer a call that never reached the framework; a WebSocket's handshake is answered as HTTP too."""
+    prefix = "http" if scope["type"] == "http" else "websocket.http"
+    start: Any = {
+        "type": f"{prefix}.response.start",
+        "status": problem.status,
+        "headers": [
+            (b"content-type", b"application/problem+json"),
+            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        ],
+    }
+    body: Any = {"type": f"{prefix}.response.body", "body": _document(problem, scope), "more_body": False}
+    await send(start)
+    await send(body)
+
+
+def _document(problem: Problem, scope: Scope) -> bytes:
+    request_id = scope["state"].get("request_id", "")
+    return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
+
+
+class ErrorMiddleware:
+    """ASGI layer around all others but the log: what one of them raises is logged and answered as a problem.
+
+    An answer that has begun cannot be mended: the error goes on to the server, which cuts the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except Exception as error:
+            _log.error("unexpected error", exc_info=error)
+            if begun or cast("str", scope["type"]) == "lifespan":
+                raise
+            await send_problem(scope, send, Problem())
+
+
+def _as_problem(error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, ValidationException):
+        return InvalidInput(
+            errors=tuple(_field_error(item) for item in error.extra or ({"message": error.detail},))
+        )
+    if isinstance(error, HTTPException):
+        headers = dict(error.headers or {})
+        return _BY_STATUS.get(error.status_code, Problem)(headers=headers)
+    return Problem()
+
+
+def _field_error(item: Any) -> FieldError:
+    return FieldError(str(item.get("key", "body")), str(item.get("message", "invalid")))

@@ -1,0 +1,70 @@
+"""One log line per request, and its id."""
+
+import re
+import time
+from random import getrandbits
+from typing import Any, Final, cast
+
+import structlog
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.observe.log import current_request_id
+
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class RequestLog:
+    """The outermost ASGI layer: gives each request its id and writes one line when it is answered.
+
+    A caller's `X-Request-ID` is kept when it is up to 128 visible ASCII characters, else replaced.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._log: Any = structlog.get_logger("request")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = cast("str", scope["type"])
+        if kind == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request_id = request_id_of(given).decode()
+        cast("Any", scope).setdefault("state", {})["request_id"] = request_id
+        current_request_id.set(request_id)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 499  # nginx's word for a caller who left before the answer
+        size = 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            elif message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            write = self._log.debug if "/health" in scope["path"] else self._log.info
+            write(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                bytes=size,
+                ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+            current_request_id.set(None)
+
+
+def request_id_of(given: bytes | None) -> bytes:
+    """What the caller gave, if it is up to 128 visible ASCII characters, else one of our own."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"%032x" % getrandbits(128)

@@ -1,0 +1,78 @@
+"""Parameters and bodies of requests, looked at before a handler runs."""
+
+from typing import Any
+
+from litestar import Request
+from litestar.enums import RequestEncodingType
+from litestar.exceptions import InternalServerException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import BodyKwarg, QueryParameter
+from litestar.types import (
+    Empty,
+)
+
+from service import errors
+from service.errors import FieldError, InvalidInput
+from service.http import bodies
+
+
+class ReadRequest(Request[Any, Any, Any]):
+    """Reads JSON once, as what the handler's `data` takes: the framework's own reading rounds numbers."""
+
+    async def json(self) -> Any:
+        if self._json is Empty:
+            field = self.route_handler.parsed_data_field
+            self._json = bodies.decode(await self.body(), field.annotation if field else Any)
+        return self._json
+
+
+async def refuse_bad_input(request: Request[Any, Any, Any]) -> None:
+    """Look at parameters and body in place of the framework's parsing, which is laxer and says less."""
+    refuse_unknown_parameters(request)
+    await refuse_bad_body(request)
+
+
+async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
+    """Answer 415 or 422 for a body that is not the JSON that the handler's `data` takes."""
+    handler = request.route_handler
+    field = handler.parsed_data_field
+    takes = field.kwarg_definition if field else None
+    if field is None or not isinstance(takes, BodyKwarg) or takes.media_type != RequestEncodingType.JSON:
+        return
+    media_type, _ = request.content_type
+    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+        raise errors.UnsupportedMediaType(f"Send application/json, not {media_type[:60]}.")
+    try:
+        await request.json()
+    except InternalServerException:  # what Litestar raises when the client hangs up in its body
+        raise errors.BadRequest("The connection ended within the body.") from None
+
+
+def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """Answer 422 for a query parameter that the route does not take, or given twice where it is no list."""
+    if not request.scope["query_string"]:
+        return
+    handler = request.route_handler
+    if handler.opt.get("free_query"):
+        return
+    known = query_parameters(handler)
+    given = [name for name, _ in request.query_params.multi_items()]
+    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+    wrong = [FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known]
+    wrong += [
+        FieldError(name, "given more than once")
+        for name in sorted(set(given))
+        if given.count(name) > 1 and not known.get(name)
+    ]
+    if wrong:
+        raise InvalidInput(errors=tuple(wrong))
+
+
+def query_parameters(handler: Any) -> dict[str, bool]:
+    """The query parameters that a route handler declares, and whether each is a list."""
+    assert isinstance(handler, HTTPRouteHandler)
+    return {
+        field.kwarg_definition.query or name: field.is_non_string_sequence
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    }

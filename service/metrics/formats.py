@@ -1,0 +1,240 @@
+"""A metric's rows as JSON, CSV or NDJSON bytes, exactly as Postgres gave them."""
+
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import starmap
+from math import isfinite
+from operator import itemgetter
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from service.database.stored_sql.reader import ResultColumn
+from service.errors import NotAcceptable, ResultTooLarge
+from service.metrics.models import Metric, Result
+from service.results.headers import VARY
+
+Format = Literal["json", "csv", "ndjson"]
+
+MEDIA_TYPES: Final[dict[Format, str]] = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+}
+# Makes a row's values into what is encoded as its record.
+RecordMaker = Callable[..., Any]
+# What a Struct's field cannot be renamed to.
+_UNFIT: Final = re.compile(r'["\\]')
+_CELLS_OF_A_PART: Final = 20_000
+_BYTES_OF_A_PART: Final = 1 << 19
+"""Values, and about how many bytes of them, that are written at a stretch: other callers go on in between."""
+_BESIDE_NAME: Final = 4
+_LONG_TEXTS_FROM: Final = 1 << 20
+_PIECE: Final = 1 << 17
+_ONE_EMPTY: Final = '""'
+"""A line of one empty cell, which would not be seen otherwise."""
+_NO_LIMIT: Final = 1 << 62
+_RECORDS: Final = b',"records":['
+_NO_RECORDS: Final = _RECORDS + b"]"
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+# Much the fastest way from the driver's record to a tuple.
+_values: Final = itemgetter(slice(None))
+# Parameters hold Decimals; the rows never do.
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What a run gave, before it is written in a format."""
+
+    metric: Metric
+    parameters: dict[str, Any]
+    columns: tuple[ResultColumn, ...]
+    record: RecordMaker
+    rows: Sequence[Any]
+    truncated: bool
+    as_of: datetime
+    received: int = 0
+    """Bytes that came from Postgres, or 0 for few: more may hold texts that take long to write."""
+
+
+def record_maker(columns: Sequence[ResultColumn]) -> RecordMaker:
+    """What makes a record, encoded under the columns' names, of a row's values."""
+    names = [column.name for column in columns]
+    if any(_UNFIT.search(name) for name in names):
+        return lambda *values: dict(zip(names, values, strict=True))
+    fields: list[tuple[str, Any]] = [(f"c{number}", Any) for number in range(len(columns))]
+    rename = {f"c{number}": name for number, name in enumerate(names)}
+    return msgspec.defstruct("Record", fields, rename=rename, frozen=True, gc=False)
+
+
+def render(outcome: Outcome, form: Format, *, excel: bool = False) -> bytes:
+    """Write an outcome; `excel` prefixes CSV cells that a spreadsheet would run as a formula."""
+    return b"".join(parts(outcome, form, excel=excel))
+
+
+def parts(outcome: Outcome, form: Format, *, excel: bool = False, limit: int = _NO_LIMIT) -> Iterator[bytes]:
+    """What `render` gives, in parts that take milliseconds each; `ResultTooLarge` past `limit` bytes.
+
+    What the columns' names alone make too large is refused before anything is written.
+    """
+    left = limit
+    if form != "csv" and len(outcome.rows) * _names_bytes(outcome.columns) > left:
+        raise _too_large(limit)
+    for part in _written(outcome, form, limit, excel=excel):
+        left -= len(part)
+        if left < 0:
+            raise _too_large(limit)
+        yield part
+
+
+def _too_large(limit: int) -> ResultTooLarge:
+    return ResultTooLarge(
+        f"The result takes more than {limit} bytes (RESULT_BYTES_LIMIT) as it is written: select fewer "
+        "columns or rows, or give the columns shorter names."
+    )
+
+
+def _names_bytes(columns: Sequence[ResultColumn]) -> int:
+    """Bytes of each record beside its values: quotes, colon and comma come with every name."""
+    return sum(len(column.name.encode()) + _BESIDE_NAME for column in columns)
+
+
+def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iterator[bytes]:
+    """Parts; empty ones where only time has passed."""
+    rows = outcome.rows
+    step = _CELLS_OF_A_PART // max(1, len(outcome.columns))
+    if outcome.received > _BYTES_OF_A_PART:
+        step = min(step, len(rows) * _BYTES_OF_A_PART // outcome.received)
+    step = max(1, step)
+    slices = [rows] if len(rows) <= step else [rows[at : at + step] for at in range(0, len(rows), step)]
+    if form == "csv":
+        yield _lines([[column.name for column in outcome.columns]], excel=excel)
+        for some in slices:
+            yield _lines(some, excel=excel)
+        return
+    around = b""
+    for number, some in enumerate(slices):
+        values: Iterable[Sequence[Any]] = map(_values, some)
+        if outcome.received > _LONG_TEXTS_FROM:
+            values = yield from _with_texts_written(values, limit)
+        records = list(starmap(outcome.record, values))
+        if form == "ndjson":
+            yield _encoder.encode_lines(records)
+        elif len(slices) == 1:
+            yield _encoder.encode(_result(outcome, records))
+        else:
+            if not number:
+                head, _, around = _encoder.encode(_result(outcome, [])).rpartition(_NO_RECORDS)
+                yield head + _RECORDS
+            yield (b"," if number else b"") + _encoder.encode(records)[1:-1]
+    if around:
+        yield b"]" + around
+
+
+def _with_texts_written(
+    rows: Iterable[Sequence[Any]], limit: int
+) -> Generator[bytes, None, list[Sequence[Any]]]:
+    """The rows with long texts as JSON already: a text that is all escapes takes a second for 50 MB."""
+    made: list[Sequence[Any]] = []
+    left = limit
+    for row in rows:
+        values = list(row)
+        for number, value in enumerate(row):
+            if isinstance(value, str) and len(value) > _PIECE:
+                pieces: list[bytes] = []
+                for at in range(0, len(value), _PIECE):
+                    pieces.append(_encoder.encode(value[at : at + _PIECE])[1:-1])
+                    left -= len(pieces[-1])
+                    if left < 0:
+                        raise _too_large(limit)
+                    yield b""
+                values[number] = msgspec.Raw(b'"' + b"".join(pieces) + b'"')
+        made.append(values)
+    return made
+
+
+def _result(outcome: Outcome, records: list[Any]) -> Result:
+    metric = outcome.metric
+    return Result(
+        id=metric.id,
+        title=metric.shown_title,
+        query_id=metric.query_id,
+        is_editable=metric.is_editable,
+        layouts=metric.layouts,
+        parameters=outcome.parameters,
+        columns=outcome.columns,
+        records=records,
+        row_count=len(outcome.rows),
+        truncated=outcome.truncated,
+        as_of=outcome.as_of,
+    )
+
+
+def _lines(rows: Sequence[Sequence[Any]], *, excel: bool) -> bytes:
+    """RFC 4180; null is an empty cell, nested values are their JSON."""
+    lines = [",".join([_quoted(_cell(value, excel=excel)) for value in row]) for row in rows]
+    if rows and len(rows[0]) == 1:
+        lines = [line or _ONE_EMPTY for line in lines]
+    return ("\r\n".join(lines) + "\r\n").encode() if lines else b""
+
+
+def _quoted(cell: str) -> str:
+    if '"' in cell:
+        return '"' + cell.replace('"', '""') + '"'
+    return f'"{cell}"' if "," in cell or "\n" in cell or "\r" in cell else cell
+
+
+def _cell(value: Any, *, excel: bool) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return f"'{value}" if excel and value.startswith(_FORMULA_STARTS) else value
+        case msgspec.Raw():
+            return bytes(value).decode()
+        case float() if not isfinite(value):  # null, as in JSON
+            return ""
+        case _:  # numbers, booleans, bytes and arrays read as in JSON
+            return _encoder.encode(value).decode().strip('"')
+
+
+def choose(accept: str, asked: str | None) -> Format:
+    """The format of an answer: `?format=` wins over `Accept`; `NotAcceptable` if it is none of ours."""
+    if asked is None:
+        if not accept:
+            return "json"
+        weights: dict[Format, float] = {
+            form: _weight(accept, media_type.split(";")[0]) for form, media_type in MEDIA_TYPES.items()
+        }
+        best = max(weights, key=weights.__getitem__)
+        if weights[best]:
+            return best
+    elif asked in MEDIA_TYPES:
+        return asked
+    raise NotAcceptable(headers={"Vary": VARY})
+
+
+def _weight(accept: str, media_type: str) -> float:
+    """Preference of a media type in an Accept header (RFC 9110): the most specific range decides."""
+    if not accept.strip():
+        return 1.0
+    found: tuple[int, float] = (-1, 0.0)
+    for part in accept.split(","):
+        name, *options = (piece.strip() for piece in part.lower().split(";"))
+        ranges = (media_type, f"{media_type.split('/', maxsplit=1)[0]}/*", "*/*")
+        if name in ranges:
+            found = max(found, (2 - ranges.index(name), _quality(options)))
+    return found[1]
+
+
+def _quality(options: Sequence[str]) -> float:
+    for option in options:
+        if option.startswith("q="):
+            try:
+                return min(max(float(option[2:]), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,139 @@
+"""Finished results as HTTP replies: what a request asks for, and the headers and coding that it gets.
+
+`ResultEndpoint` answers a metric's GET past the framework around the route that documents it, the gate and
+the
+compression: by the same functions, in a fraction of the time.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from service.errors import FieldError, InvalidInput, Problem
+from service.http.asgi import App, Message, Receive, Scope, Send, header_of
+from service.http.ids import parse_uuid
+from service.http.representation import RepresentationMiddleware, choose_coding
+from service.metrics.batch import Caller
+from service.metrics.catalog import Catalog
+from service.metrics.execute import Executor
+from service.metrics.formats import choose
+from service.results.cache import Results
+from service.results.cache_hits import Admit, RequestIndex, plain
+from service.results.headers import directives, reply
+from service.results.table import CacheOutcome, Headers, Reply
+
+# Query parameters of the answer itself; every other one is the metric's.
+ANSWER_PARAMETERS: Final = ("format", "excel")
+
+_RESULT: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
+
+
+class ResultService:
+    """Hands finished results out, and tells the hot lane what it may hand out by itself."""
+
+    def __init__(self, catalog: Catalog, executor: Executor, results: Results, aliases: RequestIndex) -> None:
+        self._catalog = catalog
+        self._executor = executor
+        self._results = results
+        self._aliases = aliases
+
+    async def result(self, metric_id: str, scope: Scope, claims: str) -> Reply:
+        """Answer a metric's GET; raises the problems of the metric, its parameters and its run."""
+        version = self._catalog.version
+        metric = self._catalog.get(parse_uuid(metric_id))
+        pairs = _pairs(scope["query_string"].decode("latin-1"))
+        given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
+        options = _options(pairs) if len(given) < len(pairs) else {}
+        form = choose(header_of(scope, b"accept"), options.get("format"))
+        excel = options.get("excel") == "true"
+        wanted = await self._executor.wanted(metric, given, form, claims=claims, excel=excel)
+        served = await self._results.get(wanted, directives(header_of(scope, b"cache-control")))
+        return await self.reply(scope, served, version)
+
+    async def reply(self, scope: Scope, served: CacheOutcome, version: int) -> Reply:
+        """`version` is the catalogue's when the request was first looked at."""
+        entry = served.entry
+        coding = choose_coding(header_of(scope, b"accept-encoding"))
+        await self._results.encode(entry, coding)
+        if entry.shared and entry.terms.fresh_until > entry.terms.made_at:
+            self._aliases.remember(scope, entry.key, coding, version)
+        return reply(served, coding, self._results.clock())
+
+
+class ResultEndpoint:
+    """ASGI layer: the results of metrics for plain requests of callers known from before.
+
+    Everything else goes on to `app`. `refuse` answers with a problem.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        shelf: Callable[[], ResultService | None],
+        admit: Admit,
+        refuse: Callable[[Any, Any, Problem], Awaitable[None]],
+    ) -> None:
+        self._app = app
+        self._shelf = shelf
+        self._admit = admit
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = (
+            _RESULT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        )
+        shelf = self._shelf()
+        request = plain(scope) if found and shelf else None
+        admitted = self._admit(request, scope["path"]) if request is not None else None
+        if found is None or shelf is None or request is None or admitted is None:
+            await self._app(scope, receive, send)
+            return
+        claims, extra = admitted
+        try:
+            reply = await shelf.result(found[1], scope, claims)
+        except Problem as problem:
+            await self._send(problem, scope, send, extra)
+            return
+        for message in reply.messages(request.get(b"if-none-match"), extra):
+            await send(message)
+
+    async def _send(self, problem: Problem, scope: Scope, send: Send, extra: Headers) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        async def refuse(scope: Scope, _receive: Receive, send: Send) -> None:
+            await self._refuse(scope, send, problem)
+
+        await RepresentationMiddleware(refuse)(scope, _nothing_more, told)
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """As `urllib.parse.parse_qsl` has it, in a tenth of the time."""
+    parts = [part.partition("=") for part in query.split("&") if part]
+    if "%" in query or "+" in query:
+        return [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
+    return [(name, value) for name, _, value in parts]
+
+
+def asker_of(scope: Scope, claims: str) -> Caller:
+    return Caller(claims, directives(header_of(scope, b"cache-control")))
+
+
+def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The answer's own parameters, each at most once."""
+    options: dict[str, str] = {}
+    for name, value in pairs:
+        if name in ANSWER_PARAMETERS:
+            if name in options or not value:
+                raise InvalidInput(errors=(FieldError(name, "wanted once, and with a value"),))
+            options[name] = value
+    if options.get("excel") not in {None, "true", "false"}:
+        raise InvalidInput(errors=(FieldError("excel", "true or false"),))
+    return options

@@ -1,0 +1,93 @@
+"""What the service says of itself: structured logs, a request id and one canonical line per request."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, Final, cast
+
+import structlog
+
+from service.settings import Logs
+
+current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+
+
+def set_up_logs(settings: Logs) -> None:
+    """Write to stderr: lines with colours on a terminal, JSON elsewhere, unless LOG_FORMAT says."""
+    terminal = sys.stderr.isatty()
+    console = settings.format == "console" or (settings.format is None and terminal)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        _add_request_id,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Tracebacks without local variables: these hold requests, and requests hold tokens.
+    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    last: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(plain)]
+    last += [_escape, structlog.dev.ConsoleRenderer(colors=terminal)] if console else [_to_json]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Let no value of a line move the cursor, turn the text around or begin another line.
+
+    Whatever comes from callers may hold such characters: paths, subjects, messages of exceptions.
+    """
+    exceptions = event.pop("exception", None)
+    shown: dict[str, Any] = {escape(name): escape(value) for name, value in event.items()}
+    if exceptions is not None:
+        shown["exception"] = "\n".join(_traceback(exceptions))
+    return shown
+
+
+def escape(value: object) -> str:
+    r"""A value as one line in which every character is visible: others as `\x1b` or `\u202e`."""
+    text = value if isinstance(value, str) else repr(value)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
+    """The lines of what `ExceptionDictTransformer` makes: the error, where it was, and then its causes."""
+    if not isinstance(exceptions, list):
+        yield margin + escape(exceptions)
+        return
+    for each in cast("list[dict[str, Any]]", exceptions):
+        yield f"{margin}{escape(each['exc_type'])}: {escape(each['exc_value'])}"
+        yield from (f"{margin}  {escape(note)}" for note in each["exc_notes"])
+        for frame in each["frames"]:
+            yield f"{margin}  {escape(frame['filename'])}:{frame['lineno']} in {escape(frame['name'])}"
+        for group in each["exceptions"]:
+            yield from _traceback(group, margin + "  | ")
+
+
+def _to_json(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+    """One line of ASCII; JSON itself leaves DEL as it is."""
+    return str(_JSON(logger, method, event)).replace("\x7f", "\\u007f")
+
+
+_JSON: Final = structlog.processors.JSONRenderer()
+
+
+def _add_request_id(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if (request_id := current_request_id.get()) is not None:
+        event["request_id"] = request_id
+    return event

@@ -1,0 +1,1 @@
+"""The server's processes: a supervisor and its workers."""

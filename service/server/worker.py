@@ -1,0 +1,87 @@
+"""A worker process: the app, a heartbeat for the supervisor, and an eye on the connections."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from threading import Thread
+from typing import Any, Final, cast
+
+import structlog
+
+from service.app import create_app, layered
+from service.environment import load
+from service.errors import Stop
+from service.http.connections import App, Client, ConnectionGuard, Message, Receive, Scope, Send
+from service.observe.log import set_up_logs
+
+BEAT_S: Final = 1.0
+STOPPED: Final = 2  # exit status of a worker that can never start, which has said why
+COLLECT: Final = (20_000, 20, 20)  # allocations, and collections of the younger generation (gc.set_threshold)
+ORPHAN_CHECK_S: Final = 0.5
+ORPHAN_GRACE_S: Final = 10
+
+
+def build(beats: Any, index: int, places: int) -> App:
+    """Build a worker's app, which counts up `beats[index]`; a `Stop` ends the process with its sentence."""
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        settings = load(os.environ)
+        set_up_logs(settings.logs)
+        running: set[Client] = set()
+        app = cast("App", layered(create_app(settings), running))
+    except Stop as stop:
+        sys.stderr.write(f"tally: {stop}\n")
+        sys.exit(STOPPED)
+    guard = ConnectionGuard(settings.server, places, running)
+    # Held answers are many small objects and hardly ever cycles; to walk them all stops every caller for
+    # tens of milliseconds. What is built by now stays, so that collections pass it over.
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+
+    def beat() -> None:
+        beats[index] += 1
+        asyncio.get_running_loop().call_later(BEAT_S, beat)
+
+    def started() -> None:
+        guard.start()
+        beat()
+
+    return _Watched(app, started)
+
+
+def _end_with(parent: int) -> None:
+    """Stop this worker once it is an orphan: it would keep the port and serve without its database."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_CHECK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_GRACE_S)
+    os._exit(1)
+
+
+class _Watched:
+    """The outermost ASGI layer: says when the app has started, or why it did not."""
+
+    def __init__(self, app: App, started: Callable[[], None]) -> None:
+        self._app = app
+        self._started = started
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        if scope["type"] == "lifespan":
+            return self._lifespan(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def observed(message: Message) -> None:
+            kind: str = message["type"]
+            if kind == "lifespan.startup.complete":
+                self._started()
+            elif kind.endswith(".failed"):
+                log: Any = structlog.get_logger("serve")
+                log.error("a worker failed", at=kind, why=message.get("message", ""))
+            await send(message)
+
+        await self._app(scope, receive, observed)

@@ -1,0 +1,25 @@
+"""The parameters of stored SQL: `analyse` a statement once, `bind` what a caller gives, run the outcome."""
+
+from service.sql.parameters.analysis import analyse, declarations
+from service.sql.parameters.template import (
+    BoundStatement,
+    Declared,
+    Parameter,
+    Probe,
+    Template,
+)
+from service.sql.parameters.values import exact
+from service.sql.parameters.windows import Mode, Window
+
+__all__ = [
+    "BoundStatement",
+    "Declared",
+    "Mode",
+    "Parameter",
+    "Probe",
+    "Template",
+    "Window",
+    "analyse",
+    "declarations",
+    "exact",
+]

@@ -1,0 +1,396 @@
+"""A stored statement with its parameters: the text stays as it is, only slots of it take bound values.
+
+Without placeholders and with no window given, what runs is the stored text, byte for byte; only a closing
+semicolon is blanked, so that the text can be wrapped.
+`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`), whose days are
+those of the session's time zone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import tzinfo
+from functools import cached_property
+from typing import Annotated, Any, Literal, NoReturn
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+
+from service.errors import FieldError, InvalidInput
+from service.settings import zone_of
+from service.sql.parameters.days import Slot
+from service.sql.parameters.lexer import NAME_LIMIT
+from service.sql.parameters.values import (
+    DAY,
+    Canonical,
+    Kind,
+    Shown,
+    Word,
+    from_json,
+    from_text,
+    kind_of,
+    says_now,
+    shown,
+)
+from service.sql.parameters.windows import (
+    END,
+    HOW,
+    NAMES,
+    NO_WINDOW,
+    RANGE,
+    START,
+    Lifted,
+    Mode,
+    Window,
+)
+
+Source = Literal["placeholder", "window"]
+
+RANGE_LIMIT = 36_600
+DAY_KIND = Kind("date", "date")
+RANGE_KIND = Kind("integer", "int4")
+IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
+END_OF_DAY = "T23:59:59.999999"
+MESSAGES_LIMIT = 20
+
+
+class Declared(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
+
+    type: Word
+    array: bool = False
+    values: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...] = ()
+    default: Any = UNSET
+
+
+class Parameter(Struct, frozen=True):
+    """What a caller may give. A window's default is what the SQL says without it (null: it says no day).
+
+    `postgres_type` is named as in `pg_type` (`int4`, `interval[]`, `char` for `"char"`).
+    """
+
+    name: str
+    type: Word
+    source: Source
+    array: bool = False
+    values: tuple[str, ...] = ()
+    required: bool = False
+    default: Any = None  # what `shown` gives; the document of the API cannot say its union
+    postgres_type: str = ""
+
+
+class BoundStatement(Struct, frozen=True):
+    """Ready to run: `args` are texts or lists of texts, whatever the types; `windows` are those in use.
+
+    Equal `key`s ask for the same result. `parameters` is what is in force, defaults included; its Decimals
+    are JSON numbers. `clock` says that it may mean something else at another time.
+    """
+
+    sql: str
+    args: tuple[Canonical, ...]
+    parameters: dict[str, Shown]
+    key: bytes
+    clock: bool = False
+    windows: frozenset[str] = frozenset()
+
+
+class Probe(Struct, frozen=True):
+    """SQL to prepare: the types that Postgres reports for `$1, $2, ...` belong to `names` in this order."""
+
+    sql: str
+    names: tuple[str, ...]
+
+
+class Template(Struct, frozen=True, dict=True):  # dict: for the cached properties
+    sql: str
+    slots: tuple[Slot, ...]
+    kinds: dict[str, Kind]
+    defaults: dict[str, Canonical]
+    lifted: Lifted
+    casts: dict[str, str]
+    mode: Mode = "auto"
+    time_zone: str = "UTC"
+    quoted: frozenset[str] = frozenset()
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        return zone_of(self.time_zone)
+
+    @property
+    def untyped(self) -> tuple[str, ...]:
+        """The placeholders that only Postgres's prepare can type: see `probe` and `with_types`."""
+        return tuple(name for name, kind in self.kinds.items() if not kind.postgres)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
+        lifted = (self._describe(name, self._every_kind[name], "window") for name in self._lifted)
+        return (*taken, *lifted)
+
+    @property
+    def window(self) -> Window:
+        offered = bool({*self.accepted} & {*NAMES})
+        return self.lifted.described(self.sql, self.mode, offered=offered)
+
+    def probe(self) -> Probe:
+        sql, names, _ = self._render(frozenset(), typed=False)
+        return Probe(sql, names)
+
+    def probe_places(self, as_text: frozenset[int]) -> Probe:
+        """As `probe`, but each place has a number and a type of its own; those of `as_text` are texts."""
+        names: list[str] = []
+        pieces: list[str] = []
+        at = 0
+        for slot, _ in self._used(frozenset()):
+            names.append(slot.name)
+            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
+            pieces += [self.sql[at : slot.start], slot.template.format(f"(${len(names)}{cast})")]
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return Probe("".join(pieces), tuple(names))
+
+    def with_types(self, types: Mapping[str, str]) -> "Template":
+        """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
+
+        Names that are typed already are left as they are.
+        """
+        kinds = {
+            name: kind_of(types[name], kind if kind.word == "enum" else None)
+            if not kind.postgres and name in types
+            else kind
+            for name, kind in self.kinds.items()
+        }
+        return msgspec.structs.replace(self, kinds=kinds)
+
+    def trials(self) -> tuple[str, ...]:
+        """SQL with its windows in use: if Postgres cannot prepare one of them, take `without_windows`.
+
+        That happens where the window's column is no date, such as a day kept as text.
+        """
+        offered = [frozenset({START, END}), frozenset({RANGE})]
+        return tuple(self._render(given)[0] for given in offered if given & {*self._lifted})
+
+    def without_windows(self, why_not: str) -> "Template":
+        first = next((slot.start for slot in self.slots if slot.on is not None), None)
+        slots = tuple(slot for slot in self.slots if slot.on is None)
+        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not, at=first))
+
+    @property
+    def plain(self) -> str:
+        """The typed SQL with no window given."""
+        return self._render(frozenset())[0]
+
+    def bind(self, raw: Sequence[tuple[str, str]]) -> BoundStatement:
+        """The pairs of a query string, each name at most once; InvalidInput names every wrong one."""
+        errors: list[FieldError] = []
+        given: dict[str, Canonical] = {}
+        seen: set[str] = set()
+        for name, text in raw:
+            if name in seen:
+                _note(errors, FieldError(label(name), f"{label(name)} is given twice"))
+            elif name in self.accepted:
+                self._take(name, given, errors, text)
+            else:
+                _note(errors, self._unknown(name))
+            seen.add(name)
+        return self._bind(given, errors)
+
+    def bind_json(self, raw: Mapping[str, Any]) -> BoundStatement:
+        """The same for decoded JSON values: strings as in a query string, numbers, booleans and arrays."""
+        errors: list[FieldError] = []
+        given: dict[str, Canonical] = {}
+        for name, value in raw.items():
+            if name in self.accepted:
+                self._take(name, given, errors, value)
+            else:
+                _note(errors, self._unknown(name))
+        return self._bind(given, errors)
+
+    def value_trials(self, bound: BoundStatement) -> Iterator[tuple[str, str, str, Canonical]]:
+        """For values that only Postgres can read: a name, what it must be, and SQL that fails for others."""
+        for name, value in zip(self._render(bound.windows)[1], bound.args, strict=True):
+            kind, further = self._every_kind[name], self.casts.get(name, "")
+            if value is not None and (further or not kind.read_here):
+                yield name, kind.wanted, f"SELECT ($1{kind.cast}{further}) IS NULL", value
+
+    @cached_property
+    def accepted(self) -> tuple[str, ...]:
+        """The names that a caller may give."""
+        return (*self.kinds, *self._lifted)
+
+    @cached_property
+    def _lifted(self) -> tuple[str, ...]:
+        """`day_range` also sets day placeholders, so it is taken where `:start_date` is one."""
+        names = {*self.lifted.accepts, *([RANGE] if START in self.kinds else [])} - {*self.kinds}
+        if self._fixed & {START, END}:
+            names.discard(RANGE)
+        return tuple(name for name in NAMES if name in names)
+
+    def _take(self, name: str, given: dict[str, Canonical], errors: list[FieldError], value: Any) -> None:
+        kind = self._every_kind[name]
+        if name == END and kind.word == "timestamp" and isinstance(value, str) and DAY.fullmatch(value):
+            value += END_OF_DAY
+        try:
+            given_as_text = isinstance(value, str)
+            read = from_text(kind, value, self.zone) if given_as_text else from_json(kind, value, self.zone)
+        except ValueError as wrong:
+            _note(errors, FieldError(name, f"{name} must be {wrong}"))
+            return
+        if name == RANGE and kind == RANGE_KIND and not 1 <= int(str(read)) <= RANGE_LIMIT:
+            _note(errors, FieldError(name, f"{name} must be a number of days from 1 to {RANGE_LIMIT}"))
+            return
+        given[name] = read
+
+    def _unknown(self, name: str) -> FieldError:
+        if name in self.quoted:
+            why = f"it stands inside quotes, where it is text; write :{name} without quotes"
+            return FieldError(name, f"{name} is no parameter of this metric: {why}")
+        takes = f"it takes {', '.join(map(label, self.accepted))}" if self.accepted else "it takes none"
+        message = f"{label(name)} is no parameter of this metric: {takes}"
+        window = self.window
+        why = window.why if name in NAMES and self.lifted.why_not else None
+        where = f" (line {window.line}, column {window.column})" if window.line else ""
+        return FieldError(label(name), f"{message}. {why}{where}" if why else message)
+
+    def _hint(self, errors: list[FieldError]) -> str:
+        """What else to say to a caller who asks for a window that there is none of."""
+        if self.window.offered or not any(error.field in NAMES for error in errors):
+            return ""
+        return f" {HOW}" if self.lifted.why_not else f" {NO_WINDOW}. {HOW}"
+
+    def _bind(self, given: dict[str, Canonical], errors: list[FieldError]) -> BoundStatement:
+        ranged = RANGE in given and RANGE not in self.kinds
+        if ranged and (START in given or END in given):
+            errors.append(FieldError(RANGE, "day_range goes without start_date and end_date"))
+        elif START in given and END in given and self._after(given[START], given[END]):
+            errors.append(FieldError(START, "start_date is after end_date"))
+        values = {name: given.get(name, self.defaults.get(name)) for name in self.kinds}
+        if ranged:
+            values = {name: value for name, value in values.items() if not self._follows_range(name)}
+        known = {*given, *self.defaults, *(error.field for error in errors)}
+        for name in values:
+            if name not in known:
+                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].wanted}"))
+        if errors:
+            _refuse(errors, self._hint(errors))
+        for name in self._lifted:
+            if name in given and not (
+                name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
+            ):
+                values[name] = given[name]
+        windows = frozenset(values.keys() - self.kinds.keys())
+        if (rendered := self._rendered.get(windows)) is None:
+            rendered = self._rendered[windows] = self._render(windows)
+        sql, names, clock = rendered
+        args = tuple(values[name] for name in names)
+        clock = clock or any(says_now(values[name]) for name in self._texts if name in values)
+        return BoundStatement(sql, args, self._in_force(values), _key(values), clock, windows)
+
+    def _after(self, start: Canonical, end: Canonical) -> bool:
+        """A day and a moment compare as days, an end covers its own."""
+        if {self._every_kind[name].word for name in (START, END)} <= {"date", "timestamp"}:
+            return str(start)[: len(str(end))] > str(end)
+        return False
+
+    def _follows_range(self, name: str) -> bool:
+        return name in {START, END} and self.kinds[name] == DAY_KIND
+
+    def _in_force(self, values: dict[str, Canonical]) -> dict[str, Shown]:
+        """What holds: the given, the defaults, and of the windows' literals those that were not replaced."""
+        force = {name: shown(self._every_kind[name], value) for name, value in values.items()}
+        if not self.lifted.defaults:
+            return force
+        ranged = RANGE in values and RANGE not in self.kinds
+        hidden = {START, END} if ranged else {RANGE} if START in values else set[str]()
+        kept = {name: day for name, day in self.lifted.defaults.items() if name not in hidden}
+        return {**kept, **force}
+
+    def _describe(self, name: str, kind: Kind, source: Source) -> Parameter:
+        if source == "window":
+            required, default = False, self.lifted.defaults.get(name)
+        else:
+            required, default = name not in self.defaults, shown(kind, self.defaults.get(name))
+        postgres_type = f"{kind.postgres}[]" if kind.array and kind.postgres else kind.postgres
+        return Parameter(name, kind.word, source, kind.array, kind.values, required, default, postgres_type)
+
+    @cached_property
+    def _rendered(self) -> dict[frozenset[str], tuple[str, tuple[str, ...], bool]]:
+        return {}
+
+    def _render(self, given: frozenset[str], *, typed: bool = True) -> tuple[str, tuple[str, ...], bool]:
+        """The SQL with the given windows switched on, the names of `$1, $2, ...`, and if it got a clock."""
+        numbers: dict[str, int] = {}
+        pieces: list[str] = []
+        at, clock = 0, False
+        for slot, ranged in self._used(given):
+            clock = clock or ranged
+            pieces += [self.sql[at : slot.start], self._fill(slot, numbers, ranged=ranged, typed=typed)]
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return "".join(pieces), tuple(numbers), clock
+
+    def stored_position(
+        self, position: int, windows: frozenset[str] = frozenset(), *, typed: bool = True
+    ) -> int:
+        """Where in the stored text a 1-based position of the rendered text is; all of a slot is its start."""
+        numbers: dict[str, int] = {}
+        shift = 0
+        for slot, ranged in self._used(windows):
+            if position - shift <= slot.start:
+                break
+            filled = self._fill(slot, numbers, ranged=ranged, typed=typed)
+            if position - shift <= slot.start + len(filled):
+                return slot.start + 1
+            shift += len(filled) - (slot.end - slot.start)
+        return position - shift
+
+    def _used(self, given: frozenset[str]) -> Iterator[tuple[Slot, bool]]:
+        """The slots that are filled, and whether `day_range` fills them."""
+        for slot in self.slots:
+            if slot.on is None or slot.on & given:
+                yield slot, RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
+
+    def _fill(self, slot: Slot, numbers: dict[str, int], *, ranged: bool, typed: bool) -> str:
+        """What stands in a slot; `numbers` are those of the parameters so far."""
+        if ranged and slot.name == END:
+            return slot.template.format("CURRENT_DATE")
+        name = RANGE if ranged else slot.name
+        value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
+        return slot.template.format(f"(CURRENT_DATE - {value})" if ranged else value)
+
+    @cached_property
+    def _fixed(self) -> frozenset[str]:
+        """Placeholders that day_range cannot set, as they are declared to be no days."""
+        return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        """What SQL may cast to any type."""
+        return tuple(name for name, kind in self.kinds.items() if kind.word in {"text", "enum"})
+
+    @cached_property
+    def _every_kind(self) -> dict[str, Kind]:
+        """Of placeholders, and of windows where these are none."""
+        return {**IMPLIED, **self.kinds}
+
+    def _cast(self, name: str, *, typed: bool) -> str:
+        kind = self._every_kind[name]
+        return kind.cast if typed or kind.postgres else ""
+
+
+def _key(values: dict[str, Canonical]) -> bytes:
+    return msgspec.json.encode(list(values.items()))
+
+
+def _note(errors: list[FieldError], error: FieldError) -> None:
+    """Add an error; with `MESSAGES_LIMIT` of them the caller has read enough, and no more are made."""
+    errors.append(error)
+    if len(errors) >= MESSAGES_LIMIT:
+        _refuse(errors)
+
+
+def _refuse(errors: list[FieldError], hint: str = "") -> NoReturn:
+    raise InvalidInput(f"{errors[0].message}.{hint}", errors=tuple(errors[:MESSAGES_LIMIT]))
+
+
+def label(name: str) -> str:
+    """A caller's word, short and encodable whatever it is."""
+    return name[:NAME_LIMIT].encode("utf-8", "replace").decode()

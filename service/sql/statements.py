@@ -1,0 +1,85 @@
+"""Reads a stored statement from its text alone: judged, and ready for parameters.
+
+Small texts are read where they are asked for. Reading takes up to 30 microseconds a byte, so larger ones are
+read by processes of their own (`service.sql.workers`), whose memory and time are limited.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from service.errors import FieldError, InvalidInput, SqlRefused
+from service.sql.parameters import Declared, Mode, Template, analyse
+from service.sql.validation import Unread, parse, validate_sql
+
+IN_PROCESS_BYTES: Final = 2000
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """A statement to read; `trusted` by an operator, it is not judged. `schemas`, `functions` and `database`
+    are what the judge must know of the database.
+    """
+
+    sql: str
+    trusted: bool = False
+    declared: dict[str, Declared] = {}
+    window: Mode = "auto"
+    time_zone: str = "UTC"
+    schemas: tuple[str, ...] = ()
+    functions: frozenset[str] = frozenset()
+    database: str = ""
+
+    @property
+    def is_small(self) -> bool:
+        return len(self.sql) <= IN_PROCESS_BYTES
+
+
+class Outcome(Struct, frozen=True):
+    """What a worker answers: a template, or the refusal's class and what it says."""
+
+    template: Template | None = None
+    refusal: str = ""
+    detail: str = ""
+    errors: tuple[FieldError, ...] = ()
+    members: dict[str, Any] = {}
+
+    def unwrap(self) -> Template:
+        """The template; raises the refusal."""
+        if self.template is None:
+            raise _REFUSALS[self.refusal](self.detail, errors=self.errors, **self.members)
+        return self.template
+
+
+_REFUSALS: Final = {kind.__name__: kind for kind in (SqlRefused, Unread, InvalidInput)}
+
+
+def validate(submission: Submission) -> Template:
+    """Raises `SqlRefused` for what may not run, `InvalidInput` for impossible parameters."""
+    tree = None
+    if not submission.trusted:
+        tree = parse(submission.sql)
+        validate_sql(
+            submission.sql,
+            schemas=submission.schemas,
+            tree=tree,
+            functions=submission.functions,
+            database=submission.database,
+        )
+    return analyse(
+        submission.sql,
+        tree,
+        submission.declared,
+        mode=submission.window,
+        time_zone=submission.time_zone,
+    )
+
+
+def answer(request: bytes | Raw) -> bytes:
+    """`validate` for a worker process: a submission and its outcome as MessagePack."""
+    submission = msgspec.msgpack.decode(request, type=Submission)
+    try:
+        outcome = Outcome(validate(submission))
+    except (SqlRefused, InvalidInput) as problem:
+        outcome = Outcome(None, type(problem).__name__, problem.detail, problem.errors, problem.members)
+    return msgspec.msgpack.encode(outcome)

@@ -1,0 +1,54 @@
+"""Whether two readers see the same tokens: ours, by Postgres's rules, and sqlglot's."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlglot.tokenizer_core import Token, TokenType
+
+from service.sql.validation.lexer import GAP, Lexeme, near, refuse
+
+_STRINGS: Final = frozenset(
+    {TokenType.STRING, TokenType.BYTE_STRING, TokenType.BIT_STRING, TokenType.HEX_STRING}
+)
+
+
+def check_agreement(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> None:
+    """Each token of the parser must be whole lexemes, a quoted name exactly one, none left out.
+
+    A string or a number may be several tokens of the parser, which then are parts of it and of nothing else.
+    """
+    at, inside = 0, 0
+    for token in tokens:
+        if at == len(lexemes) or token.start != (inside or lexemes[at].start):
+            refuse(f"can be read in two ways at {near(sql, token.start)}", sql, token.start)
+        end = token.end + 1
+        kind, _, start, lexeme_end = lexemes[at]
+        if end < lexeme_end and _is_part(lexemes[at], token):
+            inside = _next_part(sql, lexemes[at], end)
+            continue
+        if inside and not (end == lexeme_end and _is_part(lexemes[at], token)):
+            refuse(f"can be read in two ways at {near(sql, token.start)}", sql, token.start)
+        alone = kind in {"string", "quoted"}
+        while at < len(lexemes) and lexemes[at].end < end:
+            alone = alone or lexemes[at].kind in {"string", "quoted"}
+            at += 1
+        if at == len(lexemes) or lexemes[at].end != end or (alone and lexemes[at].start != start):
+            refuse(f"can be read in two ways at {near(sql, token.start)}", sql, token.start)
+        at, inside = at + 1, 0
+    if at != len(lexemes):
+        refuse(f"can be read in two ways at {near(sql, lexemes[at].start)}", sql, lexemes[at].start)
+
+
+def _is_part(lexeme: Lexeme, token: Token) -> bool:
+    """Whether a token may be one of several that make a literal."""
+    if lexeme.kind == "string":
+        return token.token_type in _STRINGS
+    return lexeme.kind == "number" and "_" in lexeme.text
+
+
+def _next_part(sql: str, lexeme: Lexeme, end: int) -> int:
+    """Where the literal goes on: at once for a number, at the next quote for a string."""
+    if lexeme.kind == "number":
+        return end
+    gap = GAP.match(sql, end)
+    return gap.end() if gap else end

@@ -1,0 +1,420 @@
+"""May this SQL run: one SELECT over the data schemas, read twice, allowed only by what is listed here.
+
+First by a lexer of Postgres's own rules: it sees each name that a parenthesis follows, which is every call
+that Postgres could see, however a syntax tree would spell it. Then by sqlglot's tree: kinds of nodes,
+relations and the scopes of CTEs. Both must agree where each token begins and ends, so a comment, a string
+or a quoted name can never mean one thing here and another in Postgres. The reader's privileges, READ ONLY
+and the limits of its pool stand behind this; long runs and large results are theirs to stop.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn, cast
+
+from msgspec import Struct
+from sqlglot import exp
+from sqlglot.errors import ParseError
+from sqlglot.tokenizer_core import TokenType
+
+from service.errors import SqlRefused
+from service.sql.validation.agreement import check_agreement
+from service.sql.validation.dialect import DIALECT, Parser, adapted
+from service.sql.validation.foreign import FOREIGN, foreign
+from service.sql.validation.lexer import Lexeme, Unread, fold, lex, near, place, refuse
+from service.sql.validation.lists import (
+    CATALOG_NAMES,
+    CLAIMS,
+    FUNCTIONS,
+    NODES,
+    RESERVED,
+    SESSION_WORDS,
+    SYNTAX,
+    TYPES,
+)
+from service.sql.validation.sizes import Sizes
+
+MAX_DEPTH = 150  # nodes of the tree, a chain of one operator counted once
+MAX_CHAIN = 500  # a OR b OR ..., 1 + 1 + ...: Postgres and others walk these by recursion
+PARSER_STEPS_PER_TOKEN = 8  # honest SQL takes below 2; backtracking that doubles takes thousands
+
+
+class Verdict(Struct, frozen=True):
+    """What the text alone shows; Postgres's plan knows more (views, functions)."""
+
+    relations: tuple[str, ...]
+    reads_claims: bool
+
+
+TYPE_NAME = re.compile("[a-z_][a-z0-9_]*")
+TYPE_TEXT = re.compile(r"[a-z0-9_ ,()\[\]]+")
+LOOK_BACK = 5  # lexemes before the place where reading ended
+CHAINS = (exp.Connector, exp.Add, exp.Sub, exp.Mul, exp.DPipe, exp.SetOperation)
+FAULTS: dict[type[exp.Expr], str] = {
+    exp.Lock: "locks rows (FOR UPDATE, FOR SHARE), which stored SQL may not; leave that clause out",
+    exp.Into: "writes a table (SELECT INTO), which stored SQL may not; leave INTO out",
+    exp.Insert: "holds an INSERT; stored SQL only reads",
+    exp.Update: "holds an UPDATE; stored SQL only reads",
+    exp.Delete: "holds a DELETE; stored SQL only reads",
+    exp.Merge: "holds a MERGE; stored SQL only reads",
+}
+
+
+def parse(sql: str) -> exp.Query:
+    """Read one SELECT, WITH, VALUES or TABLE; the nodes' offsets are those of `sql`.
+
+    Raises SqlRefused with `line` and `column` for more than MAX_BYTES of UTF-8, for nesting that would
+    overflow a stack, for anything that is not one such statement, and where the text cannot be read.
+    """
+    return _parse(sql, lex(sql))
+
+
+def validate_sql(
+    sql: str,
+    *,
+    schemas: tuple[str, ...],
+    tree: exp.Query | None = None,
+    functions: frozenset[str] = frozenset(),
+    database: str = "",
+) -> Verdict:
+    """Allow this SQL or raise SqlRefused, whose message names the refused part and how to mend it.
+
+    `tree` saves the parse and must be `parse(sql)`. `functions` are names that may be called without a
+    schema: those of the data schemas that pg_catalog has no function of (Postgres looks there first).
+    `database` is the name that may stand before a schema: the connected database's own.
+    """
+    lexemes = lex(sql)
+    reading = _Reading(sql, lexemes, schemas, database)
+    relations = reading.walk(tree or _parse(sql, lexemes))
+    reads_claims = reading.check_names(functions)
+    Sizes(sql, lexemes).check()
+    return Verdict(relations=relations, reads_claims=reads_claims)
+
+
+def is_lossy(tree: exp.Query) -> bool:
+    """Whether a parsed tree leaves out a clause, so that only the text itself says all of the statement."""
+    return bool(tree.meta.get("lossy"))
+
+
+def _parse(sql: str, lexemes: Sequence[Lexeme]) -> exp.Query:
+    size = len(lexemes)
+    while size and lexemes[size - 1][:2] == ("mark", ";"):
+        size -= 1
+    lexemes = lexemes[:size]
+    second = next((part for part in lexemes if part[:2] == ("mark", ";")), None)
+    if second:
+        refuse("is more than one statement; store each on its own", sql, second.start)
+    first = next((part for part in lexemes if part[:2] != ("mark", "(")), None)
+    if first is None:
+        refuse("is empty; write a SELECT")
+    if first.kind != "word" or first.text not in {"select", "with", "values", "table"}:
+        word = sql[first.start : first.end][:40]
+        refuse(f"begins with {word}; stored SQL is one SELECT, WITH, VALUES or TABLE", sql, first.start)
+    tree = _read(sql, lexemes)
+    if isinstance(tree, exp.Values):
+        tree.set("alias", exp.TableAlias(this=exp.to_identifier("_values")))  # as the parser does inside
+        tree = exp.Select(expressions=[exp.Star()], from_=exp.From(this=tree))
+    if not isinstance(tree, exp.Query):
+        refuse("is not one SELECT, WITH, VALUES or TABLE")
+    _check_depth(tree)
+    return tree
+
+
+def _check_depth(tree: exp.Expr) -> None:
+    stack = [(tree, 0, 0)]
+    while stack:
+        node, depth, chain = stack.pop()
+        if depth > MAX_DEPTH or chain > MAX_CHAIN:
+            refuse("is nested too deep or chains too many operators; use IN, VALUES or a WITH")
+        for child in node.iter_expressions():
+            chained = type(child) is type(node) and isinstance(child, CHAINS)
+            stack.append((child, depth + (not chained), chain + 1 if chained else 0))
+
+
+def _read(sql: str, lexemes: Sequence[Lexeme]) -> exp.Expr | None:
+    parser = Parser(DIALECT, steps=1000 + PARSER_STEPS_PER_TOKEN * len(lexemes))
+    try:
+        tokens = [token for token in DIALECT.tokenize(sql) if token.token_type is not TokenType.SEMICOLON]
+        check_agreement(sql, lexemes, tokens)
+        trees = parser.parse(adapted(sql, lexemes, tokens), sql)
+    except SqlRefused:
+        raise
+    except ParseError:
+        _refuse_unread(sql, lexemes, parser.fault_at)
+    except RecursionError:
+        refuse("is nested too deep; put the inner parts into a WITH")
+    except Exception as error:  # noqa: BLE001 (odd text ends it in ways of its own, as int() of 5,000 digits)
+        fault = f"cannot be read by this parser ({type(error).__name__}); write it more plainly"
+        refuse(fault, refusal=Unread)
+    tree = trees[0] if len(trees) == 1 else None
+    if tree is not None and parser.lossy:
+        tree.meta["lossy"] = True
+    return tree
+
+
+def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
+    """Where reading ended, or the spelling of another tool that ended it."""
+    at = next((n for n, lexeme in enumerate(lexemes) if lexeme.start >= start), len(lexemes))
+    for lexeme in lexemes[max(0, at - LOOK_BACK) : at + 1]:
+        ends = lexeme.text != "]" or lexeme.start == start  # else it may end a subscript
+        if (
+            lexeme.kind == "mark"
+            and lexeme.text in FOREIGN
+            and ends
+            and (advice := foreign(sql, lexeme.start))
+        ):
+            refuse(advice, sql, lexeme.start)
+    line, column = place(sql, start)
+    fault = f"cannot be read at line {line}, column {column}, near {near(sql, start)}"
+    refuse(fault, sql, start, refusal=Unread)
+
+
+class _Reading:
+    """One text under judgement."""
+
+    def __init__(self, sql: str, lexemes: Sequence[Lexeme], schemas: tuple[str, ...], database: str) -> None:
+        self.sql = sql
+        self.lexemes = lexemes
+        self.schemas = schemas
+        self.database = database
+        self.relations: dict[str, None] = {}
+        self.aliases: set[int] = set()
+        self.labels: set[int] = set()
+
+    def walk(self, tree: exp.Expr) -> tuple[str, ...]:
+        """Check every node; the relations as written, CTEs left out."""
+        stack: list[tuple[exp.Expr, _Scope | None]] = [(tree, None)]
+        while stack:
+            node, scope = stack.pop()
+            self.check_node(node, scope)
+            stack += reversed([*_children(node, scope)])
+        return tuple(self.relations)
+
+    def refuse(self, fault: str, node: exp.Expr) -> NoReturn:
+        starts = (part.meta.get("start") for part in node.walk() if part.meta)
+        refuse(fault, self.sql, next((start for start in starts if start is not None), 0))
+
+    def check_node(self, node: exp.Expr, scope: "_Scope | None") -> None:
+        kind = type(node)
+        if kind.__name__ not in NODES and not isinstance(node, exp.Func):
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+            self.refuse(FAULTS.get(kind, f"uses {name} syntax, which stored SQL may not"), node)
+        if kind is exp.Table:
+            self.check_relation(node, scope)
+        elif kind is exp.TableAlias:
+            self.check_alias(node)
+        elif kind is exp.Alias:
+            self.labels.add(node.args["alias"].meta.get("start", -1))
+        elif kind is exp.Column and not node.args.get("table"):
+            self.check_reserved(node.this)
+        elif kind is exp.DataType:
+            self.check_type(node)
+        elif kind is exp.ObjectIdentifier and node.name.upper() != "OID":
+            self.refuse(f"uses the type {node.name.lower()}, which looks into the catalogs", node)
+
+    def check_relation(self, node: exp.Expr, scope: "_Scope | None") -> None:
+        name, schema = node.this, node.args.get("db")
+        if name is None or isinstance(name, exp.Func):
+            return  # ROWS FROM (...) and functions: judged by their names
+        catalog = node.args.get("catalog")
+        if not isinstance(name, exp.Identifier) or (catalog is not None and not self.is_own(_name(catalog))):
+            written = ".".join(_name(part) for part in (catalog, schema, name) if part is not None)
+            self.refuse(f"reads {written}; name relations as {self.schemas[0]}.name", node)
+        table = _name(name)
+        if schema is None:
+            self.check_reserved(name)
+            if scope is not None and scope.sees(table):
+                return
+            if table.startswith("pg_"):
+                self.refuse(
+                    f"reads {table}, a catalog of Postgres; stored SQL reads only {self.allowed}", node
+                )
+            self.relations[table] = None
+        elif _name(schema) in self.schemas:
+            self.relations[f"{_name(schema)}.{table}"] = None
+        else:
+            self.refuse(f"reads {_name(schema)}.{table}; stored SQL reads only {self.allowed}", node)
+
+    def is_own(self, database: str) -> bool:
+        return bool(database) and database == self.database
+
+    def check_alias(self, node: exp.Expr) -> None:
+        self.check_reserved(node.this)
+        if node.this is not None and node.args.get("columns"):
+            self.aliases.add(node.this.meta.get("start", -1))
+
+    def check_reserved(self, node: Any) -> None:
+        if isinstance(node, exp.Identifier) and not node.args.get("quoted") and fold(node.name) in RESERVED:
+            self.refuse(
+                f'uses the reserved word {node.name} as a name; write it in quotes, "{node.name}"', node
+            )
+
+    def check_type(self, node: exp.Expr) -> None:
+        """A type that the parser does not know is of the data schemas, or one of Postgres's rarer ones."""
+        if node.this is not exp.DataType.Type.USERDEFINED:
+            return
+        *schema, name = self.text(node.args.get("kind")).split(".")
+        if schema in ([], ["pg_catalog"]) and not name.startswith(("pg_", "_")):
+            return
+        if len(schema) != 1 or schema[0] not in self.schemas:
+            self.refuse(
+                f"uses the type {'.'.join([*schema, name])}; stored SQL uses only types of {self.allowed}",
+                node,
+            )
+
+    @property
+    def allowed(self) -> str:
+        return " and ".join(self.schemas)
+
+    def text(self, node: Any) -> str:
+        if not isinstance(node, exp.Expr):
+            return str(node)
+        return ".".join(_name(part) for part in node.find_all(exp.Identifier, bfs=False))
+
+    def check_names(self, functions: frozenset[str]) -> bool:
+        """Check each name by what stands beside it; True where the request's claims are read."""
+        callable_names = FUNCTIONS | TYPES | functions
+        claims = False
+        for at, (kind, name, *_) in enumerate(self.lexemes):
+            if kind not in {"word", "quoted"}:
+                continue
+            before, after = self.mark(at - 1), self.mark(at + 1)
+            if before == "@" and self.mark(at - 2) in {"=", "<", ">"}:
+                self.check_variable(at)
+            if name in CATALOG_NAMES or (before == "." and name.startswith("pg_") and after != "("):
+                self.refuse_at(
+                    f"names {name}, which looks into the catalogs; stored SQL reads only {self.allowed}", at
+                )
+            if name in SESSION_WORDS and kind == "word" and not self.is_label(at):
+                self.refuse_at(
+                    f"uses {name}, which tells of the session; a column of that name needs quotes", at
+                )
+            if name == "pg_catalog":
+                self.check_catalog(at)
+            elif name == "operator" and kind == "word" and after == "(":
+                self.check_operator(at)
+            elif after == "(" and not (kind == "word" and before != "." and name in SYNTAX):
+                claims |= self.check_call(at, callable_names)
+        return claims
+
+    def mark(self, at: int) -> str:
+        """The word or mark there, nothing for a quoted name, a string or beyond the ends."""
+        if not 0 <= at < len(self.lexemes) or self.lexemes[at].kind not in {"word", "mark"}:
+            return ""
+        return self.lexemes[at].text
+
+    def check_variable(self, at: int) -> None:
+        """Refuse `id = @id`, which Postgres reads as `id = abs(id)`; `@ id` with a blank may stay."""
+        sign = self.lexemes[at - 1]
+        if sign.end == self.lexemes[at].start and (advice := foreign(self.sql, sign.start)):
+            self.refuse_at(f"{advice} (or abs({self.lexemes[at].text}), if you mean that)", at - 1)
+
+    def is_label(self, at: int) -> bool:
+        before = self.mark(at - 1)
+        labelled = before in {".", "as"} or self.lexemes[at].start in self.labels
+        return labelled or (before == ":" and self.mark(at - 2) != ":")
+
+    def check_catalog(self, at: int) -> None:
+        """After `pg_catalog.` comes only a call (checked by its name), a type, an operator or a collation."""
+        name = self.lexemes[min(at + 2, len(self.lexemes) - 1)]
+        harmless = self.mark(at + 3) == "(" or name.text in TYPES or name.kind == "mark"
+        if self.mark(at + 1) != "." or not (harmless or self.mark(at - 1) == "collate"):
+            self.refuse_at(f"names pg_catalog.{name.text}; stored SQL reads only {self.allowed}", at)
+
+    def check_operator(self, at: int) -> None:
+        schema = self.lexemes[at + 2]
+        if schema.kind != "mark" and schema.text not in {"pg_catalog", *self.schemas}:
+            self.refuse_at(f"uses an operator of {schema.text}; stored SQL uses only {self.allowed}", at)
+
+    def check_call(self, at: int, callable_names: frozenset[str]) -> bool:
+        name = self.lexemes[at].text
+        schema = ""
+        if self.mark(at - 1) == ".":
+            schema = self.lexemes[at - 2].text
+            own = self.mark(at - 3) != "." or self.is_own(self.lexemes[at - 4].text)
+            if schema in self.schemas and own:
+                return False
+            allowed = schema == "pg_catalog" and own and name in FUNCTIONS | TYPES
+        else:
+            sampling = self.mark(at - 1) == "tablesample" and name in {"bernoulli", "system"}
+            allowed = name in callable_names or self.lexemes[at].start in self.aliases or sampling
+        if name == "pg_input_is_valid":
+            self.check_input_type(at)
+        elif not allowed:
+            self.refuse_call(f"{schema}.{name}" if schema else name, at)
+        return name == "current_setting" and self.check_setting(at)
+
+    def refuse_call(self, written: str, at: int) -> NoReturn:
+        fault = (
+            f"calls {written}, which stored SQL may not; listed functions of pg_catalog and functions of "
+            f"{self.allowed}, written as {self.schemas[0]}.name(...), are allowed"
+        )
+        if "." not in written and not written.startswith("pg_"):
+            fault += "; an extension's function is allowed when DATA_SCHEMAS names its schema"
+        self.refuse_at(fault, at)
+
+    def check_input_type(self, at: int) -> None:
+        """Allow `pg_input_is_valid(text, 'type')` for a written type that looks nothing up."""
+        depth, end = 0, at + 1
+        while end < len(self.lexemes):
+            depth += (self.mark(end) == "(") - (self.mark(end) == ")")
+            if not depth:
+                break
+            end += 1
+        literal = self.lexemes[end - 1].kind == "string" and self.mark(end - 2) == ","
+        written = self.lexemes[end - 1].text[1:-1].lower() if literal else "?"
+        names = TYPE_NAME.findall(written)
+        if not TYPE_TEXT.fullmatch(written) or any(
+            name in CATALOG_NAMES or name.startswith(("pg_", "_")) for name in names
+        ):
+            self.refuse_at(
+                "asks whether a text is of a type; write that type as a plain literal, as in 'date'", at
+            )
+
+    def check_setting(self, at: int) -> bool:
+        setting = self.lexemes[at + 2] if at + 2 < len(self.lexemes) else None
+        if setting is None or setting[:2] != ("string", CLAIMS) or self.mark(at + 3) not in {",", ")"}:
+            self.refuse_at("reads a setting; current_setting is allowed for 'request.claims' alone", at)
+        return True
+
+    def refuse_at(self, fault: str, at: int) -> NoReturn:
+        refuse(fault, self.sql, self.lexemes[at].start)
+
+
+class _Scope(NamedTuple):
+    """The CTEs that a part of the text sees: the first `seen` of these names, and what lies further out."""
+
+    outer: "_Scope | None"
+    names: dict[str, int]
+    seen: int
+
+    def sees(self, name: str) -> bool:
+        scope: _Scope | None = self
+        while scope is not None:
+            if scope.names.get(name, scope.seen) < scope.seen:
+                return True
+            scope = scope.outer
+        return False
+
+
+def _children(node: exp.Expr, scope: _Scope | None) -> Iterator[tuple[exp.Expr, _Scope | None]]:
+    """The node's parts, each with the CTEs that it sees: those before it, or all if RECURSIVE."""
+    with_ = node.args.get("with_")
+    if isinstance(with_, exp.With):
+        names: dict[str, int] = {}
+        for at, cte in enumerate(with_.expressions):
+            names.setdefault(_name(cte.args["alias"].this), at)
+        inner = _Scope(scope, names, len(with_.expressions))
+        for at, cte in enumerate(with_.expressions):
+            yield cte, inner if with_.args.get("recursive") else inner._replace(seen=at)
+        scope = inner
+    for key, value in node.args.items():
+        parts = cast("list[Any]", value) if isinstance(value, list) else [value]
+        for part in parts:
+            if isinstance(part, exp.Expr) and key != "with_":
+                yield part, scope
+
+
+def _name(node: Any) -> str:
+    if not isinstance(node, exp.Identifier):
+        return ""
+    return node.name if node.args.get("quoted") else fold(node.name)

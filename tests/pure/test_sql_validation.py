@@ -1,0 +1,638 @@
+"""The judge allows plain reading of the data schemas and nothing that is not listed."""
+
+import inspect
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlglot import exp
+
+from service.errors import FieldError, SqlRefused
+from service.sql.validation import FUNCTIONS, NODES, Unread, Verdict, is_lossy, parse, validate_sql
+from service.sql.validation.sizes import MAX_SIZE
+from tests.adversity.hostile import HONEST, HOSTILE, PARAMETERISED, STORED
+from tests.dashboards import DASHBOARDS
+
+
+def verdict(sql: str, *schemas: str, **options) -> Verdict:
+    return validate_sql(sql, schemas=schemas or ("data",), **options)
+
+
+def refusal(sql: str, *schemas: str, **options) -> SqlRefused:
+    with pytest.raises(SqlRefused) as caught:
+        verdict(sql, *schemas, **options)
+    return caught.value
+
+
+def cases(texts: dict[str, str]) -> list:
+    return [pytest.param(sql, id=name.replace(" ", "-")) for name, sql in texts.items()]
+
+
+# The corpus
+
+
+@pytest.mark.parametrize("sql", [pytest.param(h.sql, id=h.name) for h in HOSTILE if h.wall == "judge"])
+def test_refuses_hostile_sql_with_a_sentence_and_a_place(sql):
+    problem = refusal(sql)
+
+    assert problem.errors == (FieldError("sql", problem.detail),)
+    assert problem.detail.startswith("The SQL ")
+    assert problem.detail.endswith(".")
+    assert len(problem.detail) < 400
+    lines = (sql or " ").split("\n")
+    assert 1 <= problem.members["line"] <= len(lines)
+    assert 1 <= problem.members["column"] <= len(lines[problem.members["line"] - 1]) + 1
+
+
+@pytest.mark.parametrize("sql", [pytest.param(h.sql, id=h.name) for h in HOSTILE if h.wall != "judge"])
+def test_leaves_long_runs_and_own_functions_to_the_walls_behind(sql):
+    assert isinstance(verdict(sql), Verdict)
+
+
+@pytest.mark.parametrize("sql", cases(HONEST))
+def test_allows_honest_sql(sql):
+    assert isinstance(verdict(sql), Verdict)
+
+
+@pytest.mark.parametrize("sql", cases(PARAMETERISED))
+def test_allows_named_parameters(sql):
+    assert parse(sql).find(exp.Placeholder) is not None
+    assert isinstance(verdict(sql), Verdict)
+
+
+@pytest.mark.parametrize("sql", cases(STORED))
+def test_allows_the_stored_queries_unchanged(sql):
+    assert verdict(sql) == Verdict(relations=("metrics",), reads_claims=False)
+
+
+@pytest.mark.parametrize("sql", DASHBOARDS)
+def test_allows_the_sql_of_dashboards(sql):
+    assert isinstance(verdict(sql), Verdict)
+
+
+def test_there_are_many_dashboards():
+    assert len(DASHBOARDS) >= 150
+
+
+# What makes size
+
+BOUNDED = [
+    *("20", str(MAX_SIZE), "10_000", "'20'", "(20)", "20::int", "-5", "least(n, 20)", "least(20, n * 2)"),
+    *("LEAST(round(n)::int, 50)", "(least(n, 5))::int", "least(n, least(m, 20))", "least(:n, 20)"),
+]
+UNBOUNDED = [
+    *("n", ":n", "n::int", str(MAX_SIZE + 1), "1e3::int", "0x10", "5 * 5", "length(name)", "greatest(n, 5)"),
+    *("coalesce(n, 5)", "least(n, m)", f"least(n, {MAX_SIZE + 1})", "least(n, 5) * 1000", "-least(n, 5)"),
+    *("1 - least(n, 5)", "data.least(n, 5)", '"least"(n, 5)', "(SELECT 5)", "CASE WHEN a THEN 5 END"),
+]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "repeat('#', {})",
+        "pg_catalog.repeat('#', {})",
+        "\"repeat\" /* */ ('#', {})",
+        "lpad(name, {})",
+        "rpad(name, {}, '.')",
+        "array_fill(0, ARRAY[{}])",
+        "bpchar(name, {}, true)",
+    ],
+)
+def test_takes_sizes_that_are_written_and_no_others(call):
+    for size in BOUNDED:
+        assert isinstance(verdict(f"SELECT {call.format(size)} FROM t"), Verdict), size
+    for size in UNBOUNDED:
+        assert refusal(f"SELECT {call.format(size)} FROM t"), size
+
+
+def test_says_how_to_bound_a_size():
+    assert refusal("SELECT repeat('#', n) FROM t").detail == (
+        "The SQL calls repeat with a size that nothing bounds; write repeat('#', least(n, 100)), with a "
+        "number up to 10000."
+    )
+    assert (
+        "lpad(name, least(width + 1, 100), '.')" in refusal("SELECT lpad(name, width + 1, '.') FROM t").detail
+    )
+    assert "size of 20000; the largest is 10000" in refusal("SELECT repeat('#', 20000)").detail
+
+
+def test_functions_of_the_data_schemas_may_take_any_size():
+    assert isinstance(verdict("SELECT data.repeat('#', n), data.format(x) FROM t"), Verdict)
+
+
+def test_functions_that_only_transform_are_free():
+    assert isinstance(verdict("SELECT translate(:a, :b, :c), replace(x, y, z), btrim(x, :b) FROM t"), Verdict)
+
+
+# Names of the connected database, claims and types
+
+
+def test_the_own_database_may_stand_before_a_schema():
+    sql = "SELECT shop.data.own(1) FROM shop.data.metrics"
+
+    assert verdict(sql, database="shop").relations == ("data.metrics",)
+    assert "reads shop.data.metrics" in refusal(sql).detail
+    assert "reads shop.data.metrics" in refusal(sql, database="other").detail
+    assert "reads app.item" in refusal("SELECT * FROM shop.app.item", database="shop").detail
+
+
+@pytest.mark.parametrize("kind", ["date", "numeric(10, 2)", "timestamp with time zone", "int[]"])
+def test_may_ask_whether_a_text_is_of_a_type(kind):
+    assert isinstance(verdict(f"SELECT pg_input_is_valid(x, '{kind}') FROM t"), Verdict)
+
+
+# What it says
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        pytest.param(
+            "SELECT PG_Sleep (5)",
+            "The SQL calls pg_sleep, which stored SQL may not; listed functions of pg_catalog and functions "
+            "of data, written as data.name(...), are allowed.",
+            id="function",
+        ),
+        pytest.param(
+            "SELECT * FROM pg_authid",
+            "The SQL reads pg_authid, a catalog of Postgres; stored SQL reads only data.",
+            id="catalog",
+        ),
+        pytest.param(
+            "SELECT * FROM app.item", "The SQL reads app.item; stored SQL reads only data.", id="schema"
+        ),
+        pytest.param(
+            "SELECT 1; SELECT 2",
+            "The SQL is more than one statement; store each on its own.",
+            id="two-statements",
+        ),
+        pytest.param(
+            "DELETE FROM metrics",
+            "The SQL begins with DELETE; stored SQL is one SELECT, WITH, VALUES or TABLE.",
+            id="not a query",
+        ),
+        pytest.param(
+            "WITH x AS (DELETE FROM metrics RETURNING *) SELECT 1",
+            "The SQL holds a DELETE; stored SQL only reads.",
+            id="writes inside",
+        ),
+        pytest.param(
+            "SELECT * FROM metrics FOR UPDATE",
+            "The SQL locks rows (FOR UPDATE, FOR SHARE), which stored SQL may not; leave that clause out.",
+            id="locks",
+        ),
+        pytest.param(
+            "SELECT current_setting('port')",
+            "The SQL reads a setting; current_setting is allowed for 'request.claims' alone.",
+            id="setting",
+        ),
+        pytest.param("", "The SQL is empty; write a SELECT.", id="empty"),
+        pytest.param(
+            "SELECT\u00a01",
+            "The SQL has the invisible character U+00A0 outside of strings; remove it.",
+            id="no-break space",
+        ),
+        pytest.param(
+            "SELECT 1 FROM metrics WHERE id = $1",
+            "The SQL uses $1-style parameters; name them, as in :start_date.",
+            id="numbered parameter",
+        ),
+    ],
+)
+def test_names_the_refused_part_and_how_to_mend_it(sql, message):
+    assert refusal(sql).detail == message
+
+
+def test_names_the_place_where_the_text_cannot_be_read():
+    problem = refusal("SELECT id,\n  count(*\nFROM metrics")
+
+    assert "line 3, column 1, near 'FROM metrics'" in problem.detail
+    assert (problem.members["line"], problem.members["column"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("sql", "advice"),
+    [
+        ("SELECT 1 FROM t WHERE $__timeFilter(at)", "BETWEEN :start_date AND :end_date"),
+        ("SELECT $__timeGroup(at, '1h') FROM t", "date_trunc("),
+        ("SELECT 1 FROM t WHERE a = '$x' AND b = $host", ":host"),
+        ("SELECT 1 FROM t WHERE a = ${host}", ":host"),
+        ("SELECT 1 FROM t WHERE a = {{ host }}", ":host"),
+        ("SELECT 1 FROM t {% if a %} WHERE b {% endif %}", "(:kind IS NULL OR kind = :kind)"),
+        ("SELECT 1 FROM t WHERE true [[AND a = :host]]", "(:kind IS NULL OR kind = :kind)"),
+        ("SELECT 1 FROM t WHERE a = ?", ":start_date"),
+        ("SELECT 1 FROM t WHERE a IN (?, ?)", ":start_date"),
+        ("SELECT 1 FROM t WHERE a = %(host)s", ":host"),
+        ("SELECT 1 FROM t WHERE a = %s AND b = 1", "write the parameter"),
+        ("SELECT `a` FROM t", 'in double quotes, "a"'),
+        ("SELECT 1 FROM t WHERE a IN ('x' 'y')", "put a comma between them"),
+        ("SELECT similarity(a, 'x') FROM t", "DATA_SCHEMAS"),
+    ],
+)
+def test_tells_what_to_write_instead_of_another_tools_spelling(sql, advice):
+    assert advice in refusal(sql).detail
+
+
+def test_says_of_itself_what_only_postgres_can_decide():
+    assert isinstance(refusal("SELECT id, count(* FROM metrics"), Unread)
+    assert not isinstance(refusal("SELECT pg_sleep(1)"), Unread)
+    assert "operator" not in refusal("SELECT id, count(* FROM metrics").detail
+
+
+def test_a_tree_that_leaves_out_a_clause_says_so():
+    assert is_lossy(parse("SELECT * FROM t ORDER BY a USING >"))
+    assert is_lossy(parse("SELECT json_array(1 RETURNING jsonb)"))
+    assert not is_lossy(parse("SELECT 'a'\n'b', 1_000, a <<= b FROM ONLY (t) ORDER BY a"))
+
+
+def test_literals_keep_their_value():
+    assert parse("SELECT 'a'\n 'b', 1_000, a <<= b").sql("postgres") == "SELECT 'ab', 1000, a OPERATOR(<<=) b"
+
+
+def test_places_a_refused_name_where_it_stands():
+    problem = refusal("SELECT 1,\n       pg_sleep(1)")
+
+    assert problem.members == {"line": 2, "column": 8}
+
+
+# Relations, schemas, functions, claims
+
+
+@pytest.mark.parametrize(
+    ("sql", "relations"),
+    [
+        pytest.param("SELECT 1", (), id="none"),
+        pytest.param(
+            "SELECT * FROM Metrics m, data.customers", ("metrics", "data.customers"), id="as-written"
+        ),
+        pytest.param('SELECT * FROM "Odd Name"', ("Odd Name",), id="quoted"),
+        pytest.param("TABLE metrics", ("metrics",), id="table"),
+        pytest.param("WITH a AS (SELECT * FROM metrics) SELECT * FROM a", ("metrics",), id="with"),
+        pytest.param("WITH metrics AS (SELECT 1) SELECT * FROM metrics", (), id="shadowed"),
+        pytest.param(
+            "WITH metrics AS (SELECT * FROM metrics) TABLE metrics", ("metrics",), id="shadowed-after"
+        ),
+        pytest.param("WITH RECURSIVE t AS (SELECT 1 UNION SELECT * FROM t) TABLE t", (), id="recursive"),
+        pytest.param("SELECT * FROM metrics a JOIN metrics b USING (id)", ("metrics",), id="once"),
+        pytest.param("SELECT * FROM generate_series(1, 2) AS metrics", (), id="function"),
+    ],
+)
+def test_lists_the_relations_that_the_text_names(sql, relations):
+    assert verdict(sql).relations == relations
+
+
+def test_allows_each_of_the_data_schemas():
+    assert verdict("SELECT * FROM sales.a, public.b", "public", "sales").relations == ("sales.a", "public.b")
+    assert "public and sales" in refusal("SELECT * FROM data.a", "public", "sales").detail
+
+
+def test_folds_names_as_postgres_does():
+    assert verdict("SELECT * FROM DATA.Metrics").relations == ("data.metrics",)
+    assert "reads DATA.metrics" in refusal('SELECT * FROM "DATA".metrics').detail
+
+
+@pytest.mark.parametrize(
+    "call", ["data.own(1)", 'data."Own"(1)', "DATA . own /* */ (1)", "own(1)", '"own"(1)']
+)
+def test_allows_functions_of_the_data_schemas(call):
+    assert isinstance(
+        verdict(f"SELECT {call}, x FROM data.own(2) AS x", functions=frozenset({"own"})), Verdict
+    )
+
+
+@pytest.mark.parametrize(
+    "call", ["own(1)", "app.own(1)", "postgres.data.own(1)", '"DATA".own(1)', '"OWN"(1)']
+)
+def test_refuses_functions_that_nobody_listed(call):
+    assert "calls" in refusal(f"SELECT {call}").detail
+
+
+@pytest.mark.parametrize("name", ["data.mood", "mood", "data.mood[]", "public.mood"])
+def test_types_of_the_data_schemas_are_allowed_and_others_are_not(name):
+    allowed = "public" not in name
+
+    if allowed:
+        assert isinstance(verdict(f"SELECT 'sad'::{name}"), Verdict)
+    else:
+        assert "uses the type public.mood" in refusal(f"SELECT 'sad'::{name}").detail
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "current_setting('request.claims')",
+        "current_setting('request.claims', true)",
+        "pg_catalog.current_setting('request.claims')",
+        "\"current_setting\" ( 'request.claims' , true )",
+    ],
+)
+def test_says_that_the_claims_are_read(call):
+    assert verdict(f"SELECT {call}").reads_claims
+    assert not verdict("SELECT 'current_setting(''request.claims'')'").reads_claims
+
+
+def test_a_parsed_tree_saves_the_parse():
+    sql = "WITH a AS (SELECT 1 AS x) SELECT x FROM a, metrics AS m(b)"
+
+    assert verdict(sql, tree=parse(sql)) == verdict(sql)
+
+
+def test_parse_gives_values_as_a_query():
+    assert parse("VALUES (1), (2)").sql("postgres") == "SELECT * FROM (VALUES (1), (2)) AS _values"
+
+
+# Size and depth
+
+
+def test_counts_bytes_not_characters():
+    fits = "SELECT '" + "é" * 49_995 + "'"
+
+    assert len(fits.encode()) < 100_000
+    assert verdict(fits)
+    assert "more than 100000 bytes" in refusal(fits + "é" * 20).detail
+
+
+def test_refuses_half_a_character():
+    assert "surrogate" in refusal("SELECT '\ud800'").detail
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param(lambda n: "SELECT " + "(" * n + "1" + ")" * n, id="parentheses"),
+        pytest.param(lambda n: "SELECT " + "abs(" * n + "1" + ")" * n, id="calls"),
+        pytest.param(lambda n: "SELECT " + "CASE WHEN true THEN " * n + "1" + " END" * n, id="cases"),
+        pytest.param(lambda n: "SELECT 1 WHERE " + "NOT " * n + "true", id="nots"),
+    ],
+)
+def test_allows_some_depth_and_refuses_more(sql):
+    assert verdict(sql(15))
+    assert "nested too deep" in refusal(sql(40)).detail
+
+
+def test_refuses_rather_than_overflows_a_stack_that_is_nearly_full():
+    def deeper(frames: int) -> SqlRefused:
+        return deeper(frames - 1) if frames else refusal("SELECT " + "(" * 25 + "1" + ")" * 25)
+
+    room = sys.getrecursionlimit() - len(inspect.stack(0)) - 150
+
+    assert "nested too deep" in deeper(room).detail
+
+
+@pytest.mark.parametrize("name", ["honest", "hostile"])
+def test_judged_trees_can_be_copied_and_rendered(name):
+    chains = {"honest": " OR a" * 499, "hostile": "::int" * 140}
+
+    tree = parse("SELECT 1 WHERE a" + chains[name])
+
+    assert tree.copy().sql("postgres")
+
+
+def test_memory_for_many_ctes_grows_with_their_number():
+    def peak(count: int) -> int:
+        sql = "WITH " + ",".join(f"a{n}(x) AS (TABLE m)" for n in range(count)) + " SELECT 1"
+        tree = parse(sql)
+        tracemalloc.start()
+        try:
+            verdict(sql, tree=tree)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(4000) < 6 * peak(1000)
+
+
+# The lists
+
+
+def test_every_listed_node_is_one_of_the_parser():
+    assert {name for name in NODES if not hasattr(exp, name)} == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pg_sleep",
+        "pg_read_file",
+        "pg_ls_dir",
+        "pg_terminate_backend",
+        "pg_notify",
+        "pg_advisory_lock",
+        "set_config",
+        "lo_get",
+        "lo_import",
+        "loread",
+        "query_to_xml",
+        "table_to_xml",
+        "cursor_to_xml",
+        "ts_stat",
+        "ts_rewrite",
+        "nextval",
+        "setval",
+        "currval",
+        "lastval",
+        "setseed",
+        "version",
+        "has_table_privilege",
+        "to_regclass",
+        "col_description",
+        "obj_description",
+        "pg_get_viewdef",
+        "pg_input_is_valid",
+        "txid_current",
+        "pg_logical_emit_message",
+        "pg_export_snapshot",
+        "inet_server_addr",
+        "pg_stat_get_activity",
+        "pg_relation_size",
+        "dblink",
+    ],
+)
+def test_no_dangerous_function_is_listed(name):
+    assert name not in FUNCTIONS
+
+
+# Properties
+
+NUMBERS = st.sampled_from(["1", "2.5", "parts_flagged", "m.obsolescence", ":least::int", "1e3", "length(id)"])
+TEXTS = st.sampled_from(["'a'", "id", "alert_type", "m.alert_category", "$$x$$", "E'\\n'", "upper(id)"])
+FORBIDDEN = st.sampled_from(
+    [
+        "pg_sleep(1)",
+        '"pg_sleep"(1)',
+        "pg_catalog.pg_sleep(1)",
+        "PG_SLEEP/**/(1)",
+        "pg_read_file('a')",
+        "set_config('role', 'x', false)",
+        "query_to_xml('a', true, true, '')",
+        "current_setting('port')",
+        "app.anything(1)",
+        "'a'::regclass",
+        "(SELECT max(rolname) FROM pg_roles)",
+        "(SELECT id FROM app.item)",
+        "(TABLE pg_authid)",
+        "current_user",
+    ]
+)
+
+
+def grow(inner):
+    """Expressions around expressions, in every place where Postgres takes one."""
+    return st.one_of(
+        st.builds(
+            "({} {} {})".format,
+            inner,
+            st.sampled_from(["+", "-", "*", "/", "||", "=", "<>", "<", "AND", "OR"]),
+            inner,
+        ),
+        st.builds("coalesce({}, {})".format, inner, inner),
+        st.builds("CASE WHEN {} IS NULL THEN {} ELSE {} END".format, inner, inner, inner),
+        st.builds("CAST({} AS text)".format, inner),
+        st.builds("({})::numeric(10, 2)".format, inner),
+        st.builds("ARRAY[{}, {}]".format, inner, inner),
+        st.builds("(NOT {})".format, inner),
+        st.builds("({} BETWEEN {} AND {})".format, inner, inner, inner),
+        st.builds("({} IN ({}, {}))".format, inner, inner, inner),
+        st.builds("(SELECT max({}) FROM customers c WHERE {} IS NOT NULL)".format, inner, inner),
+        st.builds("EXISTS (SELECT 1 FROM unnest(ARRAY[{}]) AS u(x))".format, inner),
+        st.builds("sum({}) OVER (PARTITION BY {} ORDER BY {})".format, inner, inner, inner),
+        st.builds("count(*) FILTER (WHERE {} IS NULL)".format, inner),
+        st.builds("(data.own({}))".format, inner),
+        st.builds("jsonb_build_object('k', {})".format, inner),
+        st.builds("ROW({}, {})".format, inner, inner),
+        st.builds("({} LIKE {} ESCAPE '!')".format, inner, inner),
+    )
+
+
+def expressions(leaves):
+    return st.recursive(leaves, grow, max_leaves=8)
+
+
+def statements(expression):
+    return st.one_of(
+        st.builds("SELECT {} AS a FROM metrics m".format, expression),
+        st.builds("SELECT 1 FROM data.metrics AS m WHERE {} IS NULL".format, expression),
+        st.builds(
+            "SELECT id, count(*) FROM metrics m GROUP BY id, {} HAVING {} > 1".format, expression, expression
+        ),
+        st.builds("SELECT id FROM metrics m ORDER BY {} DESC NULLS LAST LIMIT 5".format, expression),
+        st.builds("SELECT DISTINCT ON ({}) {} FROM metrics m".format, expression, expression),
+        st.builds("WITH w(a) AS (SELECT {} FROM metrics m) SELECT a FROM w".format, expression),
+        st.builds("SELECT 1 FROM metrics m JOIN customers c ON {} IS NULL".format, expression),
+        st.builds("SELECT 1 FROM metrics m, LATERAL (SELECT {} AS b) AS l".format, expression),
+        st.builds("SELECT 1 UNION ALL (SELECT 2 FROM metrics m WHERE {} IS NULL)".format, expression),
+        st.builds("SELECT * FROM generate_series(1, 2) AS g(n), unnest(ARRAY[{}]) x".format, expression),
+        st.builds("VALUES ({}), (2)".format, expression),
+    )
+
+
+def injected(plain: str):
+    """`plain` beside or inside of an expression that holds one forbidden part."""
+    around = st.recursive(FORBIDDEN, lambda inner: grow(inner | inner), max_leaves=2)
+    return around.map(lambda bad: f"coalesce({plain}, {bad})")
+
+
+@given(statements(expressions(NUMBERS | TEXTS)))
+@settings(max_examples=80, deadline=None)
+def test_allows_any_sql_of_plain_parts(sql):
+    assert isinstance(verdict(sql), Verdict)
+
+
+@given(statements(expressions(NUMBERS | TEXTS).flatmap(injected)))
+@settings(max_examples=80, deadline=None)
+def test_refuses_any_sql_with_one_forbidden_part(sql):
+    assert isinstance(refusal(sql), SqlRefused)
+
+
+PIECES = st.sampled_from(
+    [
+        "SELECT",
+        "FROM",
+        "WHERE",
+        "metrics",
+        "(",
+        ")",
+        ",",
+        ";",
+        "'",
+        '"',
+        "$$",
+        "$a$",
+        "/*",
+        "*/",
+        "--",
+        "\\",
+        "E'",
+        'U&"',
+        "::",
+        ":",
+        ".",
+        "*",
+        "=",
+        "[",
+        "]",
+        "1",
+        "x",
+        "pg_sleep",
+        "AS",
+        "WITH",
+        "TABLE",
+        "UNION",
+        "CASE",
+        "END",
+        "NOT",
+        "LATERAL",
+        "VALUES",
+        "é",
+        "{",
+        "#",
+        "@",
+        "?",
+        "%(",
+        ":=",
+        "=>",
+        "0x",
+        "1e",
+        "'",
+        "INTERVAL",
+        "ONLY",
+        "ROWS",
+        "ORDER",
+        "BY",
+        "\x00",
+        "\xa0",
+        "\u017f",
+    ]
+)
+
+
+@given(
+    st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map(" ".join)),
+    st.sampled_from(["", "SELECT "]),
+)
+@settings(max_examples=400, deadline=None)
+def test_any_text_is_allowed_or_refused_and_nothing_else_happens(text, start):
+    try:
+        verdict(start + text)
+    except SqlRefused as problem:
+        assert problem.errors  # noqa: PT017 (either outcome is right, this one must be whole)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT jsonb_array_elements_text(v -> 'n') FROM t", "SELECT upper(v -> 'a' ->> 'b') FROM t"],
+)
+def test_a_json_arrow_in_a_call_is_an_operator(sql: str):
+    validate_sql(sql, schemas=("data",))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT upper(x -> pg_sleep(1)::text)", "SELECT upper(x -> (SELECT rolname FROM pg_authid))"],
+)
+def test_nothing_hides_behind_an_arrow_in_a_call(sql: str):
+    with pytest.raises(SqlRefused):
+        validate_sql(sql, schemas=("data",))
