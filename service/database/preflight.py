@@ -16,7 +16,8 @@ from service.postgres_url import parameters, where
 OLDEST: Final = 16
 _WHO: Final = """
 SELECT session_user, current_user, current_database(), current_setting('server_version_num')::integer,
-    current_setting('server_version'), current_setting('server_encoding')
+    current_setting('server_version'), current_setting('server_encoding'),
+    ARRAY(SELECT rolname::text FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER'))
 """
 
 
@@ -29,6 +30,8 @@ class Login(Struct, frozen=True):
     version_number: int
     version: str
     encoding: str
+    member_of: list[str] = []
+    """Roles that `SET ROLE` reaches, its own among them; a superuser reaches every role."""
 
     @property
     def roles(self) -> set[str]:
@@ -80,11 +83,11 @@ def refuse_unfit(owner: Login) -> None:
 
 
 def refuse_same_role(owner: Login, reader: set[str]) -> None:
-    """Raise `Stop` when stored SQL would run as the role that owns the tables."""
+    """Raise `Stop` when stored SQL would run as the role that owns the tables, or could become it."""
     if same := owner.roles & reader:
         raise Stop(
-            f"READER_DATABASE_URL leads to the owner's role {min(same)}: stored SQL needs a role of its own,"
-            " which may only read",
+            f"READER_DATABASE_URL leads to the owner's role {min(same)}, or to a superuser or member of it:"
+            " stored SQL needs a role of its own, which may only read",
             exit_code=2,
         )
 
@@ -94,7 +97,7 @@ def check_service(owner_url: str, reader_url: str) -> list[str]:
     try:
         owner = log_in(owner_url)
         refuse_unfit(owner)
-        refuse_same_role(owner, log_in(reader_url).roles)
+        refuse_same_role(owner, {*(reader := log_in(reader_url)).roles, *reader.member_of})
     except NoLogin as error:
         if error.refused:
             raise Stop(str(error)) from None
@@ -103,7 +106,7 @@ def check_service(owner_url: str, reader_url: str) -> list[str]:
 
 
 def reader_roles(reader_url: str) -> tuple[str, set[str]]:
-    """The role that the reader's address logs in as, and all that it acts as.
+    """The role that the reader's address logs in as, and all that it can act as.
 
     The server tells; for a login that does not work yet, the address does.
     """
@@ -112,4 +115,4 @@ def reader_roles(reader_url: str) -> tuple[str, set[str]]:
     except NoLogin:
         name = parameters(reader_url).get("user") or os.environ.get("PGUSER") or getuser()
         return name, {name}
-    return reader.session_user, reader.roles
+    return reader.session_user, {*reader.roles, *reader.member_of}

@@ -92,6 +92,17 @@ async def test_a_reader_whom_a_setting_makes_the_owner_is_refused(shop: Shop):
     assert await _fetch(shop.admin, _STATE) == before
 
 
+@pytest.mark.parametrize(
+    "power", ["ALTER ROLE {bi} SUPERUSER", "GRANT {owner} TO {bi}"], ids=["superuser", "member"]
+)
+async def test_a_reader_who_can_become_the_owner_is_refused(server: Server, shop: Shop, power: str):
+    await _admin(server, power.format(bi=shop.bi, owner=shop.owner))
+    with pytest.raises(Stop, match="superuser or member") as refused:
+        await asyncio.to_thread(migrate, shop.owner_url, shop.bi_url, ("public",))
+    assert refused.value.exit_code == 2
+    assert await _fetch(shop.owner_url, "SELECT to_regnamespace('app') IS NULL")
+
+
 async def test_an_owner_with_a_wrong_password_as_reader_is_refused(shop: Shop):
     reader = shop.owner_url.replace(":p@", ":wrong@")
     with pytest.raises(Stop, match="role of its own"):
