@@ -71,8 +71,8 @@ async def record(transaction: Transaction, deed: AuditEvent) -> None:
 
 
 def digest(thing: Any) -> str:
-    """SHA-256 of a thing's JSON, for `before_hash` and `after_hash`."""
-    return sha256(msgspec.json.encode(thing)).hexdigest()
+    """SHA-256 of a thing's JSON, keys in order: for `before_hash`, `after_hash` and versions."""
+    return sha256(msgspec.json.encode(thing, order="deterministic")).hexdigest()
 
 
 async def page(

@@ -1,7 +1,6 @@
 """Rows that broke their contract: looked at, exported, fixed, tried again, discarded; never deleted."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -276,14 +275,10 @@ async def _note(
         action=action,
         target=str(before.id),
         request_id=actor.request_id,
-        before_hash=_hash(before),
-        after_hash=_hash(after),
+        before_hash=audit.digest(before),
+        after_hash=audit.digest(after),
     )
     await audit.record(tx, deed)
-
-
-def _hash(row: QuarantinedRow) -> str:
-    return hashlib.sha256(msgspec.json.encode(row)).hexdigest()
 
 
 async def _csv_line(cells: Sequence[str]) -> bytes:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +59,7 @@ ANY_VERSION: Final = Versions()
 
 def version(item: Item) -> str:
     """SHA-256 of the item's JSON: other whenever anything of the item is."""
-    return sha256(msgspec.json.encode(item)).hexdigest()
+    return audit.digest(item)
 
 
 async def get(db: Database | Transaction, item_id: int) -> Item:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -289,7 +288,7 @@ def _hash(metric: Metric) -> str:
         metric.window,
         metric.layouts,
     ]
-    return sha256(msgspec.json.encode(state, order="deterministic")).hexdigest()
+    return audit.digest(state)
 
 
 def _meaning(metric: Metric) -> tuple[object, ...]:
