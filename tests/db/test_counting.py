@@ -11,6 +11,7 @@ import pytest
 from msgspec import Struct, structs
 
 from service.database.gateway import Transaction
+from service.http.cursors import read_id_cursor
 from service.interactions import store
 from service.interactions.models import Dimension, Filters
 
@@ -112,7 +113,7 @@ async def test_customers_are_counted_exactly(tx: Transaction, stored: World):
             (customer, {channel: counts[customer, channel] for channel in channels_seen(stored)})
             for customer in sorted(stored.types)
         ]
-        page = await store.page(tx, None, 200, filters)
+        page = await store.page(tx, 0, 200, filters)
         assert [(item.customer_id, item.interactions) for item in page.items] == expected
         one = await store.of_customer(tx, expected[-1][0], filters)
         assert (one.data.customer_id, one.data.interactions) == expected[-1]
@@ -160,7 +161,7 @@ async def test_a_page_shrinks_where_there_are_many_channels(tx: Transaction):
     seen: list[int] = []
     cursor = None
     while True:
-        page = await store.page(tx, cursor, 200, Filters())
+        page = await store.page(tx, read_id_cursor(cursor, 0), 200, Filters())
         assert 1 <= len(page.items) <= 4
         assert all(len(item.interactions) == 30_000 for item in page.items)
         seen += [item.customer_id for item in page.items]
