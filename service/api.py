@@ -1,4 +1,4 @@
-"""The service's own routes (root, health, documents), and how every error is answered."""
+"""The service's own routes: root, health, and the OpenAPI document with its pages."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -11,9 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.routes import HTTPRoute
-from litestar.types import (
-    ControllerRouterHandler,
-)
+from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from service import errors
@@ -39,8 +37,8 @@ class Welcome(Struct, frozen=True):
     health: str
 
 
-Told = Callable[[], dict[str, str]]
-"""Further checks that tell the operator something, but do not make the service unready."""
+ExtraChecks = Callable[[], dict[str, str]]
+"""Returns further checks for the operator. They do not affect readiness."""
 
 
 class HealthController(Controller):
@@ -48,36 +46,34 @@ class HealthController(Controller):
     tags = ("service",)
     opt = PUBLIC
 
-    @get("/", summary="Whether the service is ready, with each check")
+    @get("/", summary="Readiness with the result of each check")
     async def health(
-        self, database: NamedDependency[Database], statements: NamedDependency[Told]
+        self, database: NamedDependency[Database], extra_checks: NamedDependency[ExtraChecks]
     ) -> Response[Health]:
-        return await self._ready(database, statements)
+        return await self._ready(database, extra_checks)
 
-    @get("/live", summary="Whether the process answers", sync_to_thread=False)
+    @get("/live", summary="Liveness of the process", sync_to_thread=False)
     def live(self) -> Health:
         return Health("ok", {})
 
-    @get("/ready", summary="Whether the database answers and is migrated")
+    @get("/ready", summary="Readiness: the database answers and is migrated")
     async def ready(
-        self, database: NamedDependency[Database], statements: NamedDependency[Told]
+        self, database: NamedDependency[Database], extra_checks: NamedDependency[ExtraChecks]
     ) -> Response[Health]:
-        return await self._ready(database, statements)
+        return await self._ready(database, extra_checks)
 
-    async def _ready(self, database: Database, statements: Told) -> Response[Health]:
+    async def _ready(self, database: Database, extra_checks: ExtraChecks) -> Response[Health]:
         try:
             missing = await pending(database)
             checks = {"database": "ok", "migrations": f"missing: {', '.join(missing)}" if missing else "ok"}
         except errors.DatabaseUnavailable:
             checks = {"database": "unreachable", "migrations": "unknown"}
         ready = all(check == "ok" for check in checks.values())
-        told = Health("ok" if ready else "unavailable", checks | statements())
-        return Response(told, status_code=200 if ready else 503)
+        health = Health("ok" if ready else "unavailable", checks | extra_checks())
+        return Response(health, status_code=200 if ready else 503)
 
 
-@get(
-    "/", summary="What this is and where to go on", include_in_schema=False, sync_to_thread=False, opt=PUBLIC
-)
+@get("/", summary="Name of the service and links", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
 def welcome() -> Welcome:
     return Welcome("Tally: stored SQL as JSON metrics", "/docs", "/health")
 
@@ -89,9 +85,9 @@ def openapi_document(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 def complete_document(document: dict[str, Any], app: Litestar) -> dict[str, Any]:
-    """Add to each operation what Litestar does not know: its problems and an example.
+    """Add problems and an example to each operation, which Litestar does not generate.
 
-    A handler says both in `opt`: `problems` (classes beyond those every route may answer) and `example`.
+    A handler declares them in `opt`: `problems` (classes besides those of every route) and `example`.
     """
     document["components"]["schemas"]["ProblemDocument"] = _PROBLEM_SCHEMA
     document["components"]["securitySchemes"] = {"oauth2": _SECURITY}
@@ -106,13 +102,13 @@ def complete_document(document: dict[str, Any], app: Litestar) -> dict[str, Any]
 
 def _complete_operation(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
-    answers = operation["responses"]
-    answers.pop("400", None)
+    responses = operation["responses"]
+    responses.pop("400", None)
     if example := handler.opt.get("example"):
-        answers[min(answers)]["content"]["application/json"]["example"] = example
+        responses[min(responses)]["content"]["application/json"]["example"] = example
     for problem in (InvalidInput, *_gate_problems(handler), *handler.opt.get("problems", ())):
         text = f"{problem.title}: {problem.__doc__}"
-        answers[str(problem.status)] = {"description": text, "content": content}
+        responses[str(problem.status)] = {"description": text, "content": content}
     scope = scope_of(handler)
     operation["security"] = [{"oauth2": [scope]}] if scope else []
     if form := handler.opt.get("form"):
@@ -132,7 +128,7 @@ def _gate_problems(handler: HTTPRouteHandler) -> tuple[type[Problem], ...]:
 
 
 def _complete_token_operation(operation: dict[str, Any], form: dict[str, str]) -> None:
-    """RFC 6749 has a form as body and errors of its own shape."""
+    """The token endpoint takes a form and has its own error format (RFC 6749)."""
     fields = (*form, "client_id", "client_secret")
     schema = {
         "type": "object",
@@ -154,7 +150,7 @@ def _complete_token_operation(operation: dict[str, Any], form: dict[str, str]) -
 
 _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
-    "description": "An error as RFC 9457 has it; `request_id` finds its log line",
+    "description": "A problem document (RFC 9457). Its log line has the same `request_id`.",
     "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
     "properties": {
         **{
@@ -175,7 +171,7 @@ _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
 
 _SECURITY: Final[dict[str, Any]] = {
     "type": "oauth2",
-    "description": "A bearer token of this service or of the issuer it is set to trust",
+    "description": "A bearer token of this service or of the trusted issuer",
     "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": SCOPE_TEXTS}},
 }
 

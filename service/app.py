@@ -1,4 +1,4 @@
-"""Where the parts meet: opened in order, handed to the controllers, closed in reverse."""
+"""Build the app: open its parts in order, inject them into the controllers, close them in reverse."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from service import __version__
-from service.api import HealthController, Told, own_routes
+from service.api import ExtraChecks, HealthController, own_routes
 from service.ask.api import AskController
 from service.ask.generate import PromptCompiler
 from service.ask.knowledge import SchemaCache
@@ -68,38 +68,39 @@ from service.settings import Settings
 
 JSON_BYTES_LIMIT: Final = 8_388_608
 LISTEN_WAIT_S: Final = 2.0
-KEYS_DEADLINE_S: Final = 3.0  # a caller with an unknown key may be waiting
+KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
 
 
 def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
-    """The app as the server runs it: what is logged is what went over the wire, hits only now and then.
+    """Wrap the app in its ASGI layers, as the server runs it.
 
-    `running` is told whose requests run.
+    `CacheHitMiddleware` is outside the request log, so hits are logged as counts. `running` receives the
+    clients whose requests run.
     """
     settings: Settings = app.state.settings
     gate: Gate = app.state.gate
     admit = partial(gate.admit, need="metrics:read")
-    straight = ResultEndpoint(
+    endpoint = ResultEndpoint(
         RepresentationMiddleware(cast("App", app)), lambda: app.state.shelf, admit, send_problem
     )
-    bounded = RequestBounds(
-        cast("Any", DisconnectMiddleware(straight)),
+    limited = RequestBounds(
+        cast("Any", DisconnectMiddleware(endpoint)),
         set[Client]() if running is None else running,
         settings.server.body_timeout_s,
     )
-    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", bounded)))
+    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", limited)))
     return cast(
-        "ASGIApp", CacheHitMiddleware(cast("App", inner), app.state.aliases, app.state.results, admit)
+        "ASGIApp", CacheHitMiddleware(cast("App", inner), app.state.request_index, app.state.results, admit)
     )
 
 
 def create_app(settings: Settings) -> Litestar:
-    """Build the app; opens nothing before its lifespan. Raises `Stop` without database addresses."""
+    """Build the app. It opens nothing before its lifespan. Raises `Stop` without database addresses."""
     return configured(routed(), settings)
 
 
 def routed() -> Litestar:
-    """The routes alone, which take most of the building; `configured` makes them a service."""
+    """Build the routes, which takes most of the time. `configured` adds the settings."""
     features = [
         HealthController,
         MetricsController,
@@ -140,7 +141,7 @@ def routed() -> Litestar:
             "outside": Provide(_outside, sync_to_thread=False),
             "summariser": Provide(_summariser, sync_to_thread=False),
             "importing": Provide(_importing, sync_to_thread=False),
-            "statements": Provide(_statements, sync_to_thread=False),
+            "extra_checks": Provide(_extra_checks, sync_to_thread=False),
         },
         lifespan=[_opened],
         before_request=refuse_bad_input,
@@ -155,11 +156,11 @@ def routed() -> Litestar:
             render_plugins=[JsonRenderPlugin()],
             tags=[
                 Tag("metrics", "Results and definitions"),
-                Tag("items", "A task list enriched from outside"),
-                Tag("imports", "Files, contracts, kept rows"),
+                Tag("items", "A task list enriched from an external API"),
+                Tag("imports", "Imported files, dataset contracts, quarantined rows"),
                 Tag("tokens", "Tokens and the keys that verify them"),
-                Tag("interactions", "Who was in touch, and figures of the datasets"),
-                Tag("audit", "Who did what"),
+                Tag("interactions", "Customer interactions, and statistics of the datasets"),
+                Tag("audit", "All changes, and who made them"),
                 Tag("service", "Health"),
             ],
         ),
@@ -169,24 +170,26 @@ def routed() -> Litestar:
 
 
 def configured(app: Litestar, settings: Settings) -> Litestar:
-    """Give the routes their settings, again if need be while its lifespan is closed."""
-    addresses = settings.database
-    if addresses.url is None or addresses.reader_url is None:
+    """Configure the routes. The app can be configured again while its lifespan is closed."""
+    config = settings.database
+    if config.url is None or config.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
     results = Results(
         Generations(),
         ResultTable(settings.results.cache_bytes),
         time.monotonic,
-        wait_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
+        wait_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
         stale_if_error_s=settings.results.stale_if_error_s,
     )
-    app.state.update({"settings": settings, "results": results, "aliases": RequestIndex(), "shelf": None})
+    app.state.update(
+        {"settings": settings, "results": results, "request_index": RequestIndex(), "shelf": None}
+    )
     _guard(app, settings)
     return app
 
 
 def _guard(app: Litestar, settings: Settings) -> None:
-    """Put the gate before the router, so that a token is asked for at unknown addresses too."""
+    """Put the gate before the router, so that unknown paths require a token too."""
     auth = settings.auth
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
     trusted = [issuer.trust()]
@@ -257,95 +260,95 @@ def _importing(state: State) -> Importing:
     return state.importing
 
 
-def _statements(state: State) -> Told:
-    return state.statements
+def _extra_checks(state: State) -> ExtraChecks:
+    return state.extra_checks
 
 
-def _told_of_statements(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
-    """What health says of stored SQL if there is something to say; readiness does not hang on it."""
-    told: dict[str, str] = {}
+def _check_stored_sql(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
+    """Health checks of stored SQL, only if something is wrong. They do not affect readiness."""
+    checks: dict[str, str] = {}
     lingering, replaced = reader.lingering
     if lingering:
-        told["statements"] = (
+        checks["statements"] = (
             f"{lingering} went on past their cancellation, {replaced} of their places replaced"
         )
-    with suppress(DatabaseUnavailable):  # the catalogue was never read
-        if aside := len(suspensions):
-            told["metrics"] = f"{aside} suspended"
-    return told
+    with suppress(DatabaseUnavailable):  # the catalogue has not been loaded
+        if suspended := len(suspensions):
+            checks["metrics"] = f"{suspended} suspended"
+    return checks
 
 
 @asynccontextmanager
 async def _opened(app: Litestar) -> AsyncGenerator[None]:
-    """Hold everything that lives as long as the app."""
+    """Open everything that lives as long as the app, and close it at the end."""
     settings: Settings = app.state.settings
-    addresses, outward = settings.database, settings.outbound
-    assert addresses.url, "checked by configured"
-    assert addresses.reader_url, "checked by configured"
+    config, outbound_settings = settings.database, settings.outbound
+    assert config.url, "checked by configured"
+    assert config.reader_url, "checked by configured"
     async with (
-        open_database(addresses.url) as database,
-        aclosing(Session(addresses.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
-        open_reader(addresses.reader_url, addresses) as reader,
-        Outbound(timeout_s=outward.timeout_s, cooldown_s=outward.cooldown_s) as outbound,
+        open_database(config.url) as database,
+        aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
+        open_reader(config.reader_url, config) as reader,
+        Outbound(timeout_s=outbound_settings.timeout_s, cooldown_s=outbound_settings.cooldown_s) as outbound,
     ):
         model = open_model(settings.model, outbound.client)
         results: Results = app.state.results
-        aliases: RequestIndex = app.state.aliases
+        index: RequestIndex = app.state.request_index
 
         def forget(version: int, owners: list[Hashable]) -> None:
-            aliases.version = version
+            index.version = version
             for owner in owners:
                 results.table.drop(owner)
 
-        held = Catalog(database, addresses.data_schemas, forget)
-        followed = Changes(
+        metrics = Catalog(database, config.data_schemas, forget)
+        table_changes = Changes(
             database,
             session,
             results.generations,
             results.clock,
             reader=reader.role,
-            schemas=addresses.data_schemas,
+            schemas=config.data_schemas,
             always=READ_TABLES,
         )
-        suspensions = Suspensions(database, held)
+        suspensions = Suspensions(database, metrics)
         executor = Executor(
-            reader, held, settings, clock=results.clock, changes=followed, suspensions=suspensions
+            reader, metrics, settings, clock=results.clock, changes=table_changes, suspensions=suspensions
         )
-        app.state.statements = partial(_told_of_statements, reader, suspensions)
+        app.state.extra_checks = partial(_check_stored_sql, reader, suspensions)
         batcher = Batcher(
-            held,
+            metrics,
             executor,
             results,
-            deadline_s=addresses.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
-            bytes_limit=addresses.result_bytes_limit,
+            deadline_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
+            bytes_limit=config.result_bytes_limit,
         )
-        app.state.update({"database": database, "catalog": held, "executor": executor, "batcher": batcher})
-        app.state.changes = followed
+        app.state.update({"database": database, "catalog": metrics, "executor": executor, "batcher": batcher})
+        app.state.changes = table_changes
         app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
-        known = SchemaCache(reader, addresses.data_schemas)
+        schema_cache = SchemaCache(reader, config.data_schemas)
         app.state.writer = PromptCompiler(
-            known, executor, model, settings.model, lambda: datetime.now(addresses.zone).date()
+            schema_cache, executor, model, settings.model, lambda: datetime.now(config.zone).date()
         )
-        app.state.editor = Editor(database, held, executor, app.state.writer.write)
-        app.state.shelf = ResultService(held, executor, results, aliases)
+        app.state.editor = Editor(database, metrics, executor, app.state.writer.write)
+        app.state.shelf = ResultService(metrics, executor, results, index)
         app.state.importing = Importing(executor.check, settings.imports.bytes_limit, Turns())
         app.state.counts = Counts(database, results, settings.results.stale_for_s)
 
-        with suppress(Problem):  # the service starts all the same, and is not ready until it can
-            await held.load()
-            await followed.poll()
+        with suppress(Problem):  # the service starts anyway, and becomes ready later
+            await metrics.load()
+            await table_changes.poll()
         tokens: Tokens = app.state.tokens
         summariser = Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE
-        outside_api = ExternalApi(outbound, outward.external_api_url)
-        app.state.update({"outbound": outbound, "outside": outside_api, "summariser": summariser})
-        listener = _listener(addresses.url, held, results, known)
+        external_api = ExternalApi(outbound, outbound_settings.external_api_url)
+        app.state.update({"outbound": outbound, "outside": external_api, "summariser": summariser})
+        listener = _listener(config.url, metrics, results, schema_cache)
         results.unread = listener.unread
-        keepers = [held.keep(), listener.run(), *_watchers(app.state, reader, followed, known)]
+        runners = [metrics.keep(), listener.run(), *_watchers(app.state, reader, table_changes, schema_cache)]
         if settings.auth.mode == "on":
-            keepers.append(tokens.watch())
+            runners.append(tokens.watch())
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(keeper) for keeper in keepers]
-            with suppress(TimeoutError):  # what is asked for before it listens would be run again
+            background = [tasks.create_task(runner) for runner in runners]
+            with suppress(TimeoutError):  # results from before the listener connects would run again
                 async with asyncio.timeout(LISTEN_WAIT_S):
                     await listener.connected.wait()
             yield
@@ -357,37 +360,37 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
 
 
 def _watchers(
-    state: State, reader: Reader, followed: Changes, known: SchemaCache
+    state: State, reader: Reader, table_changes: Changes, schema_cache: SchemaCache
 ) -> tuple[Coroutine[Any, Any, None], ...]:
-    """What notices, until cancelled, that the database is defined otherwise or closed to the reader."""
+    """Coroutines that react to redefinitions in the database and to a refused reader login."""
     results: Results = state.results
 
     async def redefined() -> None:
         state.executor.forget()
         state.catalog.changed()
-        known.changed()
-        # A session goes on with the tables and functions that its prepared statements once found.
+        schema_cache.changed()
+        # Prepared statements of a session keep using the tables and functions that they first resolved.
         await reader.retire()
 
     async def refused() -> None:
         results.generations.renew(results.clock())
         await reader.retire()
 
-    return followed.keep(redefined), watch_login(state.settings.database.reader_url, refused)
+    return table_changes.keep(redefined), watch_login(state.settings.database.reader_url, refused)
 
 
-def _listener(url: str, held: Catalog, results: Results, known: SchemaCache) -> Listener:
+def _listener(url: str, metrics: Catalog, results: Results, schema_cache: SchemaCache) -> Listener:
     def on_gap() -> None:
-        held.changed()
-        known.changed()
+        metrics.changed()
+        schema_cache.changed()
         results.heard()
 
     def announced(payload: str) -> None:
         results.generations.announced(payload, results.clock())
-        known.changed()
+        schema_cache.changed()
 
     def catalogue_changed(payload: str) -> None:
-        held.changed()
+        metrics.changed()
         results.generations.announced(payload, results.clock())
 
     return Listener(

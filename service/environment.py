@@ -1,4 +1,4 @@
-"""Settings from environment variables, checked; the README's table is held against `rows()`."""
+"""Read and validate settings from environment variables. A test compares README's table with `rows()`."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -39,7 +39,7 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 
 def rows(tree: type[Struct] = Settings) -> list[Row]:
-    """Every setting in the order of the tree, as the README prints it."""
+    """All settings in the order of the tree, which is also README's order."""
     found: list[Row] = []
     for name, kind, meta in _fields(tree):
         if meta is None:
@@ -69,8 +69,8 @@ def _load(tree: type[T], environ: Mapping[str, str]) -> T:
 
 def _convert(text: str, kind: Any, meta: Meta) -> Any:
     variable = (meta.extra or {})["env"]
-    many = getattr(get_args(kind)[0], "__origin__", None) is tuple
-    value: Any = [part.strip() for part in text.split(",") if part.strip()] if many else text
+    is_list = getattr(get_args(kind)[0], "__origin__", None) is tuple
+    value: Any = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
     try:
         converted = msgspec.convert(value, kind, strict=False, dec_hook=lambda to, raw: to(raw))
     except msgspec.ValidationError as error:
@@ -81,7 +81,7 @@ def _convert(text: str, kind: Any, meta: Meta) -> Any:
 
 
 def _check_time_zone(name: str) -> None:
-    """A zone must be one for us and for Postgres, which reads other names its own way (`UTC+3` is west)."""
+    """Require a zone that Python and Postgres read alike. For Postgres `UTC+3` is west of Greenwich."""
     if name == "UTC":
         return
     known = available_timezones() - {"localtime", "posixrules"}
@@ -89,10 +89,12 @@ def _check_time_zone(name: str) -> None:
         return
     if not known:
         raise Stop(f"TIME_ZONE={name!r}: this machine has no time zone database; install tzdata", exit_code=2)
-    places = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), places, n=1)
-    meant = f"; did you mean {places[near[0]]}?" if near else ""
-    raise Stop(f"TIME_ZONE={name[:80]!r}: expected an IANA name such as Europe/Berlin{meant}", exit_code=2)
+    by_lower_case = {each.lower(): each for each in known}
+    matches = get_close_matches(name.lower(), by_lower_case, n=1)
+    suggestion = f"; did you mean {by_lower_case[matches[0]]}?" if matches else ""
+    raise Stop(
+        f"TIME_ZONE={name[:80]!r}: expected an IANA name such as Europe/Berlin{suggestion}", exit_code=2
+    )
 
 
 def _check_auth(settings: Settings) -> None:
@@ -104,11 +106,11 @@ def _check_auth(settings: Settings) -> None:
             exit_code=2,
         )
     if auth.oidc_issuer is not None and not auth.oidc_audience:
-        raise Stop("OIDC_ISSUER needs OIDC_AUDIENCE: whom its tokens must be meant for", exit_code=2)
+        raise Stop("OIDC_ISSUER needs OIDC_AUDIENCE: the audience that its tokens must name", exit_code=2)
     if auth.oidc_issuer is None and (auth.oidc_audience or auth.oidc_jwks_url):
         raise Stop("OIDC_AUDIENCE and OIDC_JWKS_URL need OIDC_ISSUER", exit_code=2)
     for origin in auth.cors_origins:
-        if not _is_address(origin, plain=True) or urlsplit(origin).path:
+        if not _is_url(origin, allow_http=True) or urlsplit(origin).path:
             raise Stop(f"CORS_ORIGINS: {origin!r} is no origin such as https://example.org", exit_code=2)
 
 
@@ -121,9 +123,9 @@ def _check_addresses(settings: Settings) -> None:
         "EXTERNAL_API_URL": (settings.outbound.external_api_url, True),
         "LLM_BASE_URL": (settings.model.base_url, True),
     }
-    for variable, (address, plain) in addresses.items():
-        if address is not None and not _is_address(address, plain=plain):
-            secure = "http or https" if plain else "https (http on loopback only)"
+    for variable, (address, allow_http) in addresses.items():
+        if address is not None and not _is_url(address, allow_http=allow_http):
+            secure = "http or https" if allow_http else "https (http on loopback only)"
             raise Stop(f"{variable}={address!r}: expected an absolute {secure} address", exit_code=2)
 
 
@@ -136,14 +138,17 @@ def _check_model(model: Model) -> None:
         raise Stop("LLM_API_KEY: expected printable ASCII", exit_code=2)
 
 
-def _is_address(text: str, *, plain: bool) -> bool:
-    """An absolute http(s) address without user, query and fragment; `plain` allows http anywhere."""
+def _is_url(text: str, *, allow_http: bool) -> bool:
+    """Whether this is an absolute URL without user, query and fragment.
+
+    It must be https. Loopback may use http, and with `allow_http` every host may.
+    """
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    secure = parts.scheme == "https" or (plain and parts.scheme == "http") or is_loopback_address(text)
+    secure = parts.scheme == "https" or (allow_http and parts.scheme == "http") or is_loopback_address(text)
     plain_text = text.isprintable() and not set(text) & {" ", "?", "#", "\\"} and "@" not in parts.netloc
     return bool(secure and host and plain_text)
 

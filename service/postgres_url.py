@@ -1,4 +1,4 @@
-"""What a Postgres address says, as libpq itself reads it."""
+"""Parse and validate Postgres URLs with libpq itself."""
 
 from typing import Final
 
@@ -10,8 +10,8 @@ from service.errors import Stop
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 DEFAULT_PORT: Final = "5432"
-# Connecting there fails at once, after libpq has looked at every parameter.
-_NOWHERE: Final = "/nonexistent/tally"
+# A connection to this socket fails at once, after libpq has validated every parameter.
+_UNREACHABLE: Final = "/nonexistent/tally"
 _FAILED_CONNECTION: Final = "connection to server"
 _HARMLESS: Final = ("invalid URI query parameter", "extra key/value separator")
 _NUMBERS: Final = (
@@ -25,12 +25,12 @@ _NUMBERS: Final = (
 
 
 def parameters(url: str) -> dict[str, str]:
-    """The address's parameters by libpq's names. Raises `psycopg.ProgrammingError` for what is no address."""
+    """The parameters of a URL by libpq's names. Raises `psycopg.ProgrammingError` if it is malformed."""
     return {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
 
 
 def hosts(given: dict[str, str]) -> list[tuple[str, str]]:
-    """Each host (empty for the default one) with its port."""
+    """Each host with its port. An empty host is the default host."""
     names = _names(given)
     ports = given.get("port", "").split(",")
     if len(ports) == 1:
@@ -43,7 +43,7 @@ def _names(given: dict[str, str]) -> list[str]:
 
 
 def where(url: str) -> str:
-    """`host:port` of an address, each of several, for messages: never its password."""
+    """`host:port` of every host, for messages. It never contains the password."""
     try:
         given = parameters(url)
     except psycopg.Error:
@@ -56,7 +56,7 @@ def where(url: str) -> str:
 
 
 def check(variable: str, url: str) -> None:
-    """Raise `Stop` (exit status 2), without the password, for an address that libpq would refuse."""
+    """Raise `Stop` (exit status 2) for a URL that libpq refuses. The message never contains the password."""
     given: dict[str, str] = {}
     try:
         given = parameters(url) if url.startswith(SCHEMES) else {}
@@ -82,11 +82,11 @@ def _is_port(text: str) -> bool:
 
 
 def _refusal(given: dict[str, str]) -> str | None:
-    """What libpq has against a parameter's value; None if it would try to connect."""
-    elsewhere = {name: value for name, value in given.items() if name != "hostaddr"}
-    elsewhere["host"] = ",".join(_NOWHERE for _ in _names(given))
-    elsewhere.setdefault("port", DEFAULT_PORT)
-    connection = PGconn.connect_start(make_conninfo(**elsewhere).encode())
+    """The reason why libpq refuses a parameter's value; None if it accepts all."""
+    test_parameters = {name: value for name, value in given.items() if name != "hostaddr"}
+    test_parameters["host"] = ",".join(_UNREACHABLE for _ in _names(given))
+    test_parameters.setdefault("port", DEFAULT_PORT)
+    connection = PGconn.connect_start(make_conninfo(**test_parameters).encode())
     try:
         message = connection.error_message.decode(errors="replace").strip()
         refused = connection.status == ConnStatus.BAD and not message.startswith(_FAILED_CONNECTION)

@@ -1,1 +1,1 @@
-"""What every route shares, once each."""
+"""HTTP code that all routes share."""

@@ -1,25 +1,17 @@
-"""Words of ASGI, and how headers are read."""
+"""ASGI types, and access to request headers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 Scope = dict[str, Any]
-
-
 Message = dict[str, Any]
-
-
 Receive = Callable[[], Awaitable[Message]]
-
-
 Send = Callable[[Message], Awaitable[None]]
-
-
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def header_of(scope: Scope, name: bytes) -> str:
-    """All lines of a request's header as one, empty without it."""
+    """A request header's value: all its lines joined by commas, or empty if it is missing."""
     lines = [value for each, value in scope["headers"] if each == name]
     return b",".join(lines).decode("latin-1") if lines else ""
 

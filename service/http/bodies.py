@@ -1,4 +1,4 @@
-"""JSON that callers send: decoded, or refused with what is wrong, where, and what it may be."""
+"""Decode JSON from callers. An error names the field, the fault and the allowed values."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ _STEP: Final = re.compile(r"\[[^\]]*\]|\.([^.\[]+)")
 def decode(
     text: bytes | msgspec.Raw, kind: Any, *, within: str = "", number: Callable[[str], Any] | None = None
 ) -> Any:
-    """The JSON as `kind`. Raises `InvalidInput` that names the field, which stands `within` the body.
+    """Decode JSON as `kind`. Raises `InvalidInput`, which names the field by its path below `within`.
 
-    `number` makes what it likes of numbers with a fraction or an exponent, where `kind` leaves them open.
+    `number` converts numbers with a fraction or an exponent where `kind` does not fix their type.
     """
     try:
         return msgspec.json.Decoder(kind, float_hook=number).decode(text)
@@ -31,7 +31,7 @@ def decode(
 
 
 def _field_error(text: str, kind: Any, within: str) -> FieldError:
-    """Read msgspec's message: what is wrong, then where as a path from `$`."""
+    """Split msgspec's message into the fault and the path of the field (from `$`)."""
     message, _, path = text.partition(" - at `$")
     path = path.strip("`")
     named = _NAMED_FIELD.search(message)
@@ -40,10 +40,10 @@ def _field_error(text: str, kind: Any, within: str) -> FieldError:
 
 
 def _choice(message: str, kind: Any, path: str) -> str:
-    """The names that are taken where another was given."""
+    """The allowed names, if the caller sent an unknown one."""
     found = [inspect.type_info(kind)]
     for step in _STEP.findall(path):
-        found = [inner for info in found for inner in _inside(info, step)]
+        found = [inner for info in found for inner in _inner_types(info, step)]
     for info in (each for outer in found for each in _members(outer)):
         if isinstance(info, inspect.LiteralType) and "enum value" in message:
             return f"; one of {', '.join(map(str, info.values))}"
@@ -62,8 +62,8 @@ def _members(info: inspect.Type) -> Iterator[inspect.Type]:
         yield info
 
 
-def _inside(outer: inspect.Type, name: str) -> Iterator[inspect.Type]:
-    """The types of a field of an object, or with no name of what a list or a map holds."""
+def _inner_types(outer: inspect.Type, name: str) -> Iterator[inspect.Type]:
+    """The types of an object's field `name`. Without a name, the item types of a list or map."""
     for info in _members(outer):
         match info:
             case inspect.StructType() if name:

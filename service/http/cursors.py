@@ -1,4 +1,4 @@
-"""Cursors of paged lists: an opaque text for the position of the last item of a page."""
+"""Cursors of paged lists. A cursor is an opaque text that encodes the position of a page's last item."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, TypeVar
@@ -11,7 +11,7 @@ from service.http.ids import MAX_ID
 
 T = TypeVar("T")
 
-Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
+Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the previous page")]
 
 
 def write_cursor(position: object) -> str:
@@ -19,18 +19,18 @@ def write_cursor(position: object) -> str:
 
 
 def read_cursor(cursor: str, position: type[T]) -> T:
-    """Read a position of this type. Raises `InvalidInput` for a text that `write_cursor` did not make."""
+    """Decode a position of this type. Raises `InvalidInput` unless `write_cursor` made the text."""
     try:
-        read = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=position)
+        decoded = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=position)
     except (ValueError, msgspec.MsgspecError):
-        read = None
-    if read is None or write_cursor(read) != cursor:
+        decoded = None
+    if decoded is None or write_cursor(decoded) != cursor:
         raise _unknown()
-    return read
+    return decoded
 
 
 def read_id_cursor(cursor: str | None, first: int) -> int:
-    """Read the position in a list that is sorted by id; `first` is the one before the first page."""
+    """Decode a position in a list sorted by id. `first` is the position before the first page."""
     if cursor is None:
         return first
     position = read_cursor(cursor, int)

@@ -1,4 +1,4 @@
-"""Cancel what runs for a client that has gone."""
+"""Cancel requests of clients that have disconnected."""
 
 import asyncio
 from typing import Final
@@ -7,9 +7,10 @@ from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send
 
 
 class DisconnectMiddleware:
-    """ASGI layer that cancels what runs for a caller who has gone: reads and batches, never changes.
+    """ASGI layer that cancels reads and batches when the client disconnects. It never cancels changes.
 
-    Watching costs, so it begins when an answer has taken `WATCH_AFTER_S`, and ends when the answer begins.
+    Watching a connection costs time. So it begins `WATCH_AFTER_S` after the request, and ends when the
+    response begins.
     """
 
     def __init__(self, app: App) -> None:
@@ -17,42 +18,42 @@ class DisconnectMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (scope["method"] in SAFE_METHODS or scope["path"].endswith("/batch")):
-            await _Caller(receive, send).serve(self._app, scope)
+            await _Client(receive, send).serve(self._app, scope)
         else:
             await self._app(scope, receive, send)
 
 
-class _Caller:
-    """One caller: `receive` and `send` as the app sees them, and a watch for the end of the connection."""
+class _Client:
+    """The `receive` and `send` of one request, and a task that waits for the client's disconnect."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._read = False
-        self._kept: list[Message] = []
+        self._body_complete = False
+        self._unread: list[Message] = []
         self._watch: asyncio.Task[None] | None = None
-        self._gone = False
+        self._disconnected = False
 
     async def serve(self, app: App, scope: Scope) -> None:
         task = asyncio.current_task()
-        assert task, "a request is served in a task"
-        self._read = scope["method"] in SAFE_METHODS
+        assert task, "each request runs in a task"
+        self._body_complete = scope["method"] in SAFE_METHODS
         timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin_watch, task)
         try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
-            if not self._gone or task.uncancel():
+            if not self._disconnected or task.uncancel():
                 raise
         finally:
             timer.cancel()
             self._end_watch()
 
     async def receive(self) -> Message:
-        if self._kept:
-            return self._kept.pop(0)
+        if self._unread:
+            return self._unread.pop(0)
         self._end_watch()
         message = await self._receive()
-        self._read = self._read or not message.get("more_body", False)
+        self._body_complete = self._body_complete or not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
@@ -60,7 +61,7 @@ class _Caller:
         await self._send(message)
 
     def _begin_watch(self, task: "asyncio.Task[None]") -> None:
-        if self._read:
+        if self._body_complete:
             self._watch = asyncio.create_task(self._wait_for_end(task))
 
     def _end_watch(self) -> None:
@@ -70,11 +71,11 @@ class _Caller:
 
     async def _wait_for_end(self, task: "asyncio.Task[None]") -> None:
         message = await self._receive()
-        if message["type"] != "http.disconnect":  # the body of a request that nobody has asked for yet
-            self._kept.append(message)
+        if message["type"] != "http.disconnect":  # a request body that the app has not read yet
+            self._unread.append(message)
             message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._gone = True
+            self._disconnected = True
             task.cancel()
 
 

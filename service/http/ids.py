@@ -1,4 +1,4 @@
-"""Ids in paths and bodies."""
+"""Parse ids in paths and bodies."""
 
 from typing import Final
 from uuid import UUID
@@ -13,7 +13,7 @@ _SHOWN: Final = 60  # characters of a wrong id that an error repeats
 
 
 def read_uuid(text: str) -> UUID | None:
-    """The id in any case, with dashes or without; None for every other text."""
+    """Parse a UUID in any case, with or without dashes. Returns None for every other text."""
     try:
         return msgspec.convert(text, UUID, strict=False)
     except msgspec.ValidationError:
@@ -21,7 +21,7 @@ def read_uuid(text: str) -> UUID | None:
 
 
 def parse_uuid(text: str) -> UUID:
-    """Raises `InvalidInput` for text that is no UUID."""
+    """Parse a UUID. Raises `InvalidInput` for every other text."""
     found = read_uuid(text)
     if found is None:
         raise InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),))
@@ -31,8 +31,8 @@ def parse_uuid(text: str) -> UUID:
 def parse_number(text: str, field: str = "id", *, smallest: int = 1) -> int:
     """Read an id of decimal digits.
 
-    Raises `InvalidInput` for anything but digits from `smallest` (0 or 1) on, and `NotFound` above `MAX_ID`:
-    no row has that id.
+    Raises `InvalidInput` for text other than digits, or a number below `smallest` (0 or 1). Raises `NotFound`
+    above `MAX_ID`, because no row can have that id.
     """
     digits = text.lstrip("0") or text[-1:]
     if not (digits.isascii() and digits.isdigit() and (smallest == 0 or digits != "0")):

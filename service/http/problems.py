@@ -1,4 +1,4 @@
-"""Every error as a problem document (RFC 9457)."""
+"""Render every error as a problem document (RFC 9457)."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -7,15 +7,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.types import (
-    ASGIApp,
-    HTTPScope,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    WebSocketScope,
-)
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from service import errors
 from service.errors import FieldError, InvalidInput, Problem
@@ -37,7 +29,7 @@ _log: Any = structlog.get_logger("error")
 
 
 def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Render any exception; what is not a known problem is logged with its traceback and says nothing."""
+    """Render an exception. An unknown one is logged with its traceback and tells the caller nothing."""
     problem = _as_problem(error)
     if problem.status == 500:  # noqa: PLR2004
         _log.error("unexpected error", exc_info=error)
@@ -50,7 +42,7 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
 
 
 async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: Problem) -> None:
-    """Answer a call that never reached the framework; a WebSocket's handshake is answered as HTTP too."""
+    """Send a problem from outside the framework. A WebSocket handshake gets an HTTP response too."""
     prefix = "http" if scope["type"] == "http" else "websocket.http"
     start: Any = {
         "type": f"{prefix}.response.start",
@@ -71,9 +63,9 @@ def _document(problem: Problem, scope: Scope) -> bytes:
 
 
 class ErrorMiddleware:
-    """ASGI layer around all others but the log: what one of them raises is logged and answered as a problem.
+    """ASGI layer inside the request log that logs unexpected errors of all inner layers and sends a problem.
 
-    An answer that has begun cannot be mended: the error goes on to the server, which cuts the connection.
+    If the response has begun, the error goes on to the server, which closes the connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -82,13 +74,13 @@ class ErrorMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
-        async def told(message: Message) -> None:
+        async def observed(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, told)
+            await self._app(scope, receive, observed)
         except Exception as error:
             _log.error("unexpected error", exc_info=error)
             if begun or cast("str", scope["type"]) == "lifespan":

@@ -1,7 +1,7 @@
-"""What every answer shares on the wire: HEAD, compression, an ETag per representation, and 304.
+"""HEAD, compression, conditional requests, and one strong ETag per representation, for all responses.
 
-A body over 1 KB is compressed as `Accept-Encoding` allows; its strong ETag then ends in the coding's name,
-since the bytes differ. A matching `If-None-Match` on a 200 with an ETag is answered 304.
+A body over 1 KB is compressed if `Accept-Encoding` allows it. The ETag of a compressed body ends in the name
+of the coding. A response of status 200 whose ETag matches `If-None-Match` becomes a 304.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ Coding = Literal["zstd", "gzip", "identity"]
 
 SMALLEST: Final = 1024
 WORK_HERE: Final = 1 << 18
-"""Bytes up to which a body is compressed or hashed on the event loop: a thread would take longer."""
+"""Smaller bodies are compressed and hashed on the event loop, because a thread would take longer."""
 _COMPRESSIBLE: Final = (b"application/json", b"application/problem+json", b"application/x-ndjson", b"text/")
 _GZIP_WINDOW: Final = 31  # zlib's number for a gzip frame
 
 
 class RepresentationMiddleware:
-    """ASGI layer around the app; streams pass through untouched."""
+    """ASGI layer around the app. It does not change streamed responses."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -33,14 +33,14 @@ class RepresentationMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, scope)
+        response = _Response(send, scope)
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
-        await self._app(scope, receive, answer.take)
+        await self._app(scope, receive, response.take)
 
 
-class _Answer:
-    """One answer: its start is held until the first piece of its body shows whether it is whole."""
+class _Response:
+    """One response. Its start waits until the first part of the body shows whether the body is complete."""
 
     def __init__(self, send: Send, request: Scope) -> None:
         self._send = send
@@ -53,7 +53,7 @@ class _Answer:
             self._start = message
             return
         start, self._start = self._start, None
-        if start is None:  # further pieces of a stream
+        if start is None:  # a further part of a stream
             await self._send(message)
         elif message.get("more_body", False):
             await self._send(start)
@@ -63,50 +63,50 @@ class _Answer:
 
     async def _finish(self, start: Message, message: Message) -> None:
         body: bytes = message.get("body", b"")
-        headers = {bytes(name): bytes(value) for name, value in start["headers"]}
-        kept = [(name, value) for name, value in start["headers"] if name not in _REWRITTEN]
-        tag = headers.get(b"etag")
-        if _can_compress(headers, body):
-            if not any(name == b"vary" and b"accept-encoding" in value.lower() for name, value in kept):
-                kept.append((b"vary", b"Accept-Encoding"))
+        by_name = {bytes(name): bytes(value) for name, value in start["headers"]}
+        headers = [(name, value) for name, value in start["headers"] if name not in _REPLACED]
+        tag = by_name.get(b"etag")
+        if _can_compress(by_name, body):
+            if not any(name == b"vary" and b"accept-encoding" in value.lower() for name, value in headers):
+                headers.append((b"vary", b"Accept-Encoding"))
             coding = choose_coding(header_of(self._request, b"accept-encoding"))
             if coding != "identity":
                 body = await compressed(body, coding)
-                kept.append((b"content-encoding", coding.encode()))
+                headers.append((b"content-encoding", coding.encode()))
                 tag = tag and tag_of_coding(tag.decode(), coding).encode()
         if tag is not None:
-            kept.append((b"etag", tag))
-            asked = header_of(self._request, b"if-none-match")
-            if start["status"] == _OK and self._method in SAFE_METHODS and matches(asked, tag.decode()):
-                left = [(name, value) for name, value in kept if name not in _OF_THE_BODY]
-                await self._send({**start, "status": 304, "headers": left})
+            headers.append((b"etag", tag))
+            condition = header_of(self._request, b"if-none-match")
+            if start["status"] == _OK and self._method in SAFE_METHODS and matches(condition, tag.decode()):
+                remaining = [(name, value) for name, value in headers if name not in _BODY_HEADERS]
+                await self._send({**start, "status": 304, "headers": remaining})
                 await self._send({"type": "http.response.body", "body": b""})
                 return
         if start["status"] not in _BODILESS:
-            kept.append((b"content-length", str(len(body)).encode()))
-        await self._send({**start, "headers": kept})
+            headers.append((b"content-length", str(len(body)).encode()))
+        await self._send({**start, "headers": headers})
         await self._send({**message, "body": b"" if self._method == "HEAD" else body})
 
 
 _OK: Final = 200
 _BODILESS: Final = frozenset({204, 304})
-_REWRITTEN: Final = frozenset({b"content-length", b"etag"})
-_OF_THE_BODY: Final = frozenset({b"content-type", b"content-encoding"})
+_REPLACED: Final = frozenset({b"content-length", b"etag"})
+_BODY_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 
 
 @lru_cache(maxsize=256)
 def choose_coding(accept_encoding: str) -> Coding:
-    """The coding that a client likes best, zstd before gzip where it likes both alike (RFC 9110)."""
+    """The coding that the client prefers (RFC 9110). With equal weights zstd comes before gzip."""
     weights: dict[str, float] = {}
     for part in accept_encoding.lower().split(","):
         name, _, options = part.strip().partition(";")
         weights[name.strip()] = _quality(options)
-    anything = weights.get("*", 0.0)
+    any_coding = weights.get("*", 0.0)
     best: Coding = "identity"
     weight = 0.0
     for coding in CODINGS:
-        if (liked := weights.get(coding, anything)) > weight:
-            best, weight = coding, liked
+        if (preference := weights.get(coding, any_coding)) > weight:
+            best, weight = coding, preference
     return best if weight >= weights.get("identity", 0.0) else "identity"
 
 
@@ -124,7 +124,7 @@ def _quality(options: str) -> float:
 
 
 def compress(body: bytes, coding: Coding) -> bytes:
-    """Equal bodies give equal bytes, as a strong ETag needs."""
+    """Compress a body. Equal bodies give equal bytes, as strong ETags require."""
     if coding == "zstd":
         return zstandard.ZstdCompressor(level=3).compress(body)
     if coding == "gzip":
@@ -134,30 +134,30 @@ def compress(body: bytes, coding: Coding) -> bytes:
 
 
 async def compressed(body: bytes, coding: Coding) -> bytes:
-    """What `compress` gives; a large body holds up nobody else."""
+    """Compress a body. A large body is compressed in a thread, so it does not block other requests."""
     if len(body) < WORK_HERE:
         return compress(body, coding)
     return await asyncio.to_thread(compress, body, coding)
 
 
 def tag_of_coding(tag: str, coding: Coding) -> str:
-    """The strong ETag of a coded twin: `"abc"` becomes `"abc-gzip"`."""
+    """The strong ETag of a coded representation: `"abc"` becomes `"abc-gzip"`."""
     return tag if coding == "identity" else f'{tag[:-1]}-{coding}"'
 
 
 def uncoded(tag: str) -> str:
-    """The ETag of what a coded twin was made of."""
+    """The ETag of the identity representation: `"abc-gzip"` becomes `"abc"`."""
     for coding in CODINGS:
         tag = tag.removesuffix(f'-{coding}"') + '"' if tag.endswith(f'-{coding}"') else tag
     return tag
 
 
 def matches(if_none_match: str, tag: str) -> bool:
-    """Whether a list of ETags, or `*`, holds this one; weak marks do not count (RFC 9110, 13.1.2)."""
+    """Whether `If-None-Match` matches an ETag by weak comparison (RFC 9110, 13.1.2)."""
     if if_none_match == tag:
         return True
-    wanted = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return wanted == ["*"] or tag.removeprefix("W/") in wanted
+    tags = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return tags == ["*"] or tag.removeprefix("W/") in tags
 
 
 def _can_compress(headers: Mapping[bytes, bytes], body: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""One log line per request, and its id."""
+"""One log line and one id per request."""
 
 import re
 import time
@@ -14,9 +14,9 @@ _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestLog:
-    """The outermost ASGI layer: gives each request its id and writes one line when it is answered.
+    """ASGI layer that gives each request an id, and logs one line when the request ends.
 
-    A caller's `X-Request-ID` is kept when it is up to 128 visible ASCII characters, else replaced.
+    A caller's `X-Request-ID` is used if it is at most 128 visible ASCII characters. Otherwise it is replaced.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,7 +36,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 499  # nginx's word for a caller who left before the answer
+        status = 499  # nginx's status for a client that disconnected before the response
         size = 0
 
         async def observed(message: Message) -> None:
@@ -64,7 +64,7 @@ class RequestLog:
 
 
 def request_id_of(given: bytes | None) -> bytes:
-    """What the caller gave, if it is up to 128 visible ASCII characters, else one of our own."""
+    """The caller's id if it is at most 128 visible ASCII characters, else a new random id."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return b"%032x" % getrandbits(128)

@@ -1,4 +1,4 @@
-"""Parameters and bodies of requests, looked at before a handler runs."""
+"""Validate the query parameters and the body of a request before its handler runs."""
 
 from typing import Any
 
@@ -7,9 +7,7 @@ from litestar.enums import RequestEncodingType
 from litestar.exceptions import InternalServerException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, QueryParameter
-from litestar.types import (
-    Empty,
-)
+from litestar.types import Empty
 
 from service import errors
 from service.errors import FieldError, InvalidInput
@@ -17,7 +15,7 @@ from service.http import bodies
 
 
 class ReadRequest(Request[Any, Any, Any]):
-    """Reads JSON once, as what the handler's `data` takes: the framework's own reading rounds numbers."""
+    """Decodes the JSON body once, as the type of the handler's `data`. The framework would round numbers."""
 
     async def json(self) -> Any:
         if self._json is Empty:
@@ -27,13 +25,13 @@ class ReadRequest(Request[Any, Any, Any]):
 
 
 async def refuse_bad_input(request: Request[Any, Any, Any]) -> None:
-    """Look at parameters and body in place of the framework's parsing, which is laxer and says less."""
+    """Validate parameters and body before the framework, whose parser is laxer and has poorer errors."""
     refuse_unknown_parameters(request)
     await refuse_bad_body(request)
 
 
 async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
-    """Answer 415 or 422 for a body that is not the JSON that the handler's `data` takes."""
+    """Raise 415 or 422 if the body is not JSON of the type of the handler's `data`."""
     handler = request.route_handler
     field = handler.parsed_data_field
     takes = field.kwarg_definition if field else None
@@ -44,12 +42,12 @@ async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
         raise errors.UnsupportedMediaType(f"Send application/json, not {media_type[:60]}.")
     try:
         await request.json()
-    except InternalServerException:  # what Litestar raises when the client hangs up in its body
+    except InternalServerException:  # Litestar raises this when the client disconnects within the body
         raise errors.BadRequest("The connection ended within the body.") from None
 
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
-    """Answer 422 for a query parameter that the route does not take, or given twice where it is no list."""
+    """Raise 422 for an unknown query parameter, or one given more than once that is no list."""
     if not request.scope["query_string"]:
         return
     handler = request.route_handler

@@ -56,7 +56,7 @@ class ResultService:
         entry = served.entry
         coding = choose_coding(header_of(scope, b"accept-encoding"))
         await self._results.encode(entry, coding)
-        if entry.shared and entry.terms.fresh_until > entry.terms.made_at:
+        if entry.shared and entry.policy.fresh_until > entry.policy.made_at:
             self._aliases.remember(scope, entry.key, coding, version)
         return reply(served, coding, self._results.clock())
 

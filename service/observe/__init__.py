@@ -1,1 +1,1 @@
-"""What the service says of itself."""
+"""Structured logs of the service."""

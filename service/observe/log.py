@@ -1,4 +1,4 @@
-"""What the service says of itself: structured logs, a request id and one canonical line per request."""
+"""Structured logs. Each line carries the id of the request that caused it."""
 
 import logging
 import sys
@@ -14,21 +14,21 @@ current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", def
 
 
 def set_up_logs(settings: Logs) -> None:
-    """Write to stderr: lines with colours on a terminal, JSON elsewhere, unless LOG_FORMAT says."""
-    terminal = sys.stderr.isatty()
-    console = settings.format == "console" or (settings.format is None and terminal)
+    """Log to stderr. LOG_FORMAT sets the format; the default is coloured lines on a terminal, else JSON."""
+    on_terminal = sys.stderr.isatty()
+    console = settings.format == "console" or (settings.format is None and on_terminal)
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[structlog.typing.Processor] = [
         _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks without local variables: these hold requests, and requests hold tokens.
-    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    last: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(plain)]
-    last += [_escape, structlog.dev.ConsoleRenderer(colors=terminal)] if console else [_to_json]
+    # Tracebacks omit local variables, because requests among them hold tokens.
+    transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    renderers: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
+    renderers += [_escape, structlog.dev.ConsoleRenderer(colors=on_terminal)] if console else [_to_json]
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -37,26 +37,26 @@ def set_up_logs(settings: Logs) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 
 
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Let no value of a line move the cursor, turn the text around or begin another line.
+    """Escape control characters, so that no value can move the cursor, reverse the text or start a line.
 
-    Whatever comes from callers may hold such characters: paths, subjects, messages of exceptions.
+    Callers can put such characters into paths, token subjects and messages of exceptions.
     """
     exceptions = event.pop("exception", None)
-    shown: dict[str, Any] = {escape(name): escape(value) for name, value in event.items()}
+    escaped: dict[str, Any] = {escape(name): escape(value) for name, value in event.items()}
     if exceptions is not None:
-        shown["exception"] = "\n".join(_traceback(exceptions))
-    return shown
+        escaped["exception"] = "\n".join(_traceback(exceptions))
+    return escaped
 
 
 def escape(value: object) -> str:
-    r"""A value as one line in which every character is visible: others as `\x1b` or `\u202e`."""
+    r"""Render a value as one line. Invisible characters are escaped, such as `\x1b` or `\u202e`."""
     text = value if isinstance(value, str) else repr(value)
     if text.isprintable():
         return text
@@ -64,7 +64,7 @@ def escape(value: object) -> str:
 
 
 def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
-    """The lines of what `ExceptionDictTransformer` makes: the error, where it was, and then its causes."""
+    """Render the output of `ExceptionDictTransformer` as lines: each error, then its frames."""
     if not isinstance(exceptions, list):
         yield margin + escape(exceptions)
         return
@@ -78,7 +78,7 @@ def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
 
 
 def _to_json(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
-    """One line of ASCII; JSON itself leaves DEL as it is."""
+    """Render a line of ASCII. We escape DEL, because JSON does not."""
     return str(_JSON(logger, method, event)).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""Finished answers: how they are held, how long they may be served, and how one run serves many callers.
+"""The result cache: it stores results, decides their freshness, and shares one run among many callers.
 
-Nothing here knows what a metric is; keys and owners are the caller's.
+This package does not know metrics. The caller chooses keys and owners.
 """

@@ -1,4 +1,4 @@
-"""How an answer is had: held and fresh, held and stale while a run goes on behind, or from a shared run."""
+"""Serve a fresh result, serve a stale one while revalidating, or join one shared run."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -22,10 +22,10 @@ from service.results.single_flight import Run, SingleFlight
 from service.results.table import CacheOutcome, Entry, MissReason, Representation, ResultTable, plain
 
 PATIENCE_S: Final = 0.05
-"""How long a caller waits for the new run before it takes an answer whose data changed, marked stale."""
+"""How long a caller waits for a new run before it gets the changed result, marked stale."""
 
 TURNS: Final = 10
-"""Turns of the event loop within which an announcement that has arrived is heard."""
+"""Turns of the event loop that a received announcement needs until it is processed."""
 
 SERVER_FAULTS: Final = 500
 
@@ -33,10 +33,10 @@ _FORWARDS: Final[tuple[MissReason, ...]] = ("request", "miss", "stale")
 
 
 class Computed(Struct, frozen=True):
-    """What a run gives. Two runs had the same content when their first `comparable_bytes` bytes are the same.
+    """The output of a run. Two outputs are equal when their first `comparable_bytes` bytes are equal.
 
-    `fresh_for_s` is how long it holds if no table moves, `max_age` how long a caller may go without asking;
-    both count from the beginning of the run.
+    `fresh_for_s` is how long the result stays fresh while no table changes. `max_age` is how long a client
+    may reuse the result without asking. Both count from the start of the run.
     """
 
     body: bytes
@@ -48,7 +48,7 @@ class Computed(Struct, frozen=True):
 
 
 class CacheRequest(Struct, frozen=True):
-    """An answer that a caller wants, and how it would be made; `shared` with every other who may read it."""
+    """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it."""
 
     key: Hashable
     owner: Hashable
@@ -59,7 +59,10 @@ class CacheRequest(Struct, frozen=True):
 
 
 class Composition(Struct, frozen=True):
-    """An answer made of others: `question` is all that it depends on but the caller, told by `claims`."""
+    """The cache keys of a result that is composed of other results.
+
+    `question` holds everything that the result depends on except the caller. `claims` identify the caller.
+    """
 
     question: tuple[Hashable, ...]
     owner: Hashable
@@ -75,7 +78,7 @@ class Composition(Struct, frozen=True):
 
 
 class Results:
-    """Every finished answer goes through here. `clock` is monotonic; `wait_s` bounds a caller's waiting."""
+    """The cache of all results. `clock` is monotonic. A caller waits at most `wait_s` seconds."""
 
     def __init__(
         self,
@@ -94,61 +97,63 @@ class Results:
         self._stale_if_error_s = stale_if_error_s
         self._encoding = asyncio.Lock()
         self.unread: Callable[[], bool] = _nothing
-        """Whether announcements wait to be heard; until they are, nothing held is known to be fresh."""
+        """Whether received announcements wait to be processed. Until then no entry counts as fresh."""
         self._down_at: float | None = None
 
-    async def get(self, wanted: CacheRequest, directives: Directives) -> CacheOutcome:
-        """Raise what the run raises, and `QueryTimeout` when waiting took too long."""
+    async def get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
+        """Raises every error of the run, and `QueryTimeout` when the caller waited too long."""
         for _ in range(TURNS):
             if not self.unread():
                 break
             await asyncio.sleep(0)
         now = self.clock()
-        entry = self.table.get(wanted.key)
+        entry = self.table.get(request.key)
         if entry is None:
-            return await self._run(wanted, "miss", now, afresh=directives.no_cache)
+            return await self._run(request, "miss", now, afresh=directives.no_cache)
         if directives.no_cache or _too_old(entry, directives, now):
-            return await self._run(wanted, "request", now, afresh=True)
-        return await self._held(wanted, entry, now) or await self._run(wanted, "stale", now, afresh=False)
+            return await self._run(request, "request", now, afresh=True)
+        return await self._serve_cached(request, entry, now) or await self._run(
+            request, "stale", now, afresh=False
+        )
 
-    async def held(self, wanted: CacheRequest, directives: Directives) -> CacheOutcome | None:
-        """Serve what is held, stale too, to a caller who cannot wait for a run."""
+    async def held(self, request: CacheRequest, directives: Directives) -> CacheOutcome | None:
+        """Serve a cached result, fresh or stale, to a caller who cannot wait for a run."""
         now = self.clock()
-        entry = self.table.get(wanted.key)
+        entry = self.table.get(request.key)
         if entry is None or directives.no_cache or _too_old(entry, directives, now):
             return None
-        return await self._held(wanted, entry, now)
+        return await self._serve_cached(request, entry, now)
 
     def fresh(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
-        """Serve what is held if it is fresh, without a run."""
+        """Serve a cached result if it is fresh. Never start a run."""
         entry = self.table.get(key)
         now = self.clock()
         if entry is None or self.unread():
             return None
         if directives is not ANY and (directives.no_cache or _too_old(entry, directives, now)):
             return None
-        if entry.evaluated_at != self.generations.changes or now >= entry.terms.fresh_until:
-            if evaluate_freshness(entry.terms, now, self.generations, None).state is not State.FRESH:
+        if entry.evaluated_at != self.generations.changes or now >= entry.policy.fresh_until:
+            if evaluate_freshness(entry.policy, now, self.generations, None).state is not State.FRESH:
                 return None
             entry.evaluated_at = self.generations.changes
         return CacheOutcome(entry)
 
-    def composed(self, asked: Composition, directives: Directives = ANY) -> CacheOutcome | None:
-        """Serve a composed answer that is held and fresh: the one for everybody, else the caller's own."""
-        return self.fresh(asked.shared_key, directives) or self.fresh(asked.own_key, directives)
+    def composed(self, composition: Composition, directives: Directives = ANY) -> CacheOutcome | None:
+        """Serve a fresh composed result: the shared one, else the caller's own."""
+        return self.fresh(composition.shared_key, directives) or self.fresh(composition.own_key, directives)
 
     def compose(
-        self, asked: Composition, body: bytes, parts: Sequence[CacheOutcome], *, whole: bool
+        self, composition: Composition, body: bytes, parts: Sequence[CacheOutcome], *, whole: bool
     ) -> CacheOutcome:
-        """Make one JSON answer of many; it holds as long as all of them, and is kept only if it is whole.
+        """Compose one JSON result from its parts. It stays fresh while all parts are fresh.
 
-        Everybody may have it only if everybody may have each part, as the parts themselves say.
+        It is cached only if it is `whole` and no part is stale. It is shared only if each part is shared.
         """
         shared = all(part.entry.shared for part in parts)
         entry = Entry(
-            key=asked.shared_key if shared else asked.own_key,
-            owner=asked.owner,
-            terms=combine([part.entry.terms for part in parts], self.clock(), self.generations),
+            key=composition.shared_key if shared else composition.own_key,
+            owner=composition.owner,
+            policy=combine([part.entry.policy for part in parts], self.clock(), self.generations),
             media_type="application/json",
             representations=plain(body),
             timings="compose",
@@ -162,7 +167,7 @@ class Results:
         return CacheOutcome(entry, stale_s, forward, any(part.collapsed for part in parts))
 
     async def encode(self, entry: Entry, coding: Coding) -> None:
-        """Make the coding's bytes, once."""
+        """Add a content coding to an entry. Each coding is computed once."""
         body = entry.representations["identity"].body
         if coding in entry.representations:
             return
@@ -174,7 +179,7 @@ class Results:
                 self.table.add(entry, coding, await compressed(body, coding))
 
     def heard(self) -> None:
-        """Note that announcements arrive again, so the database is there."""
+        """Note that announcements arrive again, so the database is available."""
         self._down_at = None
         self._flights.forgive()
         self.generations.heard(self.clock())
@@ -182,135 +187,140 @@ class Results:
     async def close(self) -> None:
         await self._flights.close()
 
-    async def _held(self, wanted: CacheRequest, entry: Entry, now: float) -> CacheOutcome | None:
-        """Serve what is held, if it may be served before a new run has ended."""
-        state, stale_s = evaluate_freshness(entry.terms, now, self.generations, self._lost_at())
+    async def _serve_cached(self, request: CacheRequest, entry: Entry, now: float) -> CacheOutcome | None:
+        """Serve the entry if its state allows that before a new run ends."""
+        state, stale_s = evaluate_freshness(entry.policy, now, self.generations, self._lost_at())
         if state is State.FRESH:
             return CacheOutcome(entry)
         if state is not State.STALE and state is not State.MOVED:
             return None
-        accepts = self._newer_than(wanted, now, afresh=False)
-        self._flights.refresh(wanted.key, self._making(wanted, afresh=False), accepts)
+        accepts = self._newer_than(request, now, afresh=False)
+        self._flights.refresh(request.key, self._make_run(request, afresh=False), accepts)
         if state is State.MOVED:
             try:
-                return await self._fly(wanted, "stale", accepts, afresh=False, wait_s=PATIENCE_S)
+                return await self._join(request, "stale", accepts, afresh=False, wait_s=PATIENCE_S)
             except (TimeoutError, Problem):
                 pass
         return CacheOutcome(entry, stale_s)
 
     async def _run(
-        self, wanted: CacheRequest, forward: MissReason, now: float, *, afresh: bool
+        self, request: CacheRequest, forward: MissReason, now: float, *, afresh: bool
     ) -> CacheOutcome:
-        accepts = self._newer_than(wanted, now, afresh=afresh)
+        accepts = self._newer_than(request, now, afresh=afresh)
         try:
-            return await self._fly(wanted, forward, accepts, afresh=afresh, wait_s=self._wait_s)
+            return await self._join(request, forward, accepts, afresh=afresh, wait_s=self._wait_s)
         except TimeoutError:
-            problem = self._as_seen(QueryTimeout("The result was waited for too long."))
+            problem = self._note_loss(QueryTimeout("The result was waited for too long."))
         except Problem as error:
             problem = error
-        if afresh and not isinstance(problem, Busy):  # a full queue says nothing of the data
-            self._end(wanted.key, now)
+        if afresh and not isinstance(problem, Busy):  # a full queue says nothing about the data
+            self._end_freshness(request.key, now)
         lost_at = self._lost_at()
-        if lost_at is None and isinstance(problem, DatabaseUnavailable):  # remembered of a moment ago
+        if lost_at is None and isinstance(
+            problem, DatabaseUnavailable
+        ):  # a remembered error of an earlier run
             lost_at = now
         fault = problem.status >= SERVER_FAULTS
-        served = self._instead(wanted, lost_at, afresh=afresh) if fault else None
-        if served is None:
+        outcome = self._fallback(request, lost_at, afresh=afresh) if fault else None
+        if outcome is None:
             raise problem
-        return served
+        return outcome
 
-    def _end(self, key: Hashable, asked_at: float) -> None:
-        """End the freshness of what is held, and of what was composed of it: the run for it has failed."""
+    def _end_freshness(self, key: Hashable, asked_at: float) -> None:
+        """End the freshness of an entry, and of results composed from it, because its new run failed."""
         entry = self.table.get(key)
-        if entry is not None and entry.terms.made_at <= asked_at:
+        if entry is not None and entry.policy.made_at <= asked_at:
             self.generations.end(entry.own, self.clock())
 
-    def _instead(self, wanted: CacheRequest, lost_at: float | None, *, afresh: bool) -> CacheOutcome | None:
-        """What may be served although no new run could be had."""
-        entry = self.table.get(wanted.key)
+    def _fallback(self, request: CacheRequest, lost_at: float | None, *, afresh: bool) -> CacheOutcome | None:
+        """The cached result that may be served after a new run failed."""
+        entry = self.table.get(request.key)
         if entry is None or (afresh and lost_at is None):
             return None
-        state, stale_s = evaluate_freshness(entry.terms, self.clock(), self.generations, lost_at)
+        state, stale_s = evaluate_freshness(entry.policy, self.clock(), self.generations, lost_at)
         return CacheOutcome(entry, stale_s) if state in {State.FRESH, State.STALE, State.MOVED} else None
 
-    async def _fly(
+    async def _join(
         self,
-        wanted: CacheRequest,
+        request: CacheRequest,
         forward: MissReason,
         accepts: Callable[[float], bool],
         *,
         afresh: bool,
         wait_s: float,
     ) -> CacheOutcome:
-        making = self._making(wanted, afresh=afresh)
+        run = self._make_run(request, afresh=afresh)
         until = asyncio.get_running_loop().time() + wait_s
-        entry, joined = await self._flights.take(wanted.key, making, accepts, afresh=afresh, until=until)
+        entry, joined = await self._flights.take(request.key, run, accepts, afresh=afresh, until=until)
         return CacheOutcome(entry, forward=forward, collapsed=joined)
 
-    def _newer_than(self, wanted: CacheRequest, now: float, *, afresh: bool) -> Callable[[float], bool]:
-        """Whether a run that departed then has seen all that was announced before `now`."""
-        basis = self.generations.of(wanted.tables)
+    def _newer_than(self, request: CacheRequest, now: float, *, afresh: bool) -> Callable[[float], bool]:
+        """Return a check: did a run that started at a given time see every change announced before `now`?"""
+        basis = self.generations.of(request.tables)
 
-        def accepts(departed: float) -> bool:
-            return departed > now or (not afresh and self.generations.stood_since(basis, departed))
+        def accepts(started_at: float) -> bool:
+            return started_at > now or (not afresh and self.generations.stood_since(basis, started_at))
 
         return accepts
 
-    def _making(self, wanted: CacheRequest, *, afresh: bool) -> Run[Entry]:
+    def _make_run(self, request: CacheRequest, *, afresh: bool) -> Run[Entry]:
         async def make() -> Entry:
             began = self.clock()
             own = Counter()
-            basis = self.generations.of(wanted.tables, own)
+            basis = self.generations.of(request.tables, own)
             try:
-                made = await wanted.run()
+                computed = await request.run()
             except Problem as problem:
-                raise self._as_seen(problem) from problem.__cause__
+                raise self._note_loss(problem) from problem.__cause__
             self._down_at = None
-            terms = FreshnessPolicy(
+            policy = FreshnessPolicy(
                 basis=basis,
                 made_at=began,
-                fresh_until=began + made.fresh_for_s,
-                stale_for_s=wanted.stale_for_s,
+                fresh_until=began + computed.fresh_for_s,
+                stale_for_s=request.stale_for_s,
                 stale_if_error_s=self._stale_if_error_s,
-                max_age=made.max_age,
+                max_age=computed.max_age,
             )
-            if len(made.body) < WORK_HERE:
-                written = plain(made.body)
+            if len(computed.body) < WORK_HERE:
+                representations = plain(computed.body)
             else:
-                written = await asyncio.to_thread(plain, made.body)
-            return self._keep(wanted, made, terms, own, written, afresh=afresh)
+                representations = await asyncio.to_thread(plain, computed.body)
+            return self._store(request, computed, policy, own, representations, afresh=afresh)
 
         return make
 
-    def _keep(
+    def _store(
         self,
-        wanted: CacheRequest,
-        made: Computed,
-        terms: FreshnessPolicy,
+        request: CacheRequest,
+        computed: Computed,
+        policy: FreshnessPolicy,
         own: Counter,
-        written: dict[Coding, Representation],
+        representations: dict[Coding, Representation],
         *,
         afresh: bool,
     ) -> Entry:
-        """Hold the new answer; the same content keeps its bytes and tags, so that pollers get 304."""
-        held = self.table.get(wanted.key)
-        same = held is not None and not afresh and _same_content(held, made)
+        """Store the new result. Equal content keeps its bytes and ETags, so that pollers get 304."""
+        cached = self.table.get(request.key)
+        same = cached is not None and not afresh and _same_content(cached, computed)
         entry = Entry(
-            key=wanted.key,
-            owner=wanted.owner,
-            terms=terms,
+            key=request.key,
+            owner=request.owner,
+            policy=policy,
             own=own,
-            media_type=made.media_type,
-            representations=dict(held.representations) if held and same else written,
-            comparable_bytes=made.comparable_bytes,
-            timings=made.timings,
-            shared=wanted.shared,
+            media_type=computed.media_type,
+            representations=dict(cached.representations) if cached and same else representations,
+            comparable_bytes=computed.comparable_bytes,
+            timings=computed.timings,
+            shared=request.shared,
         )
         self.table.put(entry)
         return entry
 
-    def _as_seen(self, problem: Problem) -> Problem:
-        """Note the loss of a database; of one that hangs only silence, timeouts and full queues show."""
+    def _note_loss(self, problem: Problem) -> Problem:
+        """Note the loss of the database and return the problem that the caller gets.
+
+        A hanging database raises no error of its own. It shows as silence, timeouts and full queues.
+        """
         if isinstance(problem, Busy | QueryTimeout) and self.generations.silent_since is not None:
             problem = DatabaseUnavailable(headers={"Retry-After": "2"})
         if isinstance(problem, DatabaseUnavailable):
@@ -318,7 +328,7 @@ class Results:
         return problem
 
     def _lost_at(self) -> float | None:
-        """When the database went away, once a run has failed for that; None while it is there."""
+        """When the database was lost. None until a run has failed because of the loss."""
         if self._down_at is None:
             return None
         silent = self.generations.silent_since
@@ -329,12 +339,12 @@ def _nothing() -> bool:
     return False
 
 
-def _same_content(held: Entry, made: Computed) -> bool:
-    body = held.representations["identity"].body
-    return held.comparable_bytes == made.comparable_bytes and body.startswith(
-        made.body[: made.comparable_bytes]
+def _same_content(cached: Entry, computed: Computed) -> bool:
+    body = cached.representations["identity"].body
+    return cached.comparable_bytes == computed.comparable_bytes and body.startswith(
+        computed.body[: computed.comparable_bytes]
     )
 
 
 def _too_old(entry: Entry, directives: Directives, now: float) -> bool:
-    return directives.max_age is not None and now - entry.terms.made_at > directives.max_age
+    return directives.max_age is not None and now - entry.policy.made_at > directives.max_age

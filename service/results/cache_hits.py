@@ -1,8 +1,8 @@
-"""The hot lane: fresh answers straight from memory, before logging, routing or anything else has begun.
+"""Serve cache hits from memory, before logging and routing.
 
-It knows an answer by the request as it was written. The normal path tells it which answer that is, once it
-has checked and understood such a request; whatever is not plain is left to that path. Rights (`admit`),
-freshness (`Results.fresh`) and headers (`reply`) are decided by the functions that path uses.
+The full path validates a request once and records its cache key in `RequestIndex`. The same raw request then
+finds its key here. Requests with unusual headers always take the full path. Both paths use the same functions
+for access (`admit`), freshness (`Results.fresh`) and headers (`reply`).
 """
 
 from collections.abc import Callable, Hashable
@@ -18,50 +18,50 @@ from service.results.headers import reply
 from service.results.table import Headers, Messages
 
 Admit = Callable[[dict[bytes, bytes], str], tuple[str, Headers] | None]
-"""From a request's headers and path: the caller's claims and the headers that the answer gets."""
+"""Takes a request's headers and path. Returns the caller's claims and headers to add to the response."""
 Signature = tuple[str, bytes, bytes, bytes]
 
-ALIASES: Final = 32_768
-LONGEST: Final = 1024  # bytes of a request that is worth remembering
+MAX_REQUESTS: Final = 32_768
+MAX_SIGNATURE: Final = 1024  # characters; longer signatures are not indexed
 LOG_EVERY_S: Final = 10.0
 
 _NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"origin", b"range", b"transfer-encoding"})
 
 
 class RequestIndex:
-    """Which answer a request asks for; notes from another `version` of the catalogue do not count."""
+    """Maps raw requests to cache keys. Entries of an older catalogue `version` are ignored."""
 
     def __init__(self) -> None:
         self.version = 0
-        self._known: dict[Signature, tuple[int, Hashable, Coding]] = {}
+        self._entries: dict[Signature, tuple[int, Hashable, Coding]] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     def remember(self, scope: Scope, key: Hashable, coding: Coding, version: int) -> None:
-        """Note what a request was understood to ask for while the catalogue stood at `version`."""
+        """Record the cache key of a request that was validated against catalogue `version`."""
         headers = plain(scope)
         if headers is None or version != self.version:
             return
         signature = _signature(scope, headers)
-        if len(signature[0]) + len(signature[1]) + len(signature[2]) + len(signature[3]) > LONGEST:
+        if len(signature[0]) + len(signature[1]) + len(signature[2]) + len(signature[3]) > MAX_SIGNATURE:
             return
-        self._known[signature] = (version, key, coding)
-        if len(self._known) > ALIASES:
-            del self._known[next(iter(self._known))]
+        self._entries[signature] = (version, key, coding)
+        if len(self._entries) > MAX_REQUESTS:
+            del self._entries[next(iter(self._entries))]
 
     def find(self, signature: Signature) -> tuple[int, Hashable, Coding] | None:
-        """The version, the key and the coding of an answer."""
-        found = self._known.get(signature)
+        """The catalogue version, the cache key and the content coding of a request."""
+        found = self._entries.get(signature)
         return found if found is not None and found[0] == self.version else None
 
 
 class CacheHitMiddleware:
-    """The outermost ASGI layer; `admit` lets callers in who may read metrics."""
+    """The outermost ASGI layer. `admit` authenticates callers and checks that they may read metrics."""
 
-    def __init__(self, app: App, aliases: RequestIndex, results: Results, admit: Admit) -> None:
+    def __init__(self, app: App, index: RequestIndex, results: Results, admit: Admit) -> None:
         self._app = app
-        self._aliases = aliases
+        self._index = index
         self._results = results
         self._admit = admit
         self._log: Any = structlog.get_logger("hits")
@@ -71,26 +71,26 @@ class CacheHitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            answer = self._answer(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        except Exception as error:  # noqa: BLE001 (the long way answers)
+            response = self._respond(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        except Exception as error:  # noqa: BLE001 (the full path answers)
             self._log.error("a held answer could not be given", exc_info=error)
-            answer = None
-        if answer is None:
+            response = None
+        if response is None:
             await self._app(scope, receive, send)
         else:
-            await send(answer[0])
-            await send(answer[1])
+            await send(response[0])
+            await send(response[1])
 
-    def _answer(self, scope: Scope) -> Messages | None:
+    def _respond(self, scope: Scope) -> Messages | None:
         request = plain(scope)
         if request is None:
             return None
-        found = self._aliases.find(_signature(scope, request))
+        found = self._index.find(_signature(scope, request))
         if found is None:
             return None
         _, key, coding = found
-        served = self._results.fresh(key)
-        if served is None or coding not in served.entry.representations:
+        outcome = self._results.fresh(key)
+        if outcome is None or coding not in outcome.entry.representations:
             return None
         admitted = self._admit(request, scope["path"])
         if admitted is None:
@@ -100,16 +100,16 @@ class CacheHitMiddleware:
         if now >= self._log_at:
             self._log_hits(now)
         request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
-        return reply(served, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
+        return reply(outcome, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
 
     def _log_hits(self, now: float) -> None:
-        """Say now and then how many there were."""
+        """Log the number of hits since the last such line."""
         self._log.info("hits", number=self.hits - self._logged)
         self._logged, self._log_at = self.hits, now + LOG_EVERY_S
 
 
 def plain(scope: Scope) -> dict[bytes, bytes] | None:
-    """A request's headers; None for one that only the long way understands."""
+    """A request's headers; None if only the full path can handle the request."""
     headers = dict(scope["headers"])
     if len(headers) == len(scope["headers"]) and _NOT_PLAIN.isdisjoint(headers):
         return headers

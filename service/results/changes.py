@@ -1,10 +1,12 @@
-"""What an answer depends on, read from Postgres's plan, and how changes of it become known.
+"""Read a result's dependencies from Postgres's plan, and detect their changes.
 
-A table that carries our triggers announces each change at commit. Of any other we poll the counters that
-Postgres keeps: no cost for writers, but a session reports its counts at most once a second, and what it did
-since then only after 10 idle seconds or when it ends; nothing during one call, be it of a procedure that
-commits inside itself. Of a table that announces they count when it has been quiet for so long: there may
-have been writing past its triggers. So what is announced moves it once more when it has been quiet.
+A table with our triggers announces each change at commit. For every other table we poll the counters of
+Postgres. Polling costs writers nothing, but the counters lag: a session reports its counts at most once a
+second, and its last counts only after 10 idle seconds or at its end. A session reports nothing during one
+call, not even when the called procedure commits.
+
+An announcing table may be written past its triggers. Its counters therefore count once it has been quiet for
+`COUNTERS_LAG_S`. An announced change thus raises the table's generation once more after that time.
 """
 
 import asyncio
@@ -28,11 +30,11 @@ CHANNEL: Final = "tally_data"
 POLL_S: Final = 1.0
 POLL_DEADLINE_S: Final = 3.0
 LONGEST_PAUSE_S: Final = 1.5
-"""With the deadline, this is how long a change of a definition may go unnoticed."""
+"""A changed definition goes unnoticed for at most this pause plus the deadline."""
 POLL_SHARE: Final = 20
-"""A poll that takes long rests for so many times as long."""
+"""The pause after a slow poll is this many times its duration."""
 COUNTERS_LAG_S: Final = 12
-"""Postgres's 10 idle seconds (PGSTAT_IDLE_INTERVAL), its 1 s between reports, and our poll."""
+"""Sum of Postgres's 10 idle seconds (PGSTAT_IDLE_INTERVAL), its 1 s between reports, and our poll."""
 
 
 class Relation(Struct, frozen=True):
@@ -42,7 +44,7 @@ class Relation(Struct, frozen=True):
 
 
 class Function(Struct, frozen=True):
-    """One whose answers may differ from call to call."""
+    """A function whose result may differ from call to call."""
 
     name: str
 
@@ -52,17 +54,17 @@ class RowType(Struct, frozen=True):
 
 
 class Fingerprint(Struct, frozen=True):
-    """Of a part of the database that every statement may depend on: functions, types, a role, ..."""
+    """The fingerprint of something that every statement may depend on: functions, types, a role, ..."""
 
     name: str
     value: str
 
 
 class TableFingerprint(Struct, frozen=True):
-    """What shows changes of a table or a view; empty when there is none of this name.
+    """The fingerprint of a table or view, for change detection. It is empty if the name does not exist.
 
-    `identity` is of what bears the name and of all that defines it: columns, rights, policies, ...; `storage`
-    of the file with its rows, `counters` are Postgres's.
+    `identity` covers the relation and its definition: columns, rights, policies, ... `storage` identifies the
+    file of its rows. `counters` are Postgres's counts of written rows.
     """
 
     name: str
@@ -77,17 +79,17 @@ _SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 _LIST_RELATIONS: Final = _SQL.rows("list_relations", Relation)
 _LIST_FUNCTIONS: Final = _SQL.rows("list_functions", Function)
 _LIST_ROW_TYPES: Final = _SQL.rows("list_row_types", RowType)
-_LIST_MARKS: Final = _SQL.rows("list_marks", TableFingerprint)
+_LIST_TABLES: Final = _SQL.rows("list_table_fingerprints", TableFingerprint)
 _LIST_FINGERPRINTS: Final = _SQL.rows("list_fingerprints", Fingerprint)
 
-# Read in literals and comments too: what is found too much only makes a result short-lived.
+# We also search literals and comments. A false match only shortens the life of a result.
 _CALLS: Final = (
     re.compile(r'(?<!")"((?:[^"]|""){1,63}+)"\s*+\('),
     re.compile(r'(?<![\w$])([^\W\d][\w$]*+)"?\s*+(?:\(|--|/\*)'),
 )
-# A literal with escapes or in several parts need not look like what it says.
+# A literal with escapes or in several parts can hide its text from a search.
 _DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
-# What gives a plan its tables. pg_class and pg_attribute are left out: any temporary table moves them.
+# The tables of a plan come from these. pg_class and pg_attribute are left out: temporary tables change them.
 _DEFINITIONS: Final = tuple(
     f"pg_catalog.{table}" for table in ("pg_rewrite", "pg_proc", "pg_policy", "pg_inherits")
 )
@@ -95,11 +97,12 @@ _PLAIN_KINDS: Final = frozenset("rpm")  # tables, partitioned tables, materializ
 
 
 class Dependencies(Struct, frozen=True):
-    """What an answer hangs on.
+    """The dependencies of a result.
 
-    `tables` are those that its plan reads, `followed` also those that another plan might: a change of any
-    ends its freshness. `timed`: also on the clock or on what the plan does not show, so time bounds it too.
-    `settled`: all of it was followed before it was read, so that no change of it can have been missed.
+    `tables` are the tables that its plan reads. `followed` adds the tables that another plan might read. A
+    change of any of them ends the freshness. `timed`: the result also depends on the clock or on something
+    that the plan does not show, so time limits its freshness too. `settled`: we followed every dependency
+    before we read it, so we cannot have missed a change.
     """
 
     tables: tuple[str, ...]
@@ -109,11 +112,11 @@ class Dependencies(Struct, frozen=True):
 
 
 class Changes:
-    """What answers depend on, with what is known of how it tells of changes.
+    """Reads the dependencies of results and polls the database for changes of them.
 
-    `session` polls, so that nobody who waits for the database holds up the poll; `reader` gives the name of
-    the role that runs stored SQL, `schemas` are those of its search path, `always` tables to follow although
-    no stored SQL may name them.
+    `session` is a connection for polls alone, so other callers cannot delay a poll. `reader` gives the name
+    of the role that runs stored SQL, and `schemas` is its search path. `always` names tables to follow even
+    if no stored SQL names them.
     """
 
     def __init__(
@@ -134,52 +137,54 @@ class Changes:
         self._reader = reader
         self._schemas = list(schemas)
         self._always = frozenset(always)
-        self._marks: dict[str, TableFingerprint] = {}
+        self._tables: dict[str, TableFingerprint] = {}
         self._fingerprints: dict[str, str] = {}
         self._polling = asyncio.Lock()
 
     async def dependencies(self, sql: str, description: Description) -> Dependencies:
-        """Read a text and what Postgres says of it; from then on its tables' changes are followed."""
+        """Read the dependencies of a statement from its text and description, and follow its tables."""
         plan, reach = description.plan, description.reach
         relations = await self._relations(reach.tables)
-        # The plan shows what functions and policies do, the texts what it folds away or does not print.
-        said = "\n".join([sql, *(rule.text for rule in reach.rules), *plan.texts])
-        names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(said)}
+        # The plan shows what functions and policies do. The texts show calls that the plan folds or omits.
+        texts = "\n".join([sql, *(rule.text for rule in reach.rules), *plan.texts])
+        names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(texts)}
         functions = await self._database.read(_LIST_FUNCTIONS, sorted({*names, *map(str.lower, names)}))
         hidden = plan.hides or any(
             relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations
         )
-        others = await self._relations(reach.pruned_tables)
+        pruned = await self._relations(reach.pruned_tables)
         tables = tuple(relation.name for relation in relations)
-        followed = {*tables, *(relation.name for relation in others)}
+        followed = {*tables, *(relation.name for relation in pruned)}
         defining = {*followed, *(rule.relation for rule in reach.rules)}
         row_types = await self._database.read(_LIST_ROW_TYPES, list(defining))
         settled = await self._follow({*defining, *(row_type.name for row_type in row_types)})
         return Dependencies(
             tables=tables,
             followed=tuple(sorted(followed)),
-            timed=hidden or plan.cut or bool(functions or CLOCK.search(said) or _DISGUISE.search(sql)),
+            timed=hidden or plan.cut or bool(functions or CLOCK.search(texts) or _DISGUISE.search(sql)),
             settled=settled,
         )
 
     async def _relations(self, tables: Iterable[tuple[str, str]]) -> list[Relation]:
-        """These tables by schema and name, and all that they inherit from or pass on to."""
-        asked = list(tables)
-        if not asked:
+        """The relations of these (schema, name) pairs, with all their parents and children."""
+        pairs = list(tables)
+        if not pairs:
             return []
         return await self._database.read(
-            _LIST_RELATIONS, [schema for schema, _ in asked], [name for _, name in asked]
+            _LIST_RELATIONS, [schema for schema, _ in pairs], [name for _, name in pairs]
         )
 
     def max_age(self, tables: Iterable[str]) -> int:
-        """Seconds by which a change may be known too late: 0 where all of them announce."""
-        announced = all((mark := self._marks.get(table)) and mark.announces for table in tables)
+        """Seconds that a change may stay unnoticed: 0 if all tables announce their changes."""
+        announced = all(
+            (fingerprint := self._tables.get(table)) and fingerprint.announces for table in tables
+        )
         return 0 if announced else COUNTERS_LAG_S
 
     async def keep(self, on_redefined: Callable[[], Awaitable[None]]) -> None:
-        """Poll all that is followed, until cancelled; a poll that fails or hangs is silence.
+        """Poll all followed tables until cancelled. A poll that fails or hangs counts as silence.
 
-        `on_redefined` runs when plans may have become others.
+        `on_redefined` runs when a changed definition may have changed plans.
         """
         pause = POLL_S
         while True:
@@ -188,7 +193,7 @@ class Changes:
             try:
                 async with asyncio.timeout(POLL_DEADLINE_S):
                     redefined = await self.poll()
-            except (TimeoutError, Problem):  # what is missed meanwhile shows at the next poll
+            except (TimeoutError, Problem):  # the next poll shows changes missed meanwhile
                 self._generations.silent(self._clock(), "poll")
                 continue
             self._generations.polled()
@@ -197,45 +202,45 @@ class Changes:
             pause = min(max(POLL_S, POLL_SHARE * (self._clock() - began)), LONGEST_PAUSE_S)
 
     async def poll(self) -> frozenset[str]:
-        """Raise the generations of what moved without a word; returns what is defined otherwise by now."""
+        """Raise the generations of changed tables. Returns the names of changed definitions."""
         async with self._polling:
-            marks = await self._session.read(
-                _LIST_MARKS, list(self._always.union(self._marks)), self._schemas
+            tables = await self._session.read(
+                _LIST_TABLES, list(self._always.union(self._tables)), self._schemas
             )
-            owners = {mark.owner for mark in marks if mark.owner is not None}
+            owners = {fingerprint.owner for fingerprint in tables if fingerprint.owner is not None}
             found = await self._session.read(_LIST_FINGERPRINTS, await self._reader(), list(owners))
         now = self._clock()
-        redefined = {mark.name for mark in marks if self._moved(mark, now)}
-        # A part that was not known of is no change: the owner of a table that is followed since, for one.
-        before, self._fingerprints = self._fingerprints, {each.name: each.value for each in found}
-        redefined |= {name for name, value in before.items() if self._fingerprints.get(name) != value}
+        redefined = {fingerprint.name for fingerprint in tables if self._record(fingerprint, now)}
+        # A new part is no change. For example, a newly followed table adds its owner.
+        previous, self._fingerprints = self._fingerprints, {each.name: each.value for each in found}
+        redefined |= {name for name, value in previous.items() if self._fingerprints.get(name) != value}
         if redefined:
             self._generations.renew(now)
         return frozenset(redefined)
 
-    def _moved(self, mark: TableFingerprint, now: float) -> bool:
-        """Take a mark that differs from the one before; whether it is defined otherwise."""
-        before = self._marks.setdefault(mark.name, mark)
-        if mark == before:
+    def _record(self, fingerprint: TableFingerprint, now: float) -> bool:
+        """Record a new fingerprint. Returns whether the definition changed."""
+        previous = self._tables.setdefault(fingerprint.name, fingerprint)
+        if fingerprint == previous:
             return False
-        only_counted = mark == msgspec.structs.replace(before, counters=mark.counters)
-        if only_counted and mark.announces and not self._quiet(mark.name, now):
-            return False  # it may be what was announced
-        self._marks[mark.name] = mark
-        self._generations.moved(mark.name, now)
-        return mark.identity != before.identity
+        only_counted = fingerprint == msgspec.structs.replace(previous, counters=fingerprint.counters)
+        if only_counted and fingerprint.announces and not self._quiet(fingerprint.name, now):
+            return False  # the announcement may have covered this change
+        self._tables[fingerprint.name] = fingerprint
+        self._generations.moved(fingerprint.name, now)
+        return fingerprint.identity != previous.identity
 
     def _quiet(self, table: str, now: float) -> bool:
-        """Whether all that was announced of the table must be in its counters by now."""
+        """Whether the counters must by now include every announced change of the table."""
         return self._generations.stood_since(self._generations.of([table]), now - COUNTERS_LAG_S)
 
     async def _follow(self, tables: Iterable[str]) -> bool:
-        """Know where they stand from now on; whether that was known of all before."""
+        """Follow these tables from now on. Returns whether all of them were followed before."""
         settled = bool(self._fingerprints)
         if not settled:
             await self.poll()
-        unknown = [table for table in tables if table not in self._marks]
+        unknown = [table for table in tables if table not in self._tables]
         if unknown:
-            for mark in await self._database.read(_LIST_MARKS, unknown, self._schemas):
-                self._marks.setdefault(mark.name, mark)
+            for fingerprint in await self._database.read(_LIST_TABLES, unknown, self._schemas):
+                self._tables.setdefault(fingerprint.name, fingerprint)
         return settled and not unknown

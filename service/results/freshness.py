@@ -1,8 +1,8 @@
-"""May this answer be served now, and as what: one decision, made the same way on every path.
+"""Decide whether a cached result is fresh, stale or unusable. Every path uses this one decision.
 
-Each table that answers depend on has a generation, raised by every announced change of it. An answer carries
-the generations that stood when its run began; it is fresh for as long as they stand. All times are seconds
-of one monotonic clock.
+Each table that results depend on has a generation. Every announced change raises it. A result records the
+generations at the start of its run, and stays fresh until one of them rises. All times are seconds of one
+monotonic clock.
 """
 
 from bisect import bisect_right
@@ -14,14 +14,17 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 
 Source = Literal["announcements", "poll"]
-"""What changes are known from: tables announce them, and the catalogues of Postgres are polled."""
+"""The sources of changes: tables announce them, and we poll the catalogues of Postgres."""
 
 LOG_LENGTH: Final = 4096
 LOG_STEP_S: Final = 1.0
 
 
 class Counter:
-    """A table's generation, and when each began: rounded down by up to `LOG_STEP_S`, in the end to -inf."""
+    """A table's generation, and the time at which each generation began.
+
+    Times are rounded down by up to `LOG_STEP_S`. The oldest ones are forgotten and count as -inf.
+    """
 
     __slots__ = ("_began", "_reached", "generation", "last_rose_at")
 
@@ -41,7 +44,7 @@ class Counter:
                 del self._reached[: LOG_LENGTH // 2], self._began[: LOG_LENGTH // 2]
 
     def left_at(self, generation: int) -> float:
-        """When the table moved on from `generation`; inf while it has not."""
+        """When `generation` ended; inf if it is current."""
         if generation == self.generation:
             return inf
         index = bisect_right(self._reached, generation + 1) - 1
@@ -49,7 +52,7 @@ class Counter:
 
 
 class Basis(NamedTuple):
-    """What stood when a run began."""
+    """The epoch and the generations at the start of a run."""
 
     epoch: int
     seen: tuple[tuple[Counter, int], ...]
@@ -61,29 +64,29 @@ class Basis(NamedTuple):
         return True
 
     def left_at(self) -> float:
-        """When the first of its tables moved on."""
+        """When the first of its generations ended."""
         return min((counter.left_at(generation) for counter, generation in self.seen), default=inf)
 
 
 class Generations:
-    """What this process has heard of changes; after a silence a new epoch makes all before suspect.
+    """The changes that this process knows of. After a silence a new epoch makes all older results suspect.
 
-    `silent_since` is when the first of the sources that are silent now went silent.
+    `silent_since` is the time at which the first of the currently silent sources went silent.
     """
 
     def __init__(self) -> None:
         self._counters: dict[str, Counter] = {}
         self.changes = 0
-        """Raised by whatever may end the freshness of an answer: while it stands, so do all decisions."""
+        """Raised by every event that may end the freshness of a result. Decisions hold until it rises."""
         self.epoch = 0
         self.epoch_began_at = -inf
         self.silent_since: float | None = -inf
         self._silent: dict[Source, float] = {"announcements": -inf}
 
     def of(self, tables: Iterable[str], *own: Counter) -> Basis:
-        """Take the generations of these tables (`schema.table`, quoted as SQL would) before a run.
+        """Take the current generations of these tables (`schema.table`, quoted as in SQL) before a run.
 
-        `own` are further counters that the answer hangs on.
+        `own` are further counters that the result depends on.
         """
         seen = [(counter, counter.generation) for counter in own]
         for table in tables:
@@ -94,7 +97,7 @@ class Generations:
         return Basis(self.epoch, tuple(seen))
 
     def announced(self, payload: str, now: float) -> None:
-        """Hear `<schema>.<table> <transaction id>`; tables that no answer depends on are not counted."""
+        """Process `<schema>.<table> <transaction id>`. Ignore tables that no result depends on."""
         self.moved(payload.rpartition(" ")[0], now)
 
     def moved(self, table: str, now: float) -> None:
@@ -102,38 +105,38 @@ class Generations:
             self.end(counter, now)
 
     def end(self, counter: Counter, now: float) -> None:
-        """Raise a counter, which may be an answer's own: see `cache`."""
+        """Raise a counter: a table's, or a result's own (see `cache`)."""
         self.changes += 1
         counter.rise(now)
 
     def silent(self, now: float, source: Source = "announcements") -> None:
-        """Note that changes may go unnoticed from now on."""
+        """Note that a source is silent: changes may go unnoticed from now on."""
         if source not in self._silent:
             self.changes += 1
             self._silent[source] = now
             self.silent_since = min(self._silent.values())
 
     def heard(self, now: float) -> None:
-        """Note that announcements arrive again; those of the time between are lost."""
-        self._speaks("announcements")
+        """Note that announcements arrive again. Announcements during the silence are lost."""
+        self._recovered("announcements")
         self.renew(now)
 
     def polled(self) -> None:
-        """Note that a poll succeeded; it has told of all that changed since the one before."""
-        self._speaks("poll")
+        """Note that a poll succeeded. It found every change since the last poll."""
+        self._recovered("poll")
 
-    def _speaks(self, source: Source) -> None:
+    def _recovered(self, source: Source) -> None:
         self._silent.pop(source, None)
         self.silent_since = min(self._silent.values(), default=None)
 
     def renew(self, now: float) -> None:
-        """Make all that was known suspect."""
+        """Make all existing results suspect."""
         self.changes += 1
         self.epoch += 1
         self.epoch_began_at = now
 
     def stood_since(self, basis: Basis, since: float) -> bool:
-        """Whether none of these tables is known or feared to have moved at or after `since`."""
+        """Whether none of these tables can have changed at or after `since`."""
         return (
             self.silent_since is None
             and self.epoch_began_at < since
@@ -142,11 +145,12 @@ class Generations:
 
 
 class FreshnessPolicy(Struct, frozen=True, kw_only=True):
-    """Under which an answer was made: when its run began, and how long it may be served, in seconds.
+    """How long one result may be served. `made_at` is the start of its run.
 
-    `fresh_until` bounds what depends on the clock (inf: only its tables bound it). `stale_for_s` counts from
-    the end of freshness, `stale_if_error_s` from the loss of the database. `max_age` is how long a caller may
-    go without asking: 0 where only an announcement ends freshness.
+    `fresh_until` limits a result that depends on the clock (inf: only table changes end the freshness).
+    `stale_for_s` counts from the end of freshness, `stale_if_error_s` from the loss of the database.
+    `max_age` is how many seconds a client may reuse the result without asking. It is 0 if only announcements
+    end the freshness.
     """
 
     basis: Basis
@@ -158,7 +162,7 @@ class FreshnessPolicy(Struct, frozen=True, kw_only=True):
 
 
 def combine(parts: Sequence[FreshnessPolicy], now: float, generations: Generations) -> FreshnessPolicy:
-    """Terms of an answer made of others: it is no fresher than any of them, and of none is as of now."""
+    """The policy of a composed result: no fresher than any part. Without parts it is made now."""
     seen: dict[Counter, int] = {}
     for part in parts:
         for counter, generation in part.basis.seen:
@@ -179,38 +183,38 @@ class State(Enum):
     FRESH = auto()
     """Serve it."""
     STALE = auto()
-    """Serve it marked stale, refresh it behind."""
+    """Serve it marked stale, and revalidate in the background."""
     MOVED = auto()
-    """As STALE, because its data changed: a new run that ends within a moment is better."""
+    """Stale because its data changed. Wait a moment for the new run, then serve it marked stale."""
     SUSPECT = auto()
-    """Run again and wait; serve it marked stale only when that fails."""
+    """Run again and wait. Serve it marked stale only if the run fails."""
     GONE = auto()
-    """Run again and wait; never serve it."""
+    """Run again and wait. Never serve it."""
 
 
 class Evaluation(NamedTuple):
     state: State
     stale_s: int
-    """Whole seconds past fresh, at least 1 when it is not fresh."""
+    """Whole seconds since the end of freshness: 0 if fresh, else at least 1."""
 
 
 _FRESH: Final = Evaluation(State.FRESH, 0)
 
 
 def evaluate_freshness(
-    terms: FreshnessPolicy, now: float, generations: Generations, lost_at: float | None
+    policy: FreshnessPolicy, now: float, generations: Generations, lost_at: float | None
 ) -> Evaluation:
-    """Decide over a held answer; `lost_at` is when the database went away, None while it is there."""
-    certain = generations.silent_since is None and terms.basis.epoch == generations.epoch
-    if certain and now < terms.fresh_until and terms.basis.stands():
+    """Evaluate a cached result. `lost_at` is when the database was lost, None while it is available."""
+    certain = generations.silent_since is None and policy.basis.epoch == generations.epoch
+    if certain and now < policy.fresh_until and policy.basis.stands():
         return _FRESH
-    moved_at = terms.basis.left_at()
-    ended_at = min(terms.fresh_until, moved_at, now)
+    moved_at = policy.basis.left_at()
+    ended_at = min(policy.fresh_until, moved_at, now)
     stale_s = max(1, ceil(min(now - ended_at, 1e9)))
     if lost_at is not None:
-        # Whatever was held when the database went away goes on being served.
-        state = State.STALE if now - lost_at <= terms.stale_if_error_s else State.GONE
+        # We keep serving every result that was cached when the database was lost.
+        state = State.STALE if now - lost_at <= policy.stale_if_error_s else State.GONE
         return Evaluation(state, stale_s if ended_at < now else max(1, ceil(now - lost_at)))
-    if not certain or now - ended_at >= terms.stale_for_s:
+    if not certain or now - ended_at >= policy.stale_for_s:
         return Evaluation(State.SUSPECT, stale_s)
-    return Evaluation(State.MOVED if moved_at <= terms.fresh_until else State.STALE, stale_s)
+    return Evaluation(State.MOVED if moved_at <= policy.fresh_until else State.STALE, stale_s)

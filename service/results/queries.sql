@@ -22,7 +22,7 @@ JOIN pg_namespace AS n ON n.oid = c.relnamespace
 ORDER BY name
 
 -- name: list_row_types
--- Relations whose rows are values in columns of those asked for.
+-- The row types that columns of the given relations use, as relations.
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT c.oid
     FROM (SELECT parse_ident(name) AS parts FROM unnest($1::text[]) AS named (name)) AS given
@@ -57,7 +57,7 @@ FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE p.proname = ANY ($1::text[])
     AND p.provolatile <> 'i'
-    -- STABLE only for the session's settings, which are the same for every run: no clock, no data.
+    -- These are STABLE only because of session settings. Every run has the same settings.
     AND NOT (
         n.nspname = 'pg_catalog'
         AND p.provolatile = 's'
@@ -75,7 +75,7 @@ WHERE p.proname = ANY ($1::text[])
         )
     )
 
--- name: list_marks
+-- name: list_table_fingerprints
 WITH asked AS MATERIALIZED (
     -- Not to_regclass, which fails where the owner has no USAGE.
     SELECT given.name, c.oid, c.relname
@@ -119,13 +119,13 @@ WITH asked AS MATERIALIZED (
     FROM pg_foreign_table
     WHERE ftrelid = ANY ((SELECT oids FROM asked_oids)::oid[])
     UNION ALL
-    -- A namesake in another schema of the search path may be what the name means.
+    -- The name may resolve to a relation of the same name in another schema of the search path.
     SELECT asked.oid, NULL, c.oid::bigint
     FROM asked
     JOIN pg_class AS c ON c.relname = asked.relname
     JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = ANY ($2::text[] || 'pg_catalog'::text)
-), made AS (
-    -- A row's xmin is of the transaction that wrote it, and VACUUM leaves it.
+), definition AS (
+    -- A row's xmin is the transaction that wrote the row. VACUUM does not change xmin.
     SELECT relation, count(*), sum(hashint8extended(coalesce(version::text, '0')::bigint, id))
     FROM part
     GROUP BY relation
@@ -151,11 +151,11 @@ SELECT asked.name,
            c.relowner,
            c.relacl,
            c.reloptions, -- a view's rights
-           made.count,
-           made.sum
+           definition.count,
+           definition.sum
        ) AS identity,
        c.relowner AS owner,
-       coalesce(pg_relation_filenode(c.oid)::text, '') AS storage, -- a TRUNCATE shows in no counter
+       coalesce(pg_relation_filenode(c.oid)::text, '') AS storage, -- no counter shows a TRUNCATE
        concat_ws(
            ' ',
            pg_stat_get_tuples_inserted(c.oid),
@@ -165,16 +165,16 @@ SELECT asked.name,
        announcing.relation IS NOT NULL AS announces
 FROM asked
 LEFT JOIN pg_class AS c ON c.oid = asked.oid
-LEFT JOIN made ON made.relation = asked.oid
+LEFT JOIN definition ON definition.relation = asked.oid
 LEFT JOIN announcing ON announcing.relation = asked.oid
 
 -- name: list_fingerprints
--- What every statement may depend on, whichever tables it reads. What sessions keep for themselves (pg_temp)
--- is left out. A row's xmin is of the transaction that wrote it, and VACUUM leaves it.
+-- Fingerprints of everything that any statement may depend on, whatever tables it reads. Temporary schemas are
+-- left out. A row's xmin is the transaction that wrote the row. VACUUM does not change xmin.
 WITH RECURSIVE hidden AS MATERIALIZED (
     SELECT coalesce(array_agg(oid), '{}') AS oids FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_'
 ), role AS (
-    -- The reader, and those with whose rights views and functions run.
+    -- The reader role, and the owners whose rights views and functions use.
     SELECT oid FROM pg_roles WHERE rolname = $1 OR oid = ANY ($2::oid[])
     UNION
     SELECT proowner FROM pg_proc WHERE prosecdef
@@ -199,7 +199,7 @@ WITH RECURSIVE hidden AS MATERIALIZED (
     UNION ALL
     SELECT 'collations', xmin, oid::bigint FROM pg_collation
     UNION ALL
-    -- Each table has a row type and an array of it: those change with the table.
+    -- Each table has a row type and an array type. They change with the table.
     SELECT 'types', xmin, oid::bigint
     FROM pg_type
     WHERE typtype <> 'c' AND typcategory <> 'A' AND typnamespace <> ALL ((SELECT oids FROM hidden)::oid[])

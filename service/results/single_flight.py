@@ -1,8 +1,8 @@
-"""Single flight: whatever the number of callers, one execution per key at a time.
+"""Single flight: one execution per key at a time, for any number of callers.
 
-A caller takes part in a flight only if it departed late enough for that caller; else it waits for the end of
-that flight and takes the next, which departs after it. So nobody waits for more than two, however fast the
-data move. The flight is a task of its own: callers come and go, and with the last one it is cancelled.
+A caller joins a flight only if it started late enough for that caller. Otherwise the caller waits for its end
+and joins the next flight, which starts later than the caller came. So a caller waits for at most two flights,
+however fast the data change. A flight is a task of its own. It is cancelled when its last caller leaves.
 """
 
 import asyncio
@@ -21,30 +21,39 @@ REMEMBERED_ERRORS: Final = 1024
 
 
 class Flight(Generic[V]):
-    """One execution, under way until it has `landed`: a turn of the event loop after its task has ended.
+    """One execution. It is `finished` one turn of the event loop after its task has ended.
 
-    `keep` holds it in the air without callers, `follow` is run when it has landed.
+    `background`: it runs on without callers. `next_run` starts when it has finished.
     """
 
-    __slots__ = ("abandoned", "aboard", "departed_at", "follow", "keep", "landed", "task", "waiting")
+    __slots__ = (
+        "abandoned",
+        "background",
+        "finished",
+        "futures",
+        "next_run",
+        "started_at",
+        "task",
+        "waiters",
+    )
 
-    def __init__(self, departed_at: float, task: "asyncio.Task[V]", *, keep: bool) -> None:
-        self.departed_at = departed_at
+    def __init__(self, started_at: float, task: "asyncio.Task[V]", *, background: bool) -> None:
+        self.started_at = started_at
         self.task = task
-        self.aboard = 0
-        self.keep = keep
+        self.waiters = 0
+        self.background = background
         self.abandoned = False
-        self.landed = False
-        self.follow: Run[V] | None = None
-        self.waiting: list[asyncio.Future[None]] = []
+        self.finished = False
+        self.next_run: Run[V] | None = None
+        self.futures: list[asyncio.Future[None]] = []
 
     async def end(self, until: float) -> None:
-        """Wait until it has landed, or raise TimeoutError; as `asyncio.wait`, at a fraction of its price."""
-        if self.landed:
+        """Wait until it has finished, or raise TimeoutError. This costs a fraction of `asyncio.wait`."""
+        if self.finished:
             return
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        self.waiting.append(waiter)
+        self.futures.append(waiter)
         timer = loop.call_at(until, _expire, waiter) if until < inf else None
         try:
             await waiter
@@ -52,9 +61,9 @@ class Flight(Generic[V]):
             if timer is not None:
                 timer.cancel()
 
-    def land(self) -> None:
-        self.landed = True
-        for waiter in self.waiting:
+    def finish(self) -> None:
+        self.finished = True
+        for waiter in self.futures:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -65,16 +74,16 @@ def _expire(waiter: "asyncio.Future[None]") -> None:
 
 
 class SingleFlight(Generic[V]):
-    """Executions under way by key; `clock` gives seconds."""
+    """Running executions by key. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._under_way: dict[Hashable, Flight[V]] = {}
+        self._running: dict[Hashable, Flight[V]] = {}
         self._errors: dict[Hashable, tuple[float, float, Exception]] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._running)
 
     async def take(
         self,
@@ -85,79 +94,80 @@ class SingleFlight(Generic[V]):
         afresh: bool,
         until: float = inf,
     ) -> tuple[V, bool]:
-        """Give the outcome of a flight that `accepts` (asked with its departure), and whether it was joined.
+        """Return the value of an acceptable flight, and whether the caller joined a running one.
 
-        `until` is the event loop's time at which TimeoutError is raised. An error reaches all aboard.
-        For `REMEMBER_ERROR_S` it is raised again at once while its flight `accepts`, unless `afresh`; the
-        loss
-        of the database hangs on no data, so it suits all.
+        `accepts` is called with a flight's start time. `until` is the event loop's time at which TimeoutError
+        is raised. All waiters get a flight's error. For `REMEMBER_ERROR_S` later callers get it too, if they
+        accept the flight and `afresh` is false. The loss of the database does not depend on data, so every
+        such caller gets it.
         """
-        while flight := self._under_way.get(key):
-            if not flight.abandoned and accepts(flight.departed_at):
-                return await self._ride(flight, until), True
+        while flight := self._running.get(key):
+            if not flight.abandoned and accepts(flight.started_at):
+                return await self._join(flight, until), True
             await flight.end(until)
         if not afresh and (error := self._remembered(key, accepts)):
             raise error.with_traceback(None)
-        return await self._ride(self._depart(key, run, keep=False), until), False
+        return await self._join(self._start(key, run, background=False), until), False
 
     def refresh(self, key: Hashable, run: Run[V], accepts: Callable[[float], bool]) -> None:
-        """Run for nobody in particular, unless it failed a moment ago.
+        """Run in the background, unless the last run failed a moment ago.
 
-        A flight that suits is kept in the air; after one that does not, the next departs, however many ask.
+        An acceptable flight runs on without callers. After any other flight one new flight starts, however
+        many callers ask for it.
         """
-        flight = self._under_way.get(key)
+        flight = self._running.get(key)
         if flight is None:
             if self._remembered(key, accepts) is None:
-                self._depart(key, run, keep=True)
-        elif not flight.abandoned and accepts(flight.departed_at):
-            flight.keep = True
+                self._start(key, run, background=True)
+        elif not flight.abandoned and accepts(flight.started_at):
+            flight.background = True
         else:
-            flight.follow = run
+            flight.next_run = run
 
     def forgive(self) -> None:
-        """Remember no error any longer."""
+        """Forget all remembered errors."""
         self._errors.clear()
 
     async def close(self) -> None:
-        """Cancel what is under way and wait until it has ended."""
+        """Cancel all flights and wait for their end."""
         self._closed = True
-        tasks = [flight.task for flight in self._under_way.values()]
+        tasks = [flight.task for flight in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _remembered(self, key: Hashable, accepts: Callable[[float], bool]) -> Exception | None:
-        until, departed_at, error = self._errors.get(key, (-inf, -inf, None))
-        holds = self._clock() < until and (isinstance(error, DatabaseUnavailable) or accepts(departed_at))
-        return error if holds else None
+        until, started_at, error = self._errors.get(key, (-inf, -inf, None))
+        applies = self._clock() < until and (isinstance(error, DatabaseUnavailable) or accepts(started_at))
+        return error if applies else None
 
-    def _depart(self, key: Hashable, run: Run[V], *, keep: bool) -> Flight[V]:
+    def _start(self, key: Hashable, run: Run[V], *, background: bool) -> Flight[V]:
         task = asyncio.get_running_loop().create_task(run())  # `asyncio.create_task` costs twice as much
-        flight = Flight(self._clock(), task, keep=keep)
-        self._under_way[key] = flight
-        flight.task.add_done_callback(partial(self._landed, key, flight))
+        flight = Flight(self._clock(), task, background=background)
+        self._running[key] = flight
+        flight.task.add_done_callback(partial(self._finish, key, flight))
         return flight
 
-    def _landed(self, key: Hashable, flight: Flight[V], _task: "asyncio.Task[V]") -> None:
-        del self._under_way[key]
+    def _finish(self, key: Hashable, flight: Flight[V], _task: "asyncio.Task[V]") -> None:
+        del self._running[key]
         if self._errors:
             self._errors.pop(key, None)
         error = None if flight.task.cancelled() else flight.task.exception()
         if isinstance(error, Exception):
-            self._errors[key] = (self._clock() + REMEMBER_ERROR_S, flight.departed_at, error)
+            self._errors[key] = (self._clock() + REMEMBER_ERROR_S, flight.started_at, error)
             if len(self._errors) > REMEMBERED_ERRORS:
                 del self._errors[next(iter(self._errors))]
-        elif flight.follow and not self._closed:
-            self._depart(key, flight.follow, keep=True)
-        flight.land()
+        elif flight.next_run and not self._closed:
+            self._start(key, flight.next_run, background=True)
+        flight.finish()
 
-    async def _ride(self, flight: Flight[V], until: float) -> V:
-        flight.aboard += 1
+    async def _join(self, flight: Flight[V], until: float) -> V:
+        flight.waiters += 1
         try:
             await flight.end(until)
         finally:
-            flight.aboard -= 1
-            if not flight.aboard and not flight.keep and not flight.task.done():
+            flight.waiters -= 1
+            if not flight.waiters and not flight.background and not flight.task.done():
                 flight.abandoned = True
                 flight.task.cancel()
         if flight.task.cancelled():  # the service shuts down

@@ -1,7 +1,7 @@
-"""Finished answers in memory, bounded in bytes.
+"""Results in memory, limited in bytes.
 
-Eviction is S3-FIFO (Yang et al., SOSP 2023): new answers pass through a small queue and enter the main one
-only when they were asked for again, so a scan of one-time answers leaves what dashboards poll where it is.
+Eviction is S3-FIFO (Yang et al., SOSP 2023). New entries start in a small queue, and only entries that are
+read again enter the main queue. So a scan of one-time results does not evict results that dashboards poll.
 """
 
 from collections import OrderedDict
@@ -23,37 +23,37 @@ Queue = OrderedDict[Hashable, "Entry"]
 SMALL_SHARE: Final = 10
 LARGEST_SHARE: Final = 8
 MOST_ASKED: Final = 3
-OVERHEAD: Final = 2048  # bytes of an entry beside its bodies: key, terms, aliases, headers
+OVERHEAD: Final = 2048  # bytes of an entry without its bodies: key, policy, index entries, headers
 GHOSTS: Final = 16_384
 
 
 class Representation(NamedTuple):
-    """Bytes as sent, under a strong entity tag of their own, quotes included."""
+    """A body as sent, with its own strong ETag, quotes included."""
 
     body: bytes
     etag: str
 
 
 def plain(body: bytes) -> dict[Coding, Representation]:
-    """Begin an entry's representations; a small body is sent as it is whatever coding is liked."""
-    made = Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')
-    return dict.fromkeys(("identity", *CODINGS) if len(body) <= SMALLEST else ("identity",), made)
+    """The first representations of an entry. A small body is never compressed: all codings share it."""
+    representation = Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')
+    return dict.fromkeys(("identity", *CODINGS) if len(body) <= SMALLEST else ("identity",), representation)
 
 
 class Reply(NamedTuple):
-    """An answer as it is sent: its body, the headers that a 304 goes without, and all others."""
+    """A response: its body, the headers that a 304 omits (`body_headers`), and all other headers."""
 
     body: bytes
     etag: str
-    of_the_body: Headers
-    others: Headers
+    body_headers: Headers
+    other_headers: Headers
 
     def messages(self, if_none_match: bytes | None, extra: Iterable[tuple[bytes, bytes]]) -> Messages:
-        """The reply to a GET, which is 304 to somebody who holds it."""
+        """The messages of the response to a GET: 304 if `if_none_match` matches."""
         if if_none_match is not None and matches(if_none_match.decode("latin-1"), self.etag):
-            headers = [*self.others, *extra]
+            headers = [*self.other_headers, *extra]
             return {"type": "http.response.start", "status": 304, "headers": headers}, _NO_BODY
-        headers = [*self.of_the_body, *self.others, *extra]
+        headers = [*self.body_headers, *self.other_headers, *extra]
         return (
             {"type": "http.response.start", "status": 200, "headers": headers},
             {"type": "http.response.body", "body": self.body, "more_body": False},
@@ -61,7 +61,7 @@ class Reply(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        lines = (*self.of_the_body, *self.others)
+        lines = (*self.body_headers, *self.other_headers)
         return {name.decode(): value.decode() for name, value in lines}
 
 
@@ -69,21 +69,21 @@ _NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_bod
 
 
 class Entry(Struct, eq=False, kw_only=True):
-    """An answer in one format, with those codings of it that were asked for.
+    """A cached result in one format, with the content codings that were requested so far.
 
-    `representations` are by the coding that a client likes best, `owner` is what the answer is dropped with
-    (a metric, a dashboard), `own` a counter of its terms that ends the freshness of this answer alone,
-    `comparable_bytes` how many of its first bytes make two answers the same although they were made at
-    different times,
-    `timings` what its run took (Server-Timing), `shared` whether everybody who may read metrics may have it,
-    `evaluated_at` the changes (`Generations.changes`) up to which its tables are known to stand, `hits` the
-    replies
-    to hits and the age in seconds that they tell.
+    - `owner`: the metric or dashboard with which the entry is dropped.
+    - `representations`: by the coding that a client prefers.
+    - `own`: a counter in its policy that ends the freshness of this entry alone.
+    - `comparable_bytes`: two results are equal if their first bytes, this many, are equal.
+    - `timings`: the `Server-Timing` of its run.
+    - `shared`: whether everybody who may read metrics may get it.
+    - `evaluated_at`: the value of `Generations.changes` at which it was last found fresh.
+    - `hits`: by coding, the reply to a hit and the age in seconds that it states.
     """
 
     key: Hashable
     owner: Hashable
-    terms: FreshnessPolicy
+    policy: FreshnessPolicy
     media_type: str
     representations: dict[Coding, Representation]
     own: Counter = field(default_factory=Counter)
@@ -98,13 +98,13 @@ class Entry(Struct, eq=False, kw_only=True):
     def __post_init__(self) -> None:
         identity = self.representations["identity"]
         self.weight += len(identity.body)
-        for made in self.representations.values():
-            if made is not identity:  # a small body stands under every coding
-                self.weight += len(made.body)
+        for representation in self.representations.values():
+            if representation is not identity:  # all codings share a small body
+                self.weight += len(representation.body)
 
 
 class CacheOutcome(Struct, frozen=True):
-    """An answer as it may be given now: `stale_s` 0 means fresh; `forward` says why it was run, if it was."""
+    """A result to serve now. `stale_s` is 0 if fresh. `forward` is the reason of a run, None for a hit."""
 
     entry: Entry
     stale_s: int = 0
@@ -113,7 +113,7 @@ class CacheOutcome(Struct, frozen=True):
 
 
 class ResultTable:
-    """Answers by key; one that weighs more than an eighth of the room is not kept at all."""
+    """Entries by key. An entry larger than an eighth of `room` is not stored."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -129,7 +129,7 @@ class ResultTable:
 
     @property
     def weight(self) -> int:
-        """Bytes held."""
+        """Bytes in use."""
         return self._small_weight + self._main_weight
 
     def get(self, key: Hashable) -> Entry | None:
@@ -143,36 +143,36 @@ class ResultTable:
         return entry
 
     def put(self, entry: Entry) -> None:
-        """Hold an answer; one under the same key makes way and leaves it its place."""
+        """Store an entry. It replaces an entry of the same key and takes its place in the queue."""
         if entry.weight > self._room // LARGEST_SHARE:
             self._remove(entry.key)
             return
         queue = self._small if entry.key in self._small else self._main
-        if held := queue.get(entry.key):
-            entry.asked = held.asked
-            self._weigh(queue, -held.weight)
+        if previous := queue.get(entry.key):
+            entry.asked = previous.asked
+            self._weigh(queue, -previous.weight)
             queue[entry.key] = entry
             self._weigh(queue, entry.weight)
-            self._owned[held.owner].discard(entry.key)
+            self._owned[previous.owner].discard(entry.key)
         else:
-            known = self._ghosts.pop(entry.key, entry) is None
-            self._append(self._main if known else self._small, entry)
+            was_evicted = self._ghosts.pop(entry.key, entry) is None
+            self._append(self._main if was_evicted else self._small, entry)
         self._owned.setdefault(entry.owner, set()).add(entry.key)
         self._shrink()
 
     def add(self, entry: Entry, coding: Coding, body: bytes) -> Representation:
-        """Keep an encoded twin beside its answer."""
-        made = Representation(body, tag_of_coding(entry.representations["identity"].etag, coding))
-        entry.representations[coding] = made
+        """Add a coded representation to an entry."""
+        representation = Representation(body, tag_of_coding(entry.representations["identity"].etag, coding))
+        entry.representations[coding] = representation
         entry.weight += len(body)
         for queue in (self._small, self._main):
             if queue.get(entry.key) is entry:
                 self._weigh(queue, len(body))
         self._shrink()
-        return made
+        return representation
 
     def drop(self, owner: Hashable) -> None:
-        """Forget every answer of an owner."""
+        """Drop every entry of an owner."""
         for key in tuple(self._owned.get(owner, ())):
             self._remove(key)
 

@@ -1,4 +1,4 @@
-"""Serve HTTP from worker processes; one that dies or hangs is replaced, and a log line says so."""
+"""Serve HTTP from worker processes. Replace and log every worker that dies or hangs."""
 
 import signal
 import time
@@ -17,21 +17,21 @@ from service.settings import Server
 
 BACKLOG: Final = 4096
 TICK_S: Final = 1.0
-STEADY_S: Final = 60.0  # a worker that lived so long is replaced at once when it dies
+STEADY_S: Final = 60.0  # a worker that lived longer than this is replaced at once when it dies
 LONGEST_PAUSE_S: Final = 30.0
 
-_Granian: Any = MPServer  # its types are partly unknown
+_Granian: Any = MPServer  # parts of its types are unknown
 
 
 class Supervisor(_Granian):
-    """granian's main process, with a say of its own in what happens to workers."""
+    """granian's main process, with our own handling of dead and hung workers."""
 
     hung_ticks = 20
-    """Looks, a second apart, at which a worker shows no sign of life before it counts as hung."""
+    """Ticks without a heartbeat after which a worker counts as hung. A tick is a second."""
     start_ticks = 120
-    """The same for a worker that has never shown one."""
+    """The same limit for a worker that has never sent a heartbeat."""
     failed_starts = 3
-    """Deaths in a row after which a service that has never been up gives up."""
+    """Deaths in a row after which the service gives up, if no worker has ever started."""
 
     def __init__(self, server: Server, address: str, places: int) -> None:
         granian: Any = super()
@@ -41,7 +41,7 @@ class Supervisor(_Granian):
             port=server.port,
             interface=Interfaces.ASGI,
             loop=Loops.uvloop,
-            http=HTTPModes.http1,  # the other modes wait for a first byte without end
+            http=HTTPModes.http1,  # the other modes wait for a first byte forever
             http1_settings=HTTP1Settings(header_read_timeout=server.header_timeout_s * 1000),
             workers=server.workers,
             workers_kill_timeout=server.grace_s,
@@ -51,23 +51,23 @@ class Supervisor(_Granian):
         )
         self._places = places
         self._beats: Any = RawArray("Q", self.workers)
-        self._heard = [0] * self.workers
-        self._silent = [0] * self.workers
+        self._last_beats = [0] * self.workers
+        self._missed_beats = [0] * self.workers
         self._deaths = [0] * self.workers
         self._due: dict[int, float] = {}
-        self._up = False
-        self._ticked = 0.0
+        self._has_started = False
+        self._last_tick = 0.0
         self._log: Any = structlog.get_logger("serve")
 
     def run(self) -> None:
-        """Serve until stopped. Raises `Stop` if no worker ever comes up."""
+        """Serve until stopped. Raises `Stop` if no worker ever starts."""
         self.serve(target_loader=build, wrap_loader=False)
 
     def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> Any:
-        self._heard[idx] = self._beats[idx] = 0
-        self._silent[idx] = 0
+        self._last_beats[idx] = self._beats[idx] = 0
+        self._missed_beats[idx] = 0
         granian: Any = super()
-        return granian._spawn_worker(  # noqa: SLF001 (what it overrides)
+        return granian._spawn_worker(  # noqa: SLF001 (overrides this method)
             idx, target, partial(callback_loader, self._beats, idx, self._places)
         )
 
@@ -78,15 +78,15 @@ class Supervisor(_Granian):
             if self.reload_signal:
                 self._reload(spawn_target, target_loader)
             self._note_deaths()
-            if time.monotonic() >= self._ticked + TICK_S:
-                self._ticked = time.monotonic()
-                self._listen()
-            self._replace(spawn_target, target_loader)
+            if time.monotonic() >= self._last_tick + TICK_S:
+                self._last_tick = time.monotonic()
+                self._check_heartbeats()
+            self._restart_dead(spawn_target, target_loader)
 
     def _stop_workers(self) -> None:
         granian: Any = super()
-        granian._stop_workers()  # noqa: SLF001 (what it overrides)
-        self.interrupt_children.clear()  # Ctrl-C reaches workers as well: they ended as they should
+        granian._stop_workers()  # noqa: SLF001 (overrides this method)
+        self.interrupt_children.clear()  # Ctrl-C also stops the workers, so their end is no death
 
     def _note_deaths(self) -> None:
         while self.interrupt_children and not self.interrupt_signal:
@@ -94,8 +94,8 @@ class Supervisor(_Granian):
             worker = self.wrks[index]
             status, lived_s = worker.inner.exitcode, time.monotonic() - worker.birth
             self._deaths[index] = 1 if lived_s > STEADY_S else self._deaths[index] + 1
-            self._up = self._up or self._beats[index] > 0
-            if not self._up and (status == STOPPED or self._deaths[index] >= self.failed_starts):
+            self._has_started = self._has_started or self._beats[index] > 0
+            if not self._has_started and (status == STOPPED or self._deaths[index] >= self.failed_starts):
                 self._give_up(_describe(status), STOPPED if status == STOPPED else 1)
             pause_s = _pause_s(self._deaths[index])
             self._due[index] = time.monotonic() + pause_s
@@ -112,37 +112,39 @@ class Supervisor(_Granian):
         self.shutdown()
         raise Stop(f"no worker came up, the last one {why}: the lines above say why", exit_code=exit_code)
 
-    def _listen(self) -> None:
-        """Kill what has not moved for long; its death is then noted like any other."""
+    def _check_heartbeats(self) -> None:
+        """Kill workers without a heartbeat. `_note_deaths` then handles their deaths."""
         for index, worker in enumerate(self.wrks):
             if index in self._due:
                 continue
             beats = self._beats[index]
-            self._silent[index] = 0 if beats != self._heard[index] else self._silent[index] + 1
-            self._heard[index] = beats
-            self._up = self._up or beats > 0
-            patience = self.hung_ticks if beats else self.start_ticks
-            if self._silent[index] >= patience:
-                self._silent[index] = 0
+            self._missed_beats[index] = (
+                0 if beats != self._last_beats[index] else self._missed_beats[index] + 1
+            )
+            self._last_beats[index] = beats
+            self._has_started = self._has_started or beats > 0
+            limit = self.hung_ticks if beats else self.start_ticks
+            if self._missed_beats[index] >= limit:
+                self._missed_beats[index] = 0
                 self._log.error(
                     "a worker hangs and is killed",
                     worker=index + 1,
                     process=worker.inner.pid,
-                    silent_s=patience,
+                    silent_s=limit,
                 )
                 worker.inner.kill()
 
-    def _replace(self, spawn_target: Any, target_loader: Any) -> None:
+    def _restart_dead(self, spawn_target: Any, target_loader: Any) -> None:
         for index in [index for index, due in self._due.items() if due <= time.monotonic()]:
             del self._due[index]
-            fresh = self._spawn_worker(index, spawn_target, target_loader)
-            fresh.start()
-            self.wrks[index] = fresh
-            self._log.warning("a worker was started", worker=index + 1, process=fresh.inner.pid)
+            replacement = self._spawn_worker(index, spawn_target, target_loader)
+            replacement.start()
+            self.wrks[index] = replacement
+            self._log.warning("a worker was started", worker=index + 1, process=replacement.inner.pid)
 
 
 def _pause_s(deaths: int) -> float:
-    """None for the first death in a row, then longer and longer: what dies at its start must not spin."""
+    """Zero for the first death in a row, then doubled, so that deaths at the start cannot spin."""
     return 0.0 if deaths <= 1 else min(2.0 ** (deaths - 2), LONGEST_PAUSE_S)
 
 

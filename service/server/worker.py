@@ -1,4 +1,4 @@
-"""A worker process: the app, a heartbeat for the supervisor, and an eye on the connections."""
+"""A worker process: it runs the app and the connection guard, and sends heartbeats to the supervisor."""
 
 import asyncio
 import gc
@@ -19,15 +19,15 @@ from service.http.connections import App, Client, ConnectionGuard, Message, Rece
 from service.observe.log import set_up_logs
 
 BEAT_S: Final = 1.0
-STOPPED: Final = 2  # exit status of a worker that can never start, which has said why
-COLLECT: Final = (20_000, 20, 20)  # allocations, and collections of the younger generation (gc.set_threshold)
+STOPPED: Final = 2  # exit status of a worker that can never start and has printed the reason
+COLLECT: Final = (20_000, 20, 20)  # thresholds of the three generations (gc.set_threshold)
 ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
 
 
 def build(beats: Any, index: int, places: int) -> App:
-    """Build a worker's app, which counts up `beats[index]`; a `Stop` ends the process with its sentence."""
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    """Build a worker's app. It increments `beats[index]`. A `Stop` is printed and ends the process."""
+    Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     try:
         settings = load(os.environ)
         set_up_logs(settings.logs)
@@ -37,8 +37,8 @@ def build(beats: Any, index: int, places: int) -> App:
         sys.stderr.write(f"tally: {stop}\n")
         sys.exit(STOPPED)
     guard = ConnectionGuard(settings.server, places, running)
-    # Held answers are many small objects and hardly ever cycles; to walk them all stops every caller for
-    # tens of milliseconds. What is built by now stays, so that collections pass it over.
+    # The cache holds many small objects and hardly any cycles. A full collection would stop every caller for
+    # tens of milliseconds. The objects built so far live forever, so collections skip them.
     gc.freeze()
     gc.set_threshold(*COLLECT)
 
@@ -50,11 +50,11 @@ def build(beats: Any, index: int, places: int) -> App:
         guard.start()
         beat()
 
-    return _Watched(app, started)
+    return _LifespanWatcher(app, started)
 
 
-def _end_with(parent: int) -> None:
-    """Stop this worker once it is an orphan: it would keep the port and serve without its database."""
+def _stop_with(parent: int) -> None:
+    """Stop this worker when its parent is gone. An orphan would keep the port open."""
     while os.getppid() == parent:
         time.sleep(ORPHAN_CHECK_S)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -62,8 +62,8 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-class _Watched:
-    """The outermost ASGI layer: says when the app has started, or why it did not."""
+class _LifespanWatcher:
+    """The outermost ASGI layer. It calls `started` after the app's startup, and logs a failed startup."""
 
     def __init__(self, app: App, started: Callable[[], None]) -> None:
         self._app = app

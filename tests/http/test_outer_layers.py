@@ -35,7 +35,7 @@ def lines(monkeypatch):
     written = io.StringIO()
     with monkeypatch.context() as patched:
         patched.setattr("sys.stderr", written)
-        patched.setattr("service.api._log", structlog.get_logger("error"))
+        patched.setattr("service.http.problems._log", structlog.get_logger("error"))
         set_up_logs(Logs(format="json"))
         yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
     set_up_logs(Logs(level="error"))

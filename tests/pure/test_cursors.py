@@ -1,4 +1,4 @@
-"""One codec for the cursors of all lists: what it wrote it reads, anything else is refused."""
+"""All lists share one cursor codec. It decodes only cursors that it encoded."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,12 +13,12 @@ from service.http.ids import MAX_ID
 
 
 @given(st.integers(0, MAX_ID - 1))
-def test_a_position_comes_back(position: int):
+def test_an_encoded_position_is_decoded(position: int):
     assert read_id_cursor(write_cursor(position), 0) == position
 
 
 @given(st.tuples(st.datetimes(), st.uuids()))
-def test_a_position_of_several_parts_comes_back(position: tuple[datetime, UUID]):
+def test_an_encoded_position_of_several_parts_is_decoded(position: tuple[datetime, UUID]):
     assert read_cursor(write_cursor(position), tuple[datetime, UUID]) == position
 
 
@@ -31,13 +31,13 @@ def is_position(text: str) -> bool:
     | st.integers(max_value=-1).map(write_cursor)
     | st.integers(min_value=MAX_ID).map(write_cursor)
 )
-def test_what_no_page_gave_is_refused(cursor: str):
+def test_any_other_text_is_refused(cursor: str):
     with pytest.raises(InvalidInput) as refused:
         read_id_cursor(cursor, 0)
     assert [error.field for error in refused.value.errors] == ["cursor"]
 
 
-def test_a_list_begins_at_its_first_position():
+def test_a_list_without_a_cursor_starts_at_its_first_position():
     assert read_id_cursor(None, MAX_ID) == MAX_ID
 
 

@@ -1,4 +1,4 @@
-"""What every answer shares on the wire."""
+"""HEAD, compression, ETags and 304 of all responses."""
 
 import asyncio
 import gzip
@@ -28,24 +28,29 @@ from service.http.representation import (
         ("gzip;q=zzz", "identity"),
     ],
 )
-def test_the_coding_is_the_one_that_the_client_likes_best(accepts: str, coding: str):
+def test_the_client_gets_its_preferred_coding(accepts: str, coding: str):
     assert choose_coding(accepts) == coding
 
 
 @pytest.mark.parametrize(
-    ("header", "holds"),
+    ("header", "matching"),
     [("*", True), ('"a"', True), ('W/"a"', True), ('"b", "a"', True), ('"b"', False), ("", False)],
 )
-def test_if_none_match_takes_lists_weak_tags_and_the_star(header: str, holds: bool):
-    assert matches(header, '"a"') is holds
+def test_if_none_match_accepts_lists_weak_tags_and_the_star(header: str, matching: bool):
+    assert matches(header, '"a"') is matching
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "identity"])
-def test_a_coded_tag_leads_back_to_its_origin(coding):
+def test_uncoded_reverses_tag_of_coding(coding):
     assert uncoded(tag_of_coding('"abc"', coding)) == '"abc"'
 
 
-def answer(headers: list[tuple[bytes, bytes]], body: bytes, *asked: tuple[bytes, bytes], method: str = "GET"):
+def respond(
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    *request_headers: tuple[bytes, bytes],
+    method: str = "GET",
+):
     async def app(scope, receive, send):
         assert scope["method"] == "GET"
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -57,7 +62,7 @@ def answer(headers: list[tuple[bytes, bytes]], body: bytes, *asked: tuple[bytes,
         sent.append(message)
 
     async def ask():
-        scope = {"type": "http", "method": method, "headers": list(asked)}
+        scope = {"type": "http", "method": method, "headers": list(request_headers)}
         await RepresentationMiddleware(app)(scope, None, send)
 
     asyncio.run(ask())
@@ -67,39 +72,39 @@ def answer(headers: list[tuple[bytes, bytes]], body: bytes, *asked: tuple[bytes,
 JSON = (b"content-type", b"application/json")
 
 
-def test_a_large_body_is_compressed_and_has_a_tag_of_its_own():
+def test_a_large_body_is_compressed_and_has_its_own_etag():
     body = b'{"a": 1}' * 500
-    status, headers, sent = answer([JSON, (b"etag", b'"t"')], body, (b"accept-encoding", b"gzip"))
+    status, headers, sent = respond([JSON, (b"etag", b'"t"')], body, (b"accept-encoding", b"gzip"))
     assert (status, gzip.decompress(sent)) == (200, body)
     assert (b"etag", b'"t-gzip"') in headers
     assert (b"vary", b"Accept-Encoding") in headers
 
 
-def test_what_an_answer_varies_by_is_kept_line_by_line():
-    _, headers, _ = answer([JSON, (b"vary", b"Accept"), (b"vary", b"Origin")], b"x" * 2000)
+def test_vary_headers_of_the_app_are_preserved():
+    _, headers, _ = respond([JSON, (b"vary", b"Accept"), (b"vary", b"Origin")], b"x" * 2000)
     assert [value for name, value in headers if name == b"vary"] == [b"Accept", b"Origin", b"Accept-Encoding"]
 
 
-def test_a_small_body_stays_as_it_is():
-    _, headers, sent = answer([JSON], b"{}", (b"accept-encoding", b"gzip"))
+def test_a_small_body_is_not_compressed():
+    _, headers, sent = respond([JSON], b"{}", (b"accept-encoding", b"gzip"))
     assert sent == b"{}"
     assert (b"content-length", b"2") in headers
 
 
-def test_a_matching_tag_is_answered_without_a_body():
-    status, headers, sent = answer([JSON, (b"etag", b'"t"')], b"{}", (b"if-none-match", b'"t"'))
+def test_a_matching_etag_gives_304_without_a_body():
+    status, headers, sent = respond([JSON, (b"etag", b'"t"')], b"{}", (b"if-none-match", b'"t"'))
     assert (status, sent) == (304, b"")
     assert (b"etag", b'"t"') in headers
 
 
-def test_lines_of_one_header_count_as_one():
+def test_several_lines_of_one_header_are_joined():
     tags = (b"if-none-match", b'"t"'), (b"if-none-match", b'"other"')
-    assert answer([JSON, (b"etag", b'"t"')], b"{}", *tags)[0] == 304
+    assert respond([JSON, (b"etag", b'"t"')], b"{}", *tags)[0] == 304
     codings = (b"accept-encoding", b"gzip"), (b"accept-encoding", b"identity;q=0.5")
-    assert (b"content-encoding", b"gzip") in answer([JSON], b"x" * 2000, *codings)[1]
+    assert (b"content-encoding", b"gzip") in respond([JSON], b"x" * 2000, *codings)[1]
 
 
-def test_head_is_get_without_its_body():
-    status, headers, sent = answer([JSON], b"{}", method="HEAD")
+def test_head_gives_the_headers_of_get_without_the_body():
+    status, headers, sent = respond([JSON], b"{}", method="HEAD")
     assert (status, sent) == (200, b"")
     assert (b"content-length", b"2") in headers

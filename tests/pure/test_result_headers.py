@@ -1,4 +1,4 @@
-"""What a request's headers ask of a held answer, and what a reply says of it."""
+"""Request directives are read, and response headers describe the result."""
 
 from math import inf
 
@@ -27,8 +27,8 @@ def test_reads_cache_control(field, expected):
     assert directives(field) == expected
 
 
-def served(*, fresh_until=inf, max_age=0, **rest):
-    terms = FreshnessPolicy(
+def make_outcome(*, fresh_until=inf, max_age=0, **rest):
+    policy = FreshnessPolicy(
         basis=Basis(0, ()),
         made_at=100.0,
         fresh_until=fresh_until,
@@ -39,7 +39,7 @@ def served(*, fresh_until=inf, max_age=0, **rest):
     entry = Entry(
         key=1,
         owner=1,
-        terms=terms,
+        policy=policy,
         media_type="application/json",
         representations=plain(b"{}"),
     )
@@ -47,24 +47,24 @@ def served(*, fresh_until=inf, max_age=0, **rest):
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("outcome", "status"),
     [
-        (served(), "tally; hit"),
-        (served(fresh_until=160.0), "tally; hit; ttl=21"),
-        (served(stale_s=7), "tally; hit; ttl=-7; detail=stale"),
-        (served(forward="miss"), "tally; fwd=miss"),
-        (served(forward="stale", collapsed=True), "tally; fwd=stale; collapsed"),
-        (served(forward="request"), "tally; fwd=request"),
+        (make_outcome(), "tally; hit"),
+        (make_outcome(fresh_until=160.0), "tally; hit; ttl=21"),
+        (make_outcome(stale_s=7), "tally; hit; ttl=-7; detail=stale"),
+        (make_outcome(forward="miss"), "tally; fwd=miss"),
+        (make_outcome(forward="stale", collapsed=True), "tally; fwd=stale; collapsed"),
+        (make_outcome(forward="request"), "tally; fwd=request"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_says_where_an_answer_came_from(answer, status):
-    headers = reply(answer, "identity", 139.2).headers
+def test_cache_status_names_the_source_of_a_result(outcome, status):
+    headers = reply(outcome, "identity", 139.2).headers
     assert headers["cache-status"] == status
     assert headers["age"] == "39"
 
 
-def test_says_how_long_it_may_be_kept():
-    headers = reply(served(max_age=60), "identity", 100.0).headers
+def test_cache_control_states_how_long_a_result_may_be_cached():
+    headers = reply(make_outcome(max_age=60), "identity", 100.0).headers
     expected = "private, max-age=60, stale-while-revalidate=600, stale-if-error=86400"
     assert headers["cache-control"] == expected

@@ -1,4 +1,4 @@
-"""What is kept, in how many bytes, and what makes way."""
+"""The table stores entries, counts their bytes and evicts them."""
 
 from math import inf
 
@@ -10,7 +10,7 @@ from service.http.representation import SMALLEST, compress
 from service.results.freshness import Basis, FreshnessPolicy
 from service.results.table import OVERHEAD, Entry, ResultTable, plain
 
-TERMS = FreshnessPolicy(
+POLICY = FreshnessPolicy(
     basis=Basis(0, ()), made_at=0.0, fresh_until=inf, stale_for_s=1.0, stale_if_error_s=1.0, max_age=0
 )
 
@@ -19,30 +19,30 @@ def entry(key, size=1000, owner=None):
     return Entry(
         key=key,
         owner=owner if owner is not None else key,
-        terms=TERMS,
+        policy=POLICY,
         media_type="application/json",
         representations=plain(b"x" * size),
     )
 
 
-def weighed(table):
+def weight_of(table):
     return sum(held.weight for queue in (table._small, table._main) for held in queue.values())
 
 
-def test_finds_what_was_put():
+def test_finds_a_stored_entry():
     table = ResultTable(1 << 20)
     table.put(one := entry("a"))
     assert table.get("a") is one
     assert table.get("b") is None
 
 
-def test_equal_bytes_have_equal_tags_and_other_bytes_have_not():
+def test_only_equal_bodies_have_equal_etags():
     tags = {plain(body)["identity"].etag for body in (b"a", b"a", b"b", b"")}
     assert len(tags) == 3
 
 
 @pytest.mark.parametrize("size", [1 << 20, (1 << 20) // 8])
-def test_one_huge_answer_flushes_nothing(size):
+def test_a_huge_result_evicts_nothing(size):
     table = ResultTable(1 << 20)
     for number in range(100):
         table.put(entry(number))
@@ -51,7 +51,7 @@ def test_one_huge_answer_flushes_nothing(size):
     assert all(table.get(number) for number in range(100))
 
 
-def test_a_huge_answer_leaves_nothing_older_under_its_key():
+def test_a_huge_result_removes_the_older_entry_of_its_key():
     table = ResultTable(1 << 20)
     table.put(entry("a"))
     table.put(entry("a", 1 << 20))
@@ -59,7 +59,7 @@ def test_a_huge_answer_leaves_nothing_older_under_its_key():
     assert table.weight == 0
 
 
-def test_a_scan_leaves_what_is_polled():
+def test_a_scan_does_not_evict_polled_entries():
     table = ResultTable(100 * (1000 + OVERHEAD))
     polled = [f"tile {number}" for number in range(50)]
     for key in polled:
@@ -70,7 +70,7 @@ def test_a_scan_leaves_what_is_polled():
     assert all(table.get(key) for key in polled)
 
 
-def test_what_comes_back_soon_after_it_made_way_is_kept():
+def test_an_entry_stored_again_soon_after_its_eviction_enters_the_main_queue():
     table = ResultTable(20 * (1000 + OVERHEAD))
     for number in range(30):
         table.put(entry(number))
@@ -81,7 +81,7 @@ def test_what_comes_back_soon_after_it_made_way_is_kept():
     assert table.get(0)
 
 
-def test_drops_all_answers_of_an_owner():
+def test_drops_all_entries_of_an_owner():
     table = ResultTable(1 << 20)
     for number in range(10):
         table.put(entry(number, owner="even" if number % 2 == 0 else "odd"))
@@ -91,19 +91,19 @@ def test_drops_all_answers_of_an_owner():
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_twins_have_tags_of_their_own_and_weigh(coding):
+def test_coded_representations_have_their_own_etag_and_weight(coding):
     table = ResultTable(1 << 20)
     table.put(held := entry("a"))
     before = table.weight
     body = compress(held.representations["identity"].body, coding)
-    twin = table.add(held, coding, body)
-    assert twin.etag != held.representations["identity"].etag
+    coded = table.add(held, coding, body)
+    assert coded.etag != held.representations["identity"].etag
     assert table.weight == before + len(body)
     table.drop("a")
     assert table.weight == 0
 
 
-def test_a_small_answer_is_the_same_in_every_coding_and_weighs_once():
+def test_all_codings_share_a_small_body_and_its_weight_counts_once():
     small = entry("a", SMALLEST)
     assert set(small.representations.values()) == {small.representations["identity"]}
     assert set(small.representations) == {"identity", "gzip", "zstd"}
@@ -117,7 +117,7 @@ def test_a_small_answer_is_the_same_in_every_coding_and_weighs_once():
         max_size=200,
     )
 )
-def test_never_holds_more_than_its_room_and_never_miscounts(steps):
+def test_never_exceeds_its_room_and_never_miscounts(steps):
     table = ResultTable(100_000)
     for step, key, size in steps:
         if step == "put":
@@ -128,7 +128,7 @@ def test_never_holds_more_than_its_room_and_never_miscounts(steps):
             table.drop(key % 5)
         elif held := table.get(key):
             table.add(held, "gzip", b"z" * size)
-        assert table.weight == weighed(table) <= 100_000
+        assert table.weight == weight_of(table) <= 100_000
         held_keys = {*table._small, *table._main}
         assert set().union(*table._owned.values()) == held_keys if table._owned else not held_keys
     assert len(table) == len({*table._small, *table._main})

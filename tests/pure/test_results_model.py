@@ -1,6 +1,6 @@
-"""Results against a model: commits, announcements late, twice or lost, callers that come and go.
+"""`Results` against a model: commits, announcements (late, twice or lost), callers that come and leave.
 
-Time and the event loop are the test's own, so every interleaving that fails is found again.
+The test owns the clock and the event loop, so a failing interleaving can be replayed.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from service.results.headers import ANY, Directives
 from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
 
 DEFINITIONS = "definitions"
-"""What every answer hangs on, and nobody announces: a poll notices it."""
+"""Every result depends on it and nobody announces its changes. Only a poll notices them."""
 READS = {"one": ("data.a",), "both": ("data.a", "data.b"), "timed": ("data.b",), "big": ("data.a",)}
 STALE_FOR_S = 5.0
 FRESH_FOR_S = 3.0
@@ -33,7 +33,7 @@ DIRECTIVES = st.sampled_from([ANY] * 4 + [Directives(no_cache=True), Directives(
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Its time stands still until the test moves it."""
+    """An event loop whose time moves only when the test moves it."""
 
     now = 1000.0
 
@@ -68,7 +68,7 @@ class Reader:
     checked: bool = field(default=False)
 
 
-def hangs_on(key):
+def dependencies_of(key):
     return (*READS[key], DEFINITIONS)
 
 
@@ -175,7 +175,7 @@ class ResultsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def take_snapshot(self, data):
         run = data.draw(st.sampled_from([run for run in self.runs if run.read is None]))
-        run.read = {table: self.committed[table] for table in hangs_on(run.key)}
+        run.read = {table: self.committed[table] for table in dependencies_of(run.key)}
 
     @precondition(lambda self: any(run.read is not None for run in self.runs))
     @rule(data=st.data())
@@ -197,17 +197,19 @@ class ResultsMachine(RuleBasedStateMachine):
     def known(self, key):
         tables = self.announced if self.listening else self.committed
         definitions = self.announced if self.polled else self.committed
-        return {table: (definitions if table == DEFINITIONS else tables)[table] for table in hangs_on(key)}
+        return {
+            table: (definitions if table == DEFINITIONS else tables)[table] for table in dependencies_of(key)
+        }
 
     def in_doubt(self):
         return not self.listening or not self.polled
 
     def call(self, key, directives):
-        wanted = CacheRequest(key, key, READS[key], STALE_FOR_S, self.query(key))
+        request = CacheRequest(key, key, READS[key], STALE_FOR_S, self.query(key))
         must_show = self.known(key)
         if directives.no_cache:
-            must_show = {table: self.committed[table] for table in hangs_on(key)}
-        task = self.loop.create_task(self.results.get(wanted, directives))
+            must_show = {table: self.committed[table] for table in dependencies_of(key)}
+        task = self.loop.create_task(self.results.get(request, directives))
         self.readers.append(Reader(key, task, self.loop.now, must_show, directives.no_cache, len(self.begun)))
         return task
 
@@ -230,19 +232,19 @@ class ResultsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), directives=DIRECTIVES)
-    def ask_for_what_runs(self, data, directives):
+    def ask_for_a_running_key(self, data, directives):
         self.call(data.draw(st.sampled_from(self.runs)).key, directives)
         self.loop.settle()
 
     @rule(key=KEYS, directives=DIRECTIVES)
     def ask_both_ways(self, key, directives):
-        """What is served without a run is what the way that can run gives; nothing else is fresh there."""
-        served = self.results.fresh(key, directives)
+        """`fresh` and `get` serve the same result, and `get` finds no other result fresh."""
+        outcome = self.results.fresh(key, directives)
         task = self.call(key, directives)
         self.loop.settle()
-        if served is not None:
+        if outcome is not None:
             assert task.done()
-            assert task.result() == served
+            assert task.result() == outcome
         elif task.done() and task.exception() is None:
             assert task.result().forward or task.result().stale_s
 
@@ -262,10 +264,10 @@ class ResultsMachine(RuleBasedStateMachine):
         self.loop.now += seconds
         self.loop.settle()
 
-    # What must hold
+    # Invariants
 
     @invariant()
-    def answers_are_what_they_say(self):
+    def results_are_as_fresh_as_they_claim(self):
         for reader in getattr(self, "readers", []):
             if reader.task.done() and not reader.checked:
                 reader.checked = True
@@ -288,20 +290,20 @@ class ResultsMachine(RuleBasedStateMachine):
                     f"{error!r} was made knowing {run.known} only, where {reader.must_show} was announced"
                 )
             return
-        served = reader.task.result()
-        shown = dict(eval(served.entry.representations["identity"].body))  # noqa: S307 (a repr of our own)
-        run = self.begun[int(served.entry.timings)]
-        if served.forward and not served.collapsed:
-            assert not run.taken, "two callers were told that a run was theirs"
+        outcome = reader.task.result()
+        shown = dict(eval(outcome.entry.representations["identity"].body))  # noqa: S307 (a repr of our own)
+        run = self.begun[int(outcome.entry.timings)]
+        if outcome.forward and not outcome.collapsed:
+            assert not run.taken, "two callers got one run as their own"
             run.taken = True
-        if reader.forced and served.forward:
-            assert run.began - reader.arrived > 0 if served.collapsed else run.began >= reader.arrived
-        if served.stale_s == 0:
+        if reader.forced and outcome.forward:
+            assert run.began - reader.arrived > 0 if outcome.collapsed else run.began >= reader.arrived
+        if outcome.stale_s == 0:
             assert all(shown[table] >= version for table, version in reader.must_show.items()), (
                 f"marked fresh, but shows {shown} where {reader.must_show} was announced"
             )
             return
-        assert not reader.forced or self.failed or self.in_doubt(), "no-cache got what was held"
+        assert not reader.forced or self.failed or self.in_doubt(), "no-cache got a cached result"
         if not self.failed and not self.in_doubt():
             for table, version in shown.items():
                 if version < self.announced[table]:
@@ -330,8 +332,8 @@ TestResults = ResultsMachine.TestCase
 TestResults.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
-async def test_a_refresh_that_cannot_be_stored_leaves_nothing_behind():
-    """Neither the older answer, nor a flight that the next caller would join or wait for."""
+async def test_a_result_too_large_to_store_leaves_nothing_behind():
+    """Neither the older entry, nor a flight that the next caller could join or wait for."""
     ticks = count(1000)
     generations = Generations()
     generations.heard(next(ticks))
@@ -343,13 +345,13 @@ async def test_a_refresh_that_cannot_be_stored_leaves_nothing_behind():
     async def run():
         return Computed(next(bodies), "", 1)
 
-    wanted = CacheRequest("key", "owner", ("data.a",), 10_000, run)
-    assert (await results.get(wanted, ANY)).forward == "miss"
+    request = CacheRequest("key", "owner", ("data.a",), 10_000, run)
+    assert (await results.get(request, ANY)).forward == "miss"
     generations.moved("data.a", next(ticks))
-    refreshed = await results.get(wanted, ANY)
+    refreshed = await results.get(request, ANY)
     assert (refreshed.forward, refreshed.entry.weight > ROOM) == ("stale", True)
     assert (results.fresh("key"), results.table.weight, len(results._flights)) == (None, 0, 0)
-    again = await results.get(wanted, ANY)
+    again = await results.get(request, ANY)
     assert (again.forward, again.collapsed) == ("miss", False)
     assert results.fresh("key").entry is again.entry
     await results.close()
@@ -360,26 +362,26 @@ PARTS = st.lists(st.sampled_from(["shared", "own", "failed"]), min_size=1, max_s
 
 @given(visits=st.lists(st.tuples(st.sampled_from(["ann", "bob"]), PARTS), min_size=1, max_size=8))
 @settings(max_examples=300, deadline=None)
-def test_a_composed_answer_reaches_only_those_who_may_have_each_part(visits):
-    """Whatever is asked for in whatever order, of parts that fail, and are shared and then not."""
+def test_a_composed_result_reaches_only_callers_who_may_get_each_part(visits):
+    """For any order of requests, with parts that fail, and parts that are shared only sometimes."""
     generations = Generations()
     generations.heard(0.0)
     results = Results(generations, ResultTable(ROOM), lambda: 1.0, wait_s=WAIT_S, stale_if_error_s=0)
     for caller, parts in visits:
-        asked = Composition(("dashboard", "main"), "main", caller)
-        held = results.composed(asked)
+        composition = Composition(("dashboard", "main"), "main", caller)
+        held = results.composed(composition)
         if held is not None:
-            assert set(told(held)) <= {"shared", caller}
+            assert set(sources(held)) <= {"shared", caller}
             continue
         answers = [tile(generations, part, caller) for part in parts if part != "failed"]
-        body = ",".join(told(each)[0] for each in answers).encode()
-        made = results.compose(asked, body, answers, whole="failed" not in parts)
+        body = ",".join(sources(each)[0] for each in answers).encode()
+        made = results.compose(composition, body, answers, whole="failed" not in parts)
         assert made.entry.shared is ("own" not in parts)
-        assert (results.composed(asked) is None) is ("failed" in parts)
+        assert (results.composed(composition) is None) is ("failed" in parts)
 
 
 def tile(generations, part, caller):
-    terms = FreshnessPolicy(
+    policy = FreshnessPolicy(
         basis=generations.of([]),
         made_at=1.0,
         fresh_until=inf,
@@ -392,7 +394,7 @@ def tile(generations, part, caller):
         Entry(
             key=whose,
             owner="tile",
-            terms=terms,
+            policy=policy,
             media_type="",
             representations=plain(whose.encode()),
             shared=part == "shared",
@@ -400,11 +402,11 @@ def tile(generations, part, caller):
     )
 
 
-def told(served):
-    return served.entry.representations["identity"].body.decode().split(",")
+def sources(outcome):
+    return outcome.entry.representations["identity"].body.decode().split(",")
 
 
-async def test_a_failed_run_ends_the_freshness_of_what_was_composed_too():
+async def test_a_failed_run_also_ends_the_freshness_of_composed_results():
     generations = Generations()
     generations.heard(0.0)
     ticks = count(1000)
@@ -419,13 +421,13 @@ async def test_a_failed_run_ends_the_freshness_of_what_was_composed_too():
             raise outcome
         return outcome
 
-    wanted = CacheRequest("key", "owner", ("data.a",), 10_000, run)
-    asked = Composition(("dashboard",), "main", "ann")
-    results.compose(asked, b"[1]", [await results.get(wanted, ANY)], whole=True)
+    request = CacheRequest("key", "owner", ("data.a",), 10_000, run)
+    composition = Composition(("dashboard",), "main", "ann")
+    results.compose(composition, b"[1]", [await results.get(request, ANY)], whole=True)
     assert results.fresh("key")
-    assert results.composed(asked)
+    assert results.composed(composition)
     with pytest.raises(QueryFailed):
-        await results.get(wanted, Directives(no_cache=True))
+        await results.get(request, Directives(no_cache=True))
     assert results.fresh("key") is None
-    assert results.composed(asked) is None
+    assert results.composed(composition) is None
     await results.close()

@@ -1,4 +1,4 @@
-"""One execution per key: who waits, who leaves, who fails."""
+"""One execution per key, shared by callers that wait, leave or get its error."""
 
 import asyncio
 from time import monotonic
@@ -18,7 +18,7 @@ class Clock:
 
 
 class Query:
-    """Runs until it is let go; knows how often it ran, runs now, and was cancelled."""
+    """Runs until `done` is set. Counts its runs, running executions and cancellations."""
 
     def __init__(self):
         self.runs = 0
@@ -59,16 +59,16 @@ def query():
     return Query()
 
 
-def anything(_departed):
+def anything(_started_at):
     return True
 
 
-def nothing(_departed):
+def nothing(_started_at):
     return False
 
 
-async def boarded(flights, query, *, count=1, accepts=anything, afresh=False):
-    """Callers that wait for the query's answer."""
+async def start_callers(flights, query, *, count=1, accepts=anything, afresh=False):
+    """Start callers that wait for the query's result."""
     callers = [asyncio.create_task(flights.take("k", query, accepts, afresh=afresh)) for _ in range(count)]
     await turns()
     return callers
@@ -80,7 +80,7 @@ async def turns():
 
 
 async def test_a_thousand_callers_cost_one_execution(flights, query):
-    callers = await boarded(flights, query, count=1000)
+    callers = await start_callers(flights, query, count=1000)
     query.done.set()
     answers = await asyncio.gather(*callers)
     assert query.runs == 1
@@ -89,7 +89,7 @@ async def test_a_thousand_callers_cost_one_execution(flights, query):
 
 
 async def test_the_first_caller_may_leave(flights, query):
-    first, *others = await boarded(flights, query, count=3)
+    first, *others = await start_callers(flights, query, count=3)
     first.cancel()
     await turns()
     query.done.set()
@@ -97,8 +97,8 @@ async def test_the_first_caller_may_leave(flights, query):
     assert query.cancelled == 0
 
 
-async def test_the_last_one_to_leave_cancels(flights, query):
-    callers = await boarded(flights, query, count=3)
+async def test_the_last_caller_to_leave_cancels_the_flight(flights, query):
+    callers = await start_callers(flights, query, count=3)
     for caller in callers:
         assert query.cancelled == 0
         caller.cancel()
@@ -107,16 +107,16 @@ async def test_the_last_one_to_leave_cancels(flights, query):
     assert len(flights) == 0
 
 
-async def test_who_comes_while_it_is_being_cancelled_gets_a_run_of_his_own(flights, query):
-    (leaver,) = await boarded(flights, query)
-    leaver.cancel()
-    (comer,) = await boarded(flights, query)
+async def test_a_caller_during_a_cancellation_starts_a_new_run(flights, query):
+    (leaving,) = await start_callers(flights, query)
+    leaving.cancel()
+    (coming,) = await start_callers(flights, query)
     query.done.set()
-    assert (await comer)[0] == "answer 2"
+    assert (await coming)[0] == "answer 2"
 
 
-async def test_an_error_reaches_all_and_is_remembered_for_a_moment(flights, query, clock):
-    callers = await boarded(flights, query, count=5)
+async def test_an_error_reaches_all_waiters_and_is_remembered_for_a_moment(flights, query, clock):
+    callers = await start_callers(flights, query, count=5)
     query.error = QueryFailed("no such table")
     query.done.set()
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
@@ -134,7 +134,7 @@ async def test_an_error_reaches_all_and_is_remembered_for_a_moment(flights, quer
     assert await flights.take("k", query, anything, afresh=False) == ("answer 4", False)
 
 
-async def test_an_error_is_remembered_no_longer_than_it_suits(flights, query):
+async def test_a_remembered_error_reaches_only_callers_that_accept_its_flight(flights, query):
     query.error = QueryFailed("division by zero")
     query.done.set()
     with pytest.raises(QueryFailed):
@@ -143,7 +143,7 @@ async def test_an_error_is_remembered_no_longer_than_it_suits(flights, query):
     assert await flights.take("k", query, nothing, afresh=False) == ("answer 2", False)
 
 
-async def test_the_loss_of_the_database_is_remembered_whatever_has_moved(flights, query):
+async def test_a_remembered_loss_of_the_database_reaches_every_caller(flights, query):
     query.error = DatabaseUnavailable()
     query.done.set()
     for _ in range(3):
@@ -154,15 +154,15 @@ async def test_the_loss_of_the_database_is_remembered_whatever_has_moved(flights
     assert query.runs == 1
 
 
-async def test_joiners_of_an_outdated_run_share_the_next(flights, query):
-    outdated = await boarded(flights, query)
-    departed = []
+async def test_callers_that_reject_a_flight_share_the_next(flights, query):
+    outdated = await start_callers(flights, query)
+    started = []
 
     def late(at):
-        departed.append(at)
-        return len(departed) > 3
+        started.append(at)
+        return len(started) > 3
 
-    callers = await boarded(flights, query, count=3, accepts=late)
+    callers = await start_callers(flights, query, count=3, accepts=late)
     query.done.set()
     answers = await asyncio.gather(*callers)
     assert (await outdated[0])[0] == "answer 1"
@@ -170,24 +170,24 @@ async def test_joiners_of_an_outdated_run_share_the_next(flights, query):
     assert query.runs == 2
 
 
-async def test_nobody_waits_for_more_than_two_however_fast_the_data_move(flights, query):
-    """A caller's own departure is never asked whether it suits."""
-    await boarded(flights, query)
-    (caller,) = await boarded(flights, query, accepts=nothing)
+async def test_a_caller_waits_for_at_most_two_flights(flights, query):
+    """`accepts` is not called for a flight that the caller starts."""
+    await start_callers(flights, query)
+    (caller,) = await start_callers(flights, query, accepts=nothing)
     query.done.set()
     assert await caller == ("answer 2", False)
 
 
-async def test_a_refresh_goes_on_without_callers(flights, query):
+async def test_a_refresh_runs_on_without_callers(flights, query):
     flights.refresh("k", query, anything)
-    (caller,) = await boarded(flights, query)
+    (caller,) = await start_callers(flights, query)
     caller.cancel()
     await turns()
     assert (query.runs, query.cancelled) == (1, 0)
 
 
-async def test_a_refresh_keeps_a_run_that_its_callers_leave(flights, query):
-    (caller,) = await boarded(flights, query)
+async def test_a_refresh_keeps_a_flight_that_its_callers_leave(flights, query):
+    (caller,) = await start_callers(flights, query)
     flights.refresh("k", query, anything)
     caller.cancel()
     await turns()
@@ -216,20 +216,20 @@ async def test_no_refresh_follows_a_failure_at_once(flights, query):
     assert query.runs == 1
 
 
-async def comes_in_the_tick_of_its_end(flights, query, accepts):
-    """Ask when the execution has ended and nobody has been told yet."""
+async def take_at_its_end(flights, query, accepts):
+    """Take when the execution has ended but its flight has not finished."""
     await query.done.wait()
     query.done.clear()
-    assert [flight.task.done() for flight in flights._under_way.values()] == [True]
+    assert [flight.task.done() for flight in flights._running.values()] == [True]
     return await flights.take("k", query, accepts, afresh=False)
 
 
 @pytest.mark.parametrize("accepts", [anything, nothing])
-async def test_who_comes_as_it_ends_runs_nothing_beside_what_follows(flights, query, accepts):
+async def test_a_caller_at_the_end_of_a_flight_joins_the_next_run(flights, query, accepts):
     flights.refresh("k", query, anything)
     await turns()
     flights.refresh("k", query, nothing)
-    caller = asyncio.create_task(comes_in_the_tick_of_its_end(flights, query, accepts))
+    caller = asyncio.create_task(take_at_its_end(flights, query, accepts))
     await turns()
     query.done.set()
     await turns()
@@ -240,11 +240,11 @@ async def test_who_comes_as_it_ends_runs_nothing_beside_what_follows(flights, qu
     assert len(flights) == 0
 
 
-async def test_who_comes_as_it_fails_gets_its_error(flights, query):
+async def test_a_caller_at_the_end_of_a_failed_flight_gets_its_error(flights, query):
     query.error = QueryFailed("broken")
     flights.refresh("k", query, anything)
     await turns()
-    caller = asyncio.create_task(comes_in_the_tick_of_its_end(flights, query, anything))
+    caller = asyncio.create_task(take_at_its_end(flights, query, anything))
     await turns()
     query.done.set()
     await turns()
@@ -253,9 +253,9 @@ async def test_who_comes_as_it_fails_gets_its_error(flights, query):
         await caller
 
 
-async def test_closing_ends_what_runs_and_tells_who_waits(query):
+async def test_closing_cancels_flights_and_their_waiters_get_503(query):
     flights = SingleFlight(monotonic)
-    (caller,) = await boarded(flights, query)
+    (caller,) = await start_callers(flights, query)
     flights.refresh("k", query, nothing)
     await flights.close()
     outcome = (await asyncio.gather(caller, return_exceptions=True))[0]
@@ -264,7 +264,7 @@ async def test_closing_ends_what_runs_and_tells_who_waits(query):
 
 
 async def test_keys_do_not_wait_for_each_other(flights, query):
-    await boarded(flights, query)
+    await start_callers(flights, query)
     other = Query()
     other.done.set()
     assert await flights.take("other", other, anything, afresh=False) == ("answer 1", False)
