@@ -83,7 +83,9 @@ class RequestBounds:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        client: Client | None = scope.get("client")
+        given = scope.get("client")
+        # The server gives the port as text.
+        client: Client | None = (given[0], int(given[1])) if given else None
         if scope["type"] == "http" and scope["method"] not in _BODILESS:
             names = {name for name, _ in scope["headers"]}
             if names & _BODY_HEADERS:
