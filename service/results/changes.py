@@ -140,7 +140,7 @@ class Changes:
 
     async def dependencies(self, sql: str, description: Description) -> Dependencies:
         """Read a text and what Postgres says of it; from then on its tables' changes are followed."""
-        plan, reach = description.plan, description.reach
+        plan, reach = description.plan, description.dependencies
         relations = await self._relations(reach.tables)
         # The plan shows what functions and policies do, the texts what it folds away or does not print.
         said = "\n".join([sql, *(rule.text for rule in reach.rules), *plan.texts])
