@@ -75,7 +75,7 @@ CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
 
 
 class Verbs:
-    """What `Database` and `Transaction` share: each verb acquires a connection and translates errors."""
+    """The verbs of `Database` and `Transaction`: each acquires a connection and translates errors."""
 
     _timeout_s: float | None = None
     """Seconds that a statement may take; None means the pool's WRITE_TIMEOUT_S."""
