@@ -1,4 +1,4 @@
-"""How asyncpg connects to an address that is written for libpq, so that both drivers mean the same server."""
+"""Translate a libpq address into asyncpg's arguments, so that both drivers connect to the same server."""
 
 import ssl
 from typing import Any, Final
@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 from service.postgres_url import hosts, parameters
 
 CONNECT_TIMEOUT_S: Final = 5
-_SHORTEST_S: Final = 2  # libpq's own
+_SHORTEST_S: Final = 2  # the same minimum as libpq's
 
-# What asyncpg reads from an address by libpq's names, and means the same by.
+# Parameters that asyncpg reads under libpq's names and with libpq's meaning.
 _SHARED: Final = frozenset(
     {
         "gsslib",
@@ -27,8 +27,8 @@ _SHARED: Final = frozenset(
         "target_session_attrs",
     }
 )
-# What this module hands on by itself; the service always speaks UTF-8.
-_TAKEN: Final = frozenset(
+# Parameters that this module passes on itself; the service always uses UTF-8.
+_HANDLED: Final = frozenset(
     {
         "application_name",
         "client_encoding",
@@ -60,14 +60,14 @@ def asyncpg_arguments(url: str, server_settings: dict[str, str] | None) -> dict[
     if name := given.get("application_name") or given.get("fallback_application_name"):
         settings["application_name"] = name
     arguments: dict[str, Any] = {"timeout": _timeout_s(given), "server_settings": settings or None}
-    if shared.get("sslrootcert") == "system":  # libpq's word for the system's own list
+    if shared.get("sslrootcert") == "system":  # libpq's name for the system's certificate store
         del shared["sslrootcert"]
         arguments["ssl"] = ssl.create_default_context()
     arguments["dsn"] = f"postgresql://?{urlencode(shared)}"
     if given.get("host") or given.get("hostaddr"):
-        places = hosts(given)
-        arguments["host"] = [host or "localhost" for host, _ in places]
-        arguments["port"] = [int(port) for _, port in places]
+        addresses = hosts(given)
+        arguments["host"] = [host or "localhost" for host, _ in addresses]
+        arguments["port"] = [int(port) for _, port in addresses]
     elif "port" in given:
         arguments["port"] = int(given["port"])
     names = {"user": "user", "password": "password", "dbname": "database"}
@@ -76,11 +76,11 @@ def asyncpg_arguments(url: str, server_settings: dict[str, str] | None) -> dict[
 
 
 def left_out(url: str) -> list[str]:
-    """Parameters of the address that psycopg (`migrate`, `watch`) honours and asyncpg cannot."""
-    return sorted(parameters(url).keys() - _SHARED - _TAKEN)
+    """Parameters of the address that psycopg (`migrate`, `watch`) supports and asyncpg does not."""
+    return sorted(parameters(url).keys() - _SHARED - _HANDLED)
 
 
 def _timeout_s(given: dict[str, str]) -> float:
-    """Zero and less is libpq's word for no limit, which a service does not have."""
-    wanted = int(given.get("connect_timeout", 0))
-    return max(wanted, _SHORTEST_S) if wanted > 0 else CONNECT_TIMEOUT_S
+    """The timeout; libpq reads zero or less as no limit, and the service then uses its default."""
+    timeout_s = int(given.get("connect_timeout", 0))
+    return max(timeout_s, _SHORTEST_S) if timeout_s > 0 else CONNECT_TIMEOUT_S

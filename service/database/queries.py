@@ -1,4 +1,4 @@
-"""Named SQL: each feature keeps its statements in `queries.sql`, and says here what rows they give.
+"""Named SQL: each feature keeps its statements in `queries.sql` and gives each one the Struct of its rows.
 
 A file is a sequence of blocks, each `-- name: <name>` and one statement with `$1, $2` parameters.
 """
@@ -15,7 +15,7 @@ _HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 class Command(NamedTuple):
-    """A statement that gives no rows."""
+    """A statement that returns no rows."""
 
     name: str
     sql: str
@@ -30,7 +30,7 @@ class Statement(NamedTuple, Generic[Row]):
 
 
 class SqlFile:
-    """The statements of one `queries.sql`; asking for a name that is not there raises `KeyError`."""
+    """The statements of one `queries.sql`; an unknown name raises `KeyError`."""
 
     def __init__(self, path: Path) -> None:
         _, *parts = _HEADER.split(path.read_text())

@@ -1,6 +1,6 @@
-"""The reader's rights: what it lacks is made, or, where the owner may not, said in SQL for somebody who may.
+"""Grant the reader its missing rights; return the SQL for those that the owner may not grant.
 
-Nothing but the reader itself and its rights is touched, and settings hold in this database alone.
+Nothing is changed but the reader and its rights. Settings apply to this database only.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ SELECT FROM pg_class AS c
 WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
     AND NOT has_table_privilege(%(reader)s, c.oid, 'SELECT')
 """
-# Who may make tables here, and whose tables the reader would not see by itself.
-_MAKERS: Final = """
+# Roles that own or may create tables here, and whose new tables the reader could not select from.
+_CREATORS: Final = """
 SELECT r.rolname
 FROM pg_roles AS r
 WHERE (r.rolname = session_user OR r.oid IN (
@@ -47,26 +47,29 @@ ORDER BY r.rolname <> session_user, r.rolname
 
 
 class _Right(Struct, frozen=True):
-    """One statement, and a query that has rows while it is still needed; without one it always is."""
+    """One statement, and a query that returns rows while the statement is still needed.
+
+    Without a query the statement is always needed.
+    """
 
     statement: sql.Composed
     lacking: str | None = None
     arguments: dict[str, str] = {}
 
 
-def refuse_missing_schemas(session: psycopg.Connection, schemas: tuple[str, ...], made: str) -> None:
-    """Raise `Stop` for schemas that are not there; `made` is the one that migrations make."""
+def refuse_missing_schemas(session: psycopg.Connection, schemas: tuple[str, ...], created: str) -> None:
+    """Raise `Stop` for schemas that do not exist; `created` is the one that migrations create."""
     for name in schemas:
-        if name != made and session.execute("SELECT to_regnamespace(quote_ident(%s))", [name]).fetchone() == (
-            None,
-        ):
+        if name != created and session.execute(
+            "SELECT to_regnamespace(quote_ident(%s))", [name]
+        ).fetchone() == (None,):
             raise Stop(f"DATA_SCHEMAS: the database has no schema {name}", exit_code=2)
 
 
 def grant(session: psycopg.Connection, reader: str, reader_url: str, schemas: tuple[str, ...]) -> list[str]:
-    """Make the reader and its rights; returns what the owner may not do, as SQL."""
+    """Create the reader and grant its rights; return the SQL that the owner may not run."""
     refused: list[str] = []
-    warnings: list[str] = []  # a GRANT without the right to it only warns
+    warnings: list[str] = []  # Postgres only warns about a GRANT that the role may not give
     session.add_notice_handler(lambda notice: warnings.append(notice.severity_nonlocalized or ""))
     for right in _rights(session, reader, reader_url, schemas):
         if not _lacks(session, right):
@@ -76,7 +79,7 @@ def grant(session: psycopg.Connection, reader: str, reader_url: str, schemas: tu
             session.execute(right.statement)
         except (
             psycopg.errors.InsufficientPrivilege,
-            psycopg.errors.UndefinedObject,  # the role that could not be made
+            psycopg.errors.UndefinedObject,  # the role that could not be created
         ):
             warnings.append("WARNING")
         if "WARNING" in warnings and _lacks(session, right):
@@ -131,14 +134,14 @@ def _schema_rights(session: psycopg.Connection, reader: str, name: str) -> Itera
         sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(schema, role), _UNREADABLE, where
     )
     try:
-        makers = [row[0] for row in session.execute(_MAKERS, where)]
+        creators = [row[0] for row in session.execute(_CREATORS, where)]
     except psycopg.errors.UndefinedObject:  # no such role yet
-        makers = [session.info.user]
-    for maker in makers:
+        creators = [session.info.user]
+    for creator in creators:
         yield _Right(
             sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}").format(
-                sql.Identifier(maker), schema, role
+                sql.Identifier(creator), schema, role
             ),
-            f"SELECT FROM ({_MAKERS}) AS maker WHERE maker.rolname = %(maker)s",
-            where | {"maker": maker},
+            f"SELECT FROM ({_CREATORS}) AS creator WHERE creator.rolname = %(creator)s",
+            where | {"creator": creator},
         )

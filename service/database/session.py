@@ -1,4 +1,4 @@
-"""One connection of its own to Postgres, for what must neither wait for others nor be waited for."""
+"""A dedicated connection to Postgres, for work that must not wait for the pool or keep others waiting."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +12,7 @@ CLOSE_WAIT_S = 1.0
 
 
 class Session(Verbs):
-    """Connects when it is first used, and again after any failure; one caller at a time.
+    """Connects on first use and reconnects after any failure; one caller at a time.
 
     Every failure is `DatabaseUnavailable`. `timeout_s` bounds connecting and each statement.
     """
@@ -50,7 +50,7 @@ class Session(Verbs):
         return self._connection
 
     def _drop(self) -> None:
-        """Whatever hangs in it must not hold up the next statement."""
+        """Terminate the connection, so that a hanging statement cannot delay the next one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()

@@ -1,4 +1,4 @@
-"""`tally watch`: let a table of the user's own announce its changes."""
+"""`tally watch`: install triggers by which a user's own table announces its changes."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from psycopg import sql
 from service.errors import Stop
 from service.postgres_url import where
 
-# A partition is written to by its own name as well, so each member announces for itself.
+# A partition can also be written to by its own name, so each member needs its own trigger.
 _MEMBERS: Final = """
 WITH RECURSIVE member AS (
     SELECT to_regclass(%s)::oid AS oid
@@ -24,9 +24,10 @@ ORDER BY member.oid
 
 
 def watch(owner_url: str, table: str) -> list[str]:
-    """Install the triggers on `schema.table` and all its partitions; returns what announces now.
+    """Install the triggers on `schema.table` and all its partitions; return the tables that have them now.
 
-    Raises `Stop`: 2 when there is no such table, 1 when the owner may not or the server cannot be reached.
+    Raises `Stop`: with status 2 when there is no such table, with status 1 when the owner lacks the right
+    or the server cannot be reached.
     """
     try:
         with psycopg.connect(owner_url) as session:

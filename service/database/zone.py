@@ -1,4 +1,4 @@
-"""Does the server know the time zone of stored SQL: its list of zones may be older than ours."""
+"""Check that the server knows the time zone of stored SQL: its list of zones may be older than ours."""
 
 import asyncpg
 
@@ -7,7 +7,7 @@ from service.errors import Stop
 
 
 async def refuse_unknown_zone(url: str, name: str) -> None:
-    """Raise `Stop` (exit status 2) for a zone that Postgres has no rules of; a server that is away passes."""
+    """Raise `Stop` (exit status 2) for a zone that Postgres does not know; ignore an unreachable server."""
     try:
         connection = await asyncpg.connect(**asyncpg_arguments(url, {"timezone": name}))
         await connection.close()
@@ -15,4 +15,4 @@ async def refuse_unknown_zone(url: str, name: str) -> None:
         message = f"TIME_ZONE={name!r}: the database does not know this time zone ({error})"
         raise Stop(message, exit_code=2) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return  # what else is wrong with the connection shows where it is used
+        return  # other connection errors are reported where the connection is used

@@ -143,7 +143,7 @@ class Changes:
 
     async def dependencies(self, sql: str, description: Description) -> Dependencies:
         """Read the dependencies of a statement from its text and description, and follow its tables."""
-        plan, reach = description.plan, description.reach
+        plan, reach = description.plan, description.dependencies
         relations = await self._relations(reach.tables)
         # The plan shows what functions and policies do. The texts show calls that the plan folds or omits.
         texts = "\n".join([sql, *(rule.text for rule in reach.rules), *plan.texts])

@@ -1,1 +1,1 @@
-"""Reading SQL text; pure: nothing here asks a database."""
+"""Parse, validate and parameterise SQL text; pure: nothing here queries a database."""

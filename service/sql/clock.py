@@ -1,9 +1,9 @@
-"""What SQL, or a text that is cast to a time, says that means something else at every run."""
+"""Words that read the clock: they make SQL, or a text that is cast to a time, mean something new each run."""
 
 import re
 from typing import Final
 
-# What SQL, or a text that is cast to a time, says that means something else at every run.
+# A text that is cast to a time may contain these words too.
 CLOCK: Final = re.compile(
     r"(?<![^\W\d_])"
     r"(?:now|today|tomorrow|yesterday|current_(?:date|time|timestamp)|localtime(?:stamp)?|tablesample)"

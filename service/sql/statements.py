@@ -1,7 +1,7 @@
-"""Reads a stored statement from its text alone: judged, and ready for parameters.
+"""Validate a stored statement from its text alone, and prepare it for parameters.
 
-Small texts are read where they are asked for. Reading takes up to 30 microseconds a byte, so larger ones are
-read by processes of their own (`service.sql.workers`), whose memory and time are limited.
+Small texts are parsed in the service's own process. Parsing takes up to 30 microseconds a byte, so worker
+processes with limited memory and time (`service.sql.workers`) parse larger texts.
 """
 
 from typing import Any, Final
@@ -17,8 +17,9 @@ IN_PROCESS_BYTES: Final = 2000
 
 
 class Submission(Struct, frozen=True, kw_only=True):
-    """A statement to read; `trusted` by an operator, it is not judged. `schemas`, `functions` and `database`
-    are what the judge must know of the database.
+    """A statement to parse. If an operator marked it `trusted`, it is not validated.
+
+    `schemas`, `functions` and `database` are the facts about the database that validation needs.
     """
 
     sql: str
@@ -36,7 +37,7 @@ class Submission(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What a worker answers: a template, or the refusal's class and what it says."""
+    """A worker's reply: a template, or the refusal's class and content."""
 
     template: Template | None = None
     refusal: str = ""
@@ -55,7 +56,7 @@ _REFUSALS: Final = {kind.__name__: kind for kind in (SqlRefused, Unread, Invalid
 
 
 def validate(submission: Submission) -> Template:
-    """Raises `SqlRefused` for what may not run, `InvalidInput` for impossible parameters."""
+    """Raises `SqlRefused` for SQL that may not run, `InvalidInput` for invalid parameter declarations."""
     tree = None
     if not submission.trusted:
         tree = parse(submission.sql)

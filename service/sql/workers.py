@@ -1,6 +1,6 @@
-"""Processes that read large statements, each with a limit of memory and a deadline for each of them.
+"""Worker processes that parse large statements, with a memory limit and a deadline for each statement.
 
-As a module to run, this is such a process: it reads requests from its input until that ends.
+Run as a module, this file is such a process: it reads requests from its standard input until the input ends.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from service.sql.statements import Outcome, Submission, answer
 WORKERS: Final = 2
 QUEUE_LIMIT: Final = 200
 CPU_S: Final = 10.0
-DEADLINE_S: Final = 30.0  # on a machine that has other things to do
+DEADLINE_S: Final = 30.0  # of wall clock, for a busy machine
 WAIT_S: Final = 30.0
-"""How long a caller waits for a turn and the reading: who has left by then holds up nobody else."""
+"""How long a caller waits for a free worker and its reply. A caller who gives up delays nobody else."""
 IDLE_S: Final = 60.0
-MEMORY_BYTES: Final = 512 << 20  # of address space, at most; the text of 100 kB that takes most takes a third
+MEMORY_BYTES: Final = 512 << 20  # limit of address space; the worst text of 100 kB takes a third of it
 _HEAD: Final = 4
 
 
 class Workers:
-    """Reads submissions in worker processes, which start when they are first needed and end when idle."""
+    """Parses submissions in worker processes, which start on demand and end when idle."""
 
     def __init__(
         self, count: int = WORKERS, *, deadline_s: float = DEADLINE_S, wait_s: float = WAIT_S
@@ -48,7 +48,7 @@ class Workers:
         self._closed = False
 
     async def read(self, submission: Submission) -> Template:
-        """Raises `Busy` when too many wait or this takes too long, else what `validate` raises."""
+        """Raises `Busy` if too many callers wait or parsing takes too long, else the errors of `validate`."""
         future = self.submit(submission)
         try:
             async with asyncio.timeout(self._wait_s):
@@ -57,7 +57,7 @@ class Workers:
             raise Busy(headers={"Retry-After": "5"}) from None
 
     def submit(self, submission: Submission) -> "Future[Template]":
-        """Raises `Busy` when too many wait; the future raises what `validate` raises."""
+        """Raises `Busy` when too many callers wait; the future raises the errors of `validate`."""
         with self._guard:
             if self._waiting >= QUEUE_LIMIT:
                 raise Busy(headers={"Retry-After": "5"})
@@ -67,7 +67,7 @@ class Workers:
         return future
 
     def close(self) -> None:
-        """End the processes; what waits is given up."""
+        """End the processes and drop the waiting submissions."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._guard:
@@ -121,7 +121,7 @@ class _Process:
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the service
+            start_new_session=True,  # a Ctrl-C in the terminal must reach the service only
         )
         assert self._process.stdin, "opened here"
         assert self._process.stdout, "opened here"
@@ -129,7 +129,7 @@ class _Process:
         self._timer: threading.Timer | None = None
 
     def ask(self, request: bytes, deadline_s: float) -> bytes | None:
-        """The reply, or None when the process ended or was ended by the deadline."""
+        """The reply, or None when the process ended or the deadline killed it."""
         timer = threading.Timer(deadline_s, self.end)
         timer.daemon = True
         timer.start()
@@ -145,7 +145,7 @@ class _Process:
         return reply
 
     def rest(self, idle_s: float, on_end: Callable[["_Process"], None]) -> None:
-        """End after so long, unless `wake` comes first."""
+        """End the process after `idle_s`, unless `wake` is called first."""
 
         def end() -> None:
             on_end(self)
@@ -156,17 +156,17 @@ class _Process:
         self._timer.start()
 
     def wake(self) -> bool:
-        """Whether it can be asked."""
+        """Cancel the idle timer; return whether the process still runs."""
         if self._timer is not None:
             self._timer.cancel()
         return self._process.poll() is None
 
     def end(self) -> None:
-        """End it at once; whoever waits for its reply is told, and clears up."""
+        """Kill the process at once; the thread that waits for its reply sees the end and cleans up."""
         self._process.kill()
 
     def clear(self) -> None:
-        """End it and forget it."""
+        """Kill the process and close its pipes."""
         self.end()
         for pipe in (self._stdin, self._stdout):
             with suppress(OSError):
@@ -192,7 +192,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    """Answer requests until the service ends; a text that takes too much time or memory ends the process."""
+    """Answer requests until the input ends; a text that takes too much time or memory ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

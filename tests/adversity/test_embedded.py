@@ -334,4 +334,4 @@ def test_the_service_has_its_turn_before_statements(data_dir):
     with running(data_dir, durable=False):
         postmaster = embedded._postmaster(data_dir / "postgres")
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, postmaster) == min(own + embedded.POLITENESS, 19)
+        assert os.getpriority(os.PRIO_PROCESS, postmaster) == min(own + embedded.NICENESS, 19)

@@ -96,7 +96,9 @@ async def test_a_worker_that_hangs_is_replaced(addresses: DatabaseSettings, tmp_
 async def test_a_service_none_of_whose_workers_comes_up_ends_with_a_sentence(
     addresses: DatabaseSettings, tmp_path: Path
 ):
-    before = "from service.server import worker\ndef die(settings): raise MemoryError\nworker.create_app = die"
+    before = (
+        "from service.server import worker\ndef die(settings): raise MemoryError\nworker.create_app = die"
+    )
     with serving(addresses, tmp_path, before=before) as (process, _, said):
         assert process.wait(timeout=60) == 1
     assert "tally: no worker came up, the last one ended with exit status 1" in said()

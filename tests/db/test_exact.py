@@ -1,4 +1,4 @@
-"""Every type of Postgres arrives in a result as Postgres has it: never rounded, shifted or refused."""
+"""Results show every Postgres type exactly: no value is rounded, shifted or refused."""
 
 import json
 from decimal import Decimal
@@ -227,7 +227,7 @@ async def service(server, template):
 async def ids(service: Running) -> dict[str, str]:
     statements = {name: f"SELECT {expression} AS v" for name, (expression, _) in VALUES.items()}
     statements |= {name: sql for name, (sql, _) in STATEMENTS.items()}
-    # Trusted: casts to types of the data schemas are not the matter here.
+    # Trusted: casts to types of the data schemas are not tested here.
     return dict(zip(statements, await service.store(*statements.values(), trusted=True), strict=True))
 
 
@@ -248,7 +248,7 @@ async def test_records_are_exact(service, ids, name):
     assert await records(service, ids[name]) == STATEMENTS[name][1]
 
 
-async def test_columns_say_the_types_of_postgres(service):
+async def test_columns_show_the_type_names_of_postgres(service):
     (metric,) = await service.store(
         "SELECT 1.10 a, ARRAY[ROW(1, NULL, NULL)::pair] b, int4range(1, 2) c, 'x'::\"char\" d, now() e",
         trusted=True,
@@ -280,19 +280,19 @@ async def test_a_composite_that_changes_shows_its_new_shape(service):
     assert await records(service, metric) == '[{"c":{"a":1,"b":null}}]'
 
 
-async def test_the_parts_of_a_composite_need_not_be_known_before(clone, reader):
+async def test_the_part_types_of_a_composite_are_found_on_first_use(clone, reader):
     await clone.write(Command("table", "CREATE TABLE data.bookings (during tsrange, spans numrange[])"))
     described = await reader.describe("SELECT b FROM data.bookings AS b")
     assert described.json_columns == {0}
 
 
-async def test_a_composite_takes_no_more_of_the_limit_than_its_text(service):
+async def test_a_composite_counts_only_its_text_against_the_byte_limit(service):
     sql = "SELECT ROW(repeat('x', 3000000), repeat('y', 3000000)) AS r"
-    (metric,) = await service.store(sql, trusted=True)  # the judge lets no such text be made
+    (metric,) = await service.store(sql, trusted=True)  # validation refuses such sizes
     assert len(await records(service, metric)) > 6_000_000
 
 
-async def test_a_column_that_becomes_a_record_is_described_anew(service):
+async def test_a_column_that_becomes_a_record_is_described_again(service):
     body = "LANGUAGE sql AS $$ SELECT {} $$"
     await service.database.write(
         Command("function", f"CREATE FUNCTION data.turning() RETURNS int {body.format(1)}")
@@ -306,7 +306,7 @@ async def test_a_column_that_becomes_a_record_is_described_anew(service):
     assert await records(service, metric) == '[{"c":{"f1":7,"f2":8}}]'
 
 
-async def test_json_of_any_depth_may_stand_in_a_composite(service):
+async def test_a_composite_may_contain_json_of_any_depth(service):
     (metric,) = await service.store("SELECT ROW((repeat('[', 3000) || repeat(']', 3000))::json) AS v")
     lines = (await service.client.get(f"/metrics/{metric}?format=ndjson")).text
     assert lines == '{"v":{"f1":' + "[" * 3000 + "]" * 3000 + "}}\n"
@@ -322,7 +322,7 @@ FROM (SELECT :v::jsonb) AS given(v)
 
 @pytest.fixture(scope="module")
 async def echo(service):
-    (metric,) = await service.store(ECHO, trusted=True)  # the judge takes `v ->` in a call for a lambda
+    (metric,) = await service.store(ECHO, trusted=True)  # our parser reads `v ->` in a call as a lambda
     return metric
 
 
@@ -332,7 +332,7 @@ async def echo(service):
     texts=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.none()),
     integers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=8),
 )
-async def test_whatever_goes_in_comes_out(service, echo, numbers, texts, integers):
+async def test_any_value_survives_the_round_trip(service, echo, numbers, texts, integers):
     given_values = {"n": ["" if n is None else f"{n:f}" for n in numbers], "t": texts, "i": integers}
     answer = await service.client.get(f"/metrics/{echo}", params={"v": json.dumps(given_values)})
     assert answer.status_code == 200, answer.text

@@ -41,7 +41,7 @@ async def test_what_was_read_is_unread_no_more(heard, addresses):
     await sender.close()
 
 
-def test_who_stands_in_the_queue_hears_of_what_was_read_before_his_turn(addresses: Database):
+def test_a_queued_callback_sees_notifications_read_before_its_turn(addresses: Database):
     """On the server's event loop, which reads the socket between two rounds of its queue."""
     assert uvloop.run(arriving_before(str(addresses.url)))
 
@@ -55,14 +55,14 @@ async def arriving_before(url: str) -> bool:
         def arrive() -> None:
             with psycopg.connect(url, autocommit=True) as sender:
                 sender.execute("SELECT pg_notify('news', 'first')")
-            assert listener._arrivals.poll(30_000)
+            assert listener._poll.poll(30_000)
             loop.call_soon(lambda: known.set_result(listener.unread() or not payloads.empty()))
 
         loop.call_soon(arrive)
         return await known
 
 
-async def test_one_look_does_for_a_turn_of_the_loop_and_no_longer(heard, monkeypatch):
+async def test_one_check_is_valid_for_one_turn_of_the_loop(heard, monkeypatch):
     listener, _ = heard
     looks = []
 
@@ -71,7 +71,7 @@ async def test_one_look_does_for_a_turn_of_the_loop_and_no_longer(heard, monkeyp
             looks.append(True)
             return arrived
 
-    monkeypatch.setattr(listener, "_arrivals", Arrivals())
+    monkeypatch.setattr(listener, "_poll", Arrivals())
     arrived: list[object] = []
     await asyncio.sleep(0)
     assert [listener.unread() for _ in range(3)] == [False] * 3

@@ -1,4 +1,4 @@
-"""What Postgres makes of a bound statement equals what an independently written query asks for."""
+"""A bound statement returns the same rows in Postgres as an independently written query."""
 
 from datetime import date, timedelta
 
@@ -19,7 +19,7 @@ FROM (SELECT day::timestamp + moment AS t
             UNION ALL SELECT generate_series(CURRENT_DATE - 40, CURRENT_DATE + 3, '1 day')) AS days(day),
            (VALUES (time '00:00'), (time '12:30'), (time '23:59:59.999999')) AS moments(moment)) AS ts
 """
-# Hypothesis runs many examples on one database: they only read.
+# Hypothesis runs many examples on one database; all of them only read.
 EXAMPLES = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -78,7 +78,7 @@ async def typed(connection, template):
 
 @st.composite
 def literal_windows(draw):
-    """A condition as its author wrote it, and its lower and upper half (empty where it has none)."""
+    """A condition as its author wrote it, and its lower and upper half (empty if it has none)."""
     subject = draw(SUBJECTS)
     low, high = (draw(LITERALS).format(draw(DAYS)) for _ in "ab")
     shape = draw(st.sampled_from(["between", "both", "lower", "turned"]))
@@ -97,7 +97,7 @@ def literal_windows(draw):
 
 @EXAMPLES
 @given(literal_windows(), FRAMES, st.tuples(st.none() | DAYS, st.none() | DAYS))
-async def test_given_days_replace_the_literals_and_nothing_else(moments, reader, window, frame, days):
+async def test_given_days_replace_only_the_literals(moments, reader, window, frame, days):
     subject, written, lower, upper = window
     start, end = sorted(days) if all(days) else days
     pairs = [(name, str(day)) for name, day in (("start_date", start), ("end_date", end)) if day]
@@ -122,7 +122,7 @@ async def test_a_day_range_moves_a_literal_window_to_end_today(moments, reader, 
 
 @st.composite
 def intervals(draw):
-    """A subject, its lower bound with a hole for the days, those days, and its upper half if it has one."""
+    """A subject, its lower bound with a place for the days, the days, and its upper half if it has one."""
     subject = draw(SUBJECTS)
     clocks = ["CURRENT_DATE - INTERVAL '{}' DAY", "CURRENT_DATE - {}", "now()::date - {}"]
     clocks += ["(now() - interval '{} days')::date", "date_trunc('day', now()) - '{} days'::interval"]
@@ -133,7 +133,7 @@ def intervals(draw):
 
 @EXAMPLES
 @given(intervals(), FRAMES, st.integers(1, 39))
-async def test_a_day_range_is_another_length_of_the_interval(moments, reader, window, frame, asked):
+async def test_a_day_range_changes_the_length_of_the_interval(moments, reader, window, frame, asked):
     _, lower, days, ends = window
     bound = read(frame.format(" AND ".join([lower.format(days), *ends]))).bind([("day_range", str(asked))])
     expected = frame.format(" AND ".join([lower.format(asked), *ends]))
@@ -170,7 +170,7 @@ AUTHORED = st.sampled_from(
 
 @EXAMPLES
 @given(st.tuples(AUTHORED, st.sampled_from("tdz")), FRAMES, st.tuples(DAYS, DAYS))
-async def test_authored_windows_cover_both_days_whole(moments, reader, authored, frame, days):
+async def test_authored_windows_include_both_whole_days(moments, reader, authored, frame, days):
     written, subject = authored
     start, end = sorted(days)
     template = await typed(moments, read(frame.format(written.format(subject))))
@@ -181,7 +181,7 @@ async def test_authored_windows_cover_both_days_whole(moments, reader, authored,
 
 @EXAMPLES
 @given(st.sampled_from(["t", "d", "z"]), AUTHORED.filter(lambda text: "+" not in text), st.integers(1, 39))
-async def test_an_authored_window_takes_the_last_days_up_to_today(moments, reader, subject, written, days):
+async def test_an_authored_window_accepts_a_day_range_up_to_today(moments, reader, subject, written, days):
     sql = f"SELECT n FROM data.moments AS m WHERE {written.format(subject)}"
     bound = read(sql).bind([("day_range", str(days))])
     expected = f"SELECT n FROM data.moments WHERE d BETWEEN CURRENT_DATE - {days} AND CURRENT_DATE"
@@ -205,7 +205,7 @@ async def test_an_authored_window_takes_the_last_days_up_to_today(moments, reade
         ("make_interval(days => {}) > n * interval '1 day'", "int4", "9"),
     ],
 )
-async def test_a_placeholder_is_what_postgres_takes_it_for(moments, reader, place, type_name, text):
+async def test_a_placeholder_has_the_type_that_postgres_resolves(moments, reader, place, type_name, text):
     sql = "SELECT n FROM data.moments WHERE "
     template = await typed(moments, read(sql + place.format(":v")))
     assert template.parameters[0].postgres_type == type_name
@@ -219,7 +219,7 @@ WORDS = st.sampled_from(["text", "integer", "number", "boolean", "date", "timest
 
 @EXAMPLES
 @given(WORDS, st.booleans(), st.text() | st.from_regex(r"[-+0-9TZ:.eE, ]{1,20}", fullmatch=True))
-async def test_whatever_is_bound_postgres_takes(reader, word, array, text):
+async def test_postgres_accepts_every_bound_value(reader, word, array, text):
     template = read("SELECT :v", v=Declared(word, array=array))
     try:
         bound = template.bind([("v", text)])
@@ -269,7 +269,7 @@ async def test_the_same_expression_may_be_selected_and_grouped_by(moments, reade
     assert await rows(reader, bound.sql, bound.args)
 
 
-async def test_a_window_on_days_kept_as_text_is_found_out_by_its_trial(moments):
+async def test_a_trial_detects_a_window_on_days_stored_as_text(moments):
     template = read("SELECT n FROM data.moments WHERE word >= '2025-06-01'")
     for trial in template.trials():
         with pytest.raises(asyncpg.UndefinedFunctionError):
@@ -279,7 +279,7 @@ async def test_a_window_on_days_kept_as_text_is_found_out_by_its_trial(moments):
 @pytest.mark.parametrize(
     "text", ["'a' 'b'", "E'a' -- :x\n '\\':x'", "1 -- '\r", "$a$ $$ :x $b$ $a$", "/* /* */ ' */ 1"]
 )
-async def test_our_tokens_end_where_those_of_postgres_end(reader, text):
+async def test_our_tokens_end_where_postgres_tokens_end(reader, text):
     bound = analyse(f"SELECT {text}\n, :v", None, {"v": Declared("integer")}).bind([("v", "7")])
     try:
         records = (await reader.run(bound.sql, bound.args)).records

@@ -1,4 +1,4 @@
-"""Lending: never more at once than there are, in turn, and nothing is lost whoever leaves when."""
+"""The limiter: never more connections than slots, first come first served, and no slot is ever lost."""
 
 import asyncio
 from contextlib import suppress
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.database.stored_sql import limiter as loans
+from service.database.stored_sql import limiter as module
 from service.database.stored_sql.limiter import ConnectionLimiter, Watch
 from service.errors import Busy, DatabaseUnavailable, MetricSuspended, QueryTimeout, ResultTooLarge
 from service.settings import Database
@@ -31,11 +31,11 @@ class Connection:
         self.cap = Cap()
         self.itself = self
         self.proxy = None
-        self.mark = None
+        self.session_name = None
         self.skip_reset = False
         self.closed = False
 
-    def take_back(self):
+    def is_reusable(self):
         skip_reset, self.skip_reset = self.skip_reset, False
         return skip_reset and not self.closed
 
@@ -47,33 +47,33 @@ class Connection:
 
 
 class Pool:
-    """Opens at most as many as it may; one that waits for ever would show as a deadlock."""
+    """Counts its connections; a limiter that never releases one would show as a deadlock."""
 
     def __init__(self):
         self.out = set()
-        self.lent = self.most = 0
+        self.opened = self.most = 0
         self.failing = False
         self.unheeding = set()
         self.ended = []
 
     async def acquire(self, *, timeout):  # noqa: ASYNC109 (the pool's signature)
-        assert timeout == loans.QUEUE_WAIT_S
+        assert timeout == module.QUEUE_WAIT_S
         await asyncio.sleep(0)
         if self.failing:
             raise ConnectionRefusedError
         connection = Connection()
         self.out.add(connection)
-        self.lent += 1
+        self.opened += 1
         self.most = max(self.most, len(self.out))
         return connection
 
     async def release(self, connection, *, timeout):  # noqa: ASYNC109 (the pool's signature)
-        assert timeout == loans.GRACE_S
-        await asyncio.shield(self._close(connection))  # as asyncpg has it
+        assert timeout == module.GRACE_S
+        await asyncio.shield(self._close(connection))  # as asyncpg does
         if id(connection) in self.unheeding and not connection.cap.exceeded:
             raise TimeoutError
 
-    async def fetchval(self, query, backend, _mark):
+    async def fetchval(self, query, backend, _session_name):
         await asyncio.sleep(0)
         if self.failing:
             raise ConnectionRefusedError
@@ -92,22 +92,22 @@ def pool():
 
 
 @pytest.fixture
-def lender(pool):
+def limiter(pool):
     return ConnectionLimiter(
         pool, SETTINGS, SETTINGS.reader_pool_size, queue_limit=SETTINGS.reader_queue_limit
     )
 
 
-async def borrow(lender, release, *, skip_reset=True, watch=None):
-    async with lender.acquire(watch) as connection:
+async def hold(limiter, release, *, skip_reset=True, watch=None):
+    async with limiter.acquire(watch) as connection:
         connection.skip_reset = skip_reset
         await release
         return connection
 
 
-def start(lender, **options):
+def start(limiter, **options):
     release = asyncio.get_running_loop().create_future()
-    return asyncio.create_task(borrow(lender, release, **options)), release
+    return asyncio.create_task(hold(limiter, release, **options)), release
 
 
 async def turns(number=10):
@@ -115,69 +115,69 @@ async def turns(number=10):
         await asyncio.sleep(0)
 
 
-async def test_a_spotless_connection_goes_straight_to_the_next(lender, pool):
-    tasks = [start(lender) for _ in range(4)]
+async def test_a_connection_without_reset_goes_straight_to_the_next_caller(limiter, pool):
+    tasks = [start(limiter) for _ in range(4)]
     await turns()
     assert len(pool.out) == 2
     for _, release in tasks:
         release.set_result(None)
     connections = [await task for task, _ in tasks]
-    assert len(set(connections)) == pool.lent == 2
+    assert len(set(connections)) == pool.opened == 2
 
 
-async def test_any_other_goes_back_to_the_pool_first(lender, pool):
+async def test_a_connection_to_reset_goes_back_to_the_pool(limiter, pool):
     for _ in range(3):
-        task, release = start(lender, skip_reset=False)
+        task, release = start(limiter, skip_reset=False)
         release.set_result(None)
         await task
         assert not pool.out
-    assert pool.lent == 3
+    assert pool.opened == 3
 
 
-async def test_after_an_error_it_goes_back_too(lender, pool):
-    task, release = start(lender)
+async def test_after_an_error_a_connection_goes_back_to_the_pool(limiter, pool):
+    task, release = start(limiter)
     release.set_exception(RuntimeError())
     with pytest.raises(RuntimeError):
         await task
     assert not pool.out
 
 
-async def test_a_dead_one_at_hand_is_replaced(lender, pool):
-    task, release = start(lender)
+async def test_a_closed_idle_connection_is_replaced(limiter, pool):
+    task, release = start(limiter)
     release.set_result(None)
     dead = await task
     dead.closed = True
-    task, release = start(lender)
+    task, release = start(limiter)
     release.set_result(None)
     assert await task is not dead
     assert dead not in pool.out
 
 
-async def test_past_the_queue_and_past_the_wait_is_busy(lender, monkeypatch):
-    monkeypatch.setattr(loans, "QUEUE_WAIT_S", 0.0)
-    holding = [start(lender) for _ in range(2)]
+async def test_a_full_queue_and_a_long_wait_are_busy(limiter, monkeypatch):
+    monkeypatch.setattr(module, "QUEUE_WAIT_S", 0.0)
+    holding = [start(limiter) for _ in range(2)]
     await turns()
-    waiting = [start(lender)[0] for _ in range(3)]
+    waiting = [start(limiter)[0] for _ in range(3)]
     await turns(1)
-    refused, _ = start(lender)
+    refused, _ = start(limiter)
     for task in (refused, *waiting):
         with pytest.raises(Busy):
             await task
     for task, release in holding:
         release.set_result(None)
         await task
-    task, release = start(lender)
+    task, release = start(limiter)
     release.set_result(None)
     await task
 
 
-async def test_an_unreachable_server_is_unavailable_and_blocks_nobody(lender, pool):
+async def test_an_unreachable_server_is_unavailable_and_blocks_nobody(limiter, pool):
     pool.failing = True
     for _ in range(3):
         with pytest.raises(DatabaseUnavailable):
-            await start(lender)[0]
+            await start(limiter)[0]
     pool.failing = False
-    task, release = start(lender)
+    task, release = start(limiter)
     release.set_result(None)
     await task
 
@@ -185,13 +185,13 @@ async def test_an_unreachable_server_is_unavailable_and_blocks_nobody(lender, po
 @pytest.fixture
 def quick(monkeypatch):
     for name in ("NOTICE_S", "LINGER_S", "CUT_S"):
-        monkeypatch.setattr(loans, name, 0.0)
+        monkeypatch.setattr(module, name, 0.0)
     for name in ("QUEUE_WAIT_S", "GRACE_S"):
-        monkeypatch.setattr(loans, name, 0.05)
+        monkeypatch.setattr(module, name, 0.05)
 
 
 class Watched:
-    """What hears of a statement that lingers, and refuses it from then on."""
+    """Counts lingering statements, and refuses to run more after `refuses_after` of them."""
 
     def __init__(self, refuses_after=10**9):
         self.times = 0
@@ -206,9 +206,9 @@ class Watched:
         self.times += 1
 
 
-async def linger(lender, pool, watch=None, number=2):
-    """Let so many statements run past their time that heed no cancellation."""
-    tasks = [start(lender, watch=watch) for _ in range(number)]
+async def linger(limiter, pool, watch=None, number=2):
+    """Let `number` statements time out that cannot be cancelled."""
+    tasks = [start(limiter, watch=watch) for _ in range(number)]
     await turns()
     pool.unheeding |= {id(connection) for connection in pool.out}
     for task, release in tasks:
@@ -218,47 +218,47 @@ async def linger(lender, pool, watch=None, number=2):
     await turns()
 
 
-async def fill(lender, number=2):
-    tasks = [start(lender) for _ in range(number)]
+async def fill(limiter, number=2):
+    tasks = [start(limiter) for _ in range(number)]
     await turns()
     for task, release in tasks:
         release.set_result(None)
         await task
 
 
-async def test_what_heeds_no_cancellation_gives_its_place_back(lender, pool, quick):
+async def test_a_lingering_statement_frees_its_slot(limiter, pool, quick):
     for times in (1, 2):
         watched = Watched()
-        await linger(lender, pool, watched.watch, number=1)
+        await linger(limiter, pool, watched.watch, number=1)
         assert watched.times == 1
-        assert lender.lingering == (times, times)
-        await fill(lender)
+        assert limiter.lingering == (times, times)
+        await fill(limiter)
     pool.unheeding.clear()
     await turns()
-    assert lender.lingering == (0, 0)
-    await fill(lender)
+    assert limiter.lingering == (0, 0)
+    await fill(limiter)
 
 
-async def test_past_the_limit_a_place_stays_taken_until_one_ends(lender, pool, quick):
-    await linger(lender, pool)
-    assert lender.lingering == (2, 2)
-    await linger(lender, pool)
-    assert lender.lingering == (4, 2)
+async def test_above_the_limit_a_slot_stays_in_use_until_a_statement_ends(limiter, pool, quick):
+    await linger(limiter, pool)
+    assert limiter.lingering == (2, 2)
+    await linger(limiter, pool)
+    assert limiter.lingering == (4, 2)
     with pytest.raises(Busy):
-        await start(lender)[0]
+        await start(limiter)[0]
     pool.unheeding.pop()
     await turns()
-    assert lender.lingering.statements == 3
-    await fill(lender, 1)
+    assert limiter.lingering.statements == 3
+    await fill(limiter, 1)
     pool.unheeding.clear()
     await turns()
-    assert lender.lingering == (0, 0)
-    await fill(lender)
+    assert limiter.lingering == (0, 0)
+    await fill(limiter)
 
 
-async def test_nobody_to_ask_does_not_mean_that_it_lingers(lender, pool, quick):
+async def test_an_unreachable_server_does_not_count_as_lingering(limiter, pool, quick):
     watched = Watched()
-    tasks = [start(lender, watch=watched.watch) for _ in range(2)]
+    tasks = [start(limiter, watch=watched.watch) for _ in range(2)]
     await turns()
     pool.unheeding |= {id(connection) for connection in pool.out}
     pool.failing = True
@@ -269,35 +269,35 @@ async def test_nobody_to_ask_does_not_mean_that_it_lingers(lender, pool, quick):
     await turns()
     assert watched.times == 0
     with pytest.raises(Busy):
-        await start(lender)[0]
+        await start(limiter)[0]
     pool.failing = False
     await turns()
     assert watched.times == 2
-    await fill(lender)
+    await fill(limiter)
 
 
-async def test_what_lingered_enough_is_refused_before_and_after_the_queue(lender, pool, quick, monkeypatch):
-    monkeypatch.setattr(loans, "QUEUE_WAIT_S", 60.0)
+async def test_a_suspended_metric_is_refused_before_and_after_the_queue(limiter, pool, quick, monkeypatch):
+    monkeypatch.setattr(module, "QUEUE_WAIT_S", 60.0)
     watched = Watched(refuses_after=2)
-    tasks = [start(lender, watch=watched.watch) for _ in range(2)]
+    tasks = [start(limiter, watch=watched.watch) for _ in range(2)]
     await turns()
-    queued, _ = start(lender, watch=watched.watch)
+    queued, _ = start(limiter, watch=watched.watch)
     pool.unheeding |= {id(connection) for connection in pool.out}
     for _, release in tasks:
         release.set_exception(TimeoutError())
     for task, _ in tasks:
         with pytest.raises(QueryTimeout):
             await task
-    for refused in (queued, start(lender, watch=watched.watch)[0]):
+    for refused in (queued, start(limiter, watch=watched.watch)[0]):
         with pytest.raises(MetricSuspended):
             await refused
     assert watched.times == 2
-    await fill(lender)
+    await fill(limiter)
 
 
-async def test_a_caller_who_leaves_does_not_hide_that_it_lingers(lender, pool, quick):
+async def test_a_statement_lingers_after_its_caller_left(limiter, pool, quick):
     watched = Watched()
-    task, _ = start(lender, watch=watched.watch)
+    task, _ = start(limiter, watch=watched.watch)
     await turns()
     pool.unheeding |= {id(connection) for connection in pool.out}
     task.cancel()
@@ -307,9 +307,9 @@ async def test_a_caller_who_leaves_does_not_hide_that_it_lingers(lender, pool, q
     assert watched.times == 1
 
 
-async def test_what_was_cut_for_its_size_is_ended_in_postgres(lender, pool, quick):
+async def test_a_statement_aborted_for_its_size_is_ended_in_postgres(limiter, pool, quick):
     watched = Watched()
-    task, release = start(lender, watch=watched.watch)
+    task, release = start(limiter, watch=watched.watch)
     await turns()
     (connection,) = pool.out
     connection.cap.exceeded = True
@@ -319,20 +319,20 @@ async def test_what_was_cut_for_its_size_is_ended_in_postgres(lender, pool, quic
         await task
     await turns()
     assert pool.ended == [id(connection)]
-    assert (watched.times, lender.lingering) == (1, (1, 1))
+    assert (watched.times, limiter.lingering) == (1, (1, 1))
     pool.unheeding.clear()
     await turns()
-    await fill(lender)
+    await fill(limiter)
 
 
-async def test_closing_gives_all_at_hand_back(lender, pool):
-    tasks = [start(lender) for _ in range(2)]
+async def test_closing_returns_all_idle_connections(limiter, pool):
+    tasks = [start(limiter) for _ in range(2)]
     await turns()
     for task, release in tasks:
         release.set_result(None)
         await task
     assert len(pool.out) == 2
-    await lender.close()
+    await limiter.close()
     assert not pool.out
 
 
@@ -340,37 +340,37 @@ STEPS = st.lists(st.tuples(st.sampled_from(("come", "soil", "end", "leave", "tur
 
 
 @given(STEPS)
-def test_whoever_comes_and_leaves_nothing_is_lost(steps):
+def test_no_slot_is_lost_in_any_order_of_calls(steps):
     async def play():
         pool = Pool()
-        lender = ConnectionLimiter(
+        limiter = ConnectionLimiter(
             pool, SETTINGS, SETTINGS.reader_pool_size, queue_limit=SETTINGS.reader_queue_limit
         )
-        people = []
+        callers = []
         for what, number in steps:
             if what in {"come", "soil"}:
-                people.append(start(lender, skip_reset=what == "come"))
-            elif what == "turn" or not people:
+                callers.append(start(limiter, skip_reset=what == "come"))
+            elif what == "turn" or not callers:
                 await turns(1)
             else:
-                task, release = people[number % len(people)]
+                task, release = callers[number % len(callers)]
                 if what == "end" and not release.done():
                     release.set_result(None)
                 elif what == "leave":
                     task.cancel()
-        for task, release in people:
+        for task, release in callers:
             if not release.done():
                 release.set_result(None)
             with suppress(Busy, asyncio.CancelledError):
                 await task
         assert pool.most <= 2
-        last = [start(lender) for _ in range(5)]  # all that there are, and the whole queue
+        last = [start(limiter) for _ in range(5)]  # all slots and the whole queue
         for task, release in last:
             release.set_result(None)
             await task
-        await lender.close()
+        await limiter.close()
         await turns()
         assert not pool.out
 
-    with patch.object(loans, "NOTICE_S", 0.0):  # a release that was cut off is looked after
+    with patch.object(module, "NOTICE_S", 0.0):  # check a cancelled release at once
         asyncio.run(play())

@@ -1,4 +1,4 @@
-"""Parameters of stored SQL: which text is one, what may be given, what is bound, and what shares a key."""
+"""Parameters of stored SQL: placeholders, accepted values, bound values, and cache keys."""
 
 import tracemalloc
 from datetime import UTC, date, datetime
@@ -26,7 +26,7 @@ def read(sql, **declared):
 
 
 def trusted(sql, **declared):
-    """What an operator trusts although our parser does not read it."""
+    """Analyse trusted SQL, which has no tree."""
     return analyse(sql, None, declared)
 
 
@@ -40,7 +40,7 @@ def conditions(condition, *pairs):
 
 
 def outcome(bind, raw):
-    """What was bound; None after an InvalidInput, which can always be written as JSON."""
+    """The bound statement; None after an InvalidInput, which must always be encodable as JSON."""
     try:
         return bind(raw)
     except InvalidInput as refused:
@@ -54,7 +54,7 @@ def refusal(template, *pairs):
     return {error.field: error.message for error in caught.value.errors}
 
 
-# -- which text is a placeholder
+# -- placeholders
 
 DEAD = [
     "':x'",
@@ -105,7 +105,7 @@ LIVE = [
 
 
 @pytest.mark.parametrize("text", DEAD)
-def test_text_comments_casts_and_slices_hold_no_placeholder(text):
+def test_text_comments_casts_and_slices_contain_no_placeholder(text):
     assert trusted(f"SELECT {text} ").parameters == ()
 
 
@@ -116,7 +116,7 @@ def test_a_name_after_a_colon_is_a_placeholder_anywhere_else(text):
 
 @UNTIMED
 @given(st.lists(st.sampled_from(DEAD + LIVE), max_size=12))
-def test_only_placeholders_are_replaced_whatever_stands_around_them(pieces):
+def test_only_placeholders_are_replaced_in_any_text(pieces):
     expected = " , ".join(piece if piece in DEAD else piece.replace(":x", "($1)") for piece in pieces)
     assert trusted(" , ".join(pieces)).probe().sql == expected
 
@@ -132,11 +132,11 @@ def test_tokens_cover_any_text_in_order(sql):
 @pytest.mark.parametrize(
     "tail", ["-" * 5000, "\n-" * 5000, "--x\n" * 5000, "\\'" * 5000, "(" * 5000, "/*" * 5000]
 )
-def test_no_text_takes_tokenizing_long(tail):
+def test_tokenizing_any_text_is_fast(tail):
     assert tokenize(f"E'a'{tail}")[0].start == 0
 
 
-def test_repeated_names_share_one_number_and_others_count_on():
+def test_repeated_names_share_one_number():
     probe = trusted("SELECT :b, :a, :b").probe()
     assert (probe.sql, probe.names) == ("SELECT ($1), ($2), ($1)", ("b", "a"))
 
@@ -152,12 +152,12 @@ def test_repeated_names_share_one_number_and_others_count_on():
         pytest.param("SELECT " + ",".join(f":p{n}" for n in range(101)), id="too many"),
     ],
 )
-def test_placeholders_that_nobody_could_give_are_refused(sql):
+def test_placeholders_with_impossible_names_are_refused(sql):
     with pytest.raises(SqlRefused):
         trusted(sql)
 
 
-def test_a_refusal_names_the_place():
+def test_a_refusal_gives_the_place():
     with pytest.raises(SqlRefused, match="Line 2, column 8"):
         trusted("-- note\nSELECT $1")
 
@@ -340,7 +340,7 @@ def test_any_names_are_either_taken_or_invalid_input(raw):
 
 @UNTIMED
 @given(st.dates(), st.datetimes(timezones=st.just(UTC)), st.integers(-(2**63), 2**63 - 1), st.uuids())
-def test_typed_values_come_back_as_they_were_given(day, moment, number, identity):
+def test_typed_values_survive_the_round_trip(day, moment, number, identity):
     declared = {name: Declared(name) for name in ("date", "timestamp", "integer", "uuid")}
     template = trusted("SELECT :date, :timestamp, :integer, :uuid", **declared)
     values = {"date": day, "timestamp": moment.isoformat(), "integer": number, "uuid": identity}
@@ -373,7 +373,7 @@ def test_a_null_default_makes_a_parameter_optional():
     assert not template.parameters[0].required
 
 
-def test_an_enum_takes_its_words_alone():
+def test_an_enum_accepts_only_its_values():
     template = read("SELECT :c", c=Declared("enum", values=("Email", "Call"))).with_types({"c": "text"})
     assert template.bind([("c", "Call")]).args == ("Call",)
     assert refusal(template, ("c", "call")) == {"c": "c must be one of Email, Call"}
@@ -401,12 +401,12 @@ def test_an_enum_of_postgres_is_cast_to_its_type():
         "default not among the words",
     ],
 )
-def test_a_declaration_that_cannot_be_is_refused(declared):
+def test_an_impossible_declaration_is_refused(declared):
     with pytest.raises(InvalidInput):
         read("SELECT :n", **declared)
 
 
-def test_what_is_not_declared_waits_for_the_type_that_postgres_resolves():
+def test_an_undeclared_parameter_gets_the_type_that_postgres_resolves():
     template = read("SELECT :a, :b, :start_date", b=Declared("date"))
     assert template.untyped == ("a",)
     assert template.probe().sql == "SELECT ($1), ($2::text::date), ($3::text::date)"
@@ -415,10 +415,10 @@ def test_what_is_not_declared_waits_for_the_type_that_postgres_resolves():
     ).sql == ("SELECT ($1::text::int4), ($2::text::date), ($3::text::date)")
 
 
-# -- what a caller may give
+# -- parameters that callers may give
 
 
-def test_a_needed_parameter_is_asked_for():
+def test_a_required_parameter_is_named_when_missing():
     assert refusal(read(AUTHORED), START) == {"end_date": "end_date is needed: a date, such as 2025-06-30"}
 
 
@@ -427,7 +427,7 @@ def test_every_wrong_parameter_is_named():
     assert list(refusal(read(AUTHORED), *wrong)) == ["start_date", "end_date", "colour"]
 
 
-def test_an_unknown_parameter_is_answered_with_those_that_are_taken():
+def test_the_refusal_of_an_unknown_parameter_lists_the_accepted_ones():
     messages = refusal(read("SELECT :a, :b", a=Declared("text", default="x"), b=Declared("date")), START)
     assert messages["start_date"] == "start_date is no parameter of this metric: it takes a, b"
 
@@ -497,7 +497,7 @@ WHOLE_DAY = f"({DAY} + time '23:59:59.999999')"
         ("d >= '2025-06-01' /* AND */ AND -- {x}\n x", [START], f"d >= {DAY} /* AND */ AND -- {{x}}\n x"),
     ],
 )
-def test_a_given_day_takes_the_place_of_the_literal(condition, pairs, expected):
+def test_a_given_day_replaces_the_literal(condition, pairs, expected):
     assert conditions(condition, *pairs) == expected
 
 
@@ -577,7 +577,7 @@ def test_the_literal_is_the_default(condition, defaults):
         "age > interval '30 days'",
     ],
 )
-def test_what_is_no_window_is_not_lifted(condition):
+def test_other_conditions_are_not_windows(condition):
     assert where(condition).parameters == ()
 
 
@@ -592,7 +592,7 @@ def test_what_is_no_window_is_not_lifted(condition):
     ],
     ids=["union", "filter", "columns", "twice", "recursion"],
 )
-def test_windows_that_differ_or_steer_are_left_alone_and_said_so(sql):
+def test_windows_that_differ_or_control_a_recursion_are_not_adjustable(sql):
     template = read(sql)
     assert template.parameters == ()
     assert "not adjustable" in refusal(template, START)["start_date"]
@@ -609,12 +609,12 @@ def test_windows_that_agree_move_together():
     )
 
 
-def test_a_bound_of_another_kind_stays_and_takes_its_name_away():
+def test_a_bound_of_another_kind_stays_and_its_name_is_not_accepted():
     template = where("d >= :origin::date AND d < '2025-07-01'")
     assert template.accepted == ("origin", "end_date")
 
 
-def test_windows_that_postgres_cannot_prepare_can_be_given_up():
+def test_windows_that_postgres_cannot_prepare_can_be_removed():
     template = where("d >= '2025-06-01'")
     assert len(template.trials()) == 2
     given_up = template.without_windows("The column is no date.")
@@ -622,7 +622,7 @@ def test_windows_that_postgres_cannot_prepare_can_be_given_up():
     assert "The column is no date" in refusal(given_up, START)["start_date"]
 
 
-def test_sql_without_a_tree_keeps_its_placeholders_and_lifts_no_window():
+def test_sql_without_a_tree_keeps_its_placeholders_and_has_no_window():
     template = trusted("SELECT :n FROM t WHERE d >= '2025-06-01'")
     assert [parameter.name for parameter in template.parameters] == ["n"]
 
@@ -654,7 +654,7 @@ def test_an_authored_end_date_covers_its_whole_day_where_it_is_a_bound(condition
     assert conditions(condition, END) == expected
 
 
-def test_an_authored_window_takes_a_day_range():
+def test_an_authored_window_accepts_a_day_range():
     assert read(AUTHORED).bind([("day_range", "7")]).sql == (
         "SELECT * FROM t WHERE day BETWEEN (CURRENT_DATE - ($1::text::int4))"
         " AND (CURRENT_DATE + time '23:59:59.999999')"
@@ -673,10 +673,10 @@ def test_an_end_date_declared_as_a_timestamp_covers_its_whole_day():
     assert template.bind([("end_date", "2025-06-20T12:00:00Z")]).args == ("2025-06-20T12:00:00.000000",)
 
 
-# -- what is shown, and what shares a key
+# -- shown values and cache keys
 
 
-def test_the_parameters_in_force_are_shown():
+def test_the_effective_parameters_are_shown():
     template = where("DATE(d) BETWEEN '2025-06-01' AND '2025-06-30'")
     assert template.bind([]).parameters == {"start_date": "2025-06-01", "end_date": "2025-06-30"}
     assert template.bind([END]).parameters == {"start_date": "2025-06-01", "end_date": "2025-06-20"}
@@ -720,7 +720,7 @@ def test_different_values_never_share_a_key(pairs):
     assert len(keys) == len(set(pairs))
 
 
-def test_a_clock_put_into_the_sql_is_told():
+def test_binding_reports_a_clock_added_to_the_sql():
     template = where("d >= '2025-06-01'")
     assert [template.bind([pair]).clock for pair in (START, ("day_range", "7"))] == [False, True]
 
@@ -735,14 +735,14 @@ def test_a_clock_put_into_the_sql_is_told():
         ("2025-01-01", False),
     ],
 )
-def test_a_text_that_may_be_cast_to_a_time_of_the_clock_is_seen(text, clock):
+def test_a_text_that_may_be_cast_to_a_clock_time_is_recognised(text, clock):
     template = read("SELECT CAST(CAST(:t AS text) AS timestamp)").with_types({"t": "text"})
     assert template.bind([("t", text)]).clock is clock
 
 
 @pytest.mark.parametrize("way", ["bind", "bind_json"])
-def test_no_more_errors_are_made_than_are_told(way):
-    """A body of parameters that nobody knows must not become many times as much of messages."""
+def test_errors_stop_at_the_message_limit(way):
+    """A body of unknown parameters must not produce many times its size in messages."""
     template = analyse("SELECT :known::int", None, {})
     unknown = {f"p{number}": "1" for number in range(50_000)}
     pairs = list(unknown.items())

@@ -1,4 +1,4 @@
-"""The judge allows plain reading of the data schemas and nothing that is not listed."""
+"""Validation allows reads of the data schemas with listed names, and refuses everything else."""
 
 import inspect
 import sys
@@ -47,7 +47,7 @@ def test_refuses_hostile_sql_with_a_sentence_and_a_place(sql):
 
 
 @pytest.mark.parametrize("sql", [pytest.param(h.sql, id=h.name) for h in HOSTILE if h.wall != "judge"])
-def test_leaves_long_runs_and_own_functions_to_the_walls_behind(sql):
+def test_leaves_long_runs_and_own_functions_to_the_reader_limits(sql):
     assert isinstance(verdict(sql), Verdict)
 
 
@@ -76,7 +76,7 @@ def test_there_are_many_dashboards():
     assert len(DASHBOARDS) >= 150
 
 
-# What makes size
+# Calls that create sizes
 
 BOUNDED = [
     *("20", str(MAX_SIZE), "10_000", "'20'", "(20)", "20::int", "-5", "least(n, 20)", "least(20, n * 2)"),
@@ -101,7 +101,7 @@ UNBOUNDED = [
         "bpchar(name, {}, true)",
     ],
 )
-def test_takes_sizes_that_are_written_and_no_others(call):
+def test_allows_literal_sizes_only(call):
     for size in BOUNDED:
         assert isinstance(verdict(f"SELECT {call.format(size)} FROM t"), Verdict), size
     for size in UNBOUNDED:
@@ -123,14 +123,14 @@ def test_functions_of_the_data_schemas_may_take_any_size():
     assert isinstance(verdict("SELECT data.repeat('#', n), data.format(x) FROM t"), Verdict)
 
 
-def test_functions_that_only_transform_are_free():
+def test_functions_that_only_transform_are_not_limited():
     assert isinstance(verdict("SELECT translate(:a, :b, :c), replace(x, y, z), btrim(x, :b) FROM t"), Verdict)
 
 
 # Names of the connected database, claims and types
 
 
-def test_the_own_database_may_stand_before_a_schema():
+def test_the_connected_database_may_precede_a_schema():
     sql = "SELECT shop.data.own(1) FROM shop.data.metrics"
 
     assert verdict(sql, database="shop").relations == ("data.metrics",)
@@ -144,7 +144,7 @@ def test_may_ask_whether_a_text_is_of_a_type(kind):
     assert isinstance(verdict(f"SELECT pg_input_is_valid(x, '{kind}') FROM t"), Verdict)
 
 
-# What it says
+# Messages
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_may_ask_whether_a_text_is_of_a_type(kind):
         ),
     ],
 )
-def test_names_the_refused_part_and_how_to_mend_it(sql, message):
+def test_names_the_refused_part_and_its_fix(sql, message):
     assert refusal(sql).detail == message
 
 
@@ -232,17 +232,17 @@ def test_names_the_place_where_the_text_cannot_be_read():
         ("SELECT similarity(a, 'x') FROM t", "DATA_SCHEMAS"),
     ],
 )
-def test_tells_what_to_write_instead_of_another_tools_spelling(sql, advice):
+def test_advises_what_to_write_instead_of_another_tools_spelling(sql, advice):
     assert advice in refusal(sql).detail
 
 
-def test_says_of_itself_what_only_postgres_can_decide():
+def test_reports_sql_that_only_postgres_can_read():
     assert isinstance(refusal("SELECT id, count(* FROM metrics"), Unread)
     assert not isinstance(refusal("SELECT pg_sleep(1)"), Unread)
     assert "operator" not in refusal("SELECT id, count(* FROM metrics").detail
 
 
-def test_a_tree_that_leaves_out_a_clause_says_so():
+def test_a_tree_that_leaves_out_a_clause_is_lossy():
     assert is_lossy(parse("SELECT * FROM t ORDER BY a USING >"))
     assert is_lossy(parse("SELECT json_array(1 RETURNING jsonb)"))
     assert not is_lossy(parse("SELECT 'a'\n'b', 1_000, a <<= b FROM ONLY (t) ORDER BY a"))
@@ -252,7 +252,7 @@ def test_literals_keep_their_value():
     assert parse("SELECT 'a'\n 'b', 1_000, a <<= b").sql("postgres") == "SELECT 'ab', 1000, a OPERATOR(<<=) b"
 
 
-def test_places_a_refused_name_where_it_stands():
+def test_gives_the_place_of_a_refused_name():
     problem = refusal("SELECT 1,\n       pg_sleep(1)")
 
     assert problem.members == {"line": 2, "column": 8}
@@ -306,7 +306,7 @@ def test_allows_functions_of_the_data_schemas(call):
 @pytest.mark.parametrize(
     "call", ["own(1)", "app.own(1)", "postgres.data.own(1)", '"DATA".own(1)', '"OWN"(1)']
 )
-def test_refuses_functions_that_nobody_listed(call):
+def test_refuses_unlisted_functions(call):
     assert "calls" in refusal(f"SELECT {call}").detail
 
 
@@ -329,7 +329,7 @@ def test_types_of_the_data_schemas_are_allowed_and_others_are_not(name):
         "\"current_setting\" ( 'request.claims' , true )",
     ],
 )
-def test_says_that_the_claims_are_read(call):
+def test_reports_that_the_claims_are_read(call):
     assert verdict(f"SELECT {call}").reads_claims
     assert not verdict("SELECT 'current_setting(''request.claims'')'").reads_claims
 
@@ -340,7 +340,7 @@ def test_a_parsed_tree_saves_the_parse():
     assert verdict(sql, tree=parse(sql)) == verdict(sql)
 
 
-def test_parse_gives_values_as_a_query():
+def test_parse_returns_values_as_a_query():
     assert parse("VALUES (1), (2)").sql("postgres") == "SELECT * FROM (VALUES (1), (2)) AS _values"
 
 
@@ -355,7 +355,7 @@ def test_counts_bytes_not_characters():
     assert "more than 100000 bytes" in refusal(fits + "é" * 20).detail
 
 
-def test_refuses_half_a_character():
+def test_refuses_half_a_surrogate_pair():
     assert "surrogate" in refusal("SELECT '\ud800'").detail
 
 
@@ -373,7 +373,7 @@ def test_allows_some_depth_and_refuses_more(sql):
     assert "nested too deep" in refusal(sql(40)).detail
 
 
-def test_refuses_rather_than_overflows_a_stack_that_is_nearly_full():
+def test_refuses_instead_of_overflowing_a_nearly_full_stack():
     def deeper(frames: int) -> SqlRefused:
         return deeper(frames - 1) if frames else refusal("SELECT " + "(" * 25 + "1" + ")" * 25)
 
@@ -383,7 +383,7 @@ def test_refuses_rather_than_overflows_a_stack_that_is_nearly_full():
 
 
 @pytest.mark.parametrize("name", ["honest", "hostile"])
-def test_judged_trees_can_be_copied_and_rendered(name):
+def test_validated_trees_can_be_copied_and_rendered(name):
     chains = {"honest": " OR a" * 499, "hostile": "::int" * 140}
 
     tree = parse("SELECT 1 WHERE a" + chains[name])
@@ -408,7 +408,7 @@ def test_memory_for_many_ctes_grows_with_their_number():
 # The lists
 
 
-def test_every_listed_node_is_one_of_the_parser():
+def test_every_listed_node_exists_in_sqlglot():
     assert {name for name in NODES if not hasattr(exp, name)} == set()
 
 
@@ -480,7 +480,7 @@ FORBIDDEN = st.sampled_from(
 
 
 def grow(inner):
-    """Expressions around expressions, in every place where Postgres takes one."""
+    """Nest expressions in every place where Postgres accepts one."""
     return st.one_of(
         st.builds(
             "({} {} {})".format,
@@ -530,7 +530,7 @@ def statements(expression):
 
 
 def injected(plain: str):
-    """`plain` beside or inside of an expression that holds one forbidden part."""
+    """`plain` next to or inside an expression that contains one forbidden part."""
     around = st.recursive(FORBIDDEN, lambda inner: grow(inner | inner), max_leaves=2)
     return around.map(lambda bad: f"coalesce({plain}, {bad})")
 

@@ -1,1 +1,1 @@
-"""Stored SQL under the reader role: connections lent out, limits kept, values exact."""
+"""Run stored SQL under the reader role: limited connections, enforced limits, exact values."""

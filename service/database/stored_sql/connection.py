@@ -1,4 +1,4 @@
-"""A connection of the reader: it counts the bytes that arrive and leaves nothing behind."""
+"""A connection of the reader: it counts received bytes and resets its session on release."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -11,11 +11,12 @@ from service.database.stored_sql.exact import ExactConnection
 UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
 
 
-# RESET ALL spares the role.
+# RESET ALL does not reset the role.
 RESET: Final = f"{UNLOCK} CLOSE ALL; UNLISTEN *; RESET ALL; RESET SESSION AUTHORIZATION"
 
 
-# What one connection keeps prepared, and what a single statement may take of it, in bytes of memory.
+# Limits of one connection's prepared statements: their number, their memory in bytes, and the memory above
+# which a single statement is not kept prepared.
 STATEMENTS: Final = 100
 
 
@@ -30,56 +31,56 @@ Shape = tuple[tuple[str, int], ...]
 
 
 class ReaderConnection(ExactConnection):
-    """A connection that counts what arrives and leaves nothing behind for its next borrower."""
+    """A connection that counts received bytes and leaves no session state to the next caller."""
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
         self.cap = ByteCap(protocol, transport)
         transport.set_protocol(self.cap)
-        self.at_end = RESET
+        self.reset_sql = RESET
         self.itself = self
-        """The way through the pool's proxy, which makes every use of it a search."""
-        self.mark: str | None = None
-        """What its session is called behind a pooler while it has a transaction."""
+        """The connection behind the pool's proxy; the proxy looks up every attribute, which is slow."""
+        self.session_name: str | None = None
+        """The application_name of its session behind a pooler, while a transaction is open."""
         self.proxy: Any = None
-        """What the pool knows the connection by while it has lent it."""
-        self.borrowings = 0
-        """Which time of borrowing it was made in: see `Loans.retire`."""
+        """The pool's proxy for the connection while it is acquired."""
+        self.pool_generation = 0
+        """The limiter's generation when it was acquired from the pool: see `ConnectionLimiter.retire`."""
         self._skip_reset = False
-        self._to_forget = ""
+        self._deallocate_sql = ""
         self._statement: Any = None
-        self._asked = ("", 0)
+        self._next = ("", 0)
         self._prepared_bytes = 0
         self._shapes: dict[str, Shape] = {}
 
     def skip_reset(self) -> None:
-        """Say that what runs next changes nothing that a reset would put back."""
+        """Declare that the next statement changes nothing that a reset would undo."""
         self._skip_reset = True
 
-    def take_back(self) -> bool:
-        """End the vouching; whether the connection can be lent on as it is."""
+    def is_reusable(self) -> bool:
+        """Whether the next caller can have the connection without a reset; clears `skip_reset`."""
         skip_reset, self._skip_reset = self._skip_reset, False
         return skip_reset and not self.is_closed() and not self.is_in_transaction()
 
     def forget(self, statement: str) -> None:
-        """Let a statement prepared under a name of its own go when the borrower does."""
-        self._to_forget += f'DEALLOCATE "{statement}";'
+        """Deallocate a statement with an explicit name when the connection is released."""
+        self._deallocate_sql += f'DEALLOCATE "{statement}";'
 
     async def fetch_some(
         self, sql: str, args: Sequence[Any], limit: int
     ) -> tuple[list[asyncpg.Record], Shape]:
-        """Up to `limit` rows, and what they are made of."""
+        """Up to `limit` rows, and their shape."""
         driver: Any = super()
-        # The protocol's own limit, as `fetchrow` uses it with 1.
+        # The protocol's row limit; `fetchrow` uses it with 1.
         records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
         return records, self._shape()
 
     def prepares(self, sql: str, weight: int) -> bool:
-        """Note what is asked for next, and say whether it will be kept prepared.
+        """Note the next statement, and return whether it will be kept prepared.
 
-        If not, only a reset ends it: an unnamed statement, which goes with the next simple query.
+        Otherwise it is an unnamed statement, which only a reset frees: the next simple query replaces it.
         """
-        self._asked = (sql, weight)
+        self._next = (sql, weight)
         return weight <= HEAVY_STATEMENT
 
     def _shape(self) -> Shape:
@@ -93,35 +94,35 @@ class ReaderConnection(ExactConnection):
 
     async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
         driver: Any = super()
-        asked, weight = self._asked
-        if query == asked and weight > HEAVY_STATEMENT:
+        expected, weight = self._next
+        if query == expected and weight > HEAVY_STATEMENT:
             options["use_cache"] = False
         if self._prepared_bytes > STATEMENT_BYTES or len(self._shapes) > 2 * STATEMENTS:
-            self._let_go()
+            self._drop_prepared()
         statement = self._statement = await driver._get_statement(query, *args, **options)  # noqa: SLF001
-        if query == asked and statement.name and statement.name not in self._shapes:
+        if query == expected and statement.name and statement.name not in self._shapes:
             self._prepared_bytes += weight
         return statement
 
-    def _let_go(self) -> None:
-        """Keep nothing prepared any longer; the driver closes it all when it has prepared the next."""
+    def _drop_prepared(self) -> None:
+        """Drop all prepared statements; the driver closes them after it has prepared the next one."""
         cache: Any = self
         cache._stmt_cache.clear()  # noqa: SLF001 (the driver's own)
         self._shapes.clear()
         self._prepared_bytes = 0
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
-        """End what is open and forget what was set, in one round trip, or none where nothing can be."""
-        if self.take_back():
+        """Roll back and reset the session in one round trip, or in none where a reset is not needed."""
+        if self.is_reusable():
             return
         rollback = "ROLLBACK;" if self.is_in_transaction() else ""
-        forget, self._to_forget = self._to_forget, ""
+        deallocate, self._deallocate_sql = self._deallocate_sql, ""
         async with asyncio.timeout(timeout):
-            await self.execute(rollback + forget + self.at_end)
+            await self.execute(rollback + deallocate + self.reset_sql)
 
 
 class ByteCap(asyncio.Protocol):
-    """Stands between the socket and the driver, and cuts the connection when a result passes its cap."""
+    """Sits between the socket and the driver, and aborts the connection when a result exceeds its cap."""
 
     def __init__(self, driver: Any, transport: Any) -> None:
         self._driver = driver
@@ -131,7 +132,7 @@ class ByteCap(asyncio.Protocol):
 
     @property
     def received(self) -> int:
-        """Bytes that came since it was started."""
+        """Bytes received since `start`."""
         return self._cap - self._left
 
     def start(self, cap: int) -> None:

@@ -1,4 +1,4 @@
-"""What a statement goes through beyond its own text, and whether its rows depend on the caller's claims."""
+"""Find a statement's dependencies beyond its own text, and whether its rows depend on the caller's claims."""
 
 import re
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ from service.database.stored_sql.plans import Plan
 
 
 class Rule(Struct, frozen=True):
-    """What a view or a table's policy says; `foreign` if it calls what may read the claims unseen."""
+    """A view's or a policy's expression; `foreign` if it calls a function that may read the claims."""
 
     relation: str
     text: str
@@ -17,12 +17,12 @@ class Rule(Struct, frozen=True):
 
 
 class StatementDependencies(NamedTuple):
-    """The rules that a statement goes through, and whether its rows may depend on the claims.
+    """The rules that apply to a statement, and whether its rows may depend on the claims.
 
-    Tables are told by schema and name: `tables` are those that the plan reads, `pruned_tables` others that it
-    may depend on: what it or a function names (tables, views, composite types), and what is reached through
-    views but kept out of the plan by a constraint or a policy, and may come back. `calls_own` says that it
-    calls functions which Postgres did not bring.
+    Tables are given by schema and name. `tables` are those that the plan reads. `pruned_tables` are others
+    that the rows may depend on: relations that the statement or a function names (tables, views, composite
+    types), and tables behind views that a constraint or a policy removed from the plan and that may return.
+    `calls_own` is true if the statement calls functions that are not built into Postgres.
     """
 
     rules: tuple[Rule, ...]
@@ -32,8 +32,8 @@ class StatementDependencies(NamedTuple):
     calls_own: bool
 
 
-# Of the plan's tables, of these views, and of all that they read. A policy counts before row security is
-# enabled on its table too: what was made until then is still held.
+# Rules of the plan's tables, of the given views, and of all relations that they read. A policy counts even
+# before row security is enabled on its table: results computed until then are still cached.
 _LIST_RULES: Final = """
 WITH RECURSIVE rule AS (
     SELECT tableoid, oid, ev_class AS relation
@@ -93,8 +93,8 @@ SELECT n.nspname::text, c.relname::text
 FROM reached
 JOIN pg_class AS c ON c.oid = reached.oid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace"""
-# What has to be written to mean them: on the search path no schema. A plan shows an operator and a cast
-# without the function that they call. Functions in C, as extensions bring them, do not read the claims.
+# Names as SQL must write them: without a schema for those on the search path. A plan shows an operator and a
+# cast without the function that they call. Functions in C, as in most extensions, do not read the claims.
 _LIST_OWN_NAMES: Final = """
 SELECT relation,
        relation_kind,
@@ -125,11 +125,11 @@ FROM (
 JOIN pg_namespace AS n ON n.oid = own.namespace
 LEFT JOIN pg_language AS l ON l.oid = own.language
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"""
-# What a function says, its types' names and, of an aggregate, its functions' names as well.
+# A function's body, the names of its types and, for an aggregate, the names of its functions.
 _LIST_BODIES: Final = """
 SELECT concat_ws(
     ' ',
-    CASE WHEN l.lanname NOT IN ('internal', 'c') THEN p.prosrc END, -- a symbol's name is no text
+    CASE WHEN l.lanname NOT IN ('internal', 'c') THEN p.prosrc END, -- else prosrc is a symbol's name
     pg_get_function_sqlbody(p.oid),
     pg_get_function_result(p.oid),
     pg_get_function_arguments(p.oid),
@@ -147,18 +147,18 @@ _SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE
 
 
 async def read_dependencies(connection: Any, sql: str, plan: Plan) -> StatementDependencies:
-    """Find out what a statement goes through, beyond what is written in it.
+    """Read the dependencies of a statement.
 
-    The plan shows what is inlined, but not what stands in VALUES and LIMIT, so the texts count as well. Any
-    function that Postgres did not bring and that is not in C may read the claims, also behind an operator or
-    a cast. Too many are counted rather than one too few; a plan that was cut may call anything.
+    The plan shows inlined functions, but not expressions in VALUES and LIMIT, so we search the SQL text too.
+    Any function that is neither built in nor written in C may read the claims, also behind an operator or
+    a cast. We rather count too many dependencies than too few; a plan that was cut may call any function.
     """
-    said = "\n".join([sql, *plan.texts])
+    text = "\n".join([sql, *plan.texts])
     names = [
         Own(relation, kind, name.lower(), *rest)
         for relation, kind, name, *rest in await connection.fetch(_LIST_OWN_NAMES)
     ]
-    own = _named_in(said, names)
+    own = _named_in(text, names)
     found = await connection.fetch(
         _LIST_RULES,
         [schema for schema, _ in plan.tables],
@@ -166,14 +166,14 @@ async def read_dependencies(connection: Any, sql: str, plan: Plan) -> StatementD
         [each.relation for each in own if each.kind == "v"],
     )
     rules = tuple(Rule(*row) for row in found)
-    everything = "\n".join([said, *(rule.text for rule in rules)])
+    everything = "\n".join([text, *(rule.text for rule in rules)])
     further = await _named_within(connection, everything, names)
     named = await connection.fetch(_LIST_NAMED, [each.relation for each in further if each.relation])
     per_caller = (
         plan.cut
         or any(each.opaque for each in own)
         or any(rule.foreign for rule in rules)
-        or any(_SETTING.search(text) for text in (said, *(rule.text for rule in rules)))
+        or any(_SETTING.search(each) for each in (text, *(rule.text for rule in rules)))
     )
     calls_own = plan.cut or any(each.function for each in own)
     pruned_tables = frozenset((schema, name) for schema, name in named) - plan.tables
@@ -181,7 +181,7 @@ async def read_dependencies(connection: Any, sql: str, plan: Plan) -> StatementD
 
 
 class Own(NamedTuple):
-    """A relation or function that Postgres did not bring, and how it is named in SQL."""
+    """A relation or function that is not built into Postgres, and its name in SQL."""
 
     relation: int | None
     kind: str | None
@@ -190,23 +190,23 @@ class Own(NamedTuple):
     function: int | None
 
 
-def _named_in(said: str, names: list[Own]) -> list[Own]:
-    words = set(_WORD.findall(said.lower()))
-    return [each for each in names if _is_said(each.name, said, words)]
+def _named_in(text: str, names: list[Own]) -> list[Own]:
+    words = set(_WORD.findall(text.lower()))
+    return [each for each in names if _occurs(each.name, text, words)]
 
 
-async def _named_within(connection: Any, said: str, names: list[Own]) -> list[Own]:
-    """What a text names, and what the functions that it names do."""
+async def _named_within(connection: Any, text: str, names: list[Own]) -> list[Own]:
+    """The relations and functions that a text names, directly or through the bodies of these functions."""
     read = set[int]()
     while True:
-        found = _named_in(said, names)
+        found = _named_in(text, names)
         unread = {each.function for each in found if each.function} - read
         if not unread:
             return found
         read |= unread
-        said = "\n".join([said, *(row[0] for row in await connection.fetch(_LIST_BODIES, list(unread)))])
+        text = "\n".join([text, *(row[0] for row in await connection.fetch(_LIST_BODIES, list(unread)))])
 
 
-def _is_said(name: str, said: str, words: set[str]) -> bool:
+def _occurs(name: str, text: str, words: set[str]) -> bool:
     parts = _WORD.findall(name)
-    return words.issuperset(parts) if parts else name in said  # an operator's has no words
+    return words.issuperset(parts) if parts else name in text  # an operator's name has no words

@@ -1,10 +1,10 @@
-"""How values of stored SQL come over the wire: exactly as Postgres writes them, not as Python has them.
+"""Decode values of stored SQL exactly as Postgres writes them, without a detour through Python types.
 
-Integers, double precision, booleans, text and bytea are what the driver reads without loss; everything else
-is Postgres's own text, marked as JSON where that text is JSON. Composites, records and vectors have no such
-text: they are odd, and whoever runs a statement asks for `ROW(to_json(value), value)` instead. The JSON
-brings names and texts, the value's binary form the types of all parts, by which these become what they are
-outside of a composite; domains and parts of one name stay as Postgres writes them.
+The driver reads integers, double precision, booleans, text and bytea without loss. Every other type is
+transferred as Postgres's own text, marked as JSON where that text is JSON. Composites, records and vectors
+have no such text. They are `json_columns`: a statement selects `ROW(to_json(value), value)` for them. The
+JSON gives names and texts; the value's binary form gives the types of all parts. So each part is encoded as
+it would be outside a composite. Domains and parts with the same name stay as Postgres writes them.
 """
 
 import struct
@@ -20,7 +20,7 @@ from service.database.gateway import RawConnection
 
 _COMPOSITE: Final = b"c"
 _DOMAIN: Final = b"d"
-# pg_type's own numbers, which never change.
+# Fixed oids of pg_type.
 _INT2VECTOR: Final = 22
 _OIDVECTOR: Final = 30
 _RECORD: Final = 2249
@@ -28,14 +28,14 @@ _JSON: Final = 114
 _JSONB: Final = 3802
 _BYTEA: Final = 17
 
-# Of binary forms: a number, a field's type and length, an array's dimensions, nulls and elements' type.
+# Parts of binary forms: a number; a field's type and length; an array's dimensions, nulls and element type.
 _INT: Final = struct.Struct("!i")
 _FIELD: Final = struct.Struct("!Ii")
 _ARRAY: Final = struct.Struct("!iiI")
 
 
 class ExactConnection(RawConnection):
-    """A connection that hands over values exactly, and knows Postgres's own types without asking."""
+    """A connection that decodes values exactly, and knows Postgres's built-in types without a query."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -46,26 +46,26 @@ class ExactConnection(RawConnection):
             if decoder := _DECODERS.get(name):
                 self._codecs.add_python_codec(oid, name, "pg_catalog", None, "scalar", str, decoder, "text")
         self._codecs.add_python_codec(
-            _RECORD, "record", "pg_catalog", None, "scalar", bytes, _written, "binary"
+            _RECORD, "record", "pg_catalog", None, "scalar", bytes, _decode_pair, "binary"
         )
 
     async def _introspect_types(self, typeoids: Collection[int], *limits: Any) -> Any:
-        """Leave to the driver only arrays and domains: it takes nothing apart whose parts come as text."""
+        """Leave only arrays and domains to the driver; it must not decode types whose parts come as text."""
         driver: Any = super()
         types, statement = await driver._introspect_types(typeoids, *limits)  # noqa: SLF001
         found: dict[int, Any] = {kind["oid"]: kind for kind in types}
-        for oid in found:  # the parts of composites too, which the driver would take apart
-            self._learn(oid, found)
+        for oid in found:  # parts of composites too, as the driver would decode them
+            self._register(oid, found)
         derived = [kind for oid, kind in found.items() if self._codecs.get_data_codec(oid) is None]
         return derived, statement
 
-    def _learn(self, oid: int, found: dict[int, Any]) -> None:
+    def _register(self, oid: int, found: dict[int, Any]) -> None:
         if self._codecs.get_data_codec(oid) is not None:
             return
         kind = found[oid]
         base = kind["basetype"] if kind["kind"] == _DOMAIN else kind["elemtype"]
         if base and oid not in self.json_columns:
-            self._learn(base, found)
+            self._register(base, found)
             if base not in self.json_columns:
                 return
         if base or kind["kind"] == _COMPOSITE:
@@ -83,17 +83,17 @@ def _number(text: str) -> msgspec.Raw | None:
 
 
 def _embedded_json(text: str) -> msgspec.Raw:
-    # Raw newlines can only stand between tokens; without them a record stays one line of NDJSON.
+    # In JSON, raw newlines occur only between tokens; without them a record stays one line of NDJSON.
     return msgspec.Raw(text.replace("\n", " ").replace("\r", " ").encode())
 
 
 def _timestamp(text: str) -> str:
-    """ISO 8601 for years 1 to 9999, else Postgres's text (infinity, BC, far years)."""
+    """ISO 8601 for years 1 to 9999, else Postgres's text (infinity, BC, later years)."""
     return text if text[4] != "-" or text[-1] == "C" else text[:10] + "T" + text[11:]
 
 
 def _timestamptz(text: str) -> str:
-    """RFC 3339 in UTC, whatever the session's time zone is; Postgres's text as `_timestamp`."""
+    """RFC 3339 in UTC for any time zone of the session; Postgres's text in the cases of `_timestamp`."""
     if text[4] != "-" or text[-1] == "C":
         return text
     return text[:10] + "T" + text[11:-3] + "Z" if text[-3:] == "+00" else _in_utc(text)
@@ -102,25 +102,25 @@ def _timestamptz(text: str) -> str:
 def _in_utc(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:  # a moment of another year there
+    except OverflowError:  # in UTC the year is below 1 or above 9999
         return text
-    written = moment.isoformat()
-    return f"{written.rstrip('0') if moment.microsecond else written}Z"
+    iso = moment.isoformat()
+    return f"{iso.rstrip('0') if moment.microsecond else iso}Z"
 
 
-def _written(record: bytes) -> Any:
-    """The value of `ROW(to_json(value), value)`; None of a record that came unexpected, which no one uses."""
+def _decode_pair(record: bytes) -> Any:
+    """The value of `ROW(to_json(value), value)`; None for any other record, which nobody uses."""
     match [*_fields(record)]:
         case [(oid, bytes(text)), (kind, value)] if oid == _JSON:
-            return _mended(kind, value, text.replace(b"\n", b" ").replace(b"\r", b" "))
+            return _exact_json(kind, value, text.replace(b"\n", b" ").replace(b"\r", b" "))
         case _:
             return None
 
 
-def _mended(oid: int, value: bytes | None, text: bytes) -> Any:
-    """What `text`, the JSON of `value`, should be; only a composite is an object, only an array a list.
+def _exact_json(oid: int, value: bytes | None, text: bytes) -> Any:
+    """The exact form of `text`, the JSON of `value`. Only a composite is an object, only an array a list.
 
-    A domain's binary form does not tell what it is of.
+    A domain's binary form does not tell its base type.
     """
     if value is None or oid in {_JSON, _JSONB}:
         return msgspec.Raw(text)
@@ -128,15 +128,15 @@ def _mended(oid: int, value: bytes | None, text: bytes) -> Any:
         return value
     if decoder := _UNLIKE_JSON.get(oid):
         return decoder(text.decode().strip('"').replace("T", " ").replace("+00:00", "+00"))
-    # What does not fit is of a type with its own cast to JSON, names a part twice, or is nested too deep.
+    # The JSON does not match when a type has its own cast to JSON, two parts share a name, or it is too deep.
     with suppress(struct.error, ValueError, msgspec.DecodeError, RecursionError):
         if text[:1] == b"{":
             named = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
             parts = zip(named.items(), _fields(value), strict=True)
-            return {name: _mended(kind, part, bytes(own)) for (name, own), (kind, part) in parts}
+            return {name: _exact_json(kind, part, bytes(own)) for (name, own), (kind, part) in parts}
         if text[:1] == b"[":
             dimensions, _, kind = _ARRAY.unpack_from(value)
-            if kind not in _ALIKE:
+            if kind not in _SAME_AS_JSON:
                 return _list(text, dimensions, kind, _elements(value, dimensions))
     return msgspec.Raw(text)
 
@@ -145,7 +145,7 @@ def _list(text: bytes, dimensions: int, kind: int, elements: Iterator[bytes | No
     items = map(bytes, msgspec.json.decode(text, type=list[msgspec.Raw]))
     if dimensions > 1:
         return [_list(item, dimensions - 1, kind, elements) for item in items]
-    return [_mended(kind, next(elements, None), item) for item in items]
+    return [_exact_json(kind, next(elements, None), item) for item in items]
 
 
 def _fields(record: bytes) -> Iterator[tuple[int, bytes | None]]:
@@ -172,8 +172,8 @@ _UNLIKE_JSON: Final = {
     1114: _timestamp,
     1184: _timestamptz,
 }
-# Types whose every value to_json writes as we do, so that their arrays need not be gone through.
-_ALIKE: Final = frozenset(BUILTIN_TYPE_OID_MAP) - {*_UNLIKE_JSON, _BYTEA, _RECORD}
+# Types whose values to_json writes exactly as we do, so that we need not walk their arrays.
+_SAME_AS_JSON: Final = frozenset(BUILTIN_TYPE_OID_MAP) - {*_UNLIKE_JSON, _BYTEA, _RECORD}
 _DECODERS: Final = {
     **dict.fromkeys(
         ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same

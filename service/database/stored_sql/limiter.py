@@ -1,7 +1,7 @@
-"""Connections of the reader, lent to one statement at a time and handed back as they were.
+"""Limit how many connections of the reader are in use: one statement acquires one connection.
 
-Whatever a statement may have changed in its session is put back before the next one meets it. Connections
-that need no putting back stay at hand, past the pool's own lending, which takes longer than a small query.
+Session state that a statement may have changed is reset before the next statement runs. Connections that
+need no reset stay idle here instead of going back to the pool, whose release takes longer than a small query.
 """
 
 import asyncio
@@ -27,127 +27,127 @@ from service.errors import (
 )
 from service.settings import Database as DatabaseSettings
 
-# No call outlives the statement's own timeout by more than these together.
+# A call ends at the latest this long (their sum) after the statement's own timeout.
 QUEUE_WAIT_S: Final = 2.0
 GRACE_S: Final = 0.5
 LINGER_S: Final = 1.0
 NOTICE_S: Final = 0.25
-"""When a statement is first looked for again that did not end within GRACE_S of its cancellation."""
+"""Delay before the first check of a statement that did not end within GRACE_S of its cancellation."""
 
 
-# Behind a pooler only the session's name tells it; else it has none of its own.
+# Behind a pooler only the session's name identifies the backend; otherwise the session has no own name.
 _BACKEND: Final = "(pid = $1 OR application_name = $2) AND usename = current_user AND state = 'active'"
-_AT_IT: Final = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {_BACKEND})"  # noqa: S608 (a constant)
-_END_IT: Final = f"SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity WHERE {_BACKEND}"  # noqa: S608
+_IS_RUNNING: Final = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {_BACKEND})"  # noqa: S608 (a constant)
+_TERMINATE: Final = f"SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity WHERE {_BACKEND}"  # noqa: S608
 CUT_S: Final = 0.05
-"""When a statement whose connection was cut is looked for again: most are gone by then."""
+"""Delay before the check of a statement whose connection was aborted: most have ended by then."""
 
 
 class Watch(NamedTuple):
-    """`check` raises where a statement may not run; `lingered` hears that Postgres does not stop it."""
+    """`check` raises if the statement may not run; `lingered` is called when cancelling does not stop it."""
 
     check: Callable[[], None]
     lingered: Callable[[], Awaitable[None]]
 
 
 class Lingering(NamedTuple):
-    """How many statements linger, and how many of their places others have."""
+    """How many cancelled statements still run, and how many of their slots were replaced."""
 
     statements: int
     replaced: int
 
 
 class ConnectionLimiter:
-    """Lends connections of the pool to `places` borrowers at once; a bounded queue waits its turn.
+    """Lets `slots` callers at once acquire a connection of the pool; more callers wait in a bounded queue.
 
-    A connection that needs nothing put back goes straight to the next in the queue, or stays at hand. Where
-    Postgres goes on with a statement that it was told to cancel, a new connection takes its place, up to a
-    limit; past that a place stays taken, as such statements would pile up else.
+    A connection that needs no reset goes directly to the next caller in the queue, or stays idle. When
+    Postgres continues a cancelled statement, a new connection may replace its slot, up to a limit. Above the
+    limit the slot stays in use, because such statements would otherwise accumulate.
     """
 
     def __init__(
         self,
         pool: Pool,
         settings: DatabaseSettings,
-        places: int,
+        slots: int,
         *,
         queue_limit: int,
         replaceable: int | None = None,
     ) -> None:
-        """`replaceable` places may be given away while statements linger; as many as there are by default."""
-        self._replaceable = places if replaceable is None else replaceable
+        """`replaceable` slots may be replaced while statements linger; by default all of them."""
+        self._replaceable = slots if replaceable is None else replaceable
         self._pool = pool
         self._settings = settings
-        self._places = places
+        self._slots = slots
         self._queue_limit = queue_limit
-        self._lent = 0
+        self._used = 0
         self._lingering: set[asyncio.Task[None]] = set()
         self._replaced = 0
         self._log: Any = structlog.get_logger("statements")
-        self._at_hand: list[Any] = []
+        self._idle: list[Any] = []
         self._queue: deque[asyncio.Future[Any]] = deque()
-        self._borrowings = 0
+        self._pool_generation = 0
 
     @property
     def lingering(self) -> Lingering:
         return Lingering(len(self._lingering), self._replaced)
 
     def acquire(self, watch: Watch | None = None) -> "_Acquired":
-        """A context manager; `Busy` when the queue is full, else what `translated` makes of an error."""
+        """A context manager; raises `Busy` when the queue is full, else the errors of `translated`."""
         return _Acquired(self, watch)
 
     async def close(self) -> None:
         for lingering in self._lingering:
             lingering.cancel()
-        while self._at_hand:
-            await self._give_back(self._at_hand.pop())
+        while self._idle:
+            await self._return_to_pool(self._idle.pop())
 
     async def retire(self) -> None:
-        """Lend no connection again that stands now; the pool must have expired them."""
-        self._borrowings += 1
-        while self._at_hand:
-            await self._give_back(self._at_hand.pop())
+        """Stop reusing all current connections; the caller must have expired them in the pool."""
+        self._pool_generation += 1
+        while self._idle:
+            await self._return_to_pool(self._idle.pop())
 
     async def take(self) -> Any:
-        connection = await self._turn()
+        connection = await self._wait_for_slot()
         try:
             while connection is not None and connection.is_closed():
-                await self._give_back(connection)
-                connection = self._at_hand.pop() if self._at_hand else None
+                await self._return_to_pool(connection)
+                connection = self._idle.pop() if self._idle else None
             if connection is None:
                 proxy: Any = await self._pool.acquire(timeout=QUEUE_WAIT_S)
                 connection = proxy.itself
                 connection.proxy = proxy
-                connection.borrowings = self._borrowings
+                connection.pool_generation = self._pool_generation
         except LOST_CONNECTION as error:
-            self._pass_on(None)
+            self._hand_over(None)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
         except asyncpg.PostgresError as error:  # no right to log in
-            self._pass_on(None)
+            self._hand_over(None)
             raise DatabaseUnavailable("The database does not let the reader in.") from error
         except BaseException:
-            self._pass_on(None)
+            self._hand_over(None)
             raise
         connection.cap.start(self._settings.result_bytes_limit)
         return connection
 
     async def release(self, connection: Any, *, sound: bool, watch: Watch | None = None) -> None:
-        """Take a connection back; one that is not `sound` may still be hit by a cancellation."""
-        if sound and connection.take_back() and connection.borrowings == self._borrowings:
-            self._pass_on(connection)
+        """Release a connection; a pending cancellation may still hit one that is not `sound`."""
+        if sound and connection.is_reusable() and connection.pool_generation == self._pool_generation:
+            self._hand_over(connection)
             return
-        backend, ended = (connection.get_server_pid(), connection.mark), False
+        backend, ended = (connection.get_server_pid(), connection.session_name), False
         cut, noticed = connection.cap.exceeded, asyncio.Event()
         try:
-            ended = await self._give_back(connection)
+            ended = await self._return_to_pool(connection)
         finally:
             if ended and not cut:
-                self._pass_on(None)
+                self._hand_over(None)
             else:
                 lingering = asyncio.create_task(self._linger(backend, watch, noticed, cut=cut))
                 self._lingering.add(lingering)
                 lingering.add_done_callback(self._lingering.discard)
-        if not ended:  # so that who asks again finds it counted
+        if not ended:  # so that the caller's next attempt sees the statement counted
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await noticed.wait()
@@ -155,38 +155,41 @@ class ConnectionLimiter:
     async def _linger(
         self, backend: tuple[int, str | None], watch: Watch | None, noticed: asyncio.Event, *, cut: bool
     ) -> None:
-        """Watch a backend until it is through with its statement; its place is given back once."""
-        told = replaced = False
+        """Watch a backend until its statement ends; free its slot exactly once."""
+        reported = replaced = False
         try:
             if cut and not await self._end_cut(backend):
                 return
             wait_s = NOTICE_S
-            while (at_it := await self._is_at_it(backend, wait_s)) is not False:
+            while (running := await self._is_running(backend, wait_s)) is not False:
                 wait_s = LINGER_S
-                if at_it and not told:
-                    told = True
-                    await self._tell(backend, watch)
+                if running and not reported:
+                    reported = True
+                    await self._report(backend, watch)
                     noticed.set()
-                if at_it and not replaced and self._replaced < self._replaceable:
+                if running and not replaced and self._replaced < self._replaceable:
                     replaced = True
                     self._replaced += 1
-                    self._pass_on(None)
+                    self._hand_over(None)
         finally:
             noticed.set()
             if replaced:
                 self._replaced -= 1
             else:
-                self._pass_on(None)
+                self._hand_over(None)
 
     async def _end_cut(self, backend: tuple[int, str | None]) -> bool:
-        """End a statement whose connection was cut, as nobody has told Postgres; whether it goes on."""
+        """Terminate a statement whose connection was aborted; return whether it still runs.
+
+        Aborting the connection does not cancel the statement in Postgres.
+        """
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             async with asyncio.timeout(QUEUE_WAIT_S):
-                if not await self._pool.fetchval(_END_IT, *backend):
+                if not await self._pool.fetchval(_TERMINATE, *backend):
                     return False
-        return await self._is_at_it(backend, CUT_S) is True
+        return await self._is_running(backend, CUT_S) is True
 
-    async def _tell(self, backend: tuple[int, str | None], watch: Watch | None) -> None:
+    async def _report(self, backend: tuple[int, str | None], watch: Watch | None) -> None:
         self._log.warning(
             "statement heeds no cancellation",
             backend=backend[1] or backend[0],
@@ -197,58 +200,58 @@ class ConnectionLimiter:
         if watch is not None:
             await watch.lingered()
 
-    async def _is_at_it(self, backend: tuple[int, str | None], wait_s: float) -> bool | None:
-        """Whether it still runs, after a while; None when Postgres cannot be asked."""
+    async def _is_running(self, backend: tuple[int, str | None], wait_s: float) -> bool | None:
+        """Whether the statement still runs after `wait_s`; None when Postgres cannot be queried."""
         await asyncio.sleep(wait_s)
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             async with asyncio.timeout(QUEUE_WAIT_S):
-                return await self._pool.fetchval(_AT_IT, *backend)
+                return await self._pool.fetchval(_IS_RUNNING, *backend)
         return None
 
-    async def _turn(self) -> Any:
-        """A connection at hand, or None for the right to have one of the pool's."""
-        if self._lent < self._places:
-            self._lent += 1
-            return self._at_hand.pop() if self._at_hand else None
+    async def _wait_for_slot(self) -> Any:
+        """Wait for a slot; return an idle connection, or None if one must be acquired from the pool."""
+        if self._used < self._slots:
+            self._used += 1
+            return self._idle.pop() if self._idle else None
         if len(self._queue) >= self._queue_limit:
             raise Busy(headers={"Retry-After": "1"})
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._queue.append(turn)
-        timer = loop.call_later(QUEUE_WAIT_S, _end_waiting, turn)
+        waiter = loop.create_future()
+        self._queue.append(waiter)
+        timer = loop.call_later(QUEUE_WAIT_S, _reject, waiter)
         try:
-            return await turn
+            return await waiter
         except BaseException:
-            if turn in self._queue:
-                self._queue.remove(turn)
-            elif not turn.cancelled():  # it came at the moment of the cancellation
-                self._pass_on(turn.result())
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+            elif not waiter.cancelled():  # the slot was handed over at the moment of the cancellation
+                self._hand_over(waiter.result())
             raise
         finally:
             timer.cancel()
 
-    def _pass_on(self, connection: Any) -> None:
+    def _hand_over(self, connection: Any) -> None:
         while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(connection)
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
                 return
-        self._lent -= 1
+        self._used -= 1
         if connection is not None:
-            self._at_hand.append(connection)
+            self._idle.append(connection)
 
-    async def _give_back(self, connection: Any) -> bool:
-        """Whether Postgres has ended what ran; the pool throws away what it cannot put back."""
+    async def _return_to_pool(self, connection: Any) -> bool:
+        """Release to the pool, which closes a connection if its reset fails; whether the statement ended."""
         try:
             await self._pool.release(connection.proxy, timeout=GRACE_S)
         except TimeoutError:
             return False
         except (*LOST_CONNECTION, asyncpg.PostgresError):
-            pass  # lost, or hit by a cancellation that came late: the caller's answer stands
+            pass  # lost, or hit by a late cancellation: the caller's result stays valid
         return True
 
     def translated(self, error: BaseException, cap: ByteCap) -> Problem | None:
-        """What a caller is told of an error, None of what is none of Postgres's."""
+        """The problem that a caller gets for an error; None if the error is not from Postgres."""
         timeout_ms, limit = self._settings.statement_timeout_ms, self._settings.result_bytes_limit
         match error:
             case asyncpg.QueryCanceledError() | TimeoutError():
@@ -268,41 +271,41 @@ class ConnectionLimiter:
                 return None
 
 
-def _end_waiting(turn: "asyncio.Future[Any]") -> None:
-    if not turn.done():
-        turn.set_exception(Busy(headers={"Retry-After": "1"}))
+def _reject(waiter: "asyncio.Future[Any]") -> None:
+    if not waiter.done():
+        waiter.set_exception(Busy(headers={"Retry-After": "1"}))
 
 
 class _Acquired:
-    """One connection for as long as the context lasts; a class, as it is on every query's way."""
+    """One connection for the duration of the context; a class, because every query passes it."""
 
-    __slots__ = ("_cap", "_connection", "_loans", "_watch")
+    __slots__ = ("_cap", "_connection", "_limiter", "_watch")
 
-    def __init__(self, loans: ConnectionLimiter, watch: Watch | None) -> None:
-        self._loans = loans
+    def __init__(self, limiter: ConnectionLimiter, watch: Watch | None) -> None:
+        self._limiter = limiter
         self._watch = watch
 
     async def __aenter__(self) -> Any:
         watch = self._watch
         if watch is not None:
             watch.check()
-        connection = self._connection = await self._loans.take()
+        connection = self._connection = await self._limiter.take()
         self._cap = connection.cap
         if watch is not None:
-            try:  # it may have been set aside while this one waited in the queue
+            try:  # the metric may have been suspended while this caller waited in the queue
                 watch.check()
             except BaseException:
                 self._cap.stop()
-                await self._loans.release(connection, sound=False)
+                await self._limiter.release(connection, sound=False)
                 raise
         return connection
 
     async def __aexit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._cap.stop()  # taken before, since a lost connection no longer says
-        await self._loans.release(self._connection, sound=error is None, watch=self._watch)
-        if error is not None and (problem := self._loans.translated(error, self._cap)):
+        self._cap.stop()  # kept from `__aenter__`: a lost connection no longer gives its cap
+        await self._limiter.release(self._connection, sound=error is None, watch=self._watch)
+        if error is not None and (problem := self._limiter.translated(error, self._cap)):
             raise problem from error
 
 

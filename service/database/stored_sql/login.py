@@ -1,7 +1,7 @@
-"""Whether Postgres still lets the reader in, which it asks of new connections only.
+"""Probe whether Postgres still accepts the reader's login.
 
-A role that may no longer log in, a new password, a rule in pg_hba.conf: the sessions that stand go on as if
-nothing had happened, so now and then somebody has to knock.
+Postgres checks the login of new connections only. Existing sessions continue after the role loses LOGIN,
+its password changes or pg_hba.conf gets a new rule, so we open a new connection regularly.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ import psycopg
 
 from service.database.gateway import LOST_CONNECTION
 
-KNOCK_S: Final = 2.5
+PROBE_S: Final = 2.5
 TIMEOUT_S: Final = 2
-# Refused as one who has no right to come in; all else may be a matter of the moment.
+# Errors that mean the reader may not log in; all other errors may be temporary.
 REFUSED: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -27,18 +27,19 @@ REFUSED: Final = (
 
 
 async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]]) -> None:
-    """Call `on_refused` whenever the reader is no longer let in, until cancelled."""
+    """Call `on_refused` each time the reader's login starts to be refused; run until cancelled."""
     refused = False
     while True:
-        await asyncio.sleep(KNOCK_S)
+        await asyncio.sleep(PROBE_S)
         before, refused = refused, await _is_refused(url)
         if refused and not before:
             await on_refused()
 
 
 async def _is_refused(url: str) -> bool:
-    # libpq logs in without holding up the event loop; why it could not, it tells in words only.
-    if await asyncio.to_thread(_knock, url):
+    # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
+    # asyncpg gives the SQLSTATE, so we use it after a failure.
+    if await asyncio.to_thread(_can_log_in, url):
         return False
     try:
         connection = await asyncpg.connect(url, timeout=TIMEOUT_S)
@@ -51,7 +52,7 @@ async def _is_refused(url: str) -> bool:
     return False
 
 
-def _knock(url: str) -> bool:
+def _can_log_in(url: str) -> bool:
     with suppress(psycopg.Error):
         psycopg.connect(url, connect_timeout=TIMEOUT_S).close()
         return True

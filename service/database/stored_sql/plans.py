@@ -1,6 +1,6 @@
-"""What is kept of Postgres's plan of a statement: read once, cut to a bounded size, then let go.
+"""Read the needed parts of a statement's plan once, within a bounded size.
 
-A plan holds the values of folded constants: a statement of a hundred bytes can have a plan of megabytes.
+A plan contains the values of folded constants: a statement of a hundred bytes can have a plan of megabytes.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from msgspec import Struct
 from service.errors import FieldError, QueryFailed
 
 TEXT_CHARS: Final = 1 << 18
-"""A longer text of a plan is a folded constant, as stored SQL is shorter: it is left out."""
+"""A longer text in a plan is left out: stored SQL is shorter, so the text is a folded constant."""
 TEXTS_CHARS: Final = 1 << 20
-"""Characters of all texts together, so that a search through them takes milliseconds."""
+"""Limit for the characters of all texts together, so that a search through them takes milliseconds."""
 OPAQUE_NODES: Final = frozenset({"Foreign Scan", "Custom Scan"})
 
 # Postgres's memory for a kept statement, in bytes: for each byte of its plan's JSON, and of its text.
@@ -22,17 +22,17 @@ _PER_PLAN_BYTE: Final = 4
 _PER_SQL_BYTE: Final = 32
 # The driver's memory for each column of a kept statement.
 _PER_COLUMN: Final = 512
-# Rows of VALUES are kept, but not shown; before Postgres 17 nothing tells how large they are.
+# Postgres keeps the rows of VALUES but does not show them; before version 17 their size is unknown.
 _UNKNOWN_VALUES: Final = 1 << 24
 
 
 class Plan(Struct, frozen=True):
-    """What answers depend on, as EXPLAIN (VERBOSE) shows it.
+    """The parts of EXPLAIN (VERBOSE) that a result depends on.
 
-    `tables` are those that it reads, by schema and name; `texts` all that can be expressions, each once.
-    `hides` says that nodes read what the plan does not name, or that it was made without some tables. `cut`
-    says that texts were left out, which may have said anything. `weight` is about how many bytes of memory
-    Postgres and the driver need to keep the statement prepared.
+    `tables` are the tables that the plan reads, by schema and name. `texts` are all texts that can be
+    expressions, each once. `hides` is true if nodes read data that the plan does not name, or if partitions
+    were pruned. `cut` is true if texts were left out, so the expressions are not fully known. `weight` is
+    about how many bytes of memory Postgres and the driver need to keep the statement prepared.
     """
 
     cost: float
@@ -44,7 +44,7 @@ class Plan(Struct, frozen=True):
 
 
 def read_plan(explained: bytes, sql: str, columns: int) -> Plan:
-    """Read what EXPLAIN gave as JSON for `sql`; raises `QueryFailed` for what is no SELECT."""
+    """Read the JSON of EXPLAIN for `sql`; raises `QueryFailed` if the statement is not a SELECT."""
     plans = msgspec.json.decode(explained, type=list[Any])
     if not plans or "Plan" not in plans[0]:  # a command, or nothing
         message = "the stored SQL is no SELECT"
@@ -69,23 +69,23 @@ def read_plan(explained: bytes, sql: str, columns: int) -> Plan:
 
 
 def weight_of(sql: str) -> int:
-    """About how many bytes it takes to keep a statement prepared of which only the text is known."""
+    """About how many bytes it takes to keep a statement prepared, estimated from its text alone."""
     return _PER_SQL_BYTE * len(sql)
 
 
 def _bounded(texts: Iterator[str]) -> tuple[tuple[str, ...], bool]:
-    """Each text once, and whether some were too long."""
-    kept: dict[str, None] = {}
+    """Each distinct text, and whether some texts were left out for their length."""
+    distinct: dict[str, None] = {}
     left, cut = TEXTS_CHARS, False
     for text in texts:
-        if text in kept:
+        if text in distinct:
             continue
         if len(text) > min(TEXT_CHARS, left):
             cut = True
         else:
-            kept[text] = None
+            distinct[text] = None
             left -= len(text)
-    return tuple(kept), cut
+    return tuple(distinct), cut
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -97,7 +97,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _texts(plan: dict[str, Any]) -> Iterator[str]:
-    """Everything in a plan that can be an expression."""
+    """Every text in a plan that can be an expression."""
     waiting: list[Any] = [plan]
     while waiting:
         value = waiting.pop()

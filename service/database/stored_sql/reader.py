@@ -1,18 +1,17 @@
-"""The reader's way to Postgres: the only place that runs stored SQL.
+"""Run stored SQL as the reader: the only place that does so.
 
-What holds whatever the SQL says, and why a statement cannot undo it:
+These limits hold for any SQL, and a statement cannot undo them:
 
 - the reader is a login role with SELECT on the data schemas and nothing else;
-- every statement runs READ ONLY: it is the session's default, and once a statement has its snapshot Postgres
-  refuses to leave READ ONLY (25001). What a function changes in the session meets the next borrower at the
-  earliest, and the reset on release has put it back by then (a judged text that calls only built-in
-  functions can change nothing, and is spared the reset). Behind a pooler in transaction mode no session
-  is ours: there each statement has a transaction that begins READ ONLY with these settings, and the rollback
-  on release undoes what it changed;
-- one statement per call, by the extended protocol (42601 otherwise);
-- `statement_timeout` and `lock_timeout` are armed before the statement starts;
-- rows stop in the portal at `row_limit` + 1; bytes are counted as they arrive and the connection is cut at
-  the cap, so that one huge value is never held in memory.
+- every statement runs READ ONLY: this is the session's default, and Postgres refuses to leave READ ONLY once
+  a statement has its snapshot (25001). A function may change session settings, but the release resets them
+  before the next statement runs. (Validated SQL that calls only built-in functions cannot change the session
+  and skips the reset.) Behind a pooler in transaction mode we own no session: each statement gets a
+  transaction that begins READ ONLY with these settings, and the rollback on release undoes its changes;
+- one statement per call: the extended protocol refuses more (42601);
+- `statement_timeout` and `lock_timeout` are set before the statement starts;
+- the portal stops after `row_limit` + 1 rows; bytes are counted as they arrive, and the connection is aborted
+  at the cap, so that one huge value is never held in memory.
 """
 
 import asyncio
@@ -44,62 +43,61 @@ from service.errors import FieldError, InvalidInput
 from service.settings import Database as DatabaseSettings
 
 DESCRIBERS: Final = 2
-"""Connections on which new SQL is prepared and planned, beside those that run it."""
+"""Connections that prepare and plan new SQL, beside those that run it."""
 DESCRIPTIONS: Final = 10_000
-"""How many may wait for one of them: when views are redefined, that is each metric which is asked for."""
+"""How many callers may wait for one: after views are redefined, every requested metric is planned anew."""
 
 LOCK_TIMEOUT_MS: Final = 1000
 MEMORY_SINCE: Final = 17
-"""Postgres's version from which EXPLAIN tells the memory that planning took."""
-# A prepared statement whose tables changed, or which a function of the data schemas deallocated.
+"""The first Postgres version whose EXPLAIN reports the memory that planning used."""
+# The tables of a prepared statement changed, or a function of the data schemas deallocated the statement.
 STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
 
 
 class ResultColumn(Struct, frozen=True):
-    """A column of a result: its unique name and Postgres's name of its type."""
+    """A column of a result: its unique name and Postgres's name for its type."""
 
     name: str
     type: str
 
 
 class Description(Struct, frozen=True):
-    """What Postgres says of a stored statement without running it.
+    """Postgres's description of a stored statement, obtained without running it.
 
-    `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`); `plan` is what is kept of
-    EXPLAIN's generic plan; `json_columns` are the columns that the driver cannot hand over exactly;
-    `per_caller` says
-    that the rows may depend on who asks: the run needs `claims`, and its result belongs to them. `built_in`
-    says that it calls only what pg_catalog brings. `shape` is what a run must still give.
+    `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`). `plan` holds the needed parts of
+    EXPLAIN's generic plan. `json_columns` are the columns that the driver cannot decode exactly. `per_caller`
+    is true if the rows may depend on the caller: the run needs `claims`, and only the same claims may share
+    its result. `built_in` is true if the statement calls only functions of pg_catalog. `shape` is the shape
+    that a run must still return.
     """
 
     parameters: tuple[str, ...]
     columns: tuple[ResultColumn, ...]
     plan: Plan
     json_columns: frozenset[int]
-    reach: StatementDependencies
+    dependencies: StatementDependencies
     built_in: bool
     shape: Shape
 
     @property
     def per_caller(self) -> bool:
-        return self.reach.per_caller
+        return self.dependencies.per_caller
 
     @property
     def head(self) -> str:
-        """What stands before the text of a statement with odd columns."""
-        json_columns = "ROW(to_json({0}), {0})"  # see `exact`
+        """The SQL before the text of a statement with `json_columns`."""
+        json_column = "ROW(to_json({0}), {0})"  # see `exact`
         columns = (
-            json_columns.format(name) if n in self.json_columns else name
-            for n, name in enumerate(self._names)
+            json_column.format(name) if n in self.json_columns else name for n, name in enumerate(self._names)
         )
         return f"SELECT {', '.join(columns)} FROM (\n" if self.json_columns else ""  # noqa: S608 (validated)
 
     def runnable(self, sql: str) -> str:
-        """The text to run for `sql`, which gives these columns."""
+        """The SQL to run for `sql`, which returns these columns."""
         if not self.json_columns:
             return sql
         names = ", ".join(self._names)
-        # Lists of unequal length are refused: that is how a column which `SELECT *` gained shows.
+        # Postgres refuses lists of unequal length, so we notice a column that `SELECT *` gained.
         return f"{self.head}{sql}\n) AS tally({names}) WHERE true OR EXISTS (VALUES (tally.*), ({names}))"
 
     @property
@@ -107,17 +105,17 @@ class Description(Struct, frozen=True):
         return [f"c{number}" for number in range(len(self.columns))]
 
     def trimmed(self) -> "Description":
-        """It without the texts that only `dependencies` are read from."""
+        """A copy without the plan's texts, which only `read_dependencies` needs."""
         plan = msgspec.structs.replace(self.plan, texts=())
         return msgspec.structs.replace(self, plan=plan)
 
     def fits(self, rows: "Rows") -> bool:
-        """Whether a run still gave the columns that are described here."""
+        """Whether a run still returned the columns that are described here."""
         return bool(self.json_columns) or rows.shape == self.shape
 
 
 class Rows(Struct, frozen=True):
-    """The rows of one run, at most `row_limit`, how many bytes came, and what it took, in seconds."""
+    """The rows of one run (at most `row_limit`), the bytes received, and the durations in seconds."""
 
     records: list[asyncpg.Record]
     shape: Shape
@@ -128,15 +126,15 @@ class Rows(Struct, frozen=True):
 
 
 class Reader:
-    """Runs and describes stored SQL on lent connections."""
+    """Runs and describes stored SQL on connections of the reader's pool."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
-        self._loans = ConnectionLimiter(
+        self._run_limiter = ConnectionLimiter(
             pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
         )
-        # Planning can take long and heed no cancellation; known statements run on meanwhile.
-        self._to_describe = ConnectionLimiter(
+        # Planning can take long and ignore cancellation; known statements still run meanwhile.
+        self._describe_limiter = ConnectionLimiter(
             pool,
             settings,
             DESCRIBERS,
@@ -148,17 +146,17 @@ class Reader:
         self._role: str | None = None
 
     async def close(self) -> None:
-        await self._loans.close()
-        await self._to_describe.close()
+        await self._run_limiter.close()
+        await self._describe_limiter.close()
 
     async def retire(self) -> None:
-        """Log in anew for whatever runs next: names, rights or settings have changed."""
+        """Use new logins for all further statements: names, rights or settings have changed."""
         await self._pool.expire_connections()
-        await self._loans.retire()
-        await self._to_describe.retire()
+        await self._run_limiter.retire()
+        await self._describe_limiter.retire()
 
     async def role(self) -> str:
-        """The name that Postgres has for the reader."""
+        """The reader's role name in Postgres."""
         if self._role is None:
             rows = await self.run("SELECT current_user::text", skip_reset=True)
             self._role = str(rows.records[0][0])
@@ -175,17 +173,18 @@ class Reader:
         weight: int | None = None,
         watch: Watch | None = None,
     ) -> Rows:
-        """Run one described statement; `Busy` when the queue is full, else what `ConnectionLimiter` makes of
-        an error.
+        """Run one described statement; raises `Busy` when the queue is full, else the problems that
+        `ConnectionLimiter.translated` gives.
 
-        `twice_the_bytes` says that it has odd columns, which come in two forms and so count by half.
-        `skip_reset` vouches that the statement cannot change its session (a judged text that is `built_in`:
-        no listed function can), which spares the reset and its round trip. `claims` is what the statement and
-        the policies of its tables read as `current_setting('request.claims', true)`: JSON text, for this
-        statement alone. `weight` is its plan's: bytes of memory that it takes to keep it prepared.
+        `twice_the_bytes` doubles the byte cap, for `json_columns`: they arrive in two forms. `skip_reset`
+        declares that the statement cannot change its session, and saves the reset's round trip. That is true
+        for validated SQL that is `built_in`: no allowed function can change the session. `claims` is JSON
+        text that the statement and the policies of its tables read as
+        `current_setting('request.claims', true)`; it is set for this statement only. `weight` is the plan's:
+        the bytes of memory that keeping the statement prepared takes.
         """
-        asked = time.perf_counter()
-        async with self._loans.acquire(watch) as connection:
+        requested = time.perf_counter()
+        async with self._run_limiter.acquire(watch) as connection:
             if connection.prepares(sql, weight_of(sql) if weight is None else weight) and skip_reset:
                 connection.skip_reset()
             if twice_the_bytes:
@@ -200,7 +199,9 @@ class Reader:
             ended = time.perf_counter()
             received = connection.cap.received
         limit = self._settings.row_limit
-        return Rows(records[:limit], shape, len(records) > limit, received, started - asked, ended - started)
+        return Rows(
+            records[:limit], shape, len(records) > limit, received, started - requested, ended - started
+        )
 
     async def _fetch(
         self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
@@ -213,31 +214,31 @@ class Reader:
 
     @property
     def lingering(self) -> Lingering:
-        """Statements that Postgres goes on with although they were cancelled."""
-        both = (self._loans.lingering, self._to_describe.lingering)
+        """Statements that still run in Postgres although they were cancelled."""
+        both = (self._run_limiter.lingering, self._describe_limiter.lingering)
         return Lingering(sum(each.statements for each in both), sum(each.replaced for each in both))
 
     def _beginning(self, connection: ReaderConnection) -> str:
-        """What begins a transaction; behind a pooler it names the session, whose process nobody tells."""
+        """SQL that begins a transaction; behind a pooler it names the session, as its process is unknown."""
         if self._settings.reader_pooler == "none":
             return self._begin
-        connection.mark = f"tally reader {uuid4().hex}"
-        return f"{self._begin}, pg_catalog.set_config('application_name', '{connection.mark}', true)"
+        connection.session_name = f"tally reader {uuid4().hex}"
+        return f"{self._begin}, pg_catalog.set_config('application_name', '{connection.session_name}', true)"
 
     async def describe(self, sql: str, watch: Watch | None = None) -> Description:
-        """Prepare and plan a statement as the reader would run it; runs nothing of it."""
+        """Prepare and plan a statement as the reader would run it, without running it."""
         async with self._prepared(sql, watch) as (connection, statement):
             return await _describe(connection, statement, sql)
 
     async def parameter_types(self, sql: str, watch: Watch | None = None) -> tuple[str, ...]:
-        """What Postgres takes `$1, $2, ...` of a statement for: names as in `pg_type`."""
+        """The types that Postgres resolves for `$1, $2, ...` of a statement: names as in `pg_type`."""
         async with self._prepared(sql, watch) as (_, statement):
             return tuple(kind.name for kind in statement.get_parameters())
 
     @asynccontextmanager
     async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any]]:
-        """A statement prepared in a transaction, under a name that no other client of a pooler has."""
-        async with self._to_describe.acquire(watch) as connection:
+        """Prepare a statement in a transaction, under a name that no other client of a pooler uses."""
+        async with self._describe_limiter.acquire(watch) as connection:
             await connection.execute(f"{self._beginning(connection)}, {_NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
             statement = await connection.prepare(sql, name=name)
@@ -247,11 +248,11 @@ class Reader:
 
 @asynccontextmanager
 async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Reader]:
-    """Open the reader's pool lazily, with the session that stored SQL runs in."""
+    """Open the reader's pool lazily, with the session settings for stored SQL."""
     own = settings.reader_pooler == "none"
 
     async def prepare(connection: Any) -> None:
-        connection.at_end = RESET if own else UNLOCK
+        connection.reset_sql = RESET if own else UNLOCK
 
     pool = asyncpg.create_pool(
         **asyncpg_arguments(url, _session(settings) if own else None),
@@ -268,14 +269,14 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
     try:
         yield reader
     finally:
-        with suppress(TimeoutError):  # the pool then drops what does not close
+        with suppress(TimeoutError):  # the pool drops connections that do not close in time
             async with asyncio.timeout(QUEUE_WAIT_S):
                 await reader.close()
                 await pool.close()
 
 
 def _session(settings: DatabaseSettings) -> dict[str, str]:
-    """What Postgres keeps to while stored SQL runs."""
+    """Session settings that apply while stored SQL runs."""
     return {
         "application_name": "tally reader",
         "default_transaction_read_only": "on",
@@ -288,12 +289,12 @@ def _session(settings: DatabaseSettings) -> dict[str, str]:
     }
 
 
-# Planning reads the setting where a policy does: unset, or left empty by a caller before, it may be no JSON.
+# Planning reads the setting if a policy does. Unset or left empty by an earlier caller, it is not JSON.
 _NO_CLAIMS: Final = "pg_catalog.set_config('request.claims', '{}', true)"
 
 
 def _begin(settings: DatabaseSettings) -> str:
-    """Begin a transaction that keeps to `_session` whatever session it is in."""
+    """SQL that begins a transaction with the settings of `_session`, independent of the session's own."""
     session = [(name, value.replace("'", "''")) for name, value in _session(settings).items()]
     calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in session)
     return f"BEGIN READ ONLY; SELECT {calls}"
@@ -312,7 +313,7 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
     json_columns = frozenset(
         n for n, attribute in enumerate(attributes) if attribute.type.oid in connection.json_columns
     )
-    # A plan for any values: with NULLs bound, Postgres would plan for NULLs and drop tables from it.
+    # A generic plan: a plan for the bound NULLs could leave tables out.
     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     nulls = f"({', '.join(['NULL'] * len(parameters))})" if parameters else ""
     memory = ", MEMORY" if connection.get_server_version().major >= MEMORY_SINCE else ""
@@ -320,22 +321,22 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
         f'EXPLAIN (VERBOSE, FORMAT JSON{memory}) EXECUTE "{statement.get_name()}"{nulls}'
     )
     plan = read_plan(bytes(explained), sql, len(columns))
-    reach = await read_dependencies(connection, sql, plan)
-    # The plan names functions of the search path bare, which `read_dependencies` looks for, others with a
-    # schema.
+    dependencies = await read_dependencies(connection, sql, plan)
+    # The plan names functions on the search path without a schema, and `read_dependencies` finds those. It
+    # names all others with a schema.
     built_in = (
-        not reach.per_caller
-        and not reach.calls_own
+        not dependencies.per_caller
+        and not dependencies.calls_own
         and not any(_FOREIGN_CALL.search(text) for text in plan.texts)
     )
-    return Description(parameters, columns, plan, json_columns, reach, built_in, shape_of(attributes))
+    return Description(parameters, columns, plan, json_columns, dependencies, built_in, shape_of(attributes))
 
 
 _FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w"]++\(|operator\(', re.IGNORECASE)
 
 
 def _refuse_control_characters(columns: Iterable[ResultColumn]) -> None:
-    """A name stands in every record and in headings: what does not show in it can only deceive."""
+    """Raise `InvalidInput` for invisible characters in names, which appear in every record and heading."""
     for number, column in enumerate(columns, 1):
         if _CONTROL.search(column.name):
             message = f"the name of column {number} holds control characters: name it with AS"
@@ -346,7 +347,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _unique(names: Iterable[str]) -> Iterator[str]:
-    """`a, a` becomes `a, a_2`; a name that is taken by then counts on."""
+    """Number repeated names: `a, a` becomes `a, a_2`, or the next number whose name is free."""
     used: set[str] = set()
     for name in names:
         candidate, number = name, 2

@@ -1,4 +1,4 @@
-"""The parameters of stored SQL: `analyse` a statement once, `bind` what a caller gives, run the outcome."""
+"""Parameters of stored SQL: `analyse` a statement once, `bind` a caller's values, run the bound statement."""
 
 from service.sql.parameters.analysis import analyse, declarations
 from service.sql.parameters.template import (

@@ -1,4 +1,4 @@
-"""Read a stored statement once: where its placeholders are, what is declared of them, and its windows."""
+"""Analyse a stored statement once: its placeholders, their declarations, and its windows."""
 
 import re
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from service.sql.parameters.days import Slot, day_slot
 from service.sql.parameters.lexer import DISTINCT_LIMIT, Token, placeholders, tokenize
 from service.sql.parameters.template import DAY_KIND, IMPLIED, Declared, Template, label
 from service.sql.parameters.values import DECLARED_POSTGRES, Canonical, Kind, exact, from_json
-from service.sql.parameters.windows import END, START, Mode, lift
+from service.sql.parameters.windows import END, START, Mode, find_windows
 
 QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 
 
 def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
-    """Read what a definition declares; InvalidInput for what is no declaration."""
+    """Decode a definition's declarations; raises InvalidInput for invalid ones."""
     return {
         name: bodies.decode(text, Declared, within=f"parameters.{label(name)}", number=exact)
         for name, text in written.items()
@@ -39,10 +39,12 @@ def analyse(
     mode: Mode = "auto",
     time_zone: str = "UTC",
 ) -> Template:
-    """Read a statement once. `tree` is sqlglot's unchanged reading of it; without one (SQL that an operator
-    trusts and our parser cannot read) no window is lifted. SqlRefused for impossible placeholders,
-    `time_zone` names that of the sessions it runs in.
-    InvalidInput for a declaration without its placeholder or with a default of another type.
+    """Analyse a statement.
+
+    `tree` is sqlglot's unchanged tree of it. Without a tree (SQL that an operator trusts and our parser
+    cannot read) the statement has no window. `time_zone` is the time zone of its sessions.
+    Raises SqlRefused for invalid placeholders, and InvalidInput for a declaration without its placeholder or
+    with a default of another type.
     """
     tokens = tokenize(sql)
     closing = len(tokens)
@@ -65,21 +67,21 @@ def analyse(
     kinds = {name: _kind(name, declared.get(name)) for name in names}
     slots = [_slot(tokens, at, kinds) for at, token in enumerate(tokens) if token.kind == "placeholder"]
     zone = zone_of(time_zone)
-    lifted = lift(sql, tokens, tree, taken=frozenset(names), mode=mode, zone=zone)
+    window_slots = find_windows(sql, tokens, tree, taken=frozenset(names), mode=mode, zone=zone)
     defaults = {
         name: _default(name, kinds[name], item.default, zone)
         for name, item in declared.items()
         if not isinstance(item.default, UnsetType)
     }
-    ordered = sorted([*slots, *lifted.slots], key=lambda slot: (slot.start, slot.end))
+    ordered = sorted([*slots, *window_slots.slots], key=lambda slot: (slot.start, slot.end))
     casts = _casts(tree) if tree is not None else {}
     quoted = _quoted(tokens) - {*names}
-    lifted = msgspec.structs.replace(lifted, slots=())
-    return Template(sql, tuple(ordered), kinds, defaults, lifted, casts, mode, time_zone, quoted)
+    window_slots = msgspec.structs.replace(window_slots, slots=())
+    return Template(sql, tuple(ordered), kinds, defaults, window_slots, casts, mode, time_zone, quoted)
 
 
 def _quoted(tokens: list[Token]) -> frozenset[str]:
-    """Names that look like parameters inside of strings, where they are text."""
+    """Names that look like parameters but are text inside strings."""
     found = (name for token in tokens if token.kind == "text" for name in QUOTED.findall(token.text))
     return frozenset(islice(found, DISTINCT_LIMIT))
 
@@ -99,7 +101,7 @@ def _slot(tokens: list[Token], at: int, kinds: dict[str, Kind]) -> Slot:
 
 
 def _casts(tree: exp.Query) -> dict[str, str]:
-    """What each placeholder is cast to, which may refuse what its own type takes: sizes, domains, texts."""
+    """The cast of each placeholder; it may refuse values that its own type allows: sizes, domains, texts."""
     return {
         placeholder.name: f"::{cast.to.sql('postgres')}"
         for cast in tree.find_all(exp.Cast)

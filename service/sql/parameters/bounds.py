@@ -1,7 +1,7 @@
-"""What the syntax tree says about dates: which conditions bound a column by constants, and by which.
+"""Find in the syntax tree the conditions that bound a column by constant dates, and these dates.
 
-Only conditions that must all hold count (the AND chains of WHERE, JOIN ... ON, HAVING and FILTER), so that
-putting another bound in their place, or adding one, never changes what the rest of the statement means.
+Only conditions that must all be true count: the AND chains of WHERE, JOIN ... ON, HAVING and FILTER. So
+replacing or adding a bound never changes the meaning of the rest of the statement.
 """
 
 import re
@@ -32,10 +32,10 @@ OPERATORS: dict[type[exp.Expr], str] = {exp.LT: "<", exp.LTE: "<=", exp.GT: ">",
 
 
 class Limit(Struct, frozen=True):
-    """What a constant bound says: the day shown as its default, and whether giving that day changes nothing.
+    """A constant bound: the day shown as its default, and whether giving that day changes nothing (`exact`).
 
-    A moment within a day is shown as none: which one Postgres makes of it depends on the column's type.
-    `back` is the `clock - offset` in it whose offset `day_range` replaces, `days` that offset in days.
+    A time within a day has no default, because its meaning depends on the column's type. `back` is the
+    bound's `clock - offset`, whose offset `day_range` replaces; `days` is that offset in days.
     """
 
     identity: str
@@ -47,7 +47,7 @@ class Limit(Struct, frozen=True):
 
 
 class WindowBound(Struct, frozen=True):
-    """`subject operator operand`, however written; `limit` is None if the operand is no constant date."""
+    """`subject operator operand` in any spelling; `limit` is None if the operand is not a constant date."""
 
     comparison: exp.Expr
     column: exp.Column
@@ -137,7 +137,7 @@ def _whole_days(node: exp.Expr) -> bool:
 
 def _limit(operand: exp.Expr, operator: str, subject: exp.Expr) -> Limit | None:
     literal = bare(operand)
-    as_day = _is_day(subject)  # what Postgres reads a bare literal as
+    as_day = _is_day(subject)  # Postgres reads a bare literal as the subject's type
     if isinstance(literal, exp.Date) or (isinstance(literal, exp.Cast) and _is_moment_type(literal)):
         as_day = _is_day(literal)
         literal = bare(literal.this)
@@ -171,7 +171,7 @@ def _literal_limit(text: str, operator: str, *, as_day: bool, whole_days: bool) 
 
 
 def _default(day: date, time: str, operator: str, *, whole_days: bool) -> tuple[str | None, bool]:
-    """The inclusive day that a literal bound means, if it means one, and whether it covers it exactly."""
+    """The inclusive day that a literal bound means, if any, and whether the bound covers that day exactly."""
     midnight = MIDNIGHT.fullmatch(time) is not None
     match operator:
         case ">=" if midnight:
@@ -187,7 +187,7 @@ def _default(day: date, time: str, operator: str, *, whole_days: bool) -> tuple[
 
 
 def _is_moment(node: exp.Expr) -> bool:
-    """Whether it is a date or a moment made of clocks, date literals, intervals and numbers alone."""
+    """Whether a node is a date or timestamp made only of clocks, date literals, intervals and numbers."""
     node = bare(node)
     if is_clock(node):
         return True
@@ -227,7 +227,7 @@ def _is_number(node: object) -> bool:
 
 
 def _back(operand: exp.Expr) -> exp.Sub | None:
-    """The bound's sum, if it is a clock less an offset and nothing but a truncation to days is around it."""
+    """The `clock - offset` of a bound, if nothing but casts and truncations to days is around it."""
     node = operand
     while isinstance(node, exp.Paren | exp.Cast | exp.Date | exp.TimestampTrunc):
         if isinstance(node, exp.TimestampTrunc) and unit_of(node) != "DAY":

@@ -1,6 +1,6 @@
-"""Where `:start_date` and `:end_date` stand in a text, and what an inclusive day means in that place.
+"""Locate `:start_date` and `:end_date` in a text, and shift them so that the day counts as a whole.
 
-No tree is needed, so this holds for SQL that only Postgres can read. Days are the session's.
+This needs no tree, so it works for SQL that only Postgres can parse. Days are in the session's time zone.
 """
 
 from typing import Literal
@@ -28,9 +28,9 @@ STARTS = frozenset({"(", "AND", "OR", "NOT", "WHERE", "ON", "HAVING", "WHEN", "S
 
 
 class Slot(Struct, frozen=True):
-    """A stretch of the SQL's text that a bound value takes.
+    """A piece of the SQL's text that a bound value replaces.
 
-    `on` names the given parameters that switch it on; None: always. `template` holds the value's place.
+    The slot is used if a parameter of `on` is given; None means always. `template` has a place for the value.
     """
 
     start: int
@@ -41,7 +41,7 @@ class Slot(Struct, frozen=True):
 
 
 def shift_for(name: str, operator: str) -> Shift:
-    """How the bound day is moved so that `column <operator> day` takes in the whole of it."""
+    """How to shift the bound day so that `column <operator> day` includes the whole day."""
     if name == "end_date":
         return "last" if operator == "<=" else "next" if operator == "<" else "none"
     return "before" if operator == ">" else "none"
@@ -51,7 +51,7 @@ def day_slot(tokens: list[Token], at: int) -> Slot:
     """The slot of the day placeholder at that index.
 
     Compared directly (also as `:end_date::date`, `CAST(:end_date AS date)`, `DATE(:end_date)`) the operand
-    covers the given day whole; in any larger expression the author's arithmetic stands.
+    covers the whole given day. In any larger expression the author's arithmetic is unchanged.
     """
     name = tokens[at].text[1:]
     first, last = _operand(tokens, at)
@@ -66,7 +66,7 @@ def _word(tokens: list[Token], at: int) -> str:
 
 
 def _operand(tokens: list[Token], at: int) -> tuple[int, int]:
-    """Widen a placeholder over the casts to a day or a moment, and the brackets, that hold nothing else."""
+    """Extend a placeholder by the casts to a date or timestamp and the brackets that contain nothing else."""
     first = last = at
     while True:
         before, after = _word(tokens, first - 1), _word(tokens, last + 1)
@@ -92,7 +92,7 @@ def _end_of_type(tokens: list[Token], at: int) -> int:
 
 
 def _operator(tokens: list[Token], first: int, last: int) -> str:
-    """The comparison that the operand stands right of (turned round if it stands left); else empty."""
+    """The comparison whose right side the operand is (mirrored if it is the left side); empty if none."""
     before, after = _word(tokens, first - 1), _word(tokens, last + 1)
     if after in COMPARISONS:
         return COMPARISONS[after] if before in STARTS else ""

@@ -1,8 +1,8 @@
-"""Postgres's tokens, with their places: what is text, what is comment, and which `:name` is a parameter.
+"""Split SQL into Postgres's tokens with their places, and find which `:name` is a parameter.
 
-`:name` is a parameter wherever Postgres would lex neither string, quoted name, comment, `::` nor `:=`.
+`:name` is a parameter unless Postgres lexes it as part of a string, a quoted name, a comment, `::` or `:=`.
 Directly inside a subscript the colon is Postgres's own (`a[1:n]`, `a[:n]`); `a[(:n)]` and `ARRAY[:a, :b]`
-are parameters. The text between the tokens is never touched.
+contain parameters. The text between the tokens is never changed.
 """
 
 import re
@@ -15,10 +15,10 @@ from service.errors import FieldError, SqlRefused
 Kind = Literal["word", "quoted", "text", "number", "placeholder", "dollar", "symbol"]
 
 SPACE = r"[ \t\n\r\f\v]"
-# Possessive, as each stretch has one reading: backtracking could take for ever.
+# Possessive quantifiers, as each piece can be read in one way only; backtracking could take forever.
 LINE_COMMENT = r"--[^\n\r]*+"
 ESCAPED = r"'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z)"
-# A string goes on after a line break, and keeps its backslash rules there.
+# A string may continue after a line break, with the same backslash rules.
 CONTINUED = rf"(?:(?:[ \t\f\v]|{LINE_COMMENT})*+[\n\r](?:{SPACE}|{LINE_COMMENT}[\n\r])*+{ESCAPED})*+"
 LETTER = r"[A-Za-z_\u0080-\U0010ffff]"
 TOKEN = re.compile(
@@ -50,12 +50,12 @@ class Token(Struct, frozen=True):
 
     @property
     def word(self) -> str:
-        """The upper-case keyword that an unquoted word or a symbol reads as; empty for all else."""
+        """An unquoted word or a symbol in upper case; empty for any other token."""
         return self.text.upper() if self.kind in {"word", "symbol"} else ""
 
 
 def tokenize(sql: str) -> list[Token]:
-    """Every token but spaces and comments; a string left open runs to the end, for Postgres to refuse."""
+    """All tokens except spaces and comments; an unclosed string runs to the end, and Postgres refuses it."""
     tokens: list[Token] = []
     brackets: list[str] = []
     at = 0
@@ -77,7 +77,7 @@ def tokenize(sql: str) -> list[Token]:
 
 
 def placeholders(sql: str, tokens: list[Token]) -> list[Token]:
-    """The `:name` tokens; SqlRefused for names that nobody could give and for `$1`, which is ours."""
+    """The `:name` tokens; raises SqlRefused for names that no caller can give, and for `$1`."""
     found = [token for token in tokens if token.kind == "placeholder"]
     for token in tokens:
         if token.kind == "dollar":

@@ -1,6 +1,6 @@
-"""What a node of the tree is: a clock, a part of a date, a length of time, or the steps around a constant.
+"""Classify nodes of the tree: a clock, a part of a date, a length of time, or the nodes around a constant.
 
-The lists here are of what surely means no period; whatever is not in them is suspected (see `rest`).
+The lists here contain only nodes that cannot mean a period; every other node is suspect (see `rest`).
 """
 
 import re
@@ -29,13 +29,13 @@ AGES: Nodes = (
 )
 CLOCK_NODES: Nodes = (exp.CurrentTime, exp.Localtime, exp.CurrentDatetime)
 CLOCK_CALLS = words("timeofday uuidv7")
-# Whose further arguments are positions and digits.
+# Functions whose further arguments are positions and numbers of digits.
 TEXT_CALLS: Nodes = (
     *(exp.Left, exp.Right, exp.Substring, exp.Pad, exp.SplitPart, exp.Round),
     exp.Trunc,
 )
 TEXT_CALL_NAMES = words("lpad rpad left right substr split_part overlay")
-# Parts of a moment that come round within a week, so that no period is told by them.
+# Parts of a timestamp that recur within a week, so they cannot identify a period.
 RECURRING = words("""
     HOUR MINUTE SECOND DOW ISODOW DAYOFWEEK DAYOFWEEKISO MILLISECOND MILLISECONDS MICROSECOND MICROSECONDS
     TIMEZONE TIMEZONE_HOUR TIMEZONE_MINUTE
@@ -47,7 +47,7 @@ CALENDAR_NAMES = words("""
     doy day_of_year yyyymm yyyymmdd year_month yearmonth period fiscal_year fiscal_month fiscal_quarter fy
     season isoyear iso_year iso_week date_key datekey date_id
 """)
-# Functions that give no date when their arguments hold none.
+# Functions that return no date if their arguments contain none.
 CONSTANT_CALLS = words("""
     random row_number rank dense_rank percent_rank cume_dist ntile count pi generate_series unnest coalesce
     nullif greatest least concat concat_ws lower upper initcap json_build_object jsonb_build_object
@@ -64,7 +64,7 @@ CONSTANT_NODES: Nodes = (
 
 
 def is_special(text: str, node: exp.Expr) -> bool:
-    """Texts that Postgres reads as a moment of the clock or the epoch, where they are cast to one."""
+    """Whether Postgres reads a text as a special timestamp, because it is cast."""
     return text.strip().lower() in {"epoch", "allballs"} and isinstance(node.parent, exp.Cast)
 
 
@@ -78,7 +78,7 @@ def tells_time(node: exp.Expr) -> bool:
 
 
 def context_of(node: exp.Expr) -> exp.Expr | None:
-    """The nearest node that gives a constant its meaning."""
+    """The nearest node around a constant that determines its meaning."""
     above = node.parent
     while isinstance(above, WRAPPERS):
         above = above.parent
@@ -92,7 +92,7 @@ def uncast(node: exp.Expr) -> exp.Expr:
 
 
 def holds(part: object, node: exp.Expr) -> bool:
-    """Whether a node stands inside a part of the tree, or is it."""
+    """Whether a node is inside a part of the tree, or is that part."""
     beside = part.parent if isinstance(part, exp.Expr) else None
     above: exp.Expr | None = node
     while above is not None and above is not part and above is not beside:
@@ -108,12 +108,12 @@ def factor_of(around: exp.Expr, node: exp.Expr) -> float | None:
     return number_of(around.this if holds(around.expression, node) else around.expression)
 
 
-def is_of_rows(node: exp.Expr) -> bool:
+def depends_on_rows(node: exp.Expr) -> bool:
     return node.find(exp.Column, exp.Star, exp.Subquery, exp.Select, exp.Placeholder) is not None
 
 
 def is_duration(node: object) -> bool:
-    """Whether it is the seconds (or another unit) that something took, not summed up."""
+    """Whether a node is a single duration in seconds or another unit, not a sum of durations."""
     if isinstance(node, exp.Extract):
         return is_elapsed_time(node.expression)
     if isinstance(node, exp.Div | exp.Mul):
@@ -140,14 +140,14 @@ def is_calendar_part(node: exp.Expr) -> bool:
 
 
 def is_elapsed_time(node: exp.Expr) -> bool:
-    """A difference of two moments, not a moment shifted by an interval."""
+    """Whether a node contains a difference of two timestamps, not a timestamp shifted by an interval."""
     subs = [sub for sub in node.find_all(exp.Sub) if interval_lengths(sub.expression) is None]
     return any(number_of(sub.expression) is None for sub in subs) or is_age_part(node)
 
 
 def derived(tree: exp.Query) -> tuple[frozenset[str], frozenset[str]]:
-    """Names that the statement gives to parts of dates, and to whatever else it reckons."""
-    calendar, counted = set(CALENDAR_NAMES), set[str]()
+    """Names that the statement gives to parts of dates, and to all other computed expressions."""
+    calendar, computed = set(CALENDAR_NAMES), set[str]()
     for select in tree.find_all(exp.Select):
         outer = column_names(select)
         for at, part in enumerate(cast("list[exp.Expr]", select.expressions)):
@@ -156,8 +156,8 @@ def derived(tree: exp.Query) -> tuple[frozenset[str], frozenset[str]]:
             if any(is_calendar_part(each) for each in inner.walk()):
                 calendar |= names
             if not isinstance(uncast(inner), exp.Column):
-                counted |= names
-    return frozenset(calendar), frozenset(counted)
+                computed |= names
+    return frozenset(calendar), frozenset(computed)
 
 
 def column_names(select: exp.Select) -> list[str]:
@@ -170,7 +170,7 @@ def column_names(select: exp.Select) -> list[str]:
 
 
 def ranks(query: object) -> bool:
-    """Whether a limited query takes the first by an amount, as the ten best sellers."""
+    """Whether a limited query ranks by an aggregate, such as the ten best sellers."""
     order = query.args.get("order") if isinstance(query, exp.Query) else None
     if not isinstance(query, exp.Select) or order is None:
         return False
@@ -183,7 +183,7 @@ def ranks(query: object) -> bool:
 
 
 def divisors(node: exp.Expr) -> float:
-    """The product of the numbers that it is divided by already: 7 in `count(*) / 7 / 4`."""
+    """The product of the numbers that a node already divides by: 7 in `count(*) / 7 / 4`."""
     product = 1.0
     node = bare(node)
     while isinstance(node, exp.Div):
@@ -193,7 +193,7 @@ def divisors(node: exp.Expr) -> float:
 
 
 def ends_own_unit(node: exp.Expr, around: exp.Expr | None) -> bool:
-    """Whether an interval leads to the end of a row's own unit: `date_trunc('month', c) + '1 month'`."""
+    """Whether an interval gives the end of a row's own unit: `date_trunc('month', c) + '1 month'`."""
     while isinstance(around, exp.Add | exp.Sub) and not isinstance(around.this, exp.TimestampTrunc):
         if interval_lengths(node) != [1.0]:
             return False

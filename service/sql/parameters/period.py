@@ -1,6 +1,6 @@
-"""The period that a window speaks of: how long it is, and which numbers, intervals and words may mean it.
+"""The period of a window: its length, and which numbers, intervals and words may refer to it.
 
-Everything here leans to yes: a number that only happens to be the length of the period counts as it.
+In doubt every check here returns true: a number that equals the length only by chance counts as the length.
 """
 
 import re
@@ -42,10 +42,10 @@ WEEK, MONTH, YEAR = 7, 30.4375, 365.25
 A_MONTH = range(28, 32)
 WEEKS_OF_YEAR, MONTHS_OF_YEAR = 52, 12
 LONG = 7
-"""From so many days on, one more or less is the same period: a count of days may leave the last one out."""
+"""From this many days on, one day more or less is the same period: a count may exclude the last day."""
 
 ROUGHLY = 0.03
-"""90 stands for a quarter of 92 days, 360 for a year."""
+"""Tolerance of divisors: 90 means a quarter of 92 days, 360 means a year."""
 
 MONTH_NAMES = [
     "january",
@@ -97,9 +97,9 @@ FIRST_SENTINEL, LAST_SENTINEL = 1970, 2100
 
 
 class Period(Struct, frozen=True):
-    """`lengths` are its possible lengths in days, none if unknown; `first` and `last` its literal days.
+    """`lengths` are the possible lengths in days, empty if unknown; `first` and `last` are its literal days.
 
-    `fixed`: both of its ends are literals, so that the clock has no part in it.
+    `fixed` means that both ends are literals, so the period does not depend on the clock.
     """
 
     lengths: tuple[float, ...]
@@ -108,14 +108,14 @@ class Period(Struct, frozen=True):
     fixed: bool = False
 
     def counts(self, number: float) -> bool:
-        """Whether a number may be its length, in days or in smaller units."""
+        """Whether a number may be the period's length, in days or in smaller units."""
         return number > 1 and any(
             self._about(number, length) or any(number == round(length * each, 6) for each in MOMENT_COUNTS)
             for length in self.lengths
         )
 
     def measures(self, number: float) -> bool:
-        """Whether a divisor or factor may bring the period to days, weeks, months or a year, or back."""
+        """Whether a divisor or factor may convert the period to days, weeks, months or a year, or back."""
         if number <= 1:
             return False
         if not self.lengths:
@@ -133,7 +133,7 @@ class Period(Struct, frozen=True):
         return any(abs(number - year) <= 1 for year in years)
 
     def is_outside(self, text: str) -> bool:
-        """Whether a date lies where no window of this statement ends: an origin, or a date for none."""
+        """Whether a date is outside of the window: an origin, or a sentinel that means "no date"."""
         found = LITERAL.fullmatch(text.strip())
         try:
             day = date.fromisoformat(found[1]) if found else None
@@ -146,7 +146,7 @@ class Period(Struct, frozen=True):
         return bool((self.first and day < self.first) or (self.last and day > self.last))
 
     def is_in_text(self, text: str) -> bool:
-        """Whether a string may speak of the period, or of any other date but those for none."""
+        """Whether a string may refer to the period, or to any other date except a sentinel."""
         words = " ".join(text.lower().split())
         if PLAIN_NUMBER.fullmatch(words):
             return self.counts(float(words)) or self.names_year(float(words)) or is_coded(float(words))
@@ -163,7 +163,7 @@ class Period(Struct, frozen=True):
 
 
 def period_of(bounds: list[WindowBound]) -> Period:
-    """The period of a window whose bounds these are."""
+    """The period of a window with these bounds."""
     offsets: dict[str, list[float]] = {"lower": [], "upper": []}
     days: dict[str, date | None] = {"lower": None, "upper": None}
     units: list[float] = []
@@ -182,7 +182,7 @@ def period_of(bounds: list[WindowBound]) -> Period:
 
 
 def interval_lengths(node: exp.Expr) -> list[float] | None:
-    """The possible lengths in days of a constant interval; None for what is none or cannot be read."""
+    """The possible lengths in days of a constant interval; None if it is not one or cannot be parsed."""
     node = bare(node)
     interval = isinstance(node, exp.Interval) or (isinstance(node, exp.Cast) and node.is_type("interval"))
     if interval and isinstance(node.this, exp.Literal):
@@ -192,7 +192,7 @@ def interval_lengths(node: exp.Expr) -> list[float] | None:
 
 
 def _made_lengths(node: exp.MakeInterval) -> list[float] | None:
-    """Of `make_interval(days => 30)`; None where a part is no number or has no name."""
+    """The lengths of `make_interval(days => 30)`; None if a part is not a number or has no name."""
     parts: list[str] = []
     for name, part in node.args.items():
         number = number_of(part.expression) if isinstance(part, exp.Kwarg) else None
@@ -233,13 +233,13 @@ def number_of(node: exp.Expr) -> float | None:
         value = number_of(node.this)
         return None if value is None else -value if isinstance(node, exp.Neg) else value
     if isinstance(node, exp.Add | exp.Sub | exp.Mul | exp.Div):
-        right = number_of(node.expression)  # first: chains hang on the left
+        right = number_of(node.expression)  # first, because chains nest on the left
         left = None if right is None else number_of(node.this)
-        return None if left is None or right is None else _reckoned(node, left, right)
+        return None if left is None or right is None else _evaluate(node, left, right)
     return None
 
 
-def _reckoned(node: exp.Expr, left: float, right: float) -> float | None:
+def _evaluate(node: exp.Expr, left: float, right: float) -> float | None:
     if isinstance(node, exp.Add | exp.Sub):
         return left + right if isinstance(node, exp.Add) else left - right
     if isinstance(node, exp.Mul):
@@ -268,7 +268,7 @@ def _lengths(amount: float, unit: str) -> list[float] | None:
 
 
 def month_lengths(months: float) -> list[float]:
-    """So many months in days: 28 to 31 for one, 89 to 93 for three."""
+    """The possible lengths of that many months in days: 28 to 31 for one, 89 to 93 for three."""
     if abs(months) == 1:
         return [months * days for days in (28, 29, 30, 31)]
     low, high = int(abs(months) * 30.4) - 2, int(abs(months) * 30.6) + 2
@@ -313,7 +313,7 @@ def _day(bound: WindowBound) -> date | None:
 
 
 def _divides(number: float, length: float) -> bool:
-    """Whether a number may count the days, working days, weeks, months or years of so many days."""
+    """Whether a number may count the days, working days, weeks, months or years in `length` days."""
     monthly = length in A_MONTH
     return (
         _near(number, length, within=length * ROUGHLY)
@@ -326,8 +326,8 @@ def _divides(number: float, length: float) -> bool:
     )
 
 
-def _near(number: float, wanted: float, *, within: float) -> bool:
-    return wanted > 1.5 and abs(number - wanted) <= within  # noqa: PLR2004 (one of anything is no count)
+def _near(number: float, count: float, *, within: float) -> bool:
+    return count > 1.5 and abs(number - count) <= within  # noqa: PLR2004 (a count of one means nothing)
 
 
 def _phrases(words: str) -> list[float]:
@@ -339,7 +339,7 @@ def _phrases(words: str) -> list[float]:
 
 
 def _is_date(words: str) -> bool:
-    """Whether a text is a date, a part of one, or a pattern of one, and nothing else."""
+    """Whether a text is only a date, a part of a date, or a pattern for one."""
     names = re.findall(r"[a-z]+", words)
     return bool(DATED.search(words)) and all(DATE_WORDS.fullmatch(name) for name in names)
 
@@ -350,7 +350,7 @@ def _is_sentinel(words: str) -> bool:
 
 
 def is_coded(number: float) -> bool:
-    """Whether a number may be a date: 202502, 20250201, seconds or milliseconds since 1970."""
+    """Whether a number may encode a date: 202502, 20250201, seconds or milliseconds since 1970."""
     if number != int(number):
         return False
     digits = str(int(abs(number)))

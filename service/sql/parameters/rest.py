@@ -1,8 +1,8 @@
-"""The rest of a statement beside its window: whether anything in it could speak of the same period.
+"""Check the statement outside its window: may any part of it refer to the same period?
 
-What can bring a date into a statement is a string, a number, an interval, the clock, or a function whose
-inside is not known. Each of these is suspected unless it stands where it surely means no period: a threshold
-on how long something took, a step of rounding, a position, a time of day.
+A date can enter a statement as a string, a number, an interval, the clock, or a function whose body is
+unknown. Each of these is suspect unless its position rules a period out: a threshold for a duration, a step
+of rounding, a position, a time of day.
 """
 
 import re
@@ -26,6 +26,7 @@ from service.sql.parameters.nodes import (
     TEXT_CALLS,
     TEXTS,
     context_of,
+    depends_on_rows,
     derived,
     divisors,
     ends_own_unit,
@@ -34,7 +35,6 @@ from service.sql.parameters.nodes import (
     in_projections,
     is_calendar_part,
     is_duration,
-    is_of_rows,
     is_special,
     ranks,
     tells_time,
@@ -43,76 +43,76 @@ from service.sql.parameters.nodes import (
 from service.sql.parameters.period import Period, interval_lengths, is_coded, number_of
 from service.sql.validation.lists import FUNCTIONS
 
-# What turns seconds, minutes or hours into another unit.
+# Factors that convert seconds, minutes or hours to another unit.
 CONVERSIONS: Final = frozenset({24.0, 60.0, 1000.0, 1440.0, 3600.0, 86_400.0, 604_800.0, 1e6, 3.6e6, 8.64e7})
 UNKNOWN_CALL: Final = "a function that may know dates"
 QUANTIFIERS: Final = frozenset({"all", "any", "some"})
 LAST_HOUR: Final = 23  # of `generate_series(0, 23)`, the hours of a day
-# What hands on a constant as it stands.
+# Nodes that pass a constant on unchanged.
 SHOWING: Final = (exp.Func, exp.Alias, exp.Select, exp.Tuple)
 PERCENT: Final = frozenset({100.0, 1000.0})
 
 
-# A table or partition whose name holds a year, as orders_2025_02.
+# A table or partition with a year in its name, such as orders_2025_02.
 PARTITION: Final = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2]|[0-9]{4})?(?![0-9])")
 
 
 class Suspect(NamedTuple):
-    """A node that may speak of the period, and what it is, as a sentence's subject."""
+    """A node that may refer to the period, and its description as a sentence's subject."""
 
     node: exp.Expr
-    what: str
+    description: str
 
 
-def suspect_of(tree: exp.Query, period: Period, moved: set[int]) -> Suspect | None:
-    """The first thing beside the window that may speak of its period; `moved` are the window's own nodes."""
-    return next(_Rest(tree, period).suspects(moved), None)
+def suspect_of(tree: exp.Query, period: Period, replaced: set[int]) -> Suspect | None:
+    """The first node outside the window that may refer to its period; `replaced` are the window's nodes."""
+    return next(_Rest(tree, period).suspects(replaced), None)
 
 
 class _Rest:
     def __init__(self, tree: exp.Query, period: Period) -> None:
         self.tree = tree
         self.period = period
-        self.calendar, self.counted = derived(tree)
+        self.calendar, self.computed = derived(tree)
         self.named = {cte.alias for cte in tree.find_all(exp.CTE)}
 
-    def suspects(self, moved: set[int]) -> Iterator[Suspect]:
+    def suspects(self, replaced: set[int]) -> Iterator[Suspect]:
         todo: list[exp.Expr] = [self.tree]
         while todo:
             node = todo.pop()
-            if id(node) in moved:
+            if id(node) in replaced:
                 continue
-            what = self.validate_sql(node)
-            if what:
-                yield Suspect(node, what)
-            if what is None:
+            description = self.describe(node)
+            if description:
+                yield Suspect(node, description)
+            if description is None:
                 todo += reversed([*node.iter_expressions()])
 
-    def validate_sql(self, node: exp.Expr) -> str | None:
-        """What a suspect is; empty for what is harmless with all its parts; None: its parts decide."""
-        what: str | None = None
+    def describe(self, node: exp.Expr) -> str | None:
+        """Describe a suspect; empty if the whole node is harmless, None if its parts must be checked."""
+        description: str | None = None
         if isinstance(node, exp.DataType):
-            what = ""
+            description = ""
         elif isinstance(node, exp.Table) and node.name not in self.named and PARTITION.search(node.name):
-            what = "the table of a period"
+            description = "the table of a period"
         elif tells_time(node):
-            what = "" if self.is_age(node) else "the clock"
+            description = "" if self.is_age(node) else "the clock"
         elif (lengths := interval_lengths(node)) is not None or isinstance(node, exp.Interval):
-            what = self.judge_interval(node, lengths)
+            description = self.describe_interval(node, lengths)
         elif number_of(node) is not None:
-            what = self.judge_number(node)
+            description = self.describe_number(node)
         elif isinstance(node, TEXTS) or (isinstance(node, exp.Var) and re.search("[0-9]", node.name)):
-            what = self.judge_text(node)  # sqlglot keeps the origin of date_bin as a Var
+            description = self.describe_text(node)  # sqlglot keeps the origin of date_bin as a Var
         elif isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
-            what = UNKNOWN_CALL
+            description = UNKNOWN_CALL
         elif isinstance(node, exp.Func) and not isinstance(node, exp.Connector):
-            what = self.judge_call(node)
-        return what
+            description = self.describe_call(node)
+        return description
 
     # -- the clock
 
     def is_age(self, node: exp.Expr) -> bool:
-        """Beside a window of literals, `now() - created_at` is an age that no window moves."""
+        """Whether the clock only gives an age, such as `now() - created_at` beside a window of literals."""
         if not self.period.fixed:
             return False
         above = node.parent
@@ -124,7 +124,7 @@ class _Rest:
 
     # -- intervals
 
-    def judge_interval(self, node: exp.Expr, lengths: list[float] | None) -> str:
+    def describe_interval(self, node: exp.Expr, lengths: list[float] | None) -> str:
         if lengths is None:
             return "an interval"
         around = context_of(node)
@@ -139,34 +139,34 @@ class _Rest:
         return "an interval" if self.period.lasts(lengths) else ""
 
     def is_elapsed(self, comparison: exp.Expr, node: exp.Expr) -> bool:
-        """Whether the interval is compared with the time between two columns: how long something took."""
+        """Whether the interval is compared with the time between two columns, so it is a duration."""
         other = bare(comparison.this if holds(comparison.expression, node) else comparison.expression)
         ends = (other.this, other.expression) if isinstance(other, exp.Sub) else ()
         return bool(ends) and all(isinstance(uncast(end), exp.Column) for end in ends)
 
     # -- numbers
 
-    def judge_number(self, node: exp.Expr) -> str:
+    def describe_number(self, node: exp.Expr) -> str:
         value = abs(number_of(node) or 0)
         parts = [abs(number_of(part) or 0) for part in node.find_all(exp.Literal)]
         around = context_of(node)
         if self.is_harmless_number(node, around):
             return ""
         if isinstance(around, SCALING):
-            bad = self.scales(value, parts, around, node)
+            suspect = self.scales(value, parts, around, node)
         elif isinstance(around, exp.ExplodingGenerateSeries):
             hours = value == LAST_HOUR and around.args["start"].name == "0"
             measured = self.period.counts if hours else self.period.measures
-            bad = any(measured(each) for each in (value, value + 1, *parts))
+            suspect = any(measured(each) for each in (value, value + 1, *parts))
         elif others := self.compared_with(node, around):
-            bad = self.is_compared(value, others)
+            suspect = self.is_compared(value, others)
         elif isinstance(around, exp.Limit | exp.Fetch):
-            bad = value in self.period.lengths and value > 1 and not ranks(around.parent)
+            suspect = value in self.period.lengths and value > 1 and not ranks(around.parent)
         else:
-            bad = any(self.period.counts(each) for each in (value, *parts))
-            bad = bad or (isinstance(around, SHOWING) and self.period.names_year(value))
-            bad = bad or (isinstance(around, exp.Alias) and around.alias.lower() in CALENDAR_NAMES)
-        return "a number that may count the period" if bad or is_coded(value) else ""
+            suspect = any(self.period.counts(each) for each in (value, *parts))
+            suspect = suspect or (isinstance(around, SHOWING) and self.period.names_year(value))
+            suspect = suspect or (isinstance(around, exp.Alias) and around.alias.lower() in CALENDAR_NAMES)
+        return "a number that may count the period" if suspect or is_coded(value) else ""
 
     def is_harmless_number(self, node: exp.Expr, around: exp.Expr | None) -> bool:
         if isinstance(around, exp.Group | exp.Ordered | exp.DataTypeParam | exp.Offset):
@@ -192,7 +192,7 @@ class _Rest:
         return any(self.period.measures(each) for each in (value, *parts, value * divisors(other)))
 
     def compared_with(self, node: exp.Expr, around: exp.Expr | None) -> list[exp.Expr]:
-        """What a constant is compared with, also as `CASE subject WHEN constant`."""
+        """The expressions that a constant is compared with, also in `CASE subject WHEN constant`."""
         if isinstance(around, exp.If) and isinstance(case := around.parent, exp.Case):
             subject = case.this if holds(around.this, node) else None
             return [subject] if isinstance(subject, exp.Expr) else []
@@ -208,16 +208,16 @@ class _Rest:
         return self.period.counts(value) and not all(self.is_stored(other) for other in others)
 
     def is_stored(self, node: exp.Expr) -> bool:
-        """A column that no part of the statement reckons, or another constant."""
+        """Whether a node is a constant, or a column that the statement does not compute."""
         node = uncast(node)
         if isinstance(node, exp.Column):
-            return node.name.lower() not in self.counted
+            return node.name.lower() not in self.computed
         return number_of(node) is not None or isinstance(
             node, exp.Literal | exp.Null | exp.Boolean | exp.Tuple
         )
 
     def is_calendar(self, node: exp.Expr) -> bool:
-        """Whether it holds a year, a month or a day of some date (not of a time that has passed)."""
+        """Whether a node contains a year, a month or a day of a date (not of a duration)."""
         for part in node.walk():
             if isinstance(part, exp.Column) and part.name.lower() in self.calendar:
                 return True
@@ -227,20 +227,20 @@ class _Rest:
 
     # -- texts
 
-    def judge_text(self, node: exp.Expr) -> str:
+    def describe_text(self, node: exp.Expr) -> str:
         around, text = context_of(node), str(node.this)
         if isinstance(around, exp.DateBin):
-            return self.judge_bin(node, around)
+            return self.describe_bin(node, around)
         if isinstance(around, exp.AtTimeZone | exp.TimeToStr) and node is not around.this:
             return ""  # a zone, a format
         digits = isinstance(around, MATCHES) and DIGITS_PATTERN.fullmatch(text)
         if digits or any(self.is_calendar(other) for other in self.compared_with(node, around)):
             return "a part of a date"
-        bad = isinstance(node, exp.BitString) or self.period.is_in_text(text) or is_special(text, node)
-        return "a date" if bad else ""
+        suspect = isinstance(node, exp.BitString) or self.period.is_in_text(text) or is_special(text, node)
+        return "a date" if suspect else ""
 
-    def judge_bin(self, node: exp.Expr, around: exp.DateBin) -> str:
-        """The stride and the origin of `date_bin`, which cannot mean the period from outside of it."""
+    def describe_bin(self, node: exp.Expr, around: exp.DateBin) -> str:
+        """The stride and the origin of `date_bin`; an origin outside the period cannot refer to it."""
         text = str(node.this)
         if holds(around.this, node):
             return "an interval" if self.period.is_in_text(text) else ""
@@ -248,7 +248,7 @@ class _Rest:
 
     # -- functions
 
-    def judge_call(self, node: exp.Func) -> str | None:
+    def describe_call(self, node: exp.Func) -> str | None:
         if isinstance(node, exp.Anonymous):
             name = node.name.lower()
             if name in QUANTIFIERS:
@@ -257,6 +257,6 @@ class _Rest:
                 return UNKNOWN_CALL
         else:
             name = node.sql_name().lower()
-        if isinstance(node, CONSTANT_NODES) or name in CONSTANT_CALLS or is_of_rows(node):
+        if isinstance(node, CONSTANT_NODES) or name in CONSTANT_CALLS or depends_on_rows(node):
             return None
         return "a function of constants"

@@ -1,9 +1,9 @@
-"""A stored statement with its parameters: the text stays as it is, only slots of it take bound values.
+"""A stored statement with its parameters: bound values replace slots, and the rest of the text is unchanged.
 
-Without placeholders and with no window given, what runs is the stored text, byte for byte; only a closing
-semicolon is blanked, so that the text can be wrapped.
-`day_range=N` is the N days up to today, counted by Postgres's clock (`CURRENT_DATE - N`), whose days are
-those of the session's time zone.
+Without placeholders and without a given window, the stored text runs byte for byte. Only a closing semicolon
+is replaced by a blank, so that the text can be wrapped.
+`day_range=N` means the N days up to today by Postgres's clock (`CURRENT_DATE - N`), in the session's time
+zone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,9 +37,9 @@ from service.sql.parameters.windows import (
     NO_WINDOW,
     RANGE,
     START,
-    Lifted,
     Mode,
     Window,
+    WindowSlots,
 )
 
 Source = Literal["placeholder", "window"]
@@ -53,7 +53,7 @@ MESSAGES_LIMIT = 20
 
 
 class Declared(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a definition says of a placeholder; with a null `default` it may be left out, and is NULL then."""
+    """A definition's declaration of a placeholder; with a null `default`, callers may omit it (NULL)."""
 
     type: Word
     array: bool = False
@@ -62,7 +62,7 @@ class Declared(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Parameter(Struct, frozen=True):
-    """What a caller may give. A window's default is what the SQL says without it (null: it says no day).
+    """A parameter that callers may give. A window's default is the value in the SQL (null: not a whole day).
 
     `postgres_type` is named as in `pg_type` (`int4`, `interval[]`, `char` for `"char"`).
     """
@@ -73,15 +73,15 @@ class Parameter(Struct, frozen=True):
     array: bool = False
     values: tuple[str, ...] = ()
     required: bool = False
-    default: Any = None  # what `shown` gives; the document of the API cannot say its union
+    default: Any = None  # a value of `shown`; the OpenAPI document cannot express its union
     postgres_type: str = ""
 
 
 class BoundStatement(Struct, frozen=True):
-    """Ready to run: `args` are texts or lists of texts, whatever the types; `windows` are those in use.
+    """A statement ready to run. For all types `args` are texts or lists of texts; `windows` are those in use.
 
-    Equal `key`s ask for the same result. `parameters` is what is in force, defaults included; its Decimals
-    are JSON numbers. `clock` says that it may mean something else at another time.
+    Statements with equal `key`s have the same result. `parameters` are the effective values, with defaults;
+    Decimals in it are JSON numbers. `clock` means that the result may depend on the time of the run.
     """
 
     sql: str
@@ -93,7 +93,7 @@ class BoundStatement(Struct, frozen=True):
 
 
 class Probe(Struct, frozen=True):
-    """SQL to prepare: the types that Postgres reports for `$1, $2, ...` belong to `names` in this order."""
+    """SQL to prepare: Postgres reports the types of `$1, $2, ...`, which belong to `names` in this order."""
 
     sql: str
     names: tuple[str, ...]
@@ -104,7 +104,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     slots: tuple[Slot, ...]
     kinds: dict[str, Kind]
     defaults: dict[str, Canonical]
-    lifted: Lifted
+    window_slots: WindowSlots
     casts: dict[str, str]
     mode: Mode = "auto"
     time_zone: str = "UTC"
@@ -116,26 +116,26 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
 
     @property
     def untyped(self) -> tuple[str, ...]:
-        """The placeholders that only Postgres's prepare can type: see `probe` and `with_types`."""
+        """The placeholders whose type only Postgres's prepare can resolve: see `probe` and `with_types`."""
         return tuple(name for name, kind in self.kinds.items() if not kind.postgres)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        taken = tuple(self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
-        lifted = (self._describe(name, self._every_kind[name], "window") for name in self._lifted)
-        return (*taken, *lifted)
+        placeholders = (self._describe(name, kind, "placeholder") for name, kind in self.kinds.items())
+        windows = (self._describe(name, self._every_kind[name], "window") for name in self._window_names)
+        return (*placeholders, *windows)
 
     @property
     def window(self) -> Window:
         offered = bool({*self.accepted} & {*NAMES})
-        return self.lifted.described(self.sql, self.mode, offered=offered)
+        return self.window_slots.described(self.sql, self.mode, offered=offered)
 
     def probe(self) -> Probe:
         sql, names, _ = self._render(frozenset(), typed=False)
         return Probe(sql, names)
 
     def probe_places(self, as_text: frozenset[int]) -> Probe:
-        """As `probe`, but each place has a number and a type of its own; those of `as_text` are texts."""
+        """Like `probe`, but each place has its own number and type; the places in `as_text` are texts."""
         names: list[str] = []
         pieces: list[str] = []
         at = 0
@@ -150,7 +150,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def with_types(self, types: Mapping[str, str]) -> "Template":
         """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
 
-        Names that are typed already are left as they are.
+        Names that already have a type keep it.
         """
         kinds = {
             name: kind_of(types[name], kind if kind.word == "enum" else None)
@@ -161,25 +161,25 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return msgspec.structs.replace(self, kinds=kinds)
 
     def trials(self) -> tuple[str, ...]:
-        """SQL with its windows in use: if Postgres cannot prepare one of them, take `without_windows`.
+        """SQL with its windows in use: if Postgres cannot prepare one of them, use `without_windows`.
 
-        That happens where the window's column is no date, such as a day kept as text.
+        That happens if the window's column is not a date, such as a day stored as text.
         """
         offered = [frozenset({START, END}), frozenset({RANGE})]
-        return tuple(self._render(given)[0] for given in offered if given & {*self._lifted})
+        return tuple(self._render(given)[0] for given in offered if given & {*self._window_names})
 
     def without_windows(self, why_not: str) -> "Template":
         first = next((slot.start for slot in self.slots if slot.on is not None), None)
         slots = tuple(slot for slot in self.slots if slot.on is None)
-        return msgspec.structs.replace(self, slots=slots, lifted=Lifted(why_not=why_not, at=first))
+        return msgspec.structs.replace(self, slots=slots, window_slots=WindowSlots(why_not=why_not, at=first))
 
     @property
     def plain(self) -> str:
-        """The typed SQL with no window given."""
+        """The typed SQL without a given window."""
         return self._render(frozenset())[0]
 
     def bind(self, raw: Sequence[tuple[str, str]]) -> BoundStatement:
-        """The pairs of a query string, each name at most once; InvalidInput names every wrong one."""
+        """Bind the pairs of a query string, each name at most once; InvalidInput names every wrong pair."""
         errors: list[FieldError] = []
         given: dict[str, Canonical] = {}
         seen: set[str] = set()
@@ -194,7 +194,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return self._bind(given, errors)
 
     def bind_json(self, raw: Mapping[str, Any]) -> BoundStatement:
-        """The same for decoded JSON values: strings as in a query string, numbers, booleans and arrays."""
+        """Bind decoded JSON values: strings as in a query string, numbers, booleans and arrays."""
         errors: list[FieldError] = []
         given: dict[str, Canonical] = {}
         for name, value in raw.items():
@@ -205,21 +205,21 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return self._bind(given, errors)
 
     def value_trials(self, bound: BoundStatement) -> Iterator[tuple[str, str, str, Canonical]]:
-        """For values that only Postgres can read: a name, what it must be, and SQL that fails for others."""
+        """For values that only Postgres can validate: the name, its expected form, and SQL that tests it."""
         for name, value in zip(self._render(bound.windows)[1], bound.args, strict=True):
             kind, further = self._every_kind[name], self.casts.get(name, "")
-            if value is not None and (further or not kind.read_here):
-                yield name, kind.wanted, f"SELECT ($1{kind.cast}{further}) IS NULL", value
+            if value is not None and (further or not kind.is_validated_here):
+                yield name, kind.expected, f"SELECT ($1{kind.cast}{further}) IS NULL", value
 
     @cached_property
     def accepted(self) -> tuple[str, ...]:
         """The names that a caller may give."""
-        return (*self.kinds, *self._lifted)
+        return (*self.kinds, *self._window_names)
 
     @cached_property
-    def _lifted(self) -> tuple[str, ...]:
-        """`day_range` also sets day placeholders, so it is taken where `:start_date` is one."""
-        names = {*self.lifted.accepts, *([RANGE] if START in self.kinds else [])} - {*self.kinds}
+    def _window_names(self) -> tuple[str, ...]:
+        """The accepted names of the window. A placeholder `:start_date` also accepts `day_range`."""
+        names = {*self.window_slots.accepts, *([RANGE] if START in self.kinds else [])} - {*self.kinds}
         if self._fixed & {START, END}:
             names.discard(RANGE)
         return tuple(name for name in NAMES if name in names)
@@ -246,15 +246,15 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         takes = f"it takes {', '.join(map(label, self.accepted))}" if self.accepted else "it takes none"
         message = f"{label(name)} is no parameter of this metric: {takes}"
         window = self.window
-        why = window.why if name in NAMES and self.lifted.why_not else None
+        why = window.why if name in NAMES and self.window_slots.why_not else None
         where = f" (line {window.line}, column {window.column})" if window.line else ""
         return FieldError(label(name), f"{message}. {why}{where}" if why else message)
 
     def _hint(self, errors: list[FieldError]) -> str:
-        """What else to say to a caller who asks for a window that there is none of."""
+        """Further help for a caller who gives a window to a statement without one."""
         if self.window.offered or not any(error.field in NAMES for error in errors):
             return ""
-        return f" {HOW}" if self.lifted.why_not else f" {NO_WINDOW}. {HOW}"
+        return f" {HOW}" if self.window_slots.why_not else f" {NO_WINDOW}. {HOW}"
 
     def _bind(self, given: dict[str, Canonical], errors: list[FieldError]) -> BoundStatement:
         ranged = RANGE in given and RANGE not in self.kinds
@@ -268,12 +268,12 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         known = {*given, *self.defaults, *(error.field for error in errors)}
         for name in values:
             if name not in known:
-                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].wanted}"))
+                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].expected}"))
         if errors:
             _refuse(errors, self._hint(errors))
-        for name in self._lifted:
+        for name in self._window_names:
             if name in given and not (
-                name in self.lifted.exact and str(self.lifted.defaults[name]) == given[name]
+                name in self.window_slots.exact and str(self.window_slots.defaults[name]) == given[name]
             ):
                 values[name] = given[name]
         windows = frozenset(values.keys() - self.kinds.keys())
@@ -282,10 +282,10 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         sql, names, clock = rendered
         args = tuple(values[name] for name in names)
         clock = clock or any(says_now(values[name]) for name in self._texts if name in values)
-        return BoundStatement(sql, args, self._in_force(values), _key(values), clock, windows)
+        return BoundStatement(sql, args, self._effective(values), _key(values), clock, windows)
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
-        """A day and a moment compare as days, an end covers its own."""
+        """Whether the start is after the end; a day and a timestamp compare as days."""
         if {self._every_kind[name].word for name in (START, END)} <= {"date", "timestamp"}:
             return str(start)[: len(str(end))] > str(end)
         return False
@@ -293,19 +293,19 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def _follows_range(self, name: str) -> bool:
         return name in {START, END} and self.kinds[name] == DAY_KIND
 
-    def _in_force(self, values: dict[str, Canonical]) -> dict[str, Shown]:
-        """What holds: the given, the defaults, and of the windows' literals those that were not replaced."""
-        force = {name: shown(self._every_kind[name], value) for name, value in values.items()}
-        if not self.lifted.defaults:
-            return force
+    def _effective(self, values: dict[str, Canonical]) -> dict[str, Shown]:
+        """The effective values: given ones, defaults, and literals of the window that were not replaced."""
+        effective = {name: shown(self._every_kind[name], value) for name, value in values.items()}
+        if not self.window_slots.defaults:
+            return effective
         ranged = RANGE in values and RANGE not in self.kinds
         hidden = {START, END} if ranged else {RANGE} if START in values else set[str]()
-        kept = {name: day for name, day in self.lifted.defaults.items() if name not in hidden}
-        return {**kept, **force}
+        literals = {name: day for name, day in self.window_slots.defaults.items() if name not in hidden}
+        return {**literals, **effective}
 
     def _describe(self, name: str, kind: Kind, source: Source) -> Parameter:
         if source == "window":
-            required, default = False, self.lifted.defaults.get(name)
+            required, default = False, self.window_slots.defaults.get(name)
         else:
             required, default = name not in self.defaults, shown(kind, self.defaults.get(name))
         postgres_type = f"{kind.postgres}[]" if kind.array and kind.postgres else kind.postgres
@@ -316,7 +316,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return {}
 
     def _render(self, given: frozenset[str], *, typed: bool = True) -> tuple[str, tuple[str, ...], bool]:
-        """The SQL with the given windows switched on, the names of `$1, $2, ...`, and if it got a clock."""
+        """The SQL with the given windows in use, the names of `$1, $2, ...`, and if it reads the clock."""
         numbers: dict[str, int] = {}
         pieces: list[str] = []
         at, clock = 0, False
@@ -330,7 +330,7 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def stored_position(
         self, position: int, windows: frozenset[str] = frozenset(), *, typed: bool = True
     ) -> int:
-        """Where in the stored text a 1-based position of the rendered text is; all of a slot is its start."""
+        """Map a 1-based position of the rendered text to the stored text; a slot maps to its start."""
         numbers: dict[str, int] = {}
         shift = 0
         for slot, ranged in self._used(windows):
@@ -343,13 +343,13 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         return position - shift
 
     def _used(self, given: frozenset[str]) -> Iterator[tuple[Slot, bool]]:
-        """The slots that are filled, and whether `day_range` fills them."""
+        """The slots in use, and whether `day_range` fills them."""
         for slot in self.slots:
             if slot.on is None or slot.on & given:
                 yield slot, RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
 
     def _fill(self, slot: Slot, numbers: dict[str, int], *, ranged: bool, typed: bool) -> str:
-        """What stands in a slot; `numbers` are those of the parameters so far."""
+        """The text for a slot; `numbers` are the parameters numbered so far."""
         if ranged and slot.name == END:
             return slot.template.format("CURRENT_DATE")
         name = RANGE if ranged else slot.name
@@ -358,17 +358,17 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
 
     @cached_property
     def _fixed(self) -> frozenset[str]:
-        """Placeholders that day_range cannot set, as they are declared to be no days."""
+        """Placeholders that `day_range` cannot set, because their declared type is not a day."""
         return frozenset(name for name, kind in self.kinds.items() if kind != DAY_KIND)
 
     @cached_property
     def _texts(self) -> tuple[str, ...]:
-        """What SQL may cast to any type."""
+        """Placeholders whose value is a text, which SQL may cast to any type."""
         return tuple(name for name, kind in self.kinds.items() if kind.word in {"text", "enum"})
 
     @cached_property
     def _every_kind(self) -> dict[str, Kind]:
-        """Of placeholders, and of windows where these are none."""
+        """The kinds of all placeholders, and of the window's names that are not placeholders."""
         return {**IMPLIED, **self.kinds}
 
     def _cast(self, name: str, *, typed: bool) -> str:
@@ -381,7 +381,7 @@ def _key(values: dict[str, Canonical]) -> bytes:
 
 
 def _note(errors: list[FieldError], error: FieldError) -> None:
-    """Add an error; with `MESSAGES_LIMIT` of them the caller has read enough, and no more are made."""
+    """Add an error; refuse at once when there are `MESSAGES_LIMIT` of them."""
     errors.append(error)
     if len(errors) >= MESSAGES_LIMIT:
         _refuse(errors)
@@ -392,5 +392,5 @@ def _refuse(errors: list[FieldError], hint: str = "") -> NoReturn:
 
 
 def label(name: str) -> str:
-    """A caller's word, short and encodable whatever it is."""
+    """A caller's word, shortened and always encodable as UTF-8."""
     return name[:NAME_LIMIT].encode("utf-8", "replace").decode()

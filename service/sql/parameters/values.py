@@ -1,6 +1,6 @@
-"""Typed values: a caller's text or JSON becomes one canonical text, which is both what is bound and the key.
+"""Typed values: turn a caller's text or JSON into one canonical text, which we bind and use in the cache key.
 
-Everything is bound as text and cast in SQL (`$1::text::date`), so that no driver's codec stands between:
+Every value is bound as text and cast in SQL (`$1::text::date`), so that no codec of the driver changes it:
 asyncpg would send 9999-12-31 as `infinity`, and would raise its own errors for numbers out of range.
 """
 
@@ -23,7 +23,7 @@ Shown: TypeAlias = str | int | float | bool | Decimal | list[Any] | None
 
 BYTES_LIMIT = 65_536  # of a text, or of all texts of a list
 ELEMENTS_LIMIT = 1000
-UTF8_BYTES = 4  # of a character, at most
+UTF8_BYTES = 4  # the maximum per character
 EXPONENT_LIMIT = 1000
 INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63}
 FLOATS = {"float4": "<f", "float8": "<d"}
@@ -70,7 +70,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def exact(number: str) -> Decimal:
-    """A JSON number as it is written: `float_hook` of whatever reads values of parameters."""
+    """A JSON number exactly as written: the `float_hook` for every decoder of parameter values."""
     try:
         return Decimal(number)
     except InvalidOperation:
@@ -81,9 +81,9 @@ JSON_DECODER = msgspec.json.Decoder(float_hook=exact)
 
 
 class Kind(Struct, frozen=True):
-    """What a value must be: our word for it, and the (element's) type it is cast to, named as in `pg_type`.
+    """The type of a value: our word for it, and the Postgres type of its cast, named as in `pg_type`.
 
-    `postgres` is empty while only Postgres's prepare can tell it.
+    For an array, `postgres` is the element's type. It is empty until Postgres's prepare resolves it.
     """
 
     word: Word = "text"
@@ -93,38 +93,38 @@ class Kind(Struct, frozen=True):
 
     @property
     def cast(self) -> str:
-        """The cast of a bound text; a text that stays one needs a single step."""
+        """The cast of a bound text; a value of type text needs only one cast."""
         ends = "[]" if self.array else ""
         further = "" if self.postgres in {"", "text"} else f"::{self._spelled}{ends}"
         return f"::text{ends}{further}"
 
     @property
-    def read_here(self) -> bool:
-        """Whether a value that is none is found out here; else only Postgres can tell."""
+    def is_validated_here(self) -> bool:
+        """Whether we can validate this type ourselves; otherwise only Postgres can."""
         return self.postgres in {"", "text", *POSTGRES_WORDS}
 
     @property
     def _spelled(self) -> str:
-        return self.postgres if self.read_here else '"' + self.postgres.replace('"', '""') + '"'
+        return self.postgres if self.is_validated_here else '"' + self.postgres.replace('"', '""') + '"'
 
     @property
-    def wanted(self) -> str:
-        """The end of the sentence "must be ...", with an example of what is read here."""
+    def expected(self) -> str:
+        """The end of the sentence "must be ...", with an example for types that we validate ourselves."""
         if self.word == "enum":
-            what = "one of " + ", ".join(self.values[:20])
+            expected = "one of " + ", ".join(self.values[:20])
             example = ",".join(self.values[:2]) if self.array else ""
-        elif self.read_here:
-            what, example = _article(self.word), EXAMPLES[self.word]
+        elif self.is_validated_here:
+            expected, example = _article(self.word), EXAMPLES[self.word]
         else:
-            what, example = f"text that Postgres reads as {self.postgres}", ""
+            expected, example = f"text that Postgres reads as {self.postgres}", ""
         each = "a list, comma-separated or a JSON array, each " if self.array else ""
-        return f"{each}{what}, such as {example}" if example else f"{each}{what}"
+        return f"{each}{expected}, such as {example}" if example else f"{each}{expected}"
 
 
 def kind_of(name: str, declared: Kind | None = None) -> Kind:
     """The kind of a type that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
 
-    A declared enum keeps its words and takes only the type from Postgres.
+    A declared enum keeps its values and takes only the type from Postgres.
     """
     element = name.removesuffix("[]")
     if declared is not None:
@@ -134,36 +134,36 @@ def kind_of(name: str, declared: Kind | None = None) -> Kind:
 
 
 def from_text(kind: Kind, text: str, zone: tzinfo = UTC) -> str | list[str]:
-    """The canonical value of a query-string text; ValueError with the sentence's end when it is none.
+    """The canonical value of a query-string text; ValueError with the sentence's end if it is not valid.
 
-    `zone` is the session's, whose clock a timestamp without zone shows.
+    `zone` is the session's time zone: a timestamp without zone is a local time in it.
     """
     if not kind.array:
         return _scalar(kind, text, zone)
-    _plain(kind, text)
+    _check_text(kind, text)
     if not text.startswith("["):
         return _elements(kind, list(text.split(",")), zone)
     try:
         decoded = JSON_DECODER.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        raise ValueError(kind.wanted) from None
+        raise ValueError(kind.expected) from None
     return from_json(kind, decoded, zone)
 
 
 def from_json(kind: Kind, value: Any, zone: tzinfo = UTC) -> str | list[str]:
-    """The same for a JSON value: a string may stand for any type, a number or a boolean only for its own."""
+    """The same for a JSON value: a string may have any type, a number or boolean only its own type."""
     if not kind.array:
         return _scalar(kind, _json_text(kind, value), zone)
     if isinstance(value, str):
         return from_text(kind, value, zone)
     if not isinstance(value, list):
-        raise ValueError(kind.wanted)  # noqa: TRY004 (a caller's value, not a programmer's type)
+        raise ValueError(kind.expected)  # noqa: TRY004 (a caller's value, not a programmer's type)
     elements = cast("list[Any]", value)[: ELEMENTS_LIMIT + 1]
     return _elements(kind, [_json_text(kind, element) for element in elements], zone)
 
 
 def shown(kind: Kind, canonical: Canonical) -> Shown:
-    """The canonical value as JSON shows it: numbers exact, all else as it is bound."""
+    """The canonical value as JSON: numbers are exact, all other types appear as they are bound."""
     if canonical is None:
         return None
     if isinstance(canonical, list):
@@ -176,23 +176,23 @@ def shown(kind: Kind, canonical: Canonical) -> Shown:
 
 
 def says_now(canonical: Canonical) -> bool:
-    """Whether a text means another moment at every run once it is cast to a time."""
+    """Whether a text depends on the clock once it is cast to a time."""
     texts = canonical if isinstance(canonical, list) else [canonical or ""]
     return any(CLOCK.search(text) for text in texts)
 
 
-def _plain(kind: Kind, text: str) -> None:
+def _check_text(kind: Kind, text: str) -> None:
     if not text:
-        raise ValueError(f"{kind.wanted}; it is empty")
+        raise ValueError(f"{kind.expected}; it is empty")
     if len(text) * UTF8_BYTES > BYTES_LIMIT:
         _check_bytes(kind, text)
     if "\0" in text or (not text.isascii() and SURROGATE.search(text)):
-        raise ValueError(f"{kind.wanted}; it has a NUL character or a lone surrogate")
+        raise ValueError(f"{kind.expected}; it has a NUL character or a lone surrogate")
 
 
 def _check_bytes(kind: Kind, text: str) -> None:
     if len(text.encode("utf-8", "replace")) > BYTES_LIMIT:
-        raise ValueError(f"{kind.wanted}; it has more than {BYTES_LIMIT} bytes")
+        raise ValueError(f"{kind.expected}; it has more than {BYTES_LIMIT} bytes")
 
 
 def _elements(kind: Kind, texts: list[str], zone: tzinfo) -> list[str]:
@@ -214,12 +214,12 @@ def _json_text(kind: Kind, value: Any) -> str:
         case _:
             allowed = False
     if not allowed:
-        raise ValueError(kind.wanted)
+        raise ValueError(kind.expected)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _scalar(kind: Kind, text: str, zone: tzinfo) -> str:
-    _plain(kind, text)
+    _check_text(kind, text)
     reader = READERS.get(kind.word)
     try:
         if kind.word == "timestamp":
@@ -229,7 +229,7 @@ def _scalar(kind: Kind, text: str, zone: tzinfo) -> str:
     except (ValueError, OverflowError):
         read = None
     if read is None:
-        raise ValueError(kind.wanted)
+        raise ValueError(kind.expected)
     return read
 
 
@@ -266,7 +266,7 @@ def _day(kind: Kind, text: str) -> str | None:
 
 
 def _moment(kind: Kind, text: str, zone: tzinfo) -> str | None:
-    """A moment without zone is one of the session's, which reads it; a bare day is its midnight there."""
+    """Without zone, the session reads the text as its local time; a day without time is midnight there."""
     if not MOMENT.fullmatch(text):
         return None
     read = datetime.fromisoformat(text.upper())

@@ -1,8 +1,9 @@
-"""Date windows: the bounds that `start_date`, `end_date` and `day_range` may replace, located in the text.
+"""Date windows: locate in the text the bounds that `start_date`, `end_date` and `day_range` may replace.
 
-Windows are lifted if all of a statement's windows agree (the same bounds, on whatever columns, in subqueries
-and UNION branches too): then all move together. Windows that differ are left alone, as nobody could say which
-is meant. A stretch of text is only replaced after it was parsed on its own and gave the node it stands for.
+Windows are adjustable if all windows of a statement agree: they have the same bounds, on any columns, in
+subqueries and UNION branches too. Then all of them move together. Windows that differ are left unchanged,
+because we cannot know which one a caller means. Before we replace a piece of text, we parse it alone and
+check that it gives the expected node.
 """
 
 from datetime import datetime, tzinfo
@@ -33,8 +34,8 @@ from service.sql.parameters.rest import suspect_of
 START, END, RANGE = "start_date", "end_date", "day_range"
 NAMES = (START, END, RANGE)
 Mode = Literal["auto", "off"]
-READINGS_LIMIT = 1000
-REACH = 60
+PARSES_LIMIT = 1000
+SEARCH_DISTANCE = 60
 SHOWN_LIMIT = 40
 OPENERS = frozenset({"WHERE", "ON", "AND", "HAVING", "("})
 
@@ -52,9 +53,9 @@ HOW = (
 
 
 class Window(Struct, frozen=True):
-    """Whether callers may give `start_date`, `end_date` or `day_range`; if not, why, and where.
+    """Whether callers may give `start_date`, `end_date` or `day_range`; if not, the reason and its place.
 
-    `mode` is what the metric says: `off` means that its dates are no reporting period.
+    `mode` is the metric's setting: `off` means that its dates are not a reporting period.
     """
 
     mode: Mode
@@ -64,10 +65,11 @@ class Window(Struct, frozen=True):
     column: int | None = None
 
 
-class Lifted(Struct, frozen=True):
-    """What was lifted; `accepts` and `defaults` by name, `exact` where the default given changes nothing.
+class WindowSlots(Struct, frozen=True):
+    """The slots of a statement's windows; `accepts` and `defaults` are by parameter name.
 
-    `why_not` is a sentence when there are windows that could not be lifted, `at` is the offset of the reason.
+    `exact` names the parameters whose default, when given, changes nothing. If windows are not adjustable,
+    `why_not` is the reason as a sentence, and `at` its offset in the text.
     """
 
     slots: tuple[Slot, ...] = ()
@@ -85,10 +87,10 @@ class Lifted(Struct, frozen=True):
 
 
 class Unlocated(Exception):  # noqa: N818 (it names what happens)
-    """The text of a bound could not be found again."""
+    """The text of a bound was not found."""
 
 
-def lift(
+def find_windows(
     sql: str,
     tokens: list[Token],
     tree: exp.Query | None,
@@ -96,34 +98,35 @@ def lift(
     taken: frozenset[str],
     mode: Mode,
     zone: tzinfo,
-) -> Lifted:
-    """`tree` is sqlglot's unchanged reading of `sql`; `taken` are names that placeholders have already.
+) -> WindowSlots:
+    """Find the windows of a statement and the slots that move them.
 
-    `zone` is the one that the statement's sessions count their days in.
+    `tree` is sqlglot's unchanged tree of `sql`. `taken` are the names that placeholders use already. `zone`
+    is the time zone of the statement's sessions.
     """
     if mode == "off":
-        return Lifted(why_not=SWITCHED_OFF)
+        return WindowSlots(why_not=SWITCHED_OFF)
     if tree is None:
-        return Lifted(why_not=UNREAD)
+        return WindowSlots(why_not=UNREAD)
     found = windows(tree)
     if not found or taken & {*NAMES}:
-        return Lifted()
+        return WindowSlots()
     text = _Text(sql, tokens)
     try:
         if refusal := _refusal(text, tree, found, zone):
             return refusal
         slots = [slot for bounds in found for slot in _slots(text, bounds)]
     except Unlocated:
-        return Lifted(
+        return WindowSlots(
             why_not="Its date windows are written in a way that is not adjustable",
             at=text.place(found[0][0].operand),
         )
     first = _limits(found[0])
     ranged = any(RANGE in (slot.on or ()) for slot in slots if slot.name != END)
-    if not ranged or any(_ends_earlier(bounds) for bounds in found):  # an end alone makes no range
+    if not ranged or any(_ends_earlier(bounds) for bounds in found):  # an end alone is not a range
         slots = [_without(slot, frozenset({RANGE})) for slot in slots]
     switched = frozenset[str]().union(*(slot.on or () for slot in slots))
-    return Lifted(
+    return WindowSlots(
         tuple(slots),
         {name: value for name, value in _defaults(first).items() if name in switched},
         switched.intersection(*(_exact(_limits(bounds)) for bounds in found)),
@@ -131,50 +134,52 @@ def lift(
     )
 
 
-def _refusal(text: "_Text", tree: exp.Query, found: list[list[WindowBound]], zone: tzinfo) -> Lifted | None:
-    """Why the windows cannot move, and where that is written."""
+def _refusal(
+    text: "_Text", tree: exp.Query, found: list[list[WindowBound]], zone: tzinfo
+) -> WindowSlots | None:
+    """The reason why the windows are not adjustable, and its place; None if they are."""
     for bounds in found:
         if _identity(bounds) != _identity(found[0]):
-            odd = next(bound for bound in bounds if bound.limit)
-            return Lifted(
+            different = next(bound for bound in bounds if bound.limit)
+            return WindowSlots(
                 why_not="Its date windows differ from each other, so they are not adjustable",
-                at=text.place(odd.operand),
+                at=text.place(different.operand),
             )
         upper = next((bound for bound in bounds if bound.limit and bound.side == "upper"), None)
         lower = [bound for bound in bounds if bound.side == "lower"]
         if upper and not any(bound.limit or bound.operand.find(exp.Placeholder) for bound in lower):
-            return Lifted(
+            return WindowSlots(
                 why_not='Its window has only an upper bound, which means "as of", so it is not adjustable',
                 at=text.place(upper.operand),
             )
         if zoned := next(
-            (bound for bound in bounds if bound.limit and _in_own_zone(bound.operand, zone)), None
+            (bound for bound in bounds if bound.limit and _uses_other_zone(bound.operand, zone)), None
         ):
-            return Lifted(
+            return WindowSlots(
                 why_not="Its date window is written in a time zone of its own, so it is not adjustable",
                 at=text.place(zoned.operand),
             )
-    moved = {id(bound.operand) for bounds in found for bound in bounds if bound.limit}
-    suspect = suspect_of(tree, period_of(found[0]), moved)
+    replaced = {id(bound.operand) for bounds in found for bound in bounds if bound.limit}
+    suspect = suspect_of(tree, period_of(found[0]), replaced)
     if suspect is None:
         return None
     at = text.place(suspect.node)
-    return Lifted(
-        why_not=f"Its date window is not adjustable: {suspect.what}{text.shown(at)} may speak of the same"
-        " period and would stay as it is",
+    return WindowSlots(
+        why_not=f"Its date window is not adjustable: {suspect.description}{text.shown(at)} may speak of the"
+        " same period and would stay as it is",
         at=at,
     )
 
 
-def _in_own_zone(operand: exp.Expr, zone: tzinfo) -> bool:
-    """Whether a bound is of another zone; `now() AT TIME ZONE 'z'` only tells which day it is there."""
+def _uses_other_zone(operand: exp.Expr, zone: tzinfo) -> bool:
+    """Whether a bound uses another zone; `now() AT TIME ZONE 'z'` is fine: it only gives the day there."""
     if any(not is_clock(bare(node.this)) for node in operand.find_all(exp.AtTimeZone)):
         return True
-    return any(_is_elsewhere(node.name, zone) for node in operand.find_all(exp.Literal))
+    return any(_is_other_offset(node.name, zone) for node in operand.find_all(exp.Literal))
 
 
-def _is_elsewhere(text: str, zone: tzinfo) -> bool:
-    """Whether a day begins or ends there at an offset from UTC that the zone does not have then."""
+def _is_other_offset(text: str, zone: tzinfo) -> bool:
+    """Whether a text is the start or end of a day at a UTC offset that the zone does not have then."""
     found = LITERAL.fullmatch(text.strip())
     if found is None or not found[3] or not (MIDNIGHT.fullmatch(found[2]) or LAST_SECOND.match(found[2])):
         return False
@@ -186,7 +191,7 @@ def _is_elsewhere(text: str, zone: tzinfo) -> bool:
 
 
 def _ends_earlier(bounds: list[WindowBound]) -> bool:
-    """Whether a sliding window ends before yesterday: another length would not be that of its days then."""
+    """Whether a sliding window ends before yesterday: its interval is then longer than the window itself."""
     limits = _limits(bounds)
     lower, upper = limits.get("lower"), limits.get("upper")
     if not (lower and lower.back and upper and upper.clock):
@@ -198,7 +203,7 @@ def _ends_earlier(bounds: list[WindowBound]) -> bool:
 
 
 def _in_recursion(node: exp.Expr) -> bool:
-    """Whether a recursive CTE holds it, where a bound steers the recursion."""
+    """Whether a node is inside a recursive CTE, where a bound controls the recursion."""
     around = node.find_ancestor(exp.With)
     while around is not None and not around.args.get("recursive"):
         around = around.find_ancestor(exp.With)
@@ -210,7 +215,7 @@ def _limits(bounds: list[WindowBound]) -> dict[str, Limit | None]:
 
 
 def _identity(bounds: list[WindowBound]) -> frozenset[tuple[str, str]]:
-    """Two windows with equal identities ask for the same days."""
+    """Windows with equal identities cover the same days."""
     return frozenset((bound.side, bound.limit.identity if bound.limit else "") for bound in bounds)
 
 
@@ -248,7 +253,7 @@ def _slots(text: "_Text", bounds: list[WindowBound]) -> list[Slot]:
 
 
 def _replacing(text: "_Text", bound: WindowBound, lower: Limit | None) -> list[Slot]:
-    """With `day_range` an interval changes its length only; any other window then ends today."""
+    """Slots that replace a bound. `day_range` changes an interval's length; any other window ends today."""
     first, last = text.operand(bound)
     name = START if bound.side == "lower" else END
     template = SHIFTS[shift_for(name, bound.operator)]
@@ -273,17 +278,17 @@ def _adding(text: "_Text", bound: WindowBound, name: str, on: frozenset[str], op
 
 
 class _Text:
-    """The SQL's tokens, and where in them a node of the tree is written (half-open token ranges)."""
+    """The SQL's tokens, and the half-open token ranges of nodes of the tree."""
 
     def __init__(self, sql: str, tokens: list[Token]) -> None:
         self.sql = sql
         self.tokens = tokens
         self.index = {token.start: at for at, token in enumerate(tokens)}
-        self.known: dict[int, tuple[int, int]] = {}
-        self.readings_left = READINGS_LIMIT
+        self.ranges: dict[int, tuple[int, int]] = {}
+        self.parses_left = PARSES_LIMIT
 
     def place(self, node: exp.Expr) -> int | None:
-        """Where a node is written, or the nearest part of the statement around it."""
+        """The offset of a node, or of the nearest node around it that has one."""
         here: exp.Expr | None = node
         while here is not None:
             starts = [part.meta["start"] for part in here.walk() if "start" in part.meta]
@@ -293,15 +298,15 @@ class _Text:
         return None
 
     def shown(self, at: int | None) -> str:
-        """The word or constant there, in front of which stands a blank; nothing if it is long."""
+        """The word or constant at that offset, after a blank and in brackets; empty if it is long."""
         token = self.tokens[self.index[at]] if at in self.index else None
         return f" ({token.text})" if token and len(token.text) <= SHOWN_LIMIT else ""
 
     def comparison(self, bound: WindowBound) -> tuple[int, int]:
         key = id(bound.comparison)
-        if key not in self.known:
-            self.known[key] = self._search(bound)
-        return self.known[key]
+        if key not in self.ranges:
+            self.ranges[key] = self._search(bound)
+        return self.ranges[key]
 
     def operand(self, bound: WindowBound) -> tuple[int, int]:
         return self._sides(bound)[1]
@@ -314,7 +319,7 @@ class _Text:
         for minus in range(first, last):
             if self.tokens[minus].word == "-":
                 for end in range(minus + 2, last + 1):
-                    if self._reads(minus + 1, end, node.expression):
+                    if self._parses_to(minus + 1, end, node.expression):
                         return minus + 1, end
         raise Unlocated
 
@@ -322,12 +327,12 @@ class _Text:
         anchor = self.index.get(bound.column.this.meta.get("start", -1))
         if anchor is None:
             raise Unlocated
-        floor, roof = max(0, anchor - REACH), min(len(self.tokens), anchor + REACH)
+        floor, roof = max(0, anchor - SEARCH_DISTANCE), min(len(self.tokens), anchor + SEARCH_DISTANCE)
         starts = [at for at in range(anchor, floor, -1) if self.tokens[at - 1].word in OPENERS]
         ends = [at for at in range(anchor + 1, roof + 1) if at == len(self.tokens) or self._ends(at)]
         for start in starts:
             for end in ends:
-                if self._reads(start, end, bound.comparison):
+                if self._parses_to(start, end, bound.comparison):
                     return start, end
         raise Unlocated
 
@@ -347,12 +352,12 @@ class _Text:
             subject, operand = parts if bound.comparison.this is bound.subject else (parts[1], parts[0])
         else:
             raise Unlocated
-        if not (self._reads(*subject, bound.subject) and self._reads(*operand, bound.operand)):
+        if not (self._parses_to(*subject, bound.subject) and self._parses_to(*operand, bound.operand)):
             raise Unlocated
         return subject, operand
 
     def _level(self, start: int, end: int) -> list[int]:
-        """The indexes outside all brackets; empty if the brackets do not match."""
+        """The token indexes outside all brackets; empty if the brackets do not match."""
         level: list[int] = []
         depth = 0
         for at in range(start, end):
@@ -365,11 +370,11 @@ class _Text:
             depth += word in {"(", "["}
         return level if depth == 0 else []
 
-    def _reads(self, start: int, end: int, node: exp.Expr) -> bool:
+    def _parses_to(self, start: int, end: int, node: exp.Expr) -> bool:
         if start >= end or not self._level(start, end):
             return False
-        self.readings_left -= 1
-        if self.readings_left < 0:
+        self.parses_left -= 1
+        if self.parses_left < 0:
             raise Unlocated
         fragment = self.sql[self.tokens[start].start : self.tokens[end - 1].end]
         try:

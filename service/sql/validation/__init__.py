@@ -1,6 +1,4 @@
-"""May this SQL run: `parse` reads one statement within limits, `validate_sql` allows it or says what it may
-not.
-"""
+"""Validate stored SQL: `parse` reads one statement within limits, `validate_sql` allows or refuses it."""
 
 from service.sql.validation.foreign import foreign
 from service.sql.validation.lexer import Unread

@@ -1,4 +1,4 @@
-"""Whether two readers see the same tokens: ours, by Postgres's rules, and sqlglot's."""
+"""Check that two lexers see the same tokens: ours, which follows Postgres's rules, and sqlglot's."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,9 +13,10 @@ _STRINGS: Final = frozenset(
 
 
 def check_agreement(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> None:
-    """Each token of the parser must be whole lexemes, a quoted name exactly one, none left out.
+    """Refuse text that our lexer and sqlglot's split differently.
 
-    A string or a number may be several tokens of the parser, which then are parts of it and of nothing else.
+    Each token of sqlglot must cover whole lexemes, a quoted name exactly one, and no lexeme may be left out.
+    A string or a number may be several tokens of sqlglot; these must be parts of this one lexeme only.
     """
     at, inside = 0, 0
     for token in tokens:
@@ -40,14 +41,14 @@ def check_agreement(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]
 
 
 def _is_part(lexeme: Lexeme, token: Token) -> bool:
-    """Whether a token may be one of several that make a literal."""
+    """Whether a token may be one of several that form a literal."""
     if lexeme.kind == "string":
         return token.token_type in _STRINGS
     return lexeme.kind == "number" and "_" in lexeme.text
 
 
 def _next_part(sql: str, lexeme: Lexeme, end: int) -> int:
-    """Where the literal goes on: at once for a number, at the next quote for a string."""
+    """Where the literal continues: directly for a number, at the next quote for a string."""
     if lexeme.kind == "number":
         return end
     gap = GAP.match(sql, end)

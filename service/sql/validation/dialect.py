@@ -1,7 +1,7 @@
-"""What Postgres reads and sqlglot does not: its tokens and its grammar, brought closer to Postgres's.
+"""Adapt sqlglot's tokens and grammar to SQL that Postgres accepts and sqlglot does not.
 
-Nothing here decides what may run. Names of functions are judged by the lexemes of the text, whatever stands
-here; the tree that comes of it shows relations, kinds of nodes and where dates stand.
+Nothing here decides what may run. Function names are checked in the lexemes of the text, independently of
+this module. The tree only gives relations, kinds of nodes and the places of dates.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from service.sql.validation.lists import words
 DIALECT: Final = Postgres()
 _NAMES: Final = {"word", "quoted"}
 _OPERATOR_CHARACTERS: Final = frozenset("~!@#^&|`?+-*/%<>=")
-# Of Postgres's own operators those that sqlglot does not know as such.
+# Postgres's built-in operators that sqlglot does not know.
 _UNKNOWN_OPERATORS: Final = words("""
     <<= >>= &< &> &<| |&> <<| |>> -|- ~= <-> <#> <=> <^ >^ ?# ?- ?| ?-| ?|| ## @-@ ~<~ ~<=~ ~>~ ~>=~ *= *<>
     *< *> *<= *>= ^@ !~~ !~~* ~~ ~~* @@@ &&& #- @?
 """)
-# Words that sqlglot keeps for itself, though Postgres takes them as names unless this follows.
+# Words that sqlglot reserves, but that Postgres accepts as names unless the given text follows.
 _NAMES_UNLESS: Final = {
     **dict.fromkeys(words("alter drop revoke rollback lock"), ""),
     "insert": "into",
@@ -33,7 +33,7 @@ _NAMES_UNLESS: Final = {
 _BARE_LABELS: Final = words("""
     and between collate cross distinct else ilike inner join lateral like not only or outer select then using
     values variadic when tablesample
-""")  # with what may follow a label right after them they can be nothing else
+""")  # when one of _LABEL_ENDS follows, the word can only be a label
 _LABEL_ENDS: Final = {"", ",", ")", "from"}
 _STARTS: Final = {"", ",", "(", "select", "by", "where", "and", "or", "on", "when", "then", "else", "not"}
 _BEHAVIOURS: Final = (
@@ -60,7 +60,7 @@ _CLAUSES: Final = (
 
 
 def adapted(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> list[Token]:
-    """The same tokens as sqlglot should see them; each still says where in the text it stands."""
+    """The tokens as sqlglot should see them; each keeps its offset in the text."""
     owned = _owned(lexemes, tokens)
     found: list[Token] = []
     at = 0
@@ -84,7 +84,7 @@ def adapted(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> lis
 
 
 def _owned(lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> list[list[Token]]:
-    """For each lexeme the tokens that begin in it."""
+    """For each lexeme, the tokens that begin in it."""
     owned: list[list[Token]] = [[] for _ in lexemes]
     at = 0
     for token in tokens:
@@ -110,7 +110,7 @@ def _as_name(token: Token) -> Token:
 
 
 def _as_operator(token: Token, operator: str) -> list[Token]:
-    """`OPERATOR(...)`, which sqlglot reads whatever stands in it."""
+    """`OPERATOR(...)`, which sqlglot reads with any content."""
     parts = (
         (TokenType.OPERATOR, "OPERATOR"),
         (TokenType.L_PAREN, "("),
@@ -121,14 +121,14 @@ def _as_operator(token: Token, operator: str) -> list[Token]:
 
 
 def _mark(lexemes: Sequence[Lexeme], at: int) -> str:
-    """The word or mark there, nothing beyond the ends; a name in quotes or a literal has none."""
+    """The word or symbol at that index; empty beyond the ends, `'` for a quoted name or a literal."""
     if not 0 <= at < len(lexemes):
         return ""
     return lexemes[at].text if lexemes[at].kind in {"word", "mark"} else "'"
 
 
 def _unknown_operator(lexemes: Sequence[Lexeme], at: int) -> str:
-    """The operator that begins there, as Postgres reads it, if sqlglot does not know it."""
+    """The operator that begins at that index by Postgres's rules, if sqlglot does not know it."""
     end = at
     while end < len(lexemes) and lexemes[end].kind == "mark" and lexemes[end].text in _OPERATOR_CHARACTERS:
         if end > at and lexemes[end].start != lexemes[end - 1].end:
@@ -143,7 +143,7 @@ def _unknown_operator(lexemes: Sequence[Lexeme], at: int) -> str:
 
 
 def _only_in_parentheses(lexemes: Sequence[Lexeme], at: int) -> int | None:
-    """Where `(name)` or `(schema.name)` ends that begins there, right after ONLY."""
+    """The end of a `(name)` or `(schema.name)` that begins at that index, directly after ONLY."""
     if _mark(lexemes, at) != "(" or _mark(lexemes, at - 1) != "only":
         return None
     end = at + 1
@@ -157,7 +157,7 @@ def _ends_value(lexemes: Sequence[Lexeme], at: int) -> bool:
 
 
 def _is_name(lexemes: Sequence[Lexeme], at: int) -> bool:
-    """Whether Postgres takes a word for a name that sqlglot may take for more."""
+    """Whether Postgres reads a word as a name, where sqlglot may read a keyword."""
     kind, word, start, _ = lexemes[at]
     before, after = _mark(lexemes, at - 1), _mark(lexemes, at + 1)
     if kind != "word":
@@ -178,7 +178,7 @@ def _is_cast(lexemes: Sequence[Lexeme], at: int) -> bool:
 
 
 def _ends_operand(lexemes: Sequence[Lexeme], at: int) -> bool:
-    """Whether a value ends there, for sure."""
+    """Whether a value certainly ends at that index."""
     kind, text, *_ = lexemes[at]
     return kind in {"number", "string", "quoted"} or (kind == "mark" and text in {")", "]"})
 
@@ -192,9 +192,9 @@ def _json_call(parser: "Parser", name: str) -> exp.Expr:
 
 
 class Parser(PostgresParser):
-    """Gives up after so many steps: some texts make the parser try twice at each level.
+    """Stops after a limited number of steps: some texts make the parser try twice at each level.
 
-    `lossy` says that the tree leaves out a clause: written anew, it would mean something else.
+    `lossy` means that the tree leaves out a clause: SQL rendered from it would mean something else.
     """
 
     NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
@@ -232,7 +232,7 @@ class Parser(PostgresParser):
         super().raise_error(message, token)
 
     def _warn_unsupported(self) -> None:
-        self.raise_error("Unsupported syntax")  # where it would keep the rest as unread text
+        self.raise_error("Unsupported syntax")  # sqlglot would keep the rest as an unparsed command
 
     def _advance(self, times: int = 1) -> None:
         self._steps -= 1
@@ -278,11 +278,11 @@ class Parser(PostgresParser):
             self._advance()
 
     def parse_absolute(self) -> exp.Expr:
-        """`@ value`, which binds less than + and -."""
+        """`@ value`, which binds less tightly than + and -."""
         return self.expression(exp.Abs(this=self._parse_term()))
 
     def parse_json_call(self, name: str) -> exp.Expr:
-        """A call of SQL/JSON: its values and types; the words of its clauses are left out."""
+        """A SQL/JSON call: its values and types, without the words of its clauses."""
         self.lossy = True
         token = self._tokens[self._index - 2]
         parts: list[exp.Expr] = []
@@ -325,7 +325,7 @@ class Parser(PostgresParser):
         return [part] if part else []
 
     def _parse_json_column(self) -> list[exp.Expr]:
-        """A column of JSON_TABLE: its type, its path, its default; or those of a nested path."""
+        """A column of JSON_TABLE: its type, path and default, or the columns of a nested path."""
         parts: list[exp.Expr] = []
         if self._match_text_seq("NESTED"):
             self._match_text_seq("PATH")

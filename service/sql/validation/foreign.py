@@ -1,11 +1,11 @@
-"""Ways of other tools to write a value into SQL, and what to write here instead."""
+"""Other tools' spellings of a parameter in SQL, and the advice what to write here instead."""
 
 import re
 from collections.abc import Callable
 from typing import Final
 
 FOREIGN: Final = frozenset("?%[]`@$")
-"""What such spellings begin with."""
+"""The characters that begin such a spelling."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _FILTERS: Final = frozenset({"timefilter", "unixepochfilter", "unixepochnanofilter", "timefrom", "timeto"})
 _SPELLINGS: Final = re.compile(
@@ -25,7 +25,7 @@ _SPELLINGS: Final = re.compile(
 
 
 def foreign(sql: str, at: int) -> str:
-    """The refusal of what stands there, if it is another tool's spelling; else nothing."""
+    """The refusal for another tool's spelling at that offset; empty if there is none."""
     found = _SPELLINGS.match(sql, at)
     if found is None:
         return ""
@@ -40,12 +40,12 @@ _NAMES: Final = (
 
 def _macro(name: str) -> str:
     if name.lower() in _FILTERS:
-        wanted = "write the column BETWEEN :start_date AND :end_date"
+        advice = "write the column BETWEEN :start_date AND :end_date"
     elif "group" in name.lower() or "interval" in name.lower():
-        wanted = "write date_trunc('hour', the column), or date_bin with the width that you want"
+        advice = "write date_trunc('hour', the column), or date_bin with the width that you want"
     else:
-        wanted = "write :start_date and :end_date for the range of time"
-    return f"uses the Grafana macro $__{name}, which is not known here; {wanted}"
+        advice = "write :start_date and :end_date for the range of time"
+    return f"uses the Grafana macro $__{name}, which is not known here; {advice}"
 
 
 _ADVICE: Final[dict[str, Callable[[str], str]]] = {

@@ -1,7 +1,7 @@
-"""SQL text as Postgres splits it: names, strings, numbers and marks, comments left out.
+"""Split SQL text as Postgres does: names, strings, numbers and symbols, without comments.
 
-What would need more of Postgres's rules than stand here is refused: U& escapes, numbers that run into names.
-So are texts that would overflow the stack of whoever reads them next.
+We refuse text that needs further rules of Postgres: U& escapes, and numbers directly followed by names.
+We also refuse text that would overflow the stack of a later parser.
 """
 
 import re
@@ -13,11 +13,11 @@ from service.errors import FieldError, SqlRefused
 from service.sql.validation.foreign import foreign
 
 MAX_BYTES = 100_000
-MAX_BRACKETS = 30  # parentheses and CASEs within each other: 17 frames of the parser each
-MAX_SUBSCRIPTS = 200  # in the whole text; the parser types what stands before each anew
+MAX_BRACKETS = 30  # nested parentheses and CASEs: each takes 17 frames of the parser
+MAX_SUBSCRIPTS = 200  # in the whole text; for each one the parser repeats work on the text before it
 MAX_PREFIXES = 16  # NOT NOT NOT ..., - - - ...
 
-# A string goes on after a line break (comments up to the line's end may stand between), by the same rules.
+# A string may continue after a line break by the same rules; line comments may come between.
 GAP_TEXT = r"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+[\n\r])*+"
 _PLAIN, _ESCAPED = r"'(?:[^']|'')*+'", r"'(?:[^'\\]|\\.|'')*+'"
 _DIGITS = r"[0-9](?:_?[0-9])*+"
@@ -55,7 +55,7 @@ ASCII_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class Lexeme(NamedTuple):
-    """`text` is the folded name, the string as written, or the mark; `end` is exclusive."""
+    """`text` is the folded name, the string as written, or the symbol; `end` is exclusive."""
 
     kind: str  # word, quoted, string, number or mark
     text: str
@@ -64,7 +64,7 @@ class Lexeme(NamedTuple):
 
 
 def lex(sql: str) -> list[Lexeme]:
-    """Split as Postgres does with standard_conforming_strings; what needs more of its rules is refused."""
+    """Split as Postgres does with standard_conforming_strings; refuse text that needs further rules."""
     try:
         size = len(sql) if len(sql) > MAX_BYTES else len(sql.encode())
     except UnicodeEncodeError as error:
@@ -134,7 +134,7 @@ def _comment_end(sql: str, start: int) -> int:
 
 
 def _check_shape(sql: str, lexemes: Sequence[Lexeme]) -> None:
-    """Refuse what a stack could not hold, and strings that touch: whether and how they join depends."""
+    """Refuse nesting that would overflow a stack, and adjacent strings: how they join depends on context."""
     depth = prefixes = subscripts = 0
     before = Lexeme("mark", "", 0, 0)
     for lexeme in lexemes:
@@ -153,7 +153,7 @@ def _check_shape(sql: str, lexemes: Sequence[Lexeme]) -> None:
 
 
 class Unread(SqlRefused):
-    """The SQL is beyond this parser: only Postgres can say whether it is SQL at all."""
+    """Our parser cannot read the SQL: only Postgres can tell whether it is valid."""
 
 
 def refuse(fault: str, sql: str = "", start: int = 0, *, refusal: type[SqlRefused] = SqlRefused) -> NoReturn:
@@ -163,7 +163,7 @@ def refuse(fault: str, sql: str = "", start: int = 0, *, refusal: type[SqlRefuse
 
 
 def place(sql: str, start: int) -> tuple[int, int]:
-    """Line and column, counted from 1."""
+    """The line and the column, counted from 1."""
     return sql.count("\n", 0, start) + 1, start - sql.rfind("\n", 0, start)
 
 

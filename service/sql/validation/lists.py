@@ -1,4 +1,4 @@
-"""What stored SQL may name, and what it may not: everything that is not listed is refused."""
+"""The names that stored SQL may use; every name that is not listed is refused."""
 
 
 def words(text: str) -> frozenset[str]:
@@ -63,7 +63,7 @@ FUNCTIONS = words("""
 
     gen_random_uuid uuid_extract_timestamp uuid_extract_version uuidv4 uuidv7 pg_column_size pg_size_bytes
     pg_size_pretty pg_typeof current_setting
-""")  # not ts_stat, ts_rewrite and xpath's kin (they run or read text), setseed (it stays in the session)
+""")  # not ts_stat, ts_rewrite and xpath functions (they run or read text), setseed (it changes the session)
 TYPES = words("""
     bigint bit bool boolean box bpchar bytea char character cidr circle date datemultirange daterange dec
     decimal double float float4 float8 inet int int2 int4 int4multirange int4range int8 int8multirange
@@ -78,7 +78,7 @@ SYNTAX = words("""
     is isnull join lateral leading like limit materialized next not notnull null offset on only operator or
     order over placing preceding recursive repeatable rollup row second select sets similar some symmetric
     asymmetric table then to trailing true union using values variadic when where window with within zone
-""")  # what may stand before a parenthesis without calling anything
+""")  # words that may precede a parenthesis without being a call
 RESERVED = words("""
     all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create
     current_catalog current_date current_role current_time current_timestamp current_user default deferrable
@@ -88,7 +88,7 @@ RESERVED = words("""
     unique user using variadic when where window with authorization binary collation concurrently cross
     current_schema freeze full ilike inner is isnull join left like natural notnull outer overlaps right
     similar tablesample verbose
-""")  # never an unquoted column or relation: where the tree has one, it was not read as Postgres reads it
+""")  # never an unquoted column or relation: if the tree has one, sqlglot read the text unlike Postgres
 SESSION_WORDS = words(
     "current_catalog current_role current_schema current_user session_user system_user user"
 )
@@ -109,4 +109,4 @@ NODES = words("""
     NullSafeEQ NullSafeNEQ ObjectIdentifier Offset OnCondition Operator Order Ordered Overlaps Paren
     Placeholder PropertyEQ RawString RecursiveWithSearch Rollup Select SimilarTo Slice Star Sub Subquery
     Table TableAlias TableSample Tuple Union Values Var Variadic Where Window WindowSpec With WithinGroup
-""")  # kinds of sqlglot's nodes; its functions are judged by their written names
+""")  # kinds of sqlglot's nodes; functions are checked by their written names

@@ -1,10 +1,10 @@
-"""May this SQL run: one SELECT over the data schemas, read twice, allowed only by what is listed here.
+"""Decide whether SQL may run: it must be one SELECT over the data schemas that uses listed names only.
 
-First by a lexer of Postgres's own rules: it sees each name that a parenthesis follows, which is every call
-that Postgres could see, however a syntax tree would spell it. Then by sqlglot's tree: kinds of nodes,
-relations and the scopes of CTEs. Both must agree where each token begins and ends, so a comment, a string
-or a quoted name can never mean one thing here and another in Postgres. The reader's privileges, READ ONLY
-and the limits of its pool stand behind this; long runs and large results are theirs to stop.
+We read the text twice. Our lexer follows Postgres's rules and finds each name before a parenthesis: these are
+all calls that Postgres can see, independent of a syntax tree's spelling. sqlglot's tree gives the kinds of
+nodes, the relations and the scopes of CTEs. Both must agree where each token begins and ends, so a comment, a
+string or a quoted name cannot mean one thing here and another in Postgres. The reader's privileges, READ ONLY
+and the limits of its pool are the second wall; they also stop long runs and large results.
 """
 
 import re
@@ -33,13 +33,13 @@ from service.sql.validation.lists import (
 )
 from service.sql.validation.sizes import Sizes
 
-MAX_DEPTH = 150  # nodes of the tree, a chain of one operator counted once
-MAX_CHAIN = 500  # a OR b OR ..., 1 + 1 + ...: Postgres and others walk these by recursion
-PARSER_STEPS_PER_TOKEN = 8  # honest SQL takes below 2; backtracking that doubles takes thousands
+MAX_DEPTH = 150  # nodes of the tree; a chain of one operator counts once
+MAX_CHAIN = 500  # a OR b OR ..., 1 + 1 + ...: Postgres and other programs walk chains by recursion
+PARSER_STEPS_PER_TOKEN = 8  # ordinary SQL takes fewer than 2; exponential backtracking takes thousands
 
 
 class Verdict(Struct, frozen=True):
-    """What the text alone shows; Postgres's plan knows more (views, functions)."""
+    """The facts that the text alone shows; Postgres's plan shows more (views, functions)."""
 
     relations: tuple[str, ...]
     reads_claims: bool
@@ -47,7 +47,7 @@ class Verdict(Struct, frozen=True):
 
 TYPE_NAME = re.compile("[a-z_][a-z0-9_]*")
 TYPE_TEXT = re.compile(r"[a-z0-9_ ,()\[\]]+")
-LOOK_BACK = 5  # lexemes before the place where reading ended
+LOOK_BACK = 5  # lexemes to check before the place where parsing stopped
 CHAINS = (exp.Connector, exp.Add, exp.Sub, exp.Mul, exp.DPipe, exp.SetOperation)
 FAULTS: dict[type[exp.Expr], str] = {
     exp.Lock: "locks rows (FOR UPDATE, FOR SHARE), which stored SQL may not; leave that clause out",
@@ -60,10 +60,10 @@ FAULTS: dict[type[exp.Expr], str] = {
 
 
 def parse(sql: str) -> exp.Query:
-    """Read one SELECT, WITH, VALUES or TABLE; the nodes' offsets are those of `sql`.
+    """Parse one SELECT, WITH, VALUES or TABLE; the nodes' offsets are those of `sql`.
 
     Raises SqlRefused with `line` and `column` for more than MAX_BYTES of UTF-8, for nesting that would
-    overflow a stack, for anything that is not one such statement, and where the text cannot be read.
+    overflow a stack, for any other statement or several, and for text that cannot be parsed.
     """
     return _parse(sql, lex(sql))
 
@@ -76,11 +76,11 @@ def validate_sql(
     functions: frozenset[str] = frozenset(),
     database: str = "",
 ) -> Verdict:
-    """Allow this SQL or raise SqlRefused, whose message names the refused part and how to mend it.
+    """Allow this SQL or raise SqlRefused, whose message names the refused part and how to fix it.
 
     `tree` saves the parse and must be `parse(sql)`. `functions` are names that may be called without a
-    schema: those of the data schemas that pg_catalog has no function of (Postgres looks there first).
-    `database` is the name that may stand before a schema: the connected database's own.
+    schema: functions of the data schemas whose names pg_catalog does not have (Postgres searches it first).
+    `database` is the connected database's name, which may precede a schema.
     """
     lexemes = lex(sql)
     reading = _Reading(sql, lexemes, schemas, database)
@@ -91,7 +91,7 @@ def validate_sql(
 
 
 def is_lossy(tree: exp.Query) -> bool:
-    """Whether a parsed tree leaves out a clause, so that only the text itself says all of the statement."""
+    """Whether a parsed tree leaves out a clause, so that only the text is the complete statement."""
     return bool(tree.meta.get("lossy"))
 
 
@@ -111,7 +111,7 @@ def _parse(sql: str, lexemes: Sequence[Lexeme]) -> exp.Query:
         refuse(f"begins with {word}; stored SQL is one SELECT, WITH, VALUES or TABLE", sql, first.start)
     tree = _read(sql, lexemes)
     if isinstance(tree, exp.Values):
-        tree.set("alias", exp.TableAlias(this=exp.to_identifier("_values")))  # as the parser does inside
+        tree.set("alias", exp.TableAlias(this=exp.to_identifier("_values")))  # as for a nested VALUES
         tree = exp.Select(expressions=[exp.Star()], from_=exp.From(this=tree))
     if not isinstance(tree, exp.Query):
         refuse("is not one SELECT, WITH, VALUES or TABLE")
@@ -142,7 +142,7 @@ def _read(sql: str, lexemes: Sequence[Lexeme]) -> exp.Expr | None:
         _refuse_unread(sql, lexemes, parser.fault_at)
     except RecursionError:
         refuse("is nested too deep; put the inner parts into a WITH")
-    except Exception as error:  # noqa: BLE001 (odd text ends it in ways of its own, as int() of 5,000 digits)
+    except Exception as error:  # noqa: BLE001 (sqlglot can raise any error, such as int() of 5,000 digits)
         fault = f"cannot be read by this parser ({type(error).__name__}); write it more plainly"
         refuse(fault, refusal=Unread)
     tree = trees[0] if len(trees) == 1 else None
@@ -152,7 +152,7 @@ def _read(sql: str, lexemes: Sequence[Lexeme]) -> exp.Expr | None:
 
 
 def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
-    """Where reading ended, or the spelling of another tool that ended it."""
+    """Refuse with the place where parsing stopped, or with advice if another tool's spelling stopped it."""
     at = next((n for n, lexeme in enumerate(lexemes) if lexeme.start >= start), len(lexemes))
     for lexeme in lexemes[max(0, at - LOOK_BACK) : at + 1]:
         ends = lexeme.text != "]" or lexeme.start == start  # else it may end a subscript
@@ -169,7 +169,7 @@ def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
 
 
 class _Reading:
-    """One text under judgement."""
+    """The validation of one text."""
 
     def __init__(self, sql: str, lexemes: Sequence[Lexeme], schemas: tuple[str, ...], database: str) -> None:
         self.sql = sql
@@ -181,7 +181,7 @@ class _Reading:
         self.labels: set[int] = set()
 
     def walk(self, tree: exp.Expr) -> tuple[str, ...]:
-        """Check every node; the relations as written, CTEs left out."""
+        """Check every node; return the relations as written, without CTEs."""
         stack: list[tuple[exp.Expr, _Scope | None]] = [(tree, None)]
         while stack:
             node, scope = stack.pop()
@@ -214,7 +214,7 @@ class _Reading:
     def check_relation(self, node: exp.Expr, scope: "_Scope | None") -> None:
         name, schema = node.this, node.args.get("db")
         if name is None or isinstance(name, exp.Func):
-            return  # ROWS FROM (...) and functions: judged by their names
+            return  # ROWS FROM (...) and functions: `check_names` checks their names
         catalog = node.args.get("catalog")
         if not isinstance(name, exp.Identifier) or (catalog is not None and not self.is_own(_name(catalog))):
             written = ".".join(_name(part) for part in (catalog, schema, name) if part is not None)
@@ -249,7 +249,7 @@ class _Reading:
             )
 
     def check_type(self, node: exp.Expr) -> None:
-        """A type that the parser does not know is of the data schemas, or one of Postgres's rarer ones."""
+        """Refuse an unknown type unless it is of the data schemas or a rarer built-in type of Postgres."""
         if node.this is not exp.DataType.Type.USERDEFINED:
             return
         *schema, name = self.text(node.args.get("kind")).split(".")
@@ -271,7 +271,7 @@ class _Reading:
         return ".".join(_name(part) for part in node.find_all(exp.Identifier, bfs=False))
 
     def check_names(self, functions: frozenset[str]) -> bool:
-        """Check each name by what stands beside it; True where the request's claims are read."""
+        """Check each name together with its neighbours; return whether the request's claims are read."""
         callable_names = FUNCTIONS | TYPES | functions
         claims = False
         for at, (kind, name, *_) in enumerate(self.lexemes):
@@ -297,13 +297,13 @@ class _Reading:
         return claims
 
     def mark(self, at: int) -> str:
-        """The word or mark there, nothing for a quoted name, a string or beyond the ends."""
+        """The word or symbol at that index; empty for a quoted name, a string and beyond the ends."""
         if not 0 <= at < len(self.lexemes) or self.lexemes[at].kind not in {"word", "mark"}:
             return ""
         return self.lexemes[at].text
 
     def check_variable(self, at: int) -> None:
-        """Refuse `id = @id`, which Postgres reads as `id = abs(id)`; `@ id` with a blank may stay."""
+        """Refuse `id = @id`, which Postgres reads as `id = abs(id)`; `@ id` with a blank is allowed."""
         sign = self.lexemes[at - 1]
         if sign.end == self.lexemes[at].start and (advice := foreign(self.sql, sign.start)):
             self.refuse_at(f"{advice} (or abs({self.lexemes[at].text}), if you mean that)", at - 1)
@@ -314,7 +314,7 @@ class _Reading:
         return labelled or (before == ":" and self.mark(at - 2) != ":")
 
     def check_catalog(self, at: int) -> None:
-        """After `pg_catalog.` comes only a call (checked by its name), a type, an operator or a collation."""
+        """After `pg_catalog.`, allow only a call (checked by name), a type, an operator or a collation."""
         name = self.lexemes[min(at + 2, len(self.lexemes) - 1)]
         harmless = self.mark(at + 3) == "(" or name.text in TYPES or name.kind == "mark"
         if self.mark(at + 1) != "." or not (harmless or self.mark(at - 1) == "collate"):
@@ -353,7 +353,7 @@ class _Reading:
         self.refuse_at(fault, at)
 
     def check_input_type(self, at: int) -> None:
-        """Allow `pg_input_is_valid(text, 'type')` for a written type that looks nothing up."""
+        """Allow `pg_input_is_valid(text, 'type')` for a literal type that does not read the catalogs."""
         depth, end = 0, at + 1
         while end < len(self.lexemes):
             depth += (self.mark(end) == "(") - (self.mark(end) == ")")
@@ -381,7 +381,7 @@ class _Reading:
 
 
 class _Scope(NamedTuple):
-    """The CTEs that a part of the text sees: the first `seen` of these names, and what lies further out."""
+    """The CTEs that a part of the text can see: the first `seen` of these names, and the outer scopes."""
 
     outer: "_Scope | None"
     names: dict[str, int]
@@ -397,7 +397,7 @@ class _Scope(NamedTuple):
 
 
 def _children(node: exp.Expr, scope: _Scope | None) -> Iterator[tuple[exp.Expr, _Scope | None]]:
-    """The node's parts, each with the CTEs that it sees: those before it, or all if RECURSIVE."""
+    """The node's parts, each with the CTEs that it can see: those before it, or all if RECURSIVE."""
     with_ = node.args.get("with_")
     if isinstance(with_, exp.With):
         names: dict[str, int] = {}

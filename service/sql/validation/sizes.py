@@ -1,8 +1,8 @@
-"""What makes texts and arrays of any size: the size must be written down, and none may feed another.
+"""Bound calls that create texts and arrays of any size: sizes must be literals, and must not multiply.
 
-A text of megabytes is what Postgres can neither hold cheaply nor cancel its work on, and constant ones are
-made while the statement is planned. Calls are found by their lexemes, as every name that a parenthesis
-follows; functions that only transform what there is are free.
+Postgres needs much memory for texts of megabytes, cannot cancel work on them, and creates constant ones while
+it plans the statement. We find calls in the lexemes: every name followed by a parenthesis. Functions that
+only transform existing values are not limited.
 """
 
 import heapq
@@ -15,15 +15,15 @@ from service.sql.validation.lexer import Lexeme, refuse
 from service.sql.validation.lists import words
 
 MAX_SIZE: Final = 10_000
-MAX_NESTED: Final = 10_000  # sizes of calls within each other, multiplied
-MAX_FED: Final = 1_000_000  # characters that a written text, or another query's, may be repeated to
+MAX_NESTED: Final = 10_000  # the product of the sizes of nested calls
+MAX_FED: Final = 1_000_000  # characters to which a literal or another query's text may be repeated
 MAX_PARAMETER: Final = 65_536
-SAID_LENGTH: Final = 60
-MAX_REPEATED: Final = 10_000_000  # of a parameter
+SHOWN_LENGTH: Final = 60
+MAX_REPEATED: Final = 10_000_000  # characters to which a parameter may be repeated
 
 _PADDED: Final = words("char character nchar bpchar bit")
 MAKERS: Final = words("repeat lpad rpad array_fill format") | _PADDED
-# What may become as long as its arguments multiplied, or take as long.
+# Functions whose result or run time may grow with the product of their arguments' lengths.
 _MULTIPLIERS: Final = words("""
     array_to_string btrim concat_ws ltrim position regexp_replace regexp_split_to_array regexp_split_to_table
     replace rtrim split_part string_agg string_to_array string_to_table strpos translate trim
@@ -36,24 +36,24 @@ _CLAUSES: Final = words("select from where group order having limit window")
 _COMMA: Final = frozenset({","})
 _SEPARATORS: Final = _COMMA | {"from", "in"}  # as in trim(a FROM b)
 
-Part = tuple[int, int]  # lexemes from, up to
+Part = tuple[int, int]  # a half-open range of lexemes
 
 
 class Maker(NamedTuple):
-    """A call that makes size: its lexemes, the size, and the query that it stands in."""
+    """A call that creates a value of some size: its lexemes, the size, and the query around it."""
 
     at: int
     end: int
     size: int
     query: int
-    multiplies: bool  # what it is given of a column
+    multiplies: bool  # whether it multiplies a value that another query may have created
 
 
 _NOTHING: Final = Maker(0, 0, 0, 0, multiplies=False)
 
 
 class Sizes:
-    """The calls of one text that make size, each bounded or refused."""
+    """Checks all calls of one text that create sizes; each is bounded or refused."""
 
     def __init__(self, sql: str, lexemes: Sequence[Lexeme]) -> None:
         self._sql = sql
@@ -62,7 +62,7 @@ class Sizes:
         self._queries: list[int] = []
 
     def check(self) -> None:
-        """Raises SqlRefused for a size that nothing bounds, and for sizes that multiply."""
+        """Raises SqlRefused for an unbounded size, and for sizes that multiply."""
         found = [at for at, lexeme in enumerate(self._lexemes) if self._is_call(at, lexeme, MAKERS)]
         if not found:
             return
@@ -76,7 +76,7 @@ class Sizes:
         return lexeme.kind in {"word", "quoted"} and lexeme.text in names and self._text(at + 1) == "("
 
     def _text(self, at: int) -> str:
-        """The word or mark there; nothing for what is quoted, and beyond the ends."""
+        """The word, symbol or number at that index; empty for a quoted name, a string and beyond the ends."""
         if not 0 <= at < len(self._lexemes) or self._lexemes[at].kind not in {"word", "mark", "number"}:
             return ""
         return self._lexemes[at].text
@@ -88,7 +88,7 @@ class Sizes:
             return None  # a function of the data schemas
         parts = [*self._parts(at + 1, end)]
         size = self._padded(at, parts) if name in _PADDED else self._written_size(name, at, parts)
-        multiplies = name in {"repeat", "array_fill"} and self._is_reckoned(parts[0]) if parts else False
+        multiplies = name in {"repeat", "array_fill"} and self._may_be_computed(parts[0]) if parts else False
         return Maker(at, end, size, self._query(at), multiplies)
 
     def _parts(self, opening: int, end: int, separators: frozenset[str] = _COMMA) -> Iterator[Part]:
@@ -105,11 +105,11 @@ class Sizes:
             yield start, end
 
     def _query(self, at: int) -> int:
-        """The query that a call stands in; a call in FROM is one of its own, which others there may read."""
+        """The query around a call; a call in FROM is its own query, as other parts of FROM may read it."""
         clause = self._queries[at]
         return clause if clause >= 0 else at
 
-    # The size of each
+    # The size of each call
 
     def _written_size(self, name: str, at: int, parts: list[Part]) -> int:
         if name == "repeat":
@@ -125,27 +125,27 @@ class Sizes:
             if size * MAX_PARAMETER > MAX_REPEATED:
                 most = MAX_REPEATED // MAX_PARAMETER
                 self._refuse(at, f"repeats a parameter more than {most} times, and a parameter may be long")
-        elif size * self._written(text) > MAX_FED:
+        elif size * self._literal_length(text) > MAX_FED:
             self._refuse(at, f"makes a text of more than {MAX_FED} characters; make it shorter")
         return size
 
     def _second(self, at: int, parts: list[Part]) -> int:
-        """The size that is the second argument."""
+        """The size given by the second argument."""
         if not parts[1:]:
-            return 1  # Postgres knows no such function
+            return 1  # Postgres has no such function
         size = self._size(parts[1])
         if size is None:
             self._refuse_unbounded(at, parts, 1)
         return size
 
     def _padded(self, at: int, parts: list[Part]) -> int:
-        """`char(n)` as a type, or as the function behind it, whose size comes second."""
+        """The size of `char(n)` as a type, or as the function, whose size is the second argument."""
         if len(parts) > 1:
             return self._second(at, parts)
         size = self._size(parts[0]) if parts and self._lexemes[parts[0][0]].kind == "number" else 1
         if size is None:
             name = self._lexemes[at].text
-            self._refuse(at, f"pads to {name}({self._said(parts[0])}); the largest size is {MAX_SIZE}")
+            self._refuse(at, f"pads to {name}({self._shown(parts[0])}); the largest size is {MAX_SIZE}")
         return size
 
     def _array_fill(self, at: int, parts: list[Part]) -> int:
@@ -165,7 +165,7 @@ class Sizes:
                 self._refuse(
                     at,
                     "fills an array of a size that nothing bounds; write "
-                    f"array_fill(value, ARRAY[least({self._said(part)}, 100)])",
+                    f"array_fill(value, ARRAY[least({self._shown(part)}, 100)])",
                 )
             size *= bound
         if size > MAX_SIZE:
@@ -173,7 +173,7 @@ class Sizes:
         return size
 
     def _format(self, at: int, parts: list[Part]) -> int:
-        """`format` pads to the widths that its first argument says."""
+        """The size of `format`, which pads to the widths in its first argument."""
         written = self._literal(parts[0]) if parts else ""
         if written is None:
             self._refuse(
@@ -187,10 +187,10 @@ class Sizes:
             self._refuse(at, f"pads by format to more than {MAX_SIZE} characters; make it shorter")
         return max(size, 1)
 
-    # What is written
+    # Literals
 
     def _size(self, part: Part) -> int | None:
-        """The most that a written size can be: of `20`, `least(n, 20)`, `20::int`; None for all else."""
+        """The upper bound of a written size such as `20`, `least(n, 20)` or `20::int`; else None."""
         start, end = part
         while self._text(start) == "(" and self._closing.get(start) == end - 1:
             start, end = start + 1, end - 1
@@ -213,7 +213,7 @@ class Sizes:
         return None
 
     def _literal(self, part: Part) -> str | None:
-        """The text of an argument that is strings joined by ||, with no escape that would hide a digit."""
+        """The text of an argument made of strings joined by ||; None if an escape could hide a digit."""
         found: list[str] = []
         start, end = part
         if self._text(end - 1) == "text" and self._text(end - 2) == ":":
@@ -226,8 +226,8 @@ class Sizes:
                 return None
         return "".join(found) if found else None
 
-    def _written(self, part: Part) -> int:
-        """How many characters of an argument are written out."""
+    def _literal_length(self, part: Part) -> int:
+        """The number of characters in an argument's string literals."""
         strings = (at for at in range(*part) if self._lexemes[at].kind == "string")
         return max(1, sum(len(self._lexeme_text(at)) - 2 for at in strings))
 
@@ -242,8 +242,8 @@ class Sizes:
             return False
         return self._text(at + 1).isidentifier() and self._text(at - 1) != ":"
 
-    def _is_reckoned(self, part: Part) -> bool:
-        """Whether an argument may hold what another query made."""
+    def _may_be_computed(self, part: Part) -> bool:
+        """Whether an argument may contain a value that another query created."""
         return any(
             self._lexemes[at].kind in {"word", "quoted"} and self._text(at - 1) != ":" for at in range(*part)
         )
@@ -274,20 +274,20 @@ class Sizes:
                 self._refuse(at, f"multiplies texts by {lexeme.text}; make them shorter")
 
     def _check_fed(self, makers: list[Maker]) -> None:
-        """A query that multiplies what another query made."""
-        made: dict[int, int] = {}
+        """Refuse a query that multiplies a large value of another query."""
+        created: dict[int, int] = {}
         multiplied: dict[int, Maker] = {}
         for maker in makers:
             if not maker.multiplies:
-                made[maker.query] = max(made.get(maker.query, 1), maker.size)
+                created[maker.query] = max(created.get(maker.query, 1), maker.size)
             elif maker.size > multiplied.get(maker.query, _NOTHING).size:
                 multiplied[maker.query] = maker
         total = 1
         for maker in multiplied.values():
             total = min(total * maker.size, MAX_FED + 1)
-        largest = heapq.nlargest(2, made, key=made.__getitem__)
+        largest = heapq.nlargest(2, created, key=created.__getitem__)
         for query, maker in multiplied.items():
-            other = next((made[each] for each in largest if each != query), 1)
+            other = next((created[each] for each in largest if each != query), 1)
             if total * other > MAX_FED:
                 self._refuse(
                     maker.at,
@@ -296,26 +296,26 @@ class Sizes:
 
     # Refusals
 
-    def _said(self, part: Part) -> str:
+    def _shown(self, part: Part) -> str:
         start, end = self._lexemes[part[0]].start, self._lexemes[part[1] - 1].end
-        said = " ".join(self._sql[start:end].split())
-        return said if len(said) <= SAID_LENGTH else "n"
+        written = " ".join(self._sql[start:end].split())
+        return written if len(written) <= SHOWN_LENGTH else "n"
 
     def _refuse_unbounded(self, at: int, parts: list[Part], which: int) -> NoReturn:
         name = self._lexemes[at].text
         start, end = parts[which]
         if end - start == 1 and self._lexemes[start].kind in {"number", "string"}:
             self._refuse(
-                at, f"calls {name} with a size of {self._said(parts[which])}; the largest is {MAX_SIZE}"
+                at, f"calls {name} with a size of {self._shown(parts[which])}; the largest is {MAX_SIZE}"
             )
-        said = [
-            f"least({self._said(part)}, 100)" if n == which else self._said(part)
+        arguments = [
+            f"least({self._shown(part)}, 100)" if n == which else self._shown(part)
             for n, part in enumerate(parts)
         ]
         self._refuse(
             at,
-            f"calls {name} with a size that nothing bounds; write {name}({', '.join(said)}), with a number "
-            f"up to {MAX_SIZE}",
+            f"calls {name} with a size that nothing bounds; write {name}({', '.join(arguments)}), with a "
+            f"number up to {MAX_SIZE}",
         )
 
     def _refuse(self, at: int, fault: str) -> NoReturn:
@@ -323,7 +323,7 @@ class Sizes:
 
 
 def _closing(lexemes: Sequence[Lexeme]) -> dict[int, int]:
-    """Where each parenthesis or bracket that opens is closed."""
+    """The index of the closing parenthesis or bracket for each opening one."""
     found: dict[int, int] = {}
     opened: list[int] = []
     for at, lexeme in enumerate(lexemes):
@@ -337,7 +337,7 @@ def _closing(lexemes: Sequence[Lexeme]) -> dict[int, int]:
 
 
 def _queries(lexemes: Sequence[Lexeme]) -> list[int]:
-    """For each lexeme the query that it stands in, by number; -1 in the FROM of one."""
+    """For each lexeme, the number of the query around it; -1 inside a FROM clause."""
     found: list[int] = []
     within: list[tuple[int, bool]] = [(0, False)]
     for at, lexeme in enumerate(lexemes):
@@ -355,7 +355,7 @@ def _queries(lexemes: Sequence[Lexeme]) -> list[int]:
 
 
 def _unquoted(text: str) -> str:
-    """What a string says, as far as widths of `format` go."""
+    """The content of a string literal, exact enough to find the widths of `format`."""
     if text[0] == "$":
         tag = text.index("$", 1) + 1
         return text[tag:-tag]
