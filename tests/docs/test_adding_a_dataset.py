@@ -11,7 +11,7 @@ from service.imports.readers import Upload
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README[README.index("### Adding a dataset") :]
-OPTIONS = Options(judge=lambda sql: sql, bytes_limit=1 << 20, actor=Actor("test", None))
+OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=1 << 20, actor=Actor("test", None))
 FILE = """Supplier;Supplier Name;Country;Since Date
 7;Ball & Sons;France;04/10/2019
 8;Weiß;FRANCE;2020-01-01

@@ -146,7 +146,7 @@ async def test_facts_whose_words_become_clean_are_found_again(empty: str, tmp_pa
     assert dataset
     rows = "a,2025-01-01,1.50,W,C,2\n" * 2 + "a,2025-01-02,,W,,\na,2025-01-01,1.5,W,C,2\n"
     path.write_text(f"id,date,obsolescence,alert_type,alert_category,parts_flagged\n{rows}")
-    options = Options(judge=lambda sql: sql, bytes_limit=1 << 20, actor=Actor("test", None))
+    options = Options(validate_sql=lambda sql: sql, bytes_limit=1 << 20, actor=Actor("test", None))
     async with open_database(empty) as database:
         first = await import_file(database, Upload(path, "facts.csv"), dataset, options)
         await asyncio.to_thread(_roll_back_words, empty)
