@@ -50,7 +50,7 @@ OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset"
 
 
 class Importing(Struct, frozen=True):
-    """What imports need besides the database."""
+    """The dependencies of imports apart from the database."""
 
     validate_sql: ValidateSql
     bytes_limit: int
@@ -68,7 +68,7 @@ class QuarantinePage(Struct, frozen=True):
 
 
 class Fix(Struct, frozen=True, forbid_unknown_fields=True):
-    """Values by heading; columns that are not named keep theirs."""
+    """New values by heading. Other columns keep their values."""
 
     raw: dict[str, Any]
 
@@ -90,15 +90,15 @@ class DatasetsController(Controller):
     tags = ("imports",)
     opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="What can be imported", sync_to_thread=False)
+    @get("/", summary="Datasets that files can be imported into", sync_to_thread=False)
     def list_datasets(self) -> DatasetPage:
         return DatasetPage([_summary(dataset) for dataset in DATASETS], None)
 
     @get(
         "/{name:str}",
         summary="A dataset's contract as JSON Schema",
-        description="`x-aliases` are further headings, `x-key` marks the key, `x-refers-to` the dataset that "
-        "must hold the value, `x-vocabulary` words that keep one spelling.",
+        description="`x-aliases` are further headings. `x-key` marks the key. `x-refers-to` names the "
+        "dataset that must hold the value. `x-vocabulary` names the list of words that keep one spelling.",
         sync_to_thread=False,
         opt={"problems": (NotFound,)},
     )
@@ -115,11 +115,13 @@ class ImportsController(Controller):
         "/{dataset:str}",
         summary="Import a file",
         description="Send CSV, JSON or XLSX as the body, or as the multipart field `file`, plain or with "
-        "`Content-Encoding: gzip`; another coding or a Content-Type that is no table is 415. Text is read in "
-        "the charset that Content-Type states; without one it is found out. With "
+        "`Content-Encoding: gzip`. Another coding, or a Content-Type that is not a table, is 415. Text is "
+        "read in the charset that Content-Type states; without a charset it is detected. With "
         "`Accept: text/event-stream` the answer is a stream: `progress` events, then `report` or `problem`.",
         request_max_body_size=None,
-        responses={201: ResponseSpec(Report, generate_examples=False, description="What became of it")},
+        responses={
+            201: ResponseSpec(Report, generate_examples=False, description="The report of the import")
+        },
         opt={"problems": (*PROBLEMS, BadRequest, Busy, TooLarge, UnsupportedMediaType)},
     )
     async def import_file(
@@ -130,9 +132,11 @@ class ImportsController(Controller):
         database: NamedDependency[Database],
         importing: NamedDependency[Importing],
         dry_run: Annotated[
-            bool, QueryParameter(description="tell what would happen, change nothing")
+            bool, QueryParameter(description="report what the import would do, change nothing")
         ] = False,
-        mirror: Annotated[bool, QueryParameter(description="mark rows gone that the file lacks")] = False,
+        mirror: Annotated[
+            bool, QueryParameter(description="mark stored rows that the file lacks as gone")
+        ] = False,
     ) -> Response[Any]:
         found = _dataset(dataset)
         options = Options(
@@ -143,18 +147,18 @@ class ImportsController(Controller):
             mirror=mirror,
             turns=importing.turns,
         )
-        async with AsyncExitStack() as held:
-            upload = await held.enter_async_context(
+        async with AsyncExitStack() as resources:
+            upload = await resources.enter_async_context(
                 received(_sent(request), _body(request), importing.bytes_limit)
             )
             if "text/event-stream" in request.headers.get("accept", ""):
                 job = partial(import_file, database, upload, found)
-                return ServerSentEvent(_events(job, options, request, held.pop_all()), status_code=201)
+                return ServerSentEvent(_events(job, options, request, resources.pop_all()), status_code=201)
             report = await import_file(database, upload, found, options)
         headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
         return Response(report, status_code=201, headers=headers)
 
-    @get("/", summary="Imports, the latest first", opt={"problems": (DatabaseUnavailable,)})
+    @get("/", summary="Imports, newest first", opt={"problems": (DatabaseUnavailable,)})
     async def list_imports(
         self,
         database: NamedDependency[Database],
@@ -180,8 +184,9 @@ class QuarantineController(Controller):
 
     @get(
         "/",
-        summary="Rows that broke their contract",
-        description="A page of large rows holds fewer than `limit`; `next_cursor` tells whether more follow.",
+        summary="Quarantined rows",
+        description="Quarantined rows broke their contract. A page of large rows holds fewer than `limit`; "
+        "`next_cursor` tells whether more follow.",
         opt={"problems": (DatabaseUnavailable,)},
     )
     async def list_rows(
@@ -189,7 +194,7 @@ class QuarantineController(Controller):
         *,
         database: NamedDependency[Database],
         dataset: OfDataset = None,
-        reason: Annotated[Reason | None, QueryParameter(description="only rows kept for this")] = None,
+        reason: Annotated[Reason | None, QueryParameter(description="only rows with this reason")] = None,
         status: Annotated[Status | None, QueryParameter(description="open, loaded or discarded")] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
@@ -232,7 +237,7 @@ class QuarantineController(Controller):
             database, found, importing.validate_sql, actor(request.scope), turns=importing.turns
         )
 
-    @get("/{row_id:str}", summary="A kept row", opt={"problems": PROBLEMS})
+    @get("/{row_id:str}", summary="A quarantined row", opt={"problems": PROBLEMS})
     async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> QuarantinedRow:
         return await quarantine.one(database, parse_uuid(row_id))
 
@@ -254,7 +259,7 @@ class QuarantineController(Controller):
             turns=importing.turns,
         )
 
-    @delete("/{row_id:str}", summary="Give a row up", opt={"problems": (*PROBLEMS, Conflict)})
+    @delete("/{row_id:str}", summary="Discard a row", opt={"problems": (*PROBLEMS, Conflict)})
     async def discard(
         self,
         row_id: FromPath[str],
@@ -266,27 +271,29 @@ class QuarantineController(Controller):
 
 
 async def _events(
-    job: Callable[[Options], Awaitable[Report]], options: Options, request: Call, held: AsyncExitStack
+    job: Callable[[Options], Awaitable[Report]], options: Options, request: Call, resources: AsyncExitStack
 ) -> AsyncGenerator[ServerSentEventMessage]:
-    """Progress, then the report or the problem; a client that leaves undoes the import.
+    """Yield progress, then the report or the problem. If the client disconnects, the import is rolled back.
 
-    `held` keeps the file, which was received before: the server listens to the client meanwhile.
+    `resources` holds the received file. Meanwhile the server detects when the client disconnects.
     """
     queue: asyncio.Queue[ServerSentEventMessage | None] = asyncio.Queue()
 
-    def tell(rows: int) -> None:
+    def report_progress(rows: int) -> None:
         queue.put_nowait(_event("progress", {"rows_read": rows}))
 
     async def run() -> None:
         try:
-            queue.put_nowait(_event("report", await job(msgspec.structs.replace(options, progress=tell))))
+            queue.put_nowait(
+                _event("report", await job(msgspec.structs.replace(options, progress=report_progress)))
+            )
         except Problem as problem:
             where = {"instance": request.scope["path"], "request_id": actor(request.scope).request_id or ""}
             queue.put_nowait(_event("problem", problem.document(**where)))
         finally:
             queue.put_nowait(None)
 
-    async with held, asyncio.TaskGroup() as tasks:
+    async with resources, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(run())
         try:
             while (event := await queue.get()) is not None:
@@ -311,7 +318,7 @@ async def _body(request: Call) -> AsyncGenerator[bytes]:
     try:
         async for chunk in request.stream():
             yield chunk
-    except InternalServerException:  # what Litestar raises when the client hangs up in its body
+    except InternalServerException:  # Litestar raises this if the client disconnects within the body
         raise BadRequest("The connection ended within the body.") from None
 
 
@@ -321,14 +328,14 @@ def _summary(dataset: Dataset) -> DatasetSummary:
 
 
 def _dataset(name: str) -> Dataset:
-    """Raises `NotFound` that names those there are: for a path."""
+    """Find the dataset of a path. Raises `NotFound`, which lists the known names."""
     if found := find(name):
         return found
     raise NotFound(f"There is no dataset {name[:60]!r}; there are {_names()}.")
 
 
 def _known(name: str) -> Dataset:
-    """Raises `InvalidInput`: for a parameter."""
+    """Find the dataset of a parameter. Raises `InvalidInput`."""
     if found := find(name):
         return found
     raise InvalidInput(errors=(FieldError("dataset", f"no dataset is named so; there are {_names()}"),))

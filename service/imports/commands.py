@@ -1,4 +1,4 @@
-"""`tally import` and `tally seed`: what became of files, as a table on a terminal, as JSON otherwise."""
+"""`tally import` and `tally seed`. Reports are a table on a terminal and JSON otherwise."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged",
 def import_files(
     settings: Settings, dataset: str, paths: Sequence[Path], *, dry_run: bool, mirror: bool, strict: bool
 ) -> int:
-    """Import files into a dataset; exit status 1 if `strict` and rows were quarantined, 2 if one was refused.
+    """Import files into a dataset. Exit status 1: rows were quarantined (`strict`); 2: a file was refused.
 
     Raises `Stop`: status 2 for an unknown dataset, 1 for the database.
     """
@@ -65,7 +65,7 @@ def import_files(
 
 
 def seed(settings: Settings) -> int:
-    """Import the files of SEEDS_DIR; exit status 1 if one was refused. Raises `Stop`."""
+    """Import the files of SEEDS_DIR. Exit status 1 if a file was refused. Raises `Stop`."""
 
     async def run() -> Imported:
         async with _opened(settings) as (database, options):
@@ -78,7 +78,7 @@ def seed(settings: Settings) -> int:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]]:
-    """The database, and options as the service itself has them."""
+    """Open the database, with the same import options as the service."""
     url = settings.database.url or ""
     schemas = settings.database.data_schemas
     try:
@@ -98,13 +98,13 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
 
 
 def _show(imported: Imported) -> None:
-    """Reports to stdout, refused files to stderr."""
+    """Write reports to stdout and refused files to stderr."""
     if sys.stdout.isatty():
         console = Console(highlight=False)
         console.print(_table(imported.reports))
         for report in imported.reports:
-            if said := _said(report):
-                console.print(f"{report.dataset} from {report.source}: {said}")
+            if details := _details(report):
+                console.print(f"{report.dataset} from {report.source}: {details}")
     else:
         for report in imported.reports:
             sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
@@ -124,8 +124,8 @@ def _table(reports: list[Report]) -> Table:
     return table
 
 
-def _said(report: Report) -> str:
-    """What the numbers do not say."""
+def _details(report: Report) -> str:
+    """The details of a report that the table does not show."""
     dry = ["dry run"] if report.status == "dry-run" else []
     reasons = [f"{reason} {rows}" for reason, rows in report.reasons.items()]
     gone = [f"gone {report.gone}"] if report.gone else []
@@ -135,7 +135,7 @@ def _said(report: Report) -> str:
 
 @contextmanager
 def _progress(source: str) -> Generator[Progress | None]:
-    """A count of rows that grows on a terminal; None elsewhere."""
+    """Show the number of rows read on a terminal. None elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""The contracts: what a row of each dataset must be before it may enter its table.
+"""The contracts: the rules that a row of each dataset must meet before it is stored.
 
 A dataset is one Struct below and its name in `DATASETS`; the Struct's field names are the table's columns.
 Field types choose the cleaning and the check (`checks.py`); `column(...)` adds what a type cannot say.
@@ -37,11 +37,11 @@ def column(
     sql: bool = False,
     **limits: Any,
 ) -> Meta:
-    """What a type cannot say of a column.
+    """Describe a column beyond its type.
 
     `aliases` are further headings (case, spaces, `_` and `-` never matter). `key` columns identify the row.
-    `refers_to` names the dataset whose key must hold the value, else the row waits as an orphan. A
-    `vocabulary` keeps one spelling per word, the first seen. `sql` text is judged and never reworded.
+    `refers_to` names the dataset whose key must hold the value; without it the row waits as an orphan. A
+    `vocabulary` keeps the first spelling of each word. `sql` text is validated and never changed.
     `limits` are msgspec's (`ge`, `le`, `max_length` in characters).
     """
     own = {
@@ -52,18 +52,18 @@ def column(
 
 
 class Contract(Struct, frozen=True, kw_only=True):
-    """A row. `X | None` may be empty; a default also allows the heading to be absent.
+    """A row. `X | None` may be empty. With a default, the heading may be absent too.
 
-    No column marked as key means facts: a row is known by its whole content and its occurrence in the file.
+    Rows without a key column are facts: content and occurrence in the file identify a row.
     """
 
     dataset: ClassVar[str]
     schema: ClassVar[str] = "data"
     table: ClassVar[str]
     json_part: ClassVar[str] = "items"
-    """Where a JSON document that is an object holds the rows."""
+    """The key that holds the rows if a JSON document is an object."""
     also_in: ClassVar[str] = ""
-    """The dataset whose JSON files carry rows of this one as well."""
+    """The dataset whose JSON files also hold rows of this dataset."""
     on_update: ClassVar[str] = ""
     """Further assignments when a stored row changes."""
 
@@ -165,7 +165,7 @@ class ProductsOfDiscussion(Contract, frozen=True, kw_only=True):
 
 
 class DatasetColumn(Struct, frozen=True, kw_only=True):
-    """A field of a contract as reading and checking need it."""
+    """A field of a contract, for the readers and checks."""
 
     name: str
     kind: Kind
@@ -193,7 +193,7 @@ class Dataset(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Columns that identify a row; none for facts."""
+        """Columns that identify a row. Facts have none."""
         return tuple(column.name for column in self.columns if column.key)
 
     @property
@@ -203,17 +203,17 @@ class Dataset(Struct, frozen=True, kw_only=True):
 
     @property
     def mirrored(self) -> bool:
-        """Whether its rows can be marked as gone: those of the catalogue are edited in other ways too."""
+        """Whether its rows can be marked as gone. Catalogue rows cannot: they are edited elsewhere too."""
         return self.row.schema == "data"
 
     @property
     def headings(self) -> dict[str, DatasetColumn]:
-        """Every heading that is understood, folded, with its column."""
+        """The column of each accepted heading. Headings are folded."""
         return {heading: column for column in self.columns for heading in column.headings}
 
 
 def fold(heading: str) -> str:
-    """Bring headings, sheet names and file names to the form in which they are compared."""
+    """Fold a heading, sheet name or file name for comparison."""
     return "".join(part for part in heading.casefold() if part.isalnum())
 
 
@@ -258,11 +258,11 @@ DATASETS: tuple[Dataset, ...] = tuple(
         ProductsOfDiscussion,
     )
 )
-"""In the order of their references: what others refer to comes first."""
+"""All datasets. A dataset comes after the datasets that it refers to."""
 
 
 def find(name: str) -> Dataset | None:
-    """Look a dataset up by name in any case, with spaces or dashes for `_`."""
+    """Find a dataset by name, in any case, with spaces or dashes for `_`."""
     return next((dataset for dataset in DATASETS if fold(dataset.name) == fold(name)), None)
 
 

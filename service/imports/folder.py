@@ -1,4 +1,4 @@
-"""A folder of files: what belongs to which dataset is told by file names, sheets and JSON keys."""
+"""Import a folder of files. File names, sheet names and JSON keys tell the dataset."""
 
 import asyncio
 from pathlib import Path
@@ -29,9 +29,9 @@ class Imported(Struct, frozen=True):
 
 
 async def import_folder(database: Database, folder: Path, options: Options) -> Imported:
-    """Import all files of a folder, what others refer to first; a refused file does not stop the others.
+    """Import all files of a folder in the order of `DATASETS`. A refused file does not stop the others.
 
-    Files known from before are left alone even where rows of the catalogue were edited since.
+    Files that were imported before are skipped, even if rows of the catalogue were edited since.
     """
     reports: list[Report] = []
     refusals: list[Refusal] = []
@@ -39,11 +39,11 @@ async def import_folder(database: Database, folder: Path, options: Options) -> I
     options = msgspec.structs.replace(options, keep_edits=True)
     for upload in await asyncio.to_thread(_uploads, folder):
         try:
-            held = await _held(upload, options)
+            datasets = await _datasets_of(upload, options)
         except REFUSALS as refusal:
             refusals.append(Refusal(upload.source, refusal.detail))
         else:
-            jobs += [(dataset, upload) for dataset in held]
+            jobs += [(dataset, upload) for dataset in datasets]
     for dataset, upload in sorted(jobs, key=lambda job: DATASETS.index(job[0])):
         try:
             reports.append(await import_file(database, upload, dataset, options))
@@ -53,15 +53,15 @@ async def import_folder(database: Database, folder: Path, options: Options) -> I
 
 
 def _uploads(folder: Path) -> list[Upload]:
-    """Raises `Stop` if there is no such folder."""
+    """List the files to import. Raises `Stop` if the folder does not exist."""
     if not folder.is_dir():
         raise Stop(f"{folder} is not a folder; set SEEDS_DIR", exit_code=2)
     paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     return [Upload(path, path.name) for path in sorted(paths)]
 
 
-async def _held(upload: Upload, options: Options) -> list[Dataset]:
-    """The datasets that a file holds."""
+async def _datasets_of(upload: Upload, options: Options) -> list[Dataset]:
+    """Find the datasets that a file holds."""
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
     named = find(upload.path.stem)
     found = [named] if named else []

@@ -1,7 +1,7 @@
-"""The way of a file: read, land, check, load or quarantine, in one transaction; readers see before or after.
+"""Import a file in one transaction: read, copy to the landing table, check, then load or quarantine each row.
 
-Imports into one dataset take turns under an advisory lock; those whose waiting rows an import may free are
-locked with it, always in the order of `DATASETS`, so that no two imports can wait for each other.
+An advisory lock lets only one import into a dataset run at a time. An import also locks the datasets whose
+orphans it may release. Locks are taken in the order of `DATASETS`, so imports cannot deadlock.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
 
 Progress = Callable[[int], None]
-"""Is told the rows read so far."""
+"""Called with the number of rows read so far."""
 
 BATCH: Final = 5_000
 BATCH_CHARACTERS: Final = 4 << 20
@@ -36,9 +36,9 @@ KNOWN: Final = "the same file as before: not read again"
 
 
 class Report(Struct, frozen=True):
-    """What became of a file: `rows_read = inserted + updated + unchanged + quarantined`.
+    """The report of an import: `rows_read = inserted + updated + unchanged + quarantined`.
 
-    `released` counts rows of other datasets that had waited for this import; `id` is null for a dry run.
+    `released` counts orphans of other datasets that this import released. `id` is null for a dry run.
     """
 
     id: UUID | None
@@ -60,15 +60,15 @@ class Report(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """Where a page of a list by time ends."""
+    """The position of the last entry of a page, in a list ordered by time."""
 
     at: datetime
     id: UUID
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`mirror` marks rows gone that the file lacks; `keep_edits` takes a known file of the catalogue as
-    imported even if rows were added or removed since. Imports of one process share their `turns`.
+    """`mirror` marks stored rows that the file lacks as gone. `keep_edits` skips a catalogue file that was
+    imported before, even if rows were added or removed since. Imports of one process share `turns`.
     """
 
     validate_sql: ValidateSql
@@ -96,7 +96,7 @@ LIST_RUNS: Final = SQL.rows("list_runs", Report)
 GET_RUN: Final = SQL.rows("get_run", Report)
 
 
-class _Undone(Exception):  # noqa: N818 (it says what happens to a dry run)
+class _RolledBack(Exception):  # noqa: N818 (it rolls a dry run back)
     def __init__(self, report: Report) -> None:
         super().__init__()
         self.report = report
@@ -105,22 +105,22 @@ class _Undone(Exception):  # noqa: N818 (it says what happens to a dry run)
 async def import_file(
     database: Database | Transaction, upload: Upload, dataset: Dataset, options: Options
 ) -> Report:
-    """Import a file; all of it or nothing.
+    """Import a whole file or nothing.
 
-    Raises one of `REFUSALS` for a file that is refused: nothing changed then; `Busy` if too many wait.
+    Raises one of `REFUSALS` if the file is refused, and `Busy` if too many imports wait.
     """
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
     try:
-        report = await _recognized(database, upload, facts, dataset, options)
+        report = await _imported_before(database, upload, facts, dataset, options)
         return report or await _read(database, upload, facts, dataset, options)
-    except _Undone as undone:
-        return undone.report
+    except _RolledBack as rolled_back:
+        return rolled_back.report
 
 
 async def list_runs(
     database: Database | Transaction, *, dataset: str | None, before: Position | None, limit: int
 ) -> list[Report]:
-    """The latest first; one more than `limit` if there are more."""
+    """Return imports, newest first: up to `limit` + 1, so that the extra one shows that more follow."""
     at, last = (before.at, before.id) if before else (None, None)
     return await database.read(LIST_RUNS, dataset, at, last, limit + 1)
 
@@ -132,10 +132,10 @@ async def one_run(database: Database | Transaction, run_id: UUID) -> Report:
     raise NotFound(f"There is no import {run_id}.")
 
 
-async def _recognized(
+async def _imported_before(
     database: Database | Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
 ) -> Report | None:
-    """The report of a file that is known, before anything of it is read."""
+    """The report of a file that was imported before. The file is not opened."""
     known = await database.read_one(
         REMEMBERED, dataset.name, facts.sha256, upload.source, None, facts.encoding
     )
@@ -143,8 +143,8 @@ async def _recognized(
         return None
     async with options.turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
         await lock(tx, dataset)
-        report = await _remembered(tx, upload, facts, dataset, options)
-        return _kept(report, options) if report else None
+        report = await _report_if_unchanged(tx, upload, facts, dataset, options)
+        return _unless_dry_run(report, options) if report else None
 
 
 async def _read(
@@ -157,22 +157,22 @@ async def _read(
         database.transaction(timeout_s=TIMEOUT_S) as tx,
     ):
         await lock(tx, dataset)
-        report = await _remembered(tx, upload, facts, dataset, options)
+        report = await _report_if_unchanged(tx, upload, facts, dataset, options)
         report = report or await _imported(tx, upload, facts, dataset, options, table=table)
-        return _kept(report, options)
+        return _unless_dry_run(report, options)
 
 
-def _kept(report: Report, options: Options) -> Report:
-    """Raises `_Undone` for a dry run, which rolls back."""
+def _unless_dry_run(report: Report, options: Options) -> Report:
+    """Return the report. For a dry run, raise `_RolledBack`, which rolls the transaction back."""
     if options.dry_run:
-        raise _Undone(report)
+        raise _RolledBack(report)
     return report
 
 
-async def _remembered(
+async def _report_if_unchanged(
     tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
 ) -> Report | None:
-    """The report of a file that is known and still stands, without reading it again."""
+    """The report of a file that was imported before, if no later import changed the dataset."""
     if options.mirror:
         return None
     edited = options.keep_edits and not dataset.mirrored
@@ -200,7 +200,7 @@ async def _imported(
     tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options, *, table: Table
 ) -> Report:
     await begin(tx, dataset)
-    await _land(tx, dataset, table, options.progress)
+    await _copy_records(tx, dataset, table, options.progress)
     run = await _next_run(tx, dataset, upload, facts)
     outcome = await load(tx, dataset, options.validate_sql, run=run, table=table, mirror=options.mirror)
     report = Report(
@@ -224,9 +224,9 @@ async def _imported(
     return await _recorded(tx, dataset, report, run, options.actor)
 
 
-async def _land(tx: Transaction, dataset: Dataset, table: Table, progress: Progress | None) -> None:
-    """COPY the records; the next batch is read in a thread while Postgres takes one."""
-    loop, landed = asyncio.get_running_loop(), 0
+async def _copy_records(tx: Transaction, dataset: Dataset, table: Table, progress: Progress | None) -> None:
+    """COPY the records. A thread reads the next batch while Postgres copies the current one."""
+    loop, copied = asyncio.get_running_loop(), 0
 
     def take() -> list[Record]:
         batch, size = list[Record](), 0
@@ -244,9 +244,9 @@ async def _land(tx: Transaction, dataset: Dataset, table: Table, progress: Progr
             await land(tx, dataset, table.columns, batch)
         finally:
             await asyncio.wait([following])
-        landed += len(batch)
+        copied += len(batch)
         if progress:
-            progress(landed)
+            progress(copied)
         batch = following.result()
 
 
@@ -284,10 +284,10 @@ async def _recorded(tx: Transaction, dataset: Dataset, report: Report, run: Run,
         await _count_rows(tx, dataset),
         actor.name,
     )
-    assert recorded, "an insert gives its row"
+    assert recorded, "RETURNING gives the row"
     target = f"{dataset.name} {run.id}"
-    deed = AuditEvent(actor=actor.name, action="imports.run", target=target, request_id=actor.request_id)
-    await audit.record(tx, deed)
+    event = AuditEvent(actor=actor.name, action="imports.run", target=target, request_id=actor.request_id)
+    await audit.record(tx, event)
     return msgspec.structs.replace(
         report,
         id=None if report.status == "dry-run" else run.id,

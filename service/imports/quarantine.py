@@ -1,4 +1,4 @@
-"""Rows that broke their contract: looked at, exported, fixed, tried again, discarded; never deleted."""
+"""Quarantined rows broke their contract. List, export, fix, retry or discard them; they are never deleted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,15 +25,15 @@ Status = Literal["open", "loaded", "discarded"]
 
 EXPORT_PAGE: Final = 1_000
 PAGE_BYTES: Final = 8 << 20
-"""What a page may hold as JSON text, if it is not one row; what follows comes with the next page."""
+"""Bytes of JSON that a page may hold. A page always holds at least one row."""
 WRITE_HERE: Final = 1 << 16
-"""Characters up to which a line is written on the event loop."""
+"""Characters of the longest line that is encoded on the event loop. A thread encodes longer lines."""
 OF_THE_EXPORT: Final = ("quarantine_id", "reason", "message")
 
 
 class QuarantinedRow(Struct, frozen=True):
-    """A quarantined row. `original` is what `raw` was before its first fix; `waits_key` is the key in the
-    dataset `waits_for` that an orphan needs.
+    """A quarantined row. `original` is the value of `raw` before the first fix. An orphan needs the key
+    `waits_key` in the dataset `waits_for`.
     """
 
     id: UUID
@@ -53,7 +53,7 @@ class QuarantinedRow(Struct, frozen=True):
 
 
 class RetryReport(Struct, frozen=True):
-    """What became of rows that were tried again; `released` rows of other datasets had waited for them."""
+    """The report of a retry. `released` counts orphans of other datasets that the retry released."""
 
     rows_read: int
     inserted: int
@@ -72,7 +72,7 @@ class _Exported(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """Rows, and the position of the last one if others follow."""
+    """Rows, and the position of the last row if more follow."""
 
     rows: list[QuarantinedRow]
     last: Position | None
@@ -84,11 +84,11 @@ class _Place(Struct, frozen=True):
     fits: bool
 
 
-PLACE_KEPT: Final = SQL.rows("place_kept", _Place)
-LIST_KEPT: Final = SQL.rows("list_kept", QuarantinedRow)
-GET_KEPT: Final = SQL.rows("get_kept", QuarantinedRow)
-EXPORT_KEPT: Final = SQL.rows("export_kept", _Exported)
-DISCARD_KEPT: Final = SQL.command("discard_kept")
+PLACE_ROWS: Final = SQL.rows("place_kept", _Place)
+LIST_ROWS: Final = SQL.rows("list_kept", QuarantinedRow)
+GET_ROW: Final = SQL.rows("get_kept", QuarantinedRow)
+EXPORT_ROWS: Final = SQL.rows("export_kept", _Exported)
+DISCARD_ROW: Final = SQL.command("discard_kept")
 
 
 async def rows(
@@ -100,26 +100,26 @@ async def rows(
     after: Position | None,
     limit: int,
 ) -> Page:
-    """A page of at most `limit` rows, fewer where they are large."""
+    """Return a page of up to `limit` rows. A page of large rows holds fewer."""
     ids, last = await _page(database, (dataset, reason, status), after, limit)
-    return Page(await database.read(LIST_KEPT, ids), last)
+    return Page(await database.read(LIST_ROWS, ids), last)
 
 
 async def one(database: Database | Transaction, row_id: UUID) -> QuarantinedRow:
     """Raises `NotFound`."""
-    if row := await database.read_one(GET_KEPT, row_id):
+    if row := await database.read_one(GET_ROW, row_id):
         return row
     raise NotFound(f"There is no quarantined row {row_id}.")
 
 
 async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIterator[bytes]:
-    """The open rows of a dataset as CSV, to be fixed in a spreadsheet and imported back."""
+    """Yield the open rows of a dataset as CSV, to be fixed in a spreadsheet and imported back."""
     columns = loads.all_columns(dataset)
     yield await _csv_line((*columns, *OF_THE_EXPORT))
     after: Position | None = None
     while True:
         ids, after = await _page(database, (dataset.name, None, "open"), after, EXPORT_PAGE)
-        for row in await database.read(EXPORT_KEPT, dataset.name, ids):
+        for row in await database.read(EXPORT_ROWS, dataset.name, ids):
             cells = [row.cells.get(name, "") for name in columns]
             yield await _csv_line((*cells, str(row.id), row.reason, row.message))
         if after is None:
@@ -135,10 +135,10 @@ async def fix(
     *,
     turns: Turns,
 ) -> QuarantinedRow:
-    """Load the row with these values; columns that are not given keep theirs, what has no column goes.
+    """Load the row with new values. Other columns keep their values. Cells without a column are dropped.
 
-    Raises `NotFound`; `Conflict` if the row is not open; `InvalidInput` if it is still unsound: then it
-    stays as it was.
+    Raises `NotFound`, `Conflict` if the row is not open, and `InvalidInput` if the row is still invalid. Then
+    the row does not change.
     """
     dataset = await _dataset(database, row_id)
     async with turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
@@ -162,39 +162,39 @@ async def fix(
 async def retry(
     database: Database, dataset: Dataset | None, validate_sql: ValidateSql, actor: Actor, *, turns: Turns
 ) -> RetryReport:
-    """Try all open rows of a dataset, or of all, once more; those with a wrong shape can only be fixed."""
+    """Retry all open rows of one dataset or of all. Rows of the wrong shape stay open."""
     total = RetryReport(0, 0, 0, 0, 0, {}, {})
     for each in [dataset] if dataset else DATASETS:
         async with turns.take(each), database.transaction(timeout_s=TIMEOUT_S) as tx:
             await lock(tx, each)
             total = _sum(total, await _retried(tx, each, validate_sql))
-            deed = AuditEvent(
+            event = AuditEvent(
                 actor=actor.name, action="quarantine.retry", target=each.name, request_id=actor.request_id
             )
-            await audit.record(tx, deed)
+            await audit.record(tx, event)
     return total
 
 
 async def discard(database: Database, row_id: UUID, actor: Actor, *, turns: Turns) -> None:
-    """Give a row up; it stays to be seen. Raises `NotFound`, and `Conflict` if it is not open."""
+    """Mark a row as discarded; it stays listed. Raises `NotFound`, and `Conflict` if it is not open."""
     dataset = await _dataset(database, row_id)
     async with turns.take(dataset), database.transaction() as tx:
         before = await _locked(tx, dataset, row_id)
-        await tx.write(DISCARD_KEPT, row_id)
+        await tx.write(DISCARD_ROW, row_id)
         await _note(tx, "quarantine.discard", before, await one(tx, row_id), actor)
 
 
 async def _page(
     database: Database | Transaction,
-    wanted: tuple[str | None, str | None, str | None],
+    filters: tuple[str | None, str | None, str | None],
     after: Position | None,
     limit: int,
 ) -> tuple[list[UUID], Position | None]:
-    """Ids of a page's rows, and the position of the last one if others follow; `wanted` are dataset, reason
-    and status.
+    """Return the ids of a page, and the position of the last row if more follow. `filters` are dataset,
+    reason and status.
     """
     at, last = (after.at, after.id) if after else (None, None)
-    places = await database.read(PLACE_KEPT, *wanted, at, last, limit, PAGE_BYTES)
+    places = await database.read(PLACE_ROWS, *filters, at, last, limit, PAGE_BYTES)
     shown = [place for place in places if place.fits]
     more = len(shown) < len(places)
     return [place.id for place in shown], Position(shown[-1].at, shown[-1].id) if more else None
@@ -223,7 +223,7 @@ async def _dataset(database: Database, row_id: UUID) -> Dataset:
 
 
 async def _locked(tx: Transaction, dataset: Dataset, row_id: UUID) -> QuarantinedRow:
-    """Take the dataset's turn, then look at the row. Raises `Conflict` if it is not open."""
+    """Lock the dataset, then read the row. Raises `Conflict` if the row is not open."""
     await lock(tx, dataset)
     row = await one(tx, row_id)
     if row.status != "open":
@@ -234,16 +234,16 @@ async def _locked(tx: Transaction, dataset: Dataset, row_id: UUID) -> Quarantine
 def _mended(dataset: Dataset, before: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     known = dataset.headings
     named = {known[folded].name for folded in map(fold, given) if folded in known}
-    kept = {
+    unchanged = {
         heading: value
         for heading, value in before.items()
         if (column := known.get(fold(heading))) and column.name not in named
     }
-    return {**kept, **given}
+    return {**unchanged, **given}
 
 
 def _cell(value: Any) -> Any:
-    """Numbers as they are written."""
+    """Turn numbers into text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -270,7 +270,7 @@ def _merged(left: Any, right: Any) -> Any:
 async def _note(
     tx: Transaction, action: str, before: QuarantinedRow, after: QuarantinedRow, actor: Actor
 ) -> None:
-    deed = AuditEvent(
+    event = AuditEvent(
         actor=actor.name,
         action=action,
         target=str(before.id),
@@ -278,11 +278,11 @@ async def _note(
         before_hash=audit.digest(before),
         after_hash=audit.digest(after),
     )
-    await audit.record(tx, deed)
+    await audit.record(tx, event)
 
 
 async def _csv_line(cells: Sequence[str]) -> bytes:
-    """A line that no spreadsheet runs; a long one holds up nobody else."""
+    """Encode a line with guarded cells. A thread encodes long lines to keep the event loop free."""
     if sum(map(len, cells)) < WRITE_HERE:
         return _guarded_line(cells)
     return await asyncio.to_thread(_guarded_line, cells)
@@ -293,6 +293,6 @@ def _guarded_line(cells: Sequence[str]) -> bytes:
 
 
 def _quoted(cell: str) -> str:
-    """As the `csv` module has it, which would hold up the process for a long cell."""
+    """Quote a cell like the `csv` module, which would block the process for a long cell."""
     special = '"' in cell or "," in cell or "\n" in cell or "\r" in cell
     return '"' + cell.replace('"', '""') + '"' if special else cell

@@ -1,7 +1,7 @@
-"""The body of an upload becomes one file on disk: sent raw or as a form, plain or gzipped.
+"""Store the body of an upload as one file on disk. The body is raw or a form, plain or gzipped.
 
-What is no table by its media type, states two files or is coded in another way is refused before it is
-read. Nothing but the file is kept, and never more than the limit, whatever a body unpacks to.
+A body is refused before it is read if its media type is not a table, if it states two files or if its coding
+is unsupported. Only the file is stored, and never more bytes than the limit after unpacking.
 """
 
 import asyncio
@@ -51,11 +51,11 @@ TABLES: Final = frozenset(
         "text/x-csv",
     }
 )
-"""Media types of bodies and parts that may hold a table, with those of clients that know no better."""
+"""Media types of bodies and parts that may hold a table, including the generic ones that clients send."""
 
 
 class Sent(Struct, frozen=True):
-    """What a request's headers say of its body; absent ones are empty."""
+    """The headers of a request that describe its body. Absent headers are empty."""
 
     content_type: str
     content_encoding: str
@@ -64,9 +64,10 @@ class Sent(Struct, frozen=True):
 
 @asynccontextmanager
 async def received(sent: Sent, body: AsyncIterator[bytes], bytes_limit: int) -> AsyncGenerator[Upload]:
-    """The file of a request's body; it goes when the block ends.
+    """Store a request's body as a file until the block ends.
 
-    Raises `TooLarge`, before reading if Content-Length tells; `UnsupportedMediaType`; `InvalidInput`.
+    Raises `TooLarge` (before reading if Content-Length exceeds the limit), `UnsupportedMediaType` and
+    `InvalidInput`.
     """
     if sent.content_length > bytes_limit:
         raise _too_large(bytes_limit)
@@ -101,7 +102,7 @@ async def received(sent: Sent, body: AsyncIterator[bytes], bytes_limit: int) -> 
 
 
 class _Raw:
-    """A body that is the file."""
+    """A raw body, which is the file itself."""
 
     def __init__(self, file: IO[bytes], media_type: str, charset: str | None) -> None:
         _must_be_table(media_type, charset)
@@ -113,7 +114,7 @@ class _Raw:
 
 
 class _Form:
-    """A form of which one part is the file; all others are passed over."""
+    """A form with the file in one part. Other parts are skipped."""
 
     def __init__(self, file: IO[bytes], options: dict[str, str]) -> None:
         self._file = file
@@ -167,7 +168,7 @@ class _Form:
 
 
 class _Plain:
-    """A body that is not coded."""
+    """A body without content coding."""
 
     def __call__(self, chunk: bytes) -> Iterator[bytes]:
         yield chunk
@@ -177,7 +178,7 @@ class _Plain:
 
 
 class _Gunzip:
-    """A gzipped body, of one member or several, unpacked a bounded piece at a time."""
+    """A gzipped body with one or more members, unpacked in bounded chunks."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
@@ -204,7 +205,7 @@ class _Gunzip:
 
 
 def _media_type(header: str) -> tuple[str, dict[str, str]]:
-    parse: Any = vars(multipart)["parse_options_header"]  # it states no types
+    parse: Any = vars(multipart)["parse_options_header"]  # it has no type annotations
     return parse(header)
 
 
@@ -235,7 +236,7 @@ def _must_be_table(media_type: str, charset: str | None) -> None:
 
 
 def _file_name(sent: str) -> str:
-    """The last part of a client's path, of characters that can be shown."""
+    """The last part of a client's path, with printable characters only."""
     name = re.split(r"[/\\]", sent)[-1]
     return "".join(mark for mark in name if mark.isprintable())[:NAME_CHARACTERS] or RAW_SOURCE
 

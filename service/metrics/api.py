@@ -54,7 +54,7 @@ from service.metrics.models import (
     Result,
     VersionList,
 )
-from service.metrics.result_endpoint import ResultService, asker_of
+from service.metrics.result_endpoint import ResultService, caller_of
 from service.metrics.store import Editor, tag
 from service.results.table import Reply
 
@@ -85,11 +85,11 @@ T = TypeVar("T")
 Catalogue = NamedDependency[Catalog]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
-Held = NamedDependency[ResultService]
+Service = NamedDependency[ResultService]
 
 
 class Exact(Response[T]):
-    """An answer in which defaults of parameters are numbers, digit for digit."""
+    """A response that writes decimal defaults of parameters as JSON numbers with all digits."""
 
     def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
         del media_type, enc_hook
@@ -118,16 +118,16 @@ class MetricsController(Controller):
     @get(
         "/{metric_id:str}",
         summary="A metric's result",
-        description="Takes the metric's parameters (see its definition) as query parameters, and `format`: "
-        "json, csv or ndjson; `excel=true` prefixes CSV cells that a spreadsheet would run.",
+        description="Query parameters are the metric's parameters (see its definition) and `format`: json, "
+        "csv or ndjson. `excel=true` prefixes CSV cells that a spreadsheet would run as formulas.",
         responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
         opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
     async def result(self, metric_id: FromPath[str], request: Call) -> ASGIResponse:
-        # Seldom taken: `ResultEndpoint` answers before the framework; this is the route that documents it.
-        shelf: ResultService = request.app.state.shelf
+        # `ResultEndpoint` answers most requests. This route documents it and answers the rest.
+        service: ResultService = request.app.state.shelf
         return _send(
-            await shelf.result(metric_id, cast("Scope", request.scope), caller(request.scope).claims)
+            await service.result(metric_id, cast("Scope", request.scope), caller(request.scope).claims)
         )
 
     @get(
@@ -142,21 +142,21 @@ class MetricsController(Controller):
 
     @post(
         "/",
-        summary="Make a metric from SQL or from a prompt",
+        summary="Create a metric from SQL or from a prompt",
         opt={"scope": "metrics:write", "problems": (*WRITE_PROBLEMS, *PROMPT_PROBLEMS)},
     )
     async def create(self, data: JSONBody[NewMetric], request: Call, editor: Changes) -> Response[MetricMade]:
-        metric, prepared, generator = await editor.create(data, actor(request.scope))
-        made = MetricMade(
+        metric, plan, generator = await editor.create(data, actor(request.scope))
+        created = MetricMade(
             id=metric.id,
             title=metric.shown_title,
             query_id=metric.query_id,
             sql=metric.sql,
-            parameters=prepared.template.parameters,
-            columns=prepared.description.columns,
+            parameters=plan.template.parameters,
+            columns=plan.description.columns,
             generator=generator,
         )
-        return Exact(made, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
+        return Exact(created, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
 
     @patch(
         "/{metric_id:str}",
@@ -174,7 +174,7 @@ class MetricsController(Controller):
 
     @get(
         "/{metric_id:str}/versions",
-        summary="What a metric is and was",
+        summary="All versions of a metric",
         opt={"problems": (NotFound, DatabaseUnavailable)},
     )
     async def versions(self, metric_id: FromPath[str], editor: Changes) -> VersionList:
@@ -182,7 +182,7 @@ class MetricsController(Controller):
 
     @post(
         "/{metric_id:str}/versions/{version:int}/restore",
-        summary="Bring a version back, as a new one",
+        summary="Restore an old version as a new version",
         status_code=200,
         opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
     )
@@ -208,7 +208,7 @@ class MetricsController(Controller):
         "/batch", summary="Several metrics in one answer", status_code=200, opt={"problems": WRITE_PROBLEMS}
     )
     async def batch(self, data: JSONBody[Batch], request: Call, batcher: NamedDependency[Batcher]) -> Tiles:
-        return Tiles(await batcher.batch(data.metrics, _asker(request)))
+        return Tiles(await batcher.batch(data.metrics, _caller_of(request)))
 
 
 class DashboardsController(Controller):
@@ -232,7 +232,7 @@ class DashboardsController(Controller):
 
     @put(
         "/{dashboard_id:str}/layouts",
-        summary="Place a dashboard's metrics anew",
+        summary="Replace a dashboard's layouts",
         opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
     )
     async def put_layouts(
@@ -242,8 +242,8 @@ class DashboardsController(Controller):
 
     @get(
         "/{dashboard_id:str}/data",
-        summary="Every tile of a dashboard",
-        description="Query parameters go to each metric that takes them; a tile lists those it ignored.",
+        summary="Results of all metrics of a dashboard",
+        description="Each metric uses the query parameters that it knows. Its entry lists the others.",
         opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True},
     )
     async def data(
@@ -252,7 +252,7 @@ class DashboardsController(Controller):
         request: Call,
         catalog: Catalogue,
         batcher: NamedDependency[Batcher],
-        shelf: Held,
+        shelf: Service,
     ) -> ASGIResponse:
         version = catalog.version
         dashboard = catalog.dashboard(dashboard_id)
@@ -260,8 +260,8 @@ class DashboardsController(Controller):
         given = dict(pairs)
         if len(given) != len(pairs):
             raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
-        served = await batcher.dashboard(dashboard, given, _asker(request))
-        return _send(await shelf.reply(cast("Scope", request.scope), served, version))
+        outcome = await batcher.dashboard(dashboard, given, _caller_of(request))
+        return _send(await shelf.reply(cast("Scope", request.scope), outcome, version))
 
 
 def _summary(metric: Metric) -> MetricSummary:
@@ -286,12 +286,12 @@ def _view(dashboard: Dashboard) -> DashboardView:
     return DashboardView(dashboard.id, dashboard.title, items, layouts)
 
 
-def _defined(prepared: QueryPlan) -> Response[Definition]:
-    return Exact(prepared.definition(), headers={"ETag": tag(prepared.metric)})
+def _defined(plan: QueryPlan) -> Response[Definition]:
+    return Exact(plan.definition(), headers={"ETag": tag(plan.metric)})
 
 
-def _asker(request: Call) -> Caller:
-    return asker_of(cast("Scope", request.scope), caller(request.scope).claims)
+def _caller_of(request: Call) -> Caller:
+    return caller_of(cast("Scope", request.scope), caller(request.scope).claims)
 
 
 def _send(reply: Reply) -> ASGIResponse:

@@ -1,4 +1,4 @@
-"""Several metrics in one answer: each tile succeeds or fails alone, equal tiles are computed once."""
+"""Several metrics in one answer. Each tile succeeds or fails alone. Equal tiles are computed once."""
 
 import asyncio
 from collections import Counter
@@ -20,21 +20,21 @@ from service.results.headers import Directives
 from service.results.table import CacheOutcome
 from service.sql.parameters import exact
 
-# Tiles of one request that ask Postgres side by side; the rest of the reader's pool stays for other callers.
+# How many tiles of one request query Postgres at once. Other callers use the rest of the reader pool.
 SIDE_BY_SIDE: Final = 4
 LARGEST_TOGETHER: Final = 4
-"""How many of the largest results (RESULT_BYTES_LIMIT) one answer of many may hold."""
+"""The size limit of a batch answer, as a multiple of RESULT_BYTES_LIMIT."""
 
 
 class Caller(Struct, frozen=True):
-    """Who asks, as the claims that policies read, and how anew."""
+    """The claims that row policies read, and the `Cache-Control` directives of the request."""
 
     claims: str
     directives: Directives
 
 
 class Tile(Struct, frozen=True, omit_defaults=True):
-    """A metric's part of the answer: `result` with status 200, else `problem`; `id` as it was given."""
+    """One metric in the answer: `result` with status 200, else `problem`. `id` is the id from the request."""
 
     id: str | None
     status: int
@@ -54,7 +54,7 @@ class DashboardData(Struct, frozen=True):
 
 
 LARGEST_ENTRY: Final = 512 << 10
-"""Bytes of an entry that is read at all; between two of a tenth of that others have their turn."""
+"""Bytes an entry may have. After an entry of a tenth of this size, the event loop serves other requests."""
 
 
 class _Named(Struct):
@@ -62,19 +62,19 @@ class _Named(Struct):
 
 
 class _Request(Struct):
-    """What the tiles of one request share; `room` is how many bytes its answer may still take."""
+    """State that the tiles of one request share. `room` is how many bytes the answer may still take."""
 
-    asker: Caller
+    caller: Caller
     side_by_side: asyncio.Semaphore
     deadline: float
     room: int
 
-    def fits(self, served: CacheOutcome, copies: int) -> bool:
-        """Take room for a tile that stands so many times in the answer; what does not fit takes none."""
-        taken = copies * len(served.entry.representations["identity"].body)
-        if taken > self.room:
+    def fits(self, outcome: CacheOutcome, copies: int) -> bool:
+        """Reserve room for `copies` copies of a tile. Reserve nothing if they do not fit."""
+        size = copies * len(outcome.entry.representations["identity"].body)
+        if size > self.room:
             return False
-        self.room -= taken
+        self.room -= size
         return True
 
 
@@ -82,13 +82,13 @@ _ENTRY_IS: Final = 'An entry is an object such as {"id": "<UUID of a metric>", "
 _KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 TileRequest = tuple[str, dict[str, Any], tuple[str, ...]]
-"""A metric's id, the parameters it takes, and the names of those it ignores."""
+"""A metric's id, the parameters it takes, and the names of the parameters it ignores."""
 
 
 class Batcher:
-    """Runs tiles under one deadline, which is what a single metric has, and what the queue allows on top.
+    """Runs all tiles of a request under one deadline: the time of a single metric plus the time in the queue.
 
-    All of them together take `LARGEST_TOGETHER` times `bytes_limit`, what one result may take, at most.
+    All tiles together take at most `LARGEST_TOGETHER * bytes_limit` bytes; `bytes_limit` is for one result.
     """
 
     def __init__(
@@ -100,50 +100,50 @@ class Batcher:
         self._deadline_s = deadline_s
         self._room = LARGEST_TOGETHER * bytes_limit
 
-    async def batch(self, entries: Sequence[Raw], asker: Caller) -> list[Tile]:
-        """Tiles in the order of the entries."""
+    async def batch(self, entries: Sequence[Raw], caller: Caller) -> list[Tile]:
+        """Return the tiles in the order of the entries."""
         read: list[BatchEntry | Tile] = []
         for entry in entries:
             read.append(_read(entry))
             await _pause_after(entry)
-        wishes: list[TileRequest] = [
+        requests: list[TileRequest] = [
             (each.id, each.parameters, ()) for each in read if isinstance(each, BatchEntry)
         ]
-        answered = iter(_tiles(wishes, await self._run(wishes, asker)))
+        answered = iter(_tiles(requests, await self._run(requests, caller)))
         return [each if isinstance(each, Tile) else next(answered) for each in read]
 
-    async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str], asker: Caller) -> CacheOutcome:
-        """Every tile of a dashboard as one answer; each takes of `given` what it knows."""
+    async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str], caller: Caller) -> CacheOutcome:
+        """Return all tiles of a dashboard as one answer. Each tile uses the parameters that it knows."""
         version = self._catalog.version
-        wishes: list[TileRequest] = []
+        requests: list[TileRequest] = []
         for metric in dashboard.metrics:
             try:
                 accepted = (await self._executor.prepare(metric)).template.accepted
-            except Problem:  # the tile itself will say so
+            except Problem:  # the tile reports this problem
                 accepted = ()
             taken = {name: value for name, value in given.items() if name in accepted}
-            wishes.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
+            requests.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
         owner = ("dashboard", dashboard.id)
-        asked = Composition((*owner, version, tuple(sorted(given.items()))), owner, asker.claims)
-        if held := self._results.composed(asked, asker.directives):
-            return held
-        answers = await self._run(wishes, asker)
-        body = msgspec.json.encode(DashboardData(dashboard.id, _tiles(wishes, answers)))
+        asked = Composition((*owner, version, tuple(sorted(given.items()))), owner, caller.claims)
+        if cached := self._results.composed(asked, caller.directives):
+            return cached
+        answers = await self._run(requests, caller)
+        body = msgspec.json.encode(DashboardData(dashboard.id, _tiles(requests, answers)))
         parts = [answer for answer in answers if isinstance(answer, CacheOutcome)]
         whole = len(parts) == len(answers)
         return self._results.compose(asked, body, parts, whole=whole)
 
-    async def _run(self, wishes: Sequence[TileRequest], asker: Caller) -> list[CacheOutcome | Problem]:
+    async def _run(self, requests: Sequence[TileRequest], caller: Caller) -> list[CacheOutcome | Problem]:
         keys: list[bytes] = []
-        for metric_id, given, _ in wishes:
+        for metric_id, given, _ in requests:
             keys.append(_KEY.encode((metric_id.lower(), given)))
             await _pause_after(keys[-1])
         copies = Counter(keys)
         once: dict[bytes, asyncio.Task[CacheOutcome | Problem]] = {}
         async with asyncio.TaskGroup() as tasks:
             deadline = asyncio.get_running_loop().time() + self._deadline_s
-            request = _Request(asker, asyncio.Semaphore(SIDE_BY_SIDE), deadline, self._room)
-            for key, (metric_id, given, _) in zip(keys, wishes, strict=True):
+            request = _Request(caller, asyncio.Semaphore(SIDE_BY_SIDE), deadline, self._room)
+            for key, (metric_id, given, _) in zip(keys, requests, strict=True):
                 if key not in once:
                     once[key] = tasks.create_task(self._fitting(metric_id, given, request, copies[key]))
         return [once[key].result() for key in keys]
@@ -161,21 +161,21 @@ class Batcher:
     async def _answer(
         self, metric_id: str, given: dict[str, Any], request: _Request
     ) -> CacheOutcome | Problem:
-        wanted = None
-        asker, side_by_side = request.asker, request.side_by_side
+        cache_request = None
+        caller, side_by_side = request.caller, request.side_by_side
         try:
             async with asyncio.timeout_at(request.deadline):
                 metric = self._catalog.get(parse_uuid(metric_id))
                 async with nullcontext() if self._executor.has_plan(metric) else side_by_side:
-                    wanted = await self._executor.wanted(metric, given, claims=asker.claims)
-                if held := self._results.fresh(wanted.key, asker.directives):
-                    return held
+                    cache_request = await self._executor.cache_request(metric, given, claims=caller.claims)
+                if cached := self._results.fresh(cache_request.key, caller.directives):
+                    return cached
                 async with side_by_side:
-                    return await self._results.get(wanted, asker.directives)
+                    return await self._results.get(cache_request, caller.directives)
         except TimeoutError:
-            held = await self._results.held(wanted, asker.directives) if wanted else None
+            stale = await self._results.held(cache_request, caller.directives) if cache_request else None
             late = f"Not reached within the {self._deadline_s:g} s that one request may take."
-            return held or QueryTimeout(late)
+            return stale or QueryTimeout(late)
         except Problem as problem:
             return problem
 
@@ -203,16 +203,16 @@ def _read(entry: Raw) -> BatchEntry | Tile:
     return Tile(named, problem.status, problem=problem.document())
 
 
-def _tiles(wishes: Sequence[TileRequest], answers: Sequence[CacheOutcome | Problem]) -> list[Tile]:
+def _tiles(requests: Sequence[TileRequest], answers: Sequence[CacheOutcome | Problem]) -> list[Tile]:
     return [
         _tile(metric_id, answer, ignored)
-        for (metric_id, _, ignored), answer in zip(wishes, answers, strict=True)
+        for (metric_id, _, ignored), answer in zip(requests, answers, strict=True)
     ]
 
 
 def _tile(metric_id: str, answer: CacheOutcome | Problem, ignored: tuple[str, ...]) -> Tile:
-    told = ignored or UNSET
+    ignored_parameters = ignored or UNSET
     if isinstance(answer, CacheOutcome):
         body, etag = answer.entry.representations["identity"]
-        return Tile(metric_id, 200, etag=etag, result=Raw(body), ignored_parameters=told)
-    return Tile(metric_id, answer.status, problem=answer.document(), ignored_parameters=told)
+        return Tile(metric_id, 200, etag=etag, result=Raw(body), ignored_parameters=ignored_parameters)
+    return Tile(metric_id, answer.status, problem=answer.document(), ignored_parameters=ignored_parameters)

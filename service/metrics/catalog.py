@@ -1,4 +1,4 @@
-"""All metrics and dashboards in memory: read once, and again whenever the catalogue announces a change."""
+"""All metrics and dashboards in memory. They are read at start and again after each announced change."""
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable
@@ -46,14 +46,14 @@ class Named(Struct, frozen=True):
 
 
 class Suspended(Struct, frozen=True):
-    """A statement that is set aside: the SHA-256 of its text, and whether it may not even be planned."""
+    """A suspended statement: the SHA-256 of its text. With `planning`, planning it is suspended too."""
 
     sql_hash: bytes
     planning: bool
 
 
 class Dashboard(Struct, frozen=True):
-    """A dashboard, where its metrics sit in reading order of each breakpoint, and each of them once."""
+    """A dashboard. `places` are in reading order per breakpoint. `metrics` holds each metric once."""
 
     id: str
     title: str | None
@@ -61,8 +61,8 @@ class Dashboard(Struct, frozen=True):
     metrics: tuple[Metric, ...]
 
 
-class _Held(Struct, frozen=True):
-    """One reading of the catalogue."""
+class _Snapshot(Struct, frozen=True):
+    """A snapshot of the catalogue."""
 
     metrics: dict[UUID, Metric]
     dashboards: dict[str, Dashboard]
@@ -80,10 +80,10 @@ _LIST_SUSPENDED: Final = SQL.rows("list_suspended", Suspended)
 
 
 class Catalog:
-    """Metrics by id; until the first `load` succeeds every look-up raises `DatabaseUnavailable`.
+    """Metrics by id. Every look-up raises `DatabaseUnavailable` until the first `load` succeeds.
 
-    `version` rises with every reading that differs; `on_change` then hears it, and what is not what it was:
-    metrics by id, dashboards as `("dashboard", id)`.
+    `version` rises with each snapshot that differs from the last. `on_change` then gets the new version and
+    the owners that changed: metrics by id, dashboards as `("dashboard", id)`.
     """
 
     def __init__(
@@ -96,16 +96,16 @@ class Catalog:
         self._on_change = on_change
         self.version = 0
         self._schemas = schemas
-        self._held: _Held | None = None
+        self._snapshot: _Snapshot | None = None
         self._changed = asyncio.Event()
         self._loading = asyncio.Lock()
 
     def changed(self, _payload: str = "") -> None:
-        """Note that the catalogue differs from what is held; `keep` reads it again."""
+        """Mark the snapshot as outdated; `keep` loads a new one."""
         self._changed.set()
 
     async def keep(self) -> None:
-        """Read the catalogue whenever it changed, until cancelled; a burst of changes is one reading."""
+        """Reload the catalogue after each change, until cancelled. A burst of changes causes one reload."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -116,16 +116,16 @@ class Catalog:
                 await asyncio.sleep(RETRY_S)
 
     async def load(self) -> None:
-        """Read everything; what is held then is no older than the call.
+        """Load a new snapshot. The snapshot is no older than the call.
 
-        One reading at a time: a slow one that began before a change must not end after one that saw it.
+        Loads run one at a time, so that a slow load cannot overwrite the snapshot of a later one.
         """
         async with self._loading:
             await self._load()
 
     async def _load(self) -> None:
-        """A metric that stands as it stood keeps its object."""
-        before = self._held.metrics if self._held else {}
+        """Unchanged metrics keep their identity, so prepared plans stay valid."""
+        before = self._snapshot.metrics if self._snapshot else {}
         places = await self._database.read(_LIST_LAYOUT_ITEMS)
         layouts = _layouts(places)
         metrics: dict[UUID, Metric] = {}
@@ -141,10 +141,10 @@ class Catalog:
         suspended = frozenset(await self._database.read(_LIST_SUSPENDED))
         (database,) = await self._database.read(_NAME_DATABASE)
         names = frozenset(function.name for function in functions)
-        self._hold(_Held(metrics, dashboards, names, suspended, database.name))
+        self._hold(_Snapshot(metrics, dashboards, names, suspended, database.name))
 
-    def _hold(self, now: _Held) -> None:
-        before, self._held = self._held, now
+    def _hold(self, now: _Snapshot) -> None:
+        before, self._snapshot = self._snapshot, now
         if before is None or before == now:
             return
         self.version += 1
@@ -154,21 +154,21 @@ class Catalog:
 
     @property
     def functions(self) -> frozenset[str]:
-        """Functions of the data schemas that `pg_catalog` has no namesake of."""
+        """Functions of the data schemas whose name no function of `pg_catalog` has."""
         return self._now().functions
 
     @property
     def suspended(self) -> frozenset[Suspended]:
-        """Statements that are set aside, whatever metrics show them."""
+        """Suspended statements of all metrics."""
         return self._now().suspended
 
     @property
     def database(self) -> str:
-        """The connected database's name, which may stand before a schema."""
+        """The connected database's name. SQL may write it before a schema."""
         return self._now().database
 
     def get(self, metric_id: UUID) -> Metric:
-        """Raises `NotFound`, with the metric whose id looks most alike."""
+        """Raises `NotFound`, which suggests the metric with the most similar id."""
         metrics = self._now().metrics
         if metric := metrics.get(metric_id):
             return metric
@@ -180,7 +180,7 @@ class Catalog:
         raise NotFound(f"There is no metric {metric_id}.{hint}")
 
     def page(self, after: UUID | None, limit: int) -> list[Metric]:
-        """Up to `limit` + 1 metrics in the order of their ids; the extra one says that more follow."""
+        """Return up to `limit` + 1 metrics ordered by id. The extra metric shows that more follow."""
         metrics = self._now().metrics.values()
         return [metric for metric in metrics if after is None or metric.id > after][: limit + 1]
 
@@ -188,20 +188,20 @@ class Catalog:
         return list(self._now().dashboards.values())
 
     def dashboard(self, dashboard_id: str) -> Dashboard:
-        """Raises `NotFound`, naming the dashboards there are."""
+        """Raises `NotFound`, which lists the existing dashboards."""
         dashboards = self._now().dashboards
         if found := dashboards.get(dashboard_id):
             return found
         raise NotFound(f"There is no dashboard {dashboard_id[:60]!r}; there are: {', '.join(dashboards)}.")
 
-    def _now(self) -> _Held:
-        if self._held is None:
+    def _now(self) -> _Snapshot:
+        if self._snapshot is None:
             raise DatabaseUnavailable(headers={"Retry-After": "2"})
-        return self._held
+        return self._snapshot
 
 
 def _layouts(places: Iterable[LayoutItem]) -> dict[UUID, tuple[Layout, ...]]:
-    """Where each metric sits on the default dashboard."""
+    """The layouts of each metric on the default dashboard."""
     found: dict[UUID, list[Layout]] = {}
     for place in places:
         if place.dashboard_id == DEFAULT_DASHBOARD:

@@ -1,4 +1,4 @@
-"""What Postgres says of a statement before it is run: its parameters' types, and where it is wrong."""
+"""Ask Postgres for the types of a statement's parameters, and show where in the stored SQL an error is."""
 
 import re
 from collections.abc import Callable, Generator
@@ -12,7 +12,7 @@ from service.sql.parameters import Template
 from service.sql.validation import Unread, foreign
 
 _SYNTAX_ERROR: Final = "42601"
-# A parameter without a type of its own (`:kind IS NULL`), or with two: each place may tell more than all.
+# Postgres finds no type for a parameter (`:kind IS NULL`), or two. Asking place by place may find one.
 _UNSURE: Final = frozenset({"42P08", "42P18", "42883", "42804", "42725"})
 _NUMBER: Final = re.compile(r"\$([0-9]{1,6})")  # in Postgres's message, whatever its language
 _NO_TYPE: Final = frozenset({"42P08", "42P18"})
@@ -22,10 +22,10 @@ Place = Callable[[int], int | None]
 
 
 async def with_types(template: Template, reader: Reader, watch: Watch | None = None) -> Template:
-    """Let Postgres type the parameters; raises `QueryFailed`.
+    """Let Postgres infer the types of the parameters. Raises `QueryFailed`.
 
-    `(:kind IS NULL OR kind = :kind)` says nothing of the type in its first place, so where Postgres is unsure
-    each place is asked for by itself. What no place tells is text.
+    In `(:kind IS NULL OR kind = :kind)` the first place does not determine the type. When Postgres cannot
+    infer a type, we ask for each place alone. A parameter whose type no place determines is text.
     """
     probe = template.probe()
     try:
@@ -42,7 +42,7 @@ async def with_types(template: Template, reader: Reader, watch: Watch | None = N
 
 
 async def _by_place(template: Template, reader: Reader, watch: Watch | None) -> dict[str, str] | None:
-    """The types by name, or None where places contradict each other or the statement is wrong."""
+    """The types by name. None if places contradict each other or the statement is wrong."""
     as_text: frozenset[int] = frozenset()
     for _ in range(ROUNDS):
         probe = template.probe_places(as_text)
@@ -63,7 +63,7 @@ async def _by_place(template: Template, reader: Reader, watch: Watch | None) -> 
 
 
 async def explained(gap: Unread, template: Template, reader: Reader, watch: Watch | None = None) -> Problem:
-    """Why our parser could not read a statement: Postgres cannot either, or it is a gap of ours."""
+    """Why our parser could not read a statement: Postgres refuses it too, or our parser has a gap."""
     try:
         with placed(template.sql, lambda position: template.stored_position(position, typed=False)):
             await reader.parameter_types(template.probe().sql, watch)
@@ -77,7 +77,7 @@ async def explained(gap: Unread, template: Template, reader: Reader, watch: Watc
 
 @contextmanager
 def placed(sql: str, place: Place) -> Generator[None]:
-    """Let a failure say where in the stored text it is, or nothing where it is in none of it."""
+    """Add the position in the stored SQL to a failure, if the error is in that SQL."""
     try:
         yield
     except QueryFailed as problem:
@@ -86,7 +86,7 @@ def placed(sql: str, place: Place) -> Generator[None]:
 
 
 def put_place(problem: QueryFailed, sql: str, place: Place) -> None:
-    """Let a failure say its line and column, and what to write where another tool's spelling is the cause."""
+    """Add line and column to a failure, and advice if the SQL uses parameter syntax of another tool."""
     position = problem.members.pop("position", None)
     stored = None if position is None else place(position)
     if stored is None:
@@ -102,7 +102,7 @@ def put_place(problem: QueryFailed, sql: str, place: Place) -> None:
 
 
 def _advice(problem: QueryFailed, sql: str, start: int) -> str:
-    """Postgres reads `@id` as an operator and `':day'` as a text: what it says of them is no help."""
+    """Postgres reads `@id` as an operator and `':day'` as text, so its own message does not help."""
     if problem.members["sqlstate"].startswith("22") and (found := _QUOTED.search(problem.detail)):
         return f"stands inside quotes, where it is text; write :{found[1]} without quotes"
     if problem.members["sqlstate"] not in {"42883", "42703", _SYNTAX_ERROR}:

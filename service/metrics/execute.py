@@ -1,4 +1,4 @@
-"""The one path on which stored SQL runs: metric -> judged, typed template -> bound values -> rows, bytes."""
+"""The only path on which stored SQL runs: metric -> validated template -> bound values -> rows -> bytes."""
 
 import asyncio
 import time
@@ -38,21 +38,21 @@ from service.sql.statements import Submission, validate
 from service.sql.validation import Unread
 from service.sql.workers import Workers
 
-# SQLSTATE class of names, types and rights: what was described is not what there is now.
+# SQLSTATE class of names, types and rights: the schema changed after the statement was described.
 _NO_LONGER_VALID: Final = "42"
-# All that is understood of metrics, in about so many bytes; one column takes most of it where there are many.
-_PREPARED_BYTES: Final = 64 << 20
-_PREPARED_BYTES_EACH: Final = 16 << 10
-_PREPARED_BYTES_PER_COLUMN: Final = 2 << 10
-_PREPARED_BYTES_PER_CHARACTER: Final = 64
-# A window on a column that is no date: the windowed text fails to prepare, the metric runs without.
+# Approximate memory of all query plans. In a plan with many columns, the columns take most of it.
+_PLAN_BYTES: Final = 64 << 20
+_PLAN_BYTES_EACH: Final = 16 << 10
+_PLAN_BYTES_PER_COLUMN: Final = 2 << 10
+_PLAN_BYTES_PER_CHARACTER: Final = 64
+# If the window is not on a date column, the windowed SQL fails to prepare: the metric has no window then.
 _NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
 
 
 class QueryPlan(Struct, frozen=True, kw_only=True):
-    """A metric as our parser and Postgres understand it; `record` is what its rows become.
+    """A metric with its template and its description by Postgres. `record` turns rows into records.
 
-    `fingerprint` differs for every change of the metric that its results show.
+    `fingerprint` changes with every change of the metric that its results show.
     """
 
     metric: Metric
@@ -64,11 +64,9 @@ class QueryPlan(Struct, frozen=True, kw_only=True):
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory it takes."""
+        """Approximate bytes of memory that the plan takes."""
         columns, text = len(self.description.columns), len(self.metric.sql)
-        return (
-            _PREPARED_BYTES_EACH + _PREPARED_BYTES_PER_COLUMN * columns + _PREPARED_BYTES_PER_CHARACTER * text
-        )
+        return _PLAN_BYTES_EACH + _PLAN_BYTES_PER_COLUMN * columns + _PLAN_BYTES_PER_CHARACTER * text
 
     def definition(self) -> Definition:
         metric, description = self.metric, self.description
@@ -92,7 +90,7 @@ class QueryPlan(Struct, frozen=True, kw_only=True):
 
 
 class Timings(Struct, frozen=True):
-    """Seconds spent: reading parameters, waiting for a connection, in Postgres, encoding."""
+    """Seconds spent on reading parameters, on waiting for a connection, in Postgres and on encoding."""
 
     parse: float
     wait: float
@@ -100,7 +98,7 @@ class Timings(Struct, frozen=True):
     encode: float
 
     def header(self) -> str:
-        """As a `Server-Timing` value, in milliseconds."""
+        """The value of a `Server-Timing` header, in milliseconds."""
         return (
             f"parse;dur={self.parse * 1000:.2f}, wait;dur={self.wait * 1000:.2f}, "
             f"run;dur={self.run * 1000:.2f}, encode;dur={self.encode * 1000:.2f}"
@@ -108,19 +106,19 @@ class Timings(Struct, frozen=True):
 
 
 class _Run(NamedTuple):
-    """One execution; `claims` only where the rows depend on them."""
+    """One execution. `claims` is set only if the rows depend on them."""
 
-    prepared: QueryPlan
+    plan: QueryPlan
     bound: BoundStatement
     form: Format
     excel: bool
     claims: str | None
     parsed_s: float
-    forgot: int
+    generation: int
 
 
 class Executor:
-    """Knows what is wanted of a metric, and how to run it."""
+    """Plans metrics, builds their cache requests and runs them."""
 
     def __init__(
         self,
@@ -135,62 +133,62 @@ class Executor:
         self._reader = reader
         self._suspensions = suspensions
         self._catalog = catalog
-        self._forgot = 0  # how often
+        self._generation = 0  # rises with each `forget`
         self._schemas = settings.database.data_schemas
         self._zone = settings.database.zone
         self._time_zone = settings.database.time_zone
         self._settings = settings.results
         self._bytes_limit = settings.database.result_bytes_limit
         self._changes = changes
-        self._prepared: dict[UUID, QueryPlan] = {}
-        self._prepared_bytes = 0
-        self._understanding: SingleFlight[QueryPlan] = SingleFlight(clock)
+        self._plans: dict[UUID, QueryPlan] = {}
+        self._plan_bytes = 0
+        self._planning: SingleFlight[QueryPlan] = SingleFlight(clock)
         self._workers = Workers()
 
     async def close(self) -> None:
-        await self._understanding.close()
+        await self._planning.close()
         self._workers.close()
 
     async def prepare(self, metric: Metric) -> QueryPlan:
-        """Understand a metric's SQL once for as long as its definition stands."""
-        held = self._prepared.get(metric.id)
-        if held is not None and held.metric is metric:
-            return held
-        if held is not None and held.metric == metric:
-            held = msgspec.structs.replace(held, metric=metric)
+        """Plan a metric once per definition."""
+        plan = self._plans.get(metric.id)
+        if plan is not None and plan.metric is metric:
+            return plan
+        if plan is not None and plan.metric == metric:
+            plan = msgspec.structs.replace(plan, metric=metric)
         else:
-            key = (fingerprint_of(metric), self._forgot)
-            held, _ = await self._understanding.take(
+            key = (fingerprint_of(metric), self._generation)
+            plan, _ = await self._planning.take(
                 key, partial(self.plan_metric, metric), lambda _departed: True, afresh=False
             )
-            if key[1] != self._forgot:  # what it means has changed meanwhile
+            if key[1] != self._generation:  # the plan is outdated already
                 return await self.prepare(metric)
-        self._hold(held)
-        return held
+        self._store(plan)
+        return plan
 
-    def _hold(self, prepared: QueryPlan) -> None:
-        """Hold it for the next caller; the oldest make way for it."""
-        self._drop(prepared.metric.id)
-        self._prepared[prepared.metric.id] = prepared
-        self._prepared_bytes += prepared.weight
-        while self._prepared_bytes > _PREPARED_BYTES:
-            self._drop(next(iter(self._prepared)))
+    def _store(self, plan: QueryPlan) -> None:
+        """Cache a plan and evict the oldest plans."""
+        self._drop(plan.metric.id)
+        self._plans[plan.metric.id] = plan
+        self._plan_bytes += plan.weight
+        while self._plan_bytes > _PLAN_BYTES:
+            self._drop(next(iter(self._plans)))
 
     def _drop(self, metric_id: UUID) -> None:
-        if (held := self._prepared.pop(metric_id, None)) is not None:
-            self._prepared_bytes -= held.weight
+        if (plan := self._plans.pop(metric_id, None)) is not None:
+            self._plan_bytes -= plan.weight
 
     def forget(self) -> None:
-        """Understand everything anew when it is next asked for: what SQL means has changed."""
-        self._forgot += 1
-        self._prepared.clear()
-        self._prepared_bytes = 0
+        """Drop all plans after functions, tables or rights changed. Metrics are planned again on next use."""
+        self._generation += 1
+        self._plans.clear()
+        self._plan_bytes = 0
 
     async def plan_metric(self, metric: Metric) -> QueryPlan:
-        """Judge, type and plan a metric's SQL, without running it.
+        """Validate, type and plan a metric's SQL without running it.
 
-        Raises `SqlRefused` when the judge or `QueryFailed` when Postgres will not have it, and
-        `MetricSuspended` where planning it was set aside.
+        Raises `SqlRefused` if validation refuses the SQL, `QueryFailed` if Postgres refuses it, and
+        `MetricSuspended` if planning it is suspended.
         """
         watch = self._suspensions.watch(metric, planning=True)
         template = await self._validated(metric, watch)
@@ -213,7 +211,7 @@ class Executor:
         )
 
     async def _validated(self, metric: Metric, watch: Watch) -> Template:
-        """What the text alone shows. A text that is too much for our parser is shown to Postgres."""
+        """Validate the SQL text. If our parser cannot read it, ask Postgres why."""
         submission = Submission(
             sql=metric.sql,
             trusted=metric.trusted,
@@ -236,7 +234,7 @@ class Executor:
         return await self._workers.read(submission)
 
     def check(self, sql: str) -> None:
-        """Judge a text, in a thread of the caller's; raises `SqlRefused`."""
+        """Validate SQL text in the calling thread. Raises `SqlRefused`."""
         submission = Submission(
             sql=sql, schemas=self._schemas, functions=self._catalog.functions, database=self._catalog.database
         )
@@ -246,7 +244,7 @@ class Executor:
             self._workers.submit(submission).result()
 
     async def _described(self, metric: Metric, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
-        """What Postgres says of a statement, read once all that it depends on is followed."""
+        """Describe a statement after all its dependencies are followed, so that no change is missed."""
         while True:
             description = await self._reader.describe(plain, watch)
             dependencies = await self._changes.dependencies(metric.sql, description)
@@ -254,11 +252,11 @@ class Executor:
                 return description, dependencies
 
     def has_plan(self, metric: Metric) -> bool:
-        """Whether `wanted` need not ask Postgres what the metric is."""
-        held = self._prepared.get(metric.id)
-        return held is not None and held.metric == metric
+        """Whether `cache_request` needs no query to plan the metric."""
+        plan = self._plans.get(metric.id)
+        return plan is not None and plan.metric == metric
 
-    async def wanted(
+    async def cache_request(
         self,
         metric: Metric,
         given: list[tuple[str, str]] | dict[str, Any],
@@ -267,52 +265,52 @@ class Executor:
         claims: str | None = None,
         excel: bool = False,
     ) -> CacheRequest:
-        """What a caller asks for who gave this: pairs of a query string, or decoded JSON values.
+        """Build the cache request for given parameters: pairs of a query string, or decoded JSON values.
 
-        `claims` are what policies read; without them these let nothing through.
+        Row policies read `claims`. Without claims these policies let no row through.
         """
         started = time.perf_counter()
-        prepared = await self.prepare(metric)
-        forgot = self._forgot
-        template = prepared.template
+        plan = await self.prepare(metric)
+        generation = self._generation
+        template = plan.template
         bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
-        if not prepared.description.per_caller:
+        if not plan.description.per_caller:
             claims = None
-        run = _Run(prepared, bound, form, excel, claims, time.perf_counter() - started, forgot)
+        run = _Run(plan, bound, form, excel, claims, time.perf_counter() - started, generation)
         return CacheRequest(
-            key=(prepared.fingerprint, bound.key, form, excel, claims),
+            key=(plan.fingerprint, bound.key, form, excel, claims),
             owner=metric.id,
-            tables=prepared.dependencies.followed,
+            tables=plan.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
-            run=partial(self._make, run),
-            shared=not prepared.description.per_caller,
+            run=partial(self._compute, run),
+            shared=not plan.description.per_caller,
         )
 
-    async def first_rows(self, prepared: QueryPlan, rows: int) -> bytes:
-        """Run what is not stored with its defaults and nobody's claims: JSON, cut after so many rows."""
+    async def first_rows(self, plan: QueryPlan, rows: int) -> bytes:
+        """Run a metric that is not stored, with defaults and no claims. Return up to `rows` rows as JSON."""
         as_of = datetime.now(UTC)
-        bound = prepared.template.bind([])
-        runnable = prepared.description.runnable(bound.sql)
+        bound = plan.template.bind([])
+        runnable = plan.description.runnable(bound.sql)
         limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (validated)
-        watch = self._suspensions.watch(prepared.metric)
+        watch = self._suspensions.watch(plan.metric)
         found = await self._reader.run(limited, bound.args, watch=watch)
         outcome = Outcome(
-            metric=prepared.metric,
+            metric=plan.metric,
             parameters=bound.parameters,
-            columns=prepared.description.columns,
-            record=prepared.record,
+            columns=plan.description.columns,
+            record=plan.record,
             rows=found.records[:rows],
             truncated=len(found.records) > rows,
             as_of=as_of,
         )
         return render(outcome, "json")
 
-    async def _make(self, run: _Run) -> Computed:
+    async def _compute(self, run: _Run) -> Computed:
         as_of = datetime.now(UTC)
-        fresh_for_s, max_age = self._lifetime(run.prepared, run.bound, as_of)
-        if run.forgot != self._forgot:  # what it hangs on, or who may see it, is another matter by now
+        fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
+        if run.generation != self._generation:  # dependencies or rights may have changed
             fresh_for_s, max_age = 0.0, 0
-        outcome, waited_s, ran_s = await self._run(run.prepared, run.bound, run.claims, as_of)
+        outcome, waited_s, ran_s = await self._run(run.plan, run.bound, run.claims, as_of)
         read = time.perf_counter()
         body = await self._render(outcome, run)
         timings = Timings(run.parsed_s, waited_s, ran_s, time.perf_counter() - read)
@@ -326,44 +324,44 @@ class Executor:
         )
 
     async def _render(self, outcome: Outcome, run: _Run) -> bytes:
-        """Write a result within its limit, and let other callers go on between its parts."""
-        made: list[bytes] = []
+        """Encode a result within its size limit. Between parts the event loop serves other requests."""
+        encoded: list[bytes] = []
         for part in parts(outcome, run.form, excel=run.excel, limit=self._bytes_limit):
-            made.append(part)
-            if len(made) > 1:
+            encoded.append(part)
+            if len(encoded) > 1:
                 await asyncio.sleep(0)
-        return made[0] if len(made) == 1 else b"".join(made)
+        return encoded[0] if len(encoded) == 1 else b"".join(encoded)
 
-    def _lifetime(self, prepared: QueryPlan, bound: BoundStatement, now: datetime) -> tuple[float, int]:
-        """How long a run that begins now stays fresh if no table moves, and its `max-age`, in seconds."""
-        own = prepared.metric.fresh_for_s
+    def _lifetime(self, plan: QueryPlan, bound: BoundStatement, now: datetime) -> tuple[float, int]:
+        """How long a result computed now stays fresh if no table changes, and its `max-age`, in seconds."""
+        own = plan.metric.fresh_for_s
         usual = _given(own, self._settings.fresh_for_s)
         fresh_for_s = inf if own is None else float(own)
-        if prepared.dependencies.timed or bound.clock:
+        if plan.dependencies.timed or bound.clock:
             fresh_for_s = min(usual, until_midnight_s(now, self._zone))
-        tables = prepared.dependencies.tables or prepared.dependencies.followed
+        tables = plan.dependencies.tables or plan.dependencies.followed
         late = self._changes.max_age(tables) if tables else usual
         return fresh_for_s, int(min(late, fresh_for_s))
 
     async def _run(
-        self, prepared: QueryPlan, bound: BoundStatement, claims: str | None, as_of: datetime
+        self, plan: QueryPlan, bound: BoundStatement, claims: str | None, as_of: datetime
     ) -> tuple[Outcome, float, float]:
         rows = None
         try:
-            rows = await self._rows(prepared, bound, claims)
+            rows = await self._rows(plan, bound, claims)
         except QueryFailed as problem:
             if not problem.members["sqlstate"].startswith(_NO_LONGER_VALID):
                 raise
-        if rows is None or not prepared.description.fits(rows):
-            # A table changed since the statement was described: what we know of it is old.
-            self._drop(prepared.metric.id)
-            prepared = await self.prepare(prepared.metric)
-            rows = await self._rows(prepared, bound, claims)
+        if rows is None or not plan.description.fits(rows):
+            # A table changed after the statement was described, so the plan is outdated.
+            self._drop(plan.metric.id)
+            plan = await self.prepare(plan.metric)
+            rows = await self._rows(plan, bound, claims)
         outcome = Outcome(
-            metric=prepared.metric,
+            metric=plan.metric,
             parameters=bound.parameters,
-            columns=prepared.description.columns,
-            record=prepared.record,
+            columns=plan.description.columns,
+            record=plan.record,
             rows=rows.records,
             truncated=rows.truncated,
             as_of=as_of,
@@ -371,44 +369,44 @@ class Executor:
         )
         return outcome, rows.waited_s, rows.ran_s
 
-    async def _rows(self, prepared: QueryPlan, bound: BoundStatement, claims: str | None) -> Rows:
-        description = prepared.description
+    async def _rows(self, plan: QueryPlan, bound: BoundStatement, claims: str | None) -> Rows:
+        description = plan.description
         try:
             return await self._reader.run(
                 description.runnable(bound.sql),
                 bound.args,
                 claims=claims,
-                skip_reset=description.built_in and not prepared.metric.trusted,
+                skip_reset=description.built_in and not plan.metric.trusted,
                 twice_the_bytes=bool(description.json_columns),
                 weight=description.plan.weight,
-                watch=self._suspensions.watch(prepared.metric),
+                watch=self._suspensions.watch(plan.metric),
             )
         except QueryFailed as problem:
-            await self._refuse_wrong(prepared.template, bound)
+            await self._refuse_wrong(plan.template, bound)
 
             def place(position: int) -> int | None:
                 own = position - len(description.head)
                 inside = 0 < own <= len(bound.sql)
-                return prepared.template.stored_position(own, bound.windows) if inside else None
+                return plan.template.stored_position(own, bound.windows) if inside else None
 
-            put_place(problem, prepared.template.sql, place)
+            put_place(problem, plan.template.sql, place)
             raise
 
     async def _refuse_wrong(self, template: Template, bound: BoundStatement) -> None:
-        """Raise `InvalidInput` that names each value which Postgres cannot read, if there is one."""
+        """Raise `InvalidInput` that names each value that Postgres cannot read, if there is any."""
         wrong: list[FieldError] = []
-        for name, wanted, sql, value in template.value_trials(bound):
+        for name, expected, sql, value in template.value_trials(bound):
             try:
                 await self._reader.run(sql, [value])
             except QueryFailed as problem:
-                if "position" not in problem.members:  # else it is the cast that Postgres cannot read
-                    wrong.append(FieldError(name, f"{name} must be {wanted}: {problem.errors[0].message}"))
+                if "position" not in problem.members:  # with a position, the cast is wrong, not the value
+                    wrong.append(FieldError(name, f"{name} must be {expected}: {problem.errors[0].message}"))
         if wrong:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
 
 
 def until_midnight_s(now: datetime, zone: tzinfo) -> float:
-    """Seconds until the zone's day ends: not always a whole number of hours, as clocks are put forward."""
+    """Seconds until the day ends in the zone. Daylight saving changes are taken into account."""
     tomorrow = now.astimezone(zone).date() + timedelta(days=1)
     midnight = datetime.combine(tomorrow, datetime.min.time(), zone)
     return (midnight.astimezone(UTC) - now).total_seconds()

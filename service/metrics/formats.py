@@ -1,4 +1,4 @@
-"""A metric's rows as JSON, CSV or NDJSON bytes, exactly as Postgres gave them."""
+"""Encode a metric's rows as JSON, CSV or NDJSON. Values stay exactly as Postgres returned them."""
 
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,31 +23,31 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
 }
-# Makes a row's values into what is encoded as its record.
+# Turns a row's values into the object that is encoded as its record.
 RecordMaker = Callable[..., Any]
-# What a Struct's field cannot be renamed to.
+# Characters that the name of a Struct's field cannot contain.
 _UNFIT: Final = re.compile(r'["\\]')
 _CELLS_OF_A_PART: Final = 20_000
 _BYTES_OF_A_PART: Final = 1 << 19
-"""Values, and about how many bytes of them, that are written at a stretch: other callers go on in between."""
+"""Values, and their approximate bytes, in one part. Other callers are served between parts."""
 _BESIDE_NAME: Final = 4
 _LONG_TEXTS_FROM: Final = 1 << 20
 _PIECE: Final = 1 << 17
 _ONE_EMPTY: Final = '""'
-"""A line of one empty cell, which would not be seen otherwise."""
+"""A line with one empty cell. Without quotes the line would be blank."""
 _NO_LIMIT: Final = 1 << 62
 _RECORDS: Final = b',"records":['
 _NO_RECORDS: Final = _RECORDS + b"]"
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
-# Much the fastest way from the driver's record to a tuple.
+# The fastest way from the driver's record to a tuple.
 _values: Final = itemgetter(slice(None))
-# Parameters hold Decimals; the rows never do.
+# Parameters may hold Decimals; rows never do.
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What a run gave, before it is written in a format."""
+    """The result of a run, before it is encoded in a format."""
 
     metric: Metric
     parameters: dict[str, Any]
@@ -57,11 +57,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
     truncated: bool
     as_of: datetime
     received: int = 0
-    """Bytes that came from Postgres, or 0 for few: more may hold texts that take long to write."""
+    """Bytes received from Postgres; 0 if they are few. Texts of a large result may take long to encode."""
 
 
 def record_maker(columns: Sequence[ResultColumn]) -> RecordMaker:
-    """What makes a record, encoded under the columns' names, of a row's values."""
+    """Return a function that turns a row's values into a record with the columns' names as fields."""
     names = [column.name for column in columns]
     if any(_UNFIT.search(name) for name in names):
         return lambda *values: dict(zip(names, values, strict=True))
@@ -71,14 +71,14 @@ def record_maker(columns: Sequence[ResultColumn]) -> RecordMaker:
 
 
 def render(outcome: Outcome, form: Format, *, excel: bool = False) -> bytes:
-    """Write an outcome; `excel` prefixes CSV cells that a spreadsheet would run as a formula."""
+    """Encode an outcome. `excel` prefixes CSV cells that a spreadsheet would run as a formula."""
     return b"".join(parts(outcome, form, excel=excel))
 
 
 def parts(outcome: Outcome, form: Format, *, excel: bool = False, limit: int = _NO_LIMIT) -> Iterator[bytes]:
-    """What `render` gives, in parts that take milliseconds each; `ResultTooLarge` past `limit` bytes.
+    """Yield the bytes of `render` in parts that take milliseconds each.
 
-    What the columns' names alone make too large is refused before anything is written.
+    Raises `ResultTooLarge` past `limit` bytes, and before encoding if the columns' names alone exceed it.
     """
     left = limit
     if form != "csv" and len(outcome.rows) * _names_bytes(outcome.columns) > left:
@@ -98,12 +98,12 @@ def _too_large(limit: int) -> ResultTooLarge:
 
 
 def _names_bytes(columns: Sequence[ResultColumn]) -> int:
-    """Bytes of each record beside its values: quotes, colon and comma come with every name."""
+    """Bytes of a record without its values: the names, each with quotes, colon and comma."""
     return sum(len(column.name.encode()) + _BESIDE_NAME for column in columns)
 
 
 def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iterator[bytes]:
-    """Parts; empty ones where only time has passed."""
+    """Yield parts. An empty part only lets the event loop serve other requests."""
     rows = outcome.rows
     step = _CELLS_OF_A_PART // max(1, len(outcome.columns))
     if outcome.received > _BYTES_OF_A_PART:
@@ -137,8 +137,8 @@ def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iter
 def _with_texts_written(
     rows: Iterable[Sequence[Any]], limit: int
 ) -> Generator[bytes, None, list[Sequence[Any]]]:
-    """The rows with long texts as JSON already: a text that is all escapes takes a second for 50 MB."""
-    made: list[Sequence[Any]] = []
+    """Encode long texts piece by piece: 50 MB of characters that need escapes take a second."""
+    encoded: list[Sequence[Any]] = []
     left = limit
     for row in rows:
         values = list(row)
@@ -152,8 +152,8 @@ def _with_texts_written(
                         raise _too_large(limit)
                     yield b""
                 values[number] = msgspec.Raw(b'"' + b"".join(pieces) + b'"')
-        made.append(values)
-    return made
+        encoded.append(values)
+    return encoded
 
 
 def _result(outcome: Outcome, records: list[Any]) -> Result:
@@ -174,7 +174,7 @@ def _result(outcome: Outcome, records: list[Any]) -> Result:
 
 
 def _lines(rows: Sequence[Sequence[Any]], *, excel: bool) -> bytes:
-    """RFC 4180; null is an empty cell, nested values are their JSON."""
+    """Encode rows as CSV lines (RFC 4180). Null is an empty cell; nested values are JSON."""
     lines = [",".join([_quoted(_cell(value, excel=excel)) for value in row]) for row in rows]
     if rows and len(rows[0]) == 1:
         lines = [line or _ONE_EMPTY for line in lines]
@@ -202,7 +202,7 @@ def _cell(value: Any, *, excel: bool) -> str:
 
 
 def choose(accept: str, asked: str | None) -> Format:
-    """The format of an answer: `?format=` wins over `Accept`; `NotAcceptable` if it is none of ours."""
+    """Choose the format of an answer. `?format=` wins over `Accept`. Raises `NotAcceptable`."""
     if asked is None:
         if not accept:
             return "json"
@@ -218,7 +218,7 @@ def choose(accept: str, asked: str | None) -> Format:
 
 
 def _weight(accept: str, media_type: str) -> float:
-    """Preference of a media type in an Accept header (RFC 9110): the most specific range decides."""
+    """The weight of a media type in an Accept header (RFC 9110). The most specific range decides."""
     if not accept.strip():
         return 1.0
     found: tuple[int, float] = (-1, 0.0)

@@ -1,4 +1,4 @@
-"""The shapes of metrics as the catalogue holds them and as callers see them."""
+"""The Structs of metrics, in the catalogue and in the API."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -25,14 +25,14 @@ Breakpoint = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[A-Za-z
 
 
 def _schema(shape: type[Struct]) -> dict[str, Any]:
-    """How the document of the API shows what is read later."""
+    """The JSON Schema of a shape that the API decodes later. OpenAPI shows it."""
     _, shapes = msgspec.json.schema_components((shape,))
     return shapes[shape.__name__]
 
 
 _DECLARATIONS: Final = Meta(extra_json_schema={"extra": {"additionalProperties": _schema(Declared)}})
 Declarations = dict[str, Raw]
-"""What a metric declares of placeholders, by name: JSON as it was written, so that no number is rounded."""
+"""Declarations of placeholders by name. They stay JSON text, so that no number is rounded."""
 
 
 class Layout(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +47,7 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metric(Struct, frozen=True):
-    """A metric with its query, as the catalogue holds it."""
+    """A metric with its query, as stored in the catalogue."""
 
     id: UUID
     query_id: str
@@ -68,7 +68,7 @@ class Metric(Struct, frozen=True):
 
     @property
     def shown_title(self) -> str | None:
-        """The title, else the first line of the SQL if that is a comment."""
+        """The title. Without a title, the first line of the SQL if it is a comment."""
         if self.title is not None:
             return self.title
         found = _TITLE_COMMENT.match(self.sql)
@@ -91,7 +91,7 @@ class MetricPage(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """A metric's answer; `records` are objects with the columns as fields, `as_of` is when its run began."""
+    """A metric's result. `records` are objects with the columns as fields. `as_of` is when the run began."""
 
     id: UUID
     title: str | None
@@ -107,9 +107,9 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class Definition(Struct, frozen=True, kw_only=True):
-    """How a metric is made: `tables` are those that its plan reads, through views.
+    """The definition of a metric. `tables` are the tables that its plan reads, also through views.
 
-    `window` tells whether callers may choose its days, and if not, why.
+    `window` tells whether callers may choose the reporting period, and if not, why.
     """
 
     id: UUID
@@ -130,7 +130,7 @@ class Definition(Struct, frozen=True, kw_only=True):
 
 
 class Written(Struct, frozen=True):
-    """What a prompt became; `generator` is `rules` or `model:<name>`."""
+    """The SQL generated from a prompt. `generator` is `rules` or `model:<name>`."""
 
     sql: str
     title: str
@@ -142,10 +142,10 @@ Write = Callable[[str, bool], Awaitable[Written]]
 
 
 class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A metric to make from either `sql` or a `prompt`; `parameters` declares placeholders of the SQL.
+    """A new metric, from either `sql` or a `prompt`. `parameters` declares placeholders of the SQL.
 
-    With `fallback`, rules write the SQL of a prompt when the language model fails. With `window` "off" the
-    dates of the SQL are no reporting period: callers cannot move them.
+    With `fallback`, rules write the SQL of a prompt when the language model fails. With `window` "off",
+    callers cannot change the dates in the SQL.
     """
 
     sql: SqlText | None = None
@@ -161,10 +161,10 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields to change; what is left out stays. A `prompt` writes the SQL, parameters and title anew.
+    """The fields to change. Other fields keep their values. A `prompt` replaces SQL, parameters and title.
 
-    `window` "off" says that the dates of the SQL are no reporting period; "auto" lets callers move them where
-    all of the statement moves.
+    With `window` "off", callers cannot change the dates in the SQL. With "auto" they can, if all dates of the
+    statement move together.
     """
 
     sql: SqlText | UnsetType = UNSET
@@ -180,7 +180,7 @@ class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class MetricMade(Struct, frozen=True, kw_only=True):
-    """A metric just made; `generator` says what wrote its SQL."""
+    """A created metric. `generator` tells what wrote its SQL."""
 
     id: UUID
     title: str | None
@@ -192,7 +192,7 @@ class MetricMade(Struct, frozen=True, kw_only=True):
 
 
 class Version(Struct, frozen=True):
-    """What a metric was; `replaced_at` is null for what it is now."""
+    """A version of a metric. `replaced_at` is null for the current version."""
 
     version: int
     title: str | None
@@ -209,7 +209,7 @@ class Version(Struct, frozen=True):
 
 
 def _read_parameters(row: Metric | Version) -> None:
-    """Take the declarations as the database gives them: as text."""
+    """Decode declarations, which the database returns as text."""
     text = cast("object", row.parameters)
     if isinstance(text, str):
         force_setattr(row, "parameters", msgspec.json.decode(text, type=Declarations))
@@ -220,14 +220,14 @@ class VersionList(Struct, frozen=True):
 
 
 class BatchEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One metric to run; `id` is text so that a malformed one is told as what it is."""
+    """One metric to run. `id` is text, so that the error can quote a malformed id."""
 
     id: str
     parameters: dict[str, Any] = {}
 
 
 class Batch(Struct, frozen=True, forbid_unknown_fields=True):
-    """Entries as they were written, so that each is read and fails alone."""
+    """Entries as raw JSON, so that each is decoded and fails alone."""
 
     metrics: Annotated[
         tuple[Raw, ...],
@@ -236,7 +236,7 @@ class Batch(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Place(Struct, frozen=True, forbid_unknown_fields=True):
-    """A metric's place in a dashboard's layouts; `i` is the metric's id, a null `static` is false."""
+    """A metric's place in a dashboard's layouts. `i` is the metric's id. A null `static` means false."""
 
     i: UUID
     x: GridUnit
@@ -257,7 +257,7 @@ class DashboardItem(Struct, frozen=True):
 
 
 class DashboardView(Struct, frozen=True):
-    """A dashboard's metrics and, by breakpoint, where they sit (react-grid-layout)."""
+    """A dashboard's metrics and, by breakpoint, their places (react-grid-layout)."""
 
     id: str
     title: str | None

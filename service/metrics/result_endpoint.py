@@ -1,8 +1,7 @@
-"""Finished results as HTTP replies: what a request asks for, and the headers and coding that it gets.
+"""Serve results over HTTP: read the request, get the result, choose its headers and content coding.
 
-`ResultEndpoint` answers a metric's GET past the framework around the route that documents it, the gate and
-the
-compression: by the same functions, in a fraction of the time.
+`ResultEndpoint` answers a metric's GET before the framework, the gate and the compression run. It calls the
+same functions as the route that documents it, and takes a fraction of the time.
 """
 
 import re
@@ -23,23 +22,25 @@ from service.results.cache_hits import Admit, RequestIndex, plain
 from service.results.headers import directives, reply
 from service.results.table import CacheOutcome, Headers, Reply
 
-# Query parameters of the answer itself; every other one is the metric's.
+# Query parameters that choose the format. All other query parameters belong to the metric.
 ANSWER_PARAMETERS: Final = ("format", "excel")
 
 _RESULT: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
 
 
 class ResultService:
-    """Hands finished results out, and tells the hot lane what it may hand out by itself."""
+    """Turns results into replies, and registers them in the `RequestIndex` for `CacheHitMiddleware`."""
 
-    def __init__(self, catalog: Catalog, executor: Executor, results: Results, aliases: RequestIndex) -> None:
+    def __init__(
+        self, catalog: Catalog, executor: Executor, results: Results, request_index: RequestIndex
+    ) -> None:
         self._catalog = catalog
         self._executor = executor
         self._results = results
-        self._aliases = aliases
+        self._request_index = request_index
 
     async def result(self, metric_id: str, scope: Scope, claims: str) -> Reply:
-        """Answer a metric's GET; raises the problems of the metric, its parameters and its run."""
+        """Answer a metric's GET. Raises the problems of the metric, its parameters and its run."""
         version = self._catalog.version
         metric = self._catalog.get(parse_uuid(metric_id))
         pairs = _pairs(scope["query_string"].decode("latin-1"))
@@ -47,35 +48,35 @@ class ResultService:
         options = _options(pairs) if len(given) < len(pairs) else {}
         form = choose(header_of(scope, b"accept"), options.get("format"))
         excel = options.get("excel") == "true"
-        wanted = await self._executor.wanted(metric, given, form, claims=claims, excel=excel)
-        served = await self._results.get(wanted, directives(header_of(scope, b"cache-control")))
-        return await self.reply(scope, served, version)
+        cache_request = await self._executor.cache_request(metric, given, form, claims=claims, excel=excel)
+        outcome = await self._results.get(cache_request, directives(header_of(scope, b"cache-control")))
+        return await self.reply(scope, outcome, version)
 
-    async def reply(self, scope: Scope, served: CacheOutcome, version: int) -> Reply:
-        """`version` is the catalogue's when the request was first looked at."""
-        entry = served.entry
+    async def reply(self, scope: Scope, outcome: CacheOutcome, version: int) -> Reply:
+        """Build the reply. `version` is the catalogue's version when the request arrived."""
+        entry = outcome.entry
         coding = choose_coding(header_of(scope, b"accept-encoding"))
         await self._results.encode(entry, coding)
         if entry.shared and entry.policy.fresh_until > entry.policy.made_at:
-            self._aliases.remember(scope, entry.key, coding, version)
-        return reply(served, coding, self._results.clock())
+            self._request_index.remember(scope, entry.key, coding, version)
+        return reply(outcome, coding, self._results.clock())
 
 
 class ResultEndpoint:
-    """ASGI layer: the results of metrics for plain requests of callers known from before.
+    """ASGI endpoint for results of metrics: plain GET requests with a token that was verified before.
 
-    Everything else goes on to `app`. `refuse` answers with a problem.
+    All other requests go to `app`. `refuse` answers with a problem.
     """
 
     def __init__(
         self,
         app: App,
-        shelf: Callable[[], ResultService | None],
+        service: Callable[[], ResultService | None],
         admit: Admit,
         refuse: Callable[[Any, Any, Problem], Awaitable[None]],
     ) -> None:
         self._app = app
-        self._shelf = shelf
+        self._service = service
         self._admit = admit
         self._refuse = refuse
 
@@ -83,15 +84,15 @@ class ResultEndpoint:
         found = (
             _RESULT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
         )
-        shelf = self._shelf()
-        request = plain(scope) if found and shelf else None
+        service = self._service()
+        request = plain(scope) if found and service else None
         admitted = self._admit(request, scope["path"]) if request is not None else None
-        if found is None or shelf is None or request is None or admitted is None:
+        if found is None or service is None or request is None or admitted is None:
             await self._app(scope, receive, send)
             return
         claims, extra = admitted
         try:
-            reply = await shelf.result(found[1], scope, claims)
+            reply = await service.result(found[1], scope, claims)
         except Problem as problem:
             await self._send(problem, scope, send, extra)
             return
@@ -115,19 +116,19 @@ async def _nothing_more() -> Message:
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
-    """As `urllib.parse.parse_qsl` has it, in a tenth of the time."""
+    """Parse a query string like `urllib.parse.parse_qsl`, in a tenth of the time."""
     parts = [part.partition("=") for part in query.split("&") if part]
     if "%" in query or "+" in query:
         return [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
     return [(name, value) for name, _, value in parts]
 
 
-def asker_of(scope: Scope, claims: str) -> Caller:
+def caller_of(scope: Scope, claims: str) -> Caller:
     return Caller(claims, directives(header_of(scope, b"cache-control")))
 
 
 def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """The answer's own parameters, each at most once."""
+    """The parameters that choose the format, each at most once."""
     options: dict[str, str] = {}
     for name, value in pairs:
         if name in ANSWER_PARAMETERS:

@@ -1,4 +1,4 @@
-"""Changes of the catalogue, each with its audit row in one transaction."""
+"""Changes of the catalogue. Each change and its audit row are one transaction."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ _DELETE_LAYOUTS_OF: Final = SQL.command("delete_layout_items_of")
 _LOCK_DASHBOARD: Final = SQL.rows("lock_dashboard", DashboardRow)
 _DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
 _INSERT_ORIGIN: Final = SQL.command("insert_origin")
-# How often a change is begun: others who change the same metric all the while win in the end.
+# How often a change is tried. After that, concurrent changes of the same metric win.
 _TRIES: Final = 4
 _PROMPTED: Final = frozenset({"prompt", "fallback"})
 _VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters", "window")
@@ -51,15 +51,15 @@ _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "
 
 
 def tag(metric: Metric) -> str:
-    """Strong ETag of a definition, for `If-Match`: it changes with whatever a PATCH can change."""
+    """Strong ETag of a definition, for `If-Match`. It covers every field that a PATCH can change."""
     return f'"v{metric.version}-{_hash(metric)[:24]}"'
 
 
 class Editor:
-    """Changes metrics and dashboards: judged and planned first, stored with its audit row, then visible here.
+    """Changes metrics and dashboards: validate and plan, store with an audit row, then reload the catalogue.
 
-    Raises `NotFound`; `NotEditable`; `PreconditionFailed` when `if_match` names another state; and what
-    `Executor.understand` raises for SQL that cannot run.
+    Raises `NotFound`, `NotEditable`, `PreconditionFailed` if `if_match` names another state, and the problems
+    of `Executor.plan_metric`.
     """
 
     def __init__(self, database: Database, catalog: Catalog, executor: Executor, write: Write) -> None:
@@ -70,12 +70,12 @@ class Editor:
         self._write = write
 
     async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, QueryPlan, str]:
-        """Store a metric with a query of its own; the last of the answer is what wrote its SQL."""
+        """Store a metric with a query of its own. The last value returned tells what wrote its SQL."""
         written = await self._written(new.prompt, new.sql, new.parameters, fallback=new.fallback)
         if written is not None:
             title = new.title or written.title
             new = msgspec.structs.replace(new, sql=written.sql, title=title, parameters=written.parameters)
-        prepared = await self._executor.plan_metric(_drafted(new))
+        plan = await self._executor.plan_metric(_drafted(new))
         query_id = str(uuid4())
         async with self._database.transaction() as tx:
             await tx.write(_INSERT_QUERY, query_id, new.sql)
@@ -95,15 +95,15 @@ class Editor:
             await _put_origin(tx, metric, new.prompt, written, actor)
             await _record(tx, actor, "metrics.create", None, metric)
         await self._catalog.load()
-        return metric, prepared, written.generator if written else "sql"
+        return metric, plan, written.generator if written else "sql"
 
     async def change(
         self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
     ) -> QueryPlan:
-        """Change a metric; SQL that other metrics show too is changed for this one alone.
+        """Change a metric. If other metrics share its query, the new SQL becomes a query of its own.
 
-        What is stored is what was understood: if others changed the metric meanwhile, it is understood anew,
-        and `Conflict` raised when that happens again and again.
+        Only a planned definition is stored. If another caller changes the metric meanwhile, it is planned
+        again. Raises `Conflict` after several such changes.
         """
         metric = self._catalog.get(metric_id)
         prompt = change.prompt or None
@@ -119,26 +119,26 @@ class Editor:
             change = msgspec.structs.replace(
                 change, sql=written.sql, title=title, parameters=written.parameters
             )
-        understood: QueryPlan | None = None
+        plan: QueryPlan | None = None
         for _ in range(_TRIES):
             async with self._database.transaction() as tx:
                 metric = await _editable(tx, metric_id, if_match)
                 after = _applied(metric, change)
-                if understood and _meaning(after) == _meaning(understood.metric):
+                if plan and _meaning(after) == _meaning(plan.metric):
                     changed = await _put(tx, metric, after, change.layouts)
                     await _put_origin(tx, changed, prompt, written, actor)
                     await _record(tx, actor, "metrics.change", metric, changed)
                     break
-            understood = await self._executor.plan_metric(after)
+            plan = await self._executor.plan_metric(after)
         else:
             raise Conflict("Others change this metric at the same time: try again.")
         await self._catalog.load()
-        return msgspec.structs.replace(understood, metric=changed, fingerprint=fingerprint_of(changed))
+        return msgspec.structs.replace(plan, metric=changed, fingerprint=fingerprint_of(changed))
 
     async def _written(
         self, prompt: str | None, sql: str | None, parameters: Mapping[str, Raw], *, fallback: bool
     ) -> Written | None:
-        """What a prompt becomes; None where the caller wrote the SQL."""
+        """Turn a prompt into SQL. None if the caller wrote the SQL."""
         if (prompt is None) == (sql is None):
             raise InvalidInput(errors=(FieldError("sql", "give either `sql` or `prompt`"),))
         if prompt is None:
@@ -150,7 +150,7 @@ class Editor:
     async def restore(
         self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor
     ) -> QueryPlan:
-        """Bring a version back, as a new one."""
+        """Restore an old version as a new version."""
         found = await self.versions(metric_id)
         for old in found:
             if old.version == version:
@@ -160,7 +160,7 @@ class Editor:
         raise NotFound(f"There is no version {version}; there are: {known}.")
 
     async def versions(self, metric_id: UUID) -> list[Version]:
-        """What a metric is and was, newest first."""
+        """All versions of a metric, newest first."""
         metric = self._catalog.get(metric_id)
         now = Version(
             metric.version, **{name: getattr(metric, name) for name in _VERSIONED}, replaced_at=None
@@ -168,7 +168,7 @@ class Editor:
         return [now, *await self._database.read(_LIST_VERSIONS, metric_id)]
 
     async def delete(self, metric_id: UUID, *, if_match: str | None, actor: Actor) -> None:
-        """Delete a metric with its places, and its query if no other metric shows it."""
+        """Delete a metric and its layouts. Delete its query too if no other metric uses it."""
         async with self._database.transaction() as tx:
             metric = await _editable(tx, metric_id, if_match)
             await tx.write(_DELETE_METRIC, metric.id)
@@ -177,7 +177,7 @@ class Editor:
         await self._catalog.load()
 
     async def put_layouts(self, dashboard_id: str, layouts: Places, actor: Actor) -> Dashboard:
-        """Replace all places of a dashboard; `InvalidInput` names an unknown metric."""
+        """Replace all layouts of a dashboard. Raises `InvalidInput` that names an unknown metric."""
         rows = [
             (dashboard_id, place.i, size, place.x, place.y, place.w, place.h, place.static or False)
             for size, places in layouts.items()
@@ -187,20 +187,20 @@ class Editor:
             raise InvalidInput(errors=(FieldError("i", "a metric stands twice at one breakpoint"),))
         async with self._database.transaction() as tx:
             if await tx.read_one(_LOCK_DASHBOARD, dashboard_id) is None:
-                self._catalog.dashboard(dashboard_id)  # says which there are
+                self._catalog.dashboard(dashboard_id)  # raises `NotFound` with the known ids
                 raise NotFound
             await tx.write(_DELETE_LAYOUTS, dashboard_id)
             await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
-            deed = AuditEvent(
+            event = AuditEvent(
                 actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
             )
-            await audit.record(tx, deed)
+            await audit.record(tx, event)
         await self._catalog.load()
         return self._catalog.dashboard(dashboard_id)
 
 
 async def trust(database: Database, query_id: str, sql: str | None = None) -> None:
-    """Let a query run that our parser cannot read, storing `sql` as its text if given.
+    """Let a query run without validation. `sql` replaces its text or creates the query.
 
     Raises `NotFound` for an unknown query without `sql`.
     """
@@ -213,7 +213,7 @@ async def trust(database: Database, query_id: str, sql: str | None = None) -> No
 
 
 async def distrust(database: Database, query_id: str) -> None:
-    """Let the judge decide again; raises `NotFound`."""
+    """Validate a query again from now on. Raises `NotFound`."""
     async with database.transaction() as tx:
         await _set_trust(tx, query_id, trusted=False)
         await audit.record(tx, AuditEvent(actor="cli", action="queries.distrust", target=query_id))
@@ -225,7 +225,7 @@ async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
 
 
 async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> Metric:
-    # First the metric alone: a join that waits for it finds no row if the metric shows another query by then.
+    # Lock the metric alone first: a join that waits for the lock finds no row if the query changed meanwhile.
     await tx.read_one(_HOLD_METRIC, metric_id)
     metric = await _read(tx, metric_id)
     if not metric.is_editable:
@@ -240,7 +240,7 @@ def _tags(header: str) -> set[str]:
 
 
 async def _read(tx: Transaction, metric_id: UUID) -> Metric:
-    """A metric with its layouts, locked until the transaction ends."""
+    """Read a metric with its layouts and lock it until the transaction ends."""
     row = await tx.read_one(_LOCK_METRIC, metric_id)
     if row is None:
         raise NotFound(f"There is no metric {metric_id}.")
@@ -262,7 +262,7 @@ async def _record(
     tx: Transaction, actor: Actor, action: str, before: Metric | None, after: Metric | None
 ) -> None:
     metric = after or before
-    assert metric is not None, "a deed has a target"
+    assert metric is not None, "an audit event has a target"
     await audit.record(
         tx,
         AuditEvent(
@@ -277,7 +277,7 @@ async def _record(
 
 
 def _hash(metric: Metric) -> str:
-    """SHA-256 of what a PATCH can change."""
+    """SHA-256 of the fields that a PATCH can change."""
     state = [
         metric.sql,
         metric.title,
@@ -292,14 +292,14 @@ def _hash(metric: Metric) -> str:
 
 
 def _meaning(metric: Metric) -> tuple[object, ...]:
-    """What decides whether and how a metric can run."""
+    """The fields that decide whether and how a metric can run."""
     return metric.sql, metric.trusted, metric.parameters, metric.window
 
 
 async def _put(
     tx: Transaction, before: Metric, after: Metric, layouts: tuple[Layout, ...] | UnsetType
 ) -> Metric:
-    """Store a locked metric as it will be; as it then is."""
+    """Store a locked metric. Return the stored row."""
     await tx.write(
         _UPDATE_METRIC,
         before.id,
@@ -318,7 +318,7 @@ async def _put(
 
 
 async def _put_sql(tx: Transaction, metric: Metric, sql: str) -> str:
-    """Store changed SQL; the id of the query that the metric shows then."""
+    """Store changed SQL. Return the id of the metric's query."""
     if sql == metric.sql:
         return metric.query_id
     used = await tx.read_one(_COUNT_METRICS, metric.query_id)
@@ -338,7 +338,7 @@ async def _put_origin(
 
 
 def _drafted(new: NewMetric) -> Metric:
-    """A metric as it would be, to be judged before it is stored."""
+    """A new metric before it is stored, to be validated."""
     return Metric(
         id=UUID(int=0),
         query_id="",
@@ -356,7 +356,7 @@ def _drafted(new: NewMetric) -> Metric:
 
 
 def _applied(metric: Metric, change: MetricChange) -> Metric:
-    """The metric as it will be: what must be accepted before it is stored. Trust is in the SQL as it was."""
+    """The metric with the change applied. Changed SQL is not trusted."""
     fields = {
         name: value
         for name in change.__struct_fields__

@@ -1,7 +1,7 @@
-"""Statements that Postgres does not stop although they are cancelled: the second time they are set aside.
+"""Suspend a statement after Postgres twice failed to stop it on cancellation.
 
-They are told by their text, so that neither another metric nor other parameters bring one back. The count is
-kept in the catalogue: it holds on every worker and node, and over restarts.
+A statement is identified by its text, so another metric or other parameters do not resume it. The catalogue
+stores the count, so the suspension holds on every worker and node and after a restart.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from service.metrics.models import Metric
 
 TIMES: Final = 2
 RECORD_S: Final = 2.0
-"""How long a place may wait for what lingered in it to be written down."""
+"""Seconds that a reader slot waits until its lingering statement is recorded."""
 UNWRITTEN_S: Final = 60.0
-"""How long this worker goes by its own count when the database could not be told."""
+"""Seconds that this worker keeps its own count if it cannot record the statement."""
 DRAFT: Final = UUID(int=0)
-"""What a metric is called that is not stored."""
+"""The id of a metric that is not stored."""
 
 _RETRY: Final = {"Retry-After": "60"}
 
@@ -50,7 +50,7 @@ _HOLD: Final = SQL.rows("hold_metric", _Found)
 
 
 class Suspensions:
-    """What may not run any more; `watch` is what the reader goes by."""
+    """The suspended statements. The reader checks and reports statements through `watch`."""
 
     def __init__(self, database: Database, catalog: Catalog) -> None:
         self._database = database
@@ -59,12 +59,12 @@ class Suspensions:
         self._log: Any = structlog.get_logger("statements")
 
     def watch(self, metric: Metric, *, planning: bool = False) -> Watch:
-        """Watch a statement of a metric, stored or not, while it is planned or run."""
+        """Watch a metric's statement while it is planned or run. The metric need not be stored."""
         key = Suspended(sha256(metric.sql.encode()).digest(), planning)
         return Watch(partial(self._check, key, metric.id), partial(self._lingered, key, metric.id))
 
     def __len__(self) -> int:
-        """How many statements are set aside."""
+        """How many statements are suspended."""
         return len({each.sql_hash for each in self._catalog.suspended})
 
     def _check(self, key: Suspended, metric_id: UUID) -> None:
@@ -76,7 +76,7 @@ class Suspensions:
             raise MetricSuspended(message, headers=_RETRY)
 
     async def _lingered(self, key: Suspended, metric_id: UUID) -> None:
-        """Count it here at once, and in the catalogue for all; the operator reads of it in the log."""
+        """Count a lingering statement here and in the catalogue, and log it for the operator."""
         self._unwritten[key] += 1
         times = self._unwritten[key]
         try:
@@ -115,7 +115,7 @@ _RELEASE: Final = "change its SQL, or run `tally metric resume ID`"
 
 
 async def resume(database: Database, metric_id: UUID) -> bool:
-    """Let a metric's SQL run again, whatever metrics show it; False when it was not set aside.
+    """Let a metric's SQL run again, in all metrics with this SQL. False if it was not suspended.
 
     Raises `NotFound`.
     """

@@ -1,1 +1,1 @@
-"""SQL made from contracts, `checks` over landed text and `loads` over checked rows, and its run."""
+"""Build SQL from the contracts (`checks`, `loads`) and run it (`pipeline`)."""

@@ -1,9 +1,9 @@
 # ruff: noqa: S608 (names come from the contracts, which are code; values are parameters)
-"""The SQL that cleans and checks landed rows, made from a dataset's contract: the one place for it.
+"""Build the SQL that cleans and checks landed rows from a dataset's contract.
 
-Landed cells are text. `check` cleans them, tells the first problem of each row as a number and types the
-sound ones; `tell` turns numbers into reason and message for the few rows that have one. Dates are ISO or
-day first, without zone, never month first; five digits count days as spreadsheets do.
+Landed cells are text. `check` cleans the cells, stores the number of each row's first problem and casts the
+cells of valid rows. `explain` turns problem numbers into reasons and messages. Dates are ISO or day first,
+without zone, never month first. Five digits are the day number of a spreadsheet.
 """
 
 from itertools import product
@@ -13,7 +13,7 @@ from service.imports.datasets import Dataset, DatasetColumn, Kind, Reason
 
 CELL_BYTES = 1 << 20
 GIVEN = -1
-"""The problem of a row whose reason and message are not made here."""
+"""The problem number of a row whose reason and message are set elsewhere."""
 
 SQL_TYPES: dict[Kind, str] = {
     "text": "text", "sql": "text", "integer": "bigint", "number": "numeric", "flag": "boolean",
@@ -27,10 +27,10 @@ EXPECTED: dict[Kind, str] = {
 TRUE = ("true", "t", "yes", "y", "1")
 FALSE = ("false", "f", "no", "n", "0")
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
-"""A text with every digit as 0 and the marks between the parts of a date as `-`."""
+"""Replaces each digit by 0 and each separator of a date by `-`."""
 
 Rule = tuple[str, Reason, str]
-"""What is tested, the reason if it holds, what the message then says."""
+"""Condition of the problem (SQL), reason, message."""
 
 
 def _date_shapes() -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def _date_shapes() -> tuple[str, ...]:
 
 SERIAL_SHAPES = ("00000", *("00000-" + "0" * digits for digits in range(1, 16)))
 GROUPED = r"'^[+-]?[1-9][0-9]{0,2}\.000$'"
-"""A point before three zeros: decimals that are none, or thousands."""
+"""A point before three zeros. The zeros may be decimals or thousands."""
 NUMBER_SHAPES = tuple(
     "".join(parts)
     for parts in product(("", "-", "+"), ("", "."), ("", *map("".join, product("eE", ["", *"+-"]))))
@@ -65,7 +65,7 @@ WIDE = literal(WIDE_SPACES)
 
 
 def trimmed(text: str) -> str:
-    """An expression without what nobody sees at its ends."""
+    """Trim invisible characters from both ends of an expression."""
     return f"btrim({text}, {literal(UNSEEN_AT_ENDS)})"
 
 
@@ -86,9 +86,9 @@ def create_landing(dataset: Dataset) -> str:
 
 
 def check(dataset: Dataset) -> str:
-    """Make the table of checked rows: typed cells where `problem` is null, else the number of the problem.
+    """Create the table of checked rows: typed cells if `problem` is null, else the number of the problem.
 
-    Each `OFFSET 0` keeps the planner from writing a subquery's expressions out again at every use.
+    `OFFSET 0` stops the planner from repeating a subquery's expressions at every use.
     """
     columns = dataset.columns
     cleaned = ", ".join(f"{_cleaned(column)} AS {quoted(column.name)}" for column in columns)
@@ -111,8 +111,8 @@ def check(dataset: Dataset) -> str:
     ) AS told"""
 
 
-def tell(dataset: Dataset) -> str:
-    """Write reason and message where `check` left a number."""
+def explain(dataset: Dataset) -> str:
+    """Set reason and message of each row with a problem number of `check`."""
     problems = _problems(dataset)
     reasons = " ".join(f"WHEN {number} THEN {literal(reason)}" for number, _, reason, _ in problems)
     messages = " ".join(f"WHEN {number} THEN {message}" for number, _, _, message in problems)
@@ -124,7 +124,7 @@ def tell(dataset: Dataset) -> str:
 
 
 def _problems(dataset: Dataset) -> list[tuple[int, str, Reason, str]]:
-    """Number, test, reason and message (an expression over the landed row `l`) of all that can be wrong."""
+    """Number, condition, reason and message (an expression over the landed row `l`) of each problem."""
     found: list[Rule] = []
     for column in dataset.columns:
         shown = literal(f'{column.name}: "') + f" || left(l.{quoted(column.name)}, 60) || "
@@ -136,7 +136,7 @@ def _problems(dataset: Dataset) -> list[tuple[int, str, Reason, str]]:
 
 
 def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
-    """The first that holds counts, so each may rely on those before it."""
+    """The rules of a column. The first match counts, so a rule may rely on the rules before it."""
     rules: list[Rule] = [
         (f"{_size(column)} > {CELL_BYTES}", "too-large", f"... has more than {CELL_BYTES} bytes")
     ]
@@ -219,13 +219,13 @@ def _cleaned(column: DatasetColumn) -> str:
         cleaned = f"normalize({cell}, NFC)"
     else:
         cleaned = f"translate(normalize({cell}, NFC), {WIDE}, {' ' * len(WIDE_SPACES)!r})"
-    one_byte_each = f"octet_length({cell}) = length({cell})"  # then there is nothing to look for
+    one_byte_each = f"octet_length({cell}) = length({cell})"  # such text holds no character to look for
     narrow = f"btrim({cell}, {literal(ASCII_SPACES)})"
     return f"nullif(CASE WHEN {one_byte_each} THEN {narrow} ELSE {trimmed(cleaned)} END, '')"
 
 
 def _shaped(column: DatasetColumn) -> str:
-    """Bring a cleaned cell to the form that its type reads."""
+    """Rewrite a cleaned cell so that its type can be cast."""
     cell = quoted(column.name)
     shape = SHAPE.format(cell)
     seconds = f"make_interval(secs => round({cell}::numeric * 86400)::float8)"

@@ -1,8 +1,8 @@
 # ruff: noqa: S608 (names come from the contracts, which are code; values are parameters)
-"""The SQL that takes checked rows on: words, repeats, orphans, quarantine, table; made from the contract.
+"""Build the SQL after the checks from a contract: vocabularies, repeats, orphans, quarantine, loading.
 
-Every statement works on the temporary tables of `checks` and takes the parameters its docstring names.
-A row leaves the way when `problem` is set; what is left at the end is loaded.
+Every statement works on the temporary tables of `checks`. Its docstring names its parameters. A row with a
+`problem` is quarantined. All other rows are loaded.
 """
 
 from service.imports.datasets import DATASETS, Dataset, DatasetColumn, Reason
@@ -26,7 +26,7 @@ def _equal(columns: tuple[str, ...], left: str, right: str) -> str:
 
 
 def _shown(columns: tuple[str, ...]) -> str:
-    """A key in words: `id a, breakpoint lg`."""
+    """A key as text: `id a, breakpoint lg`."""
     return " || ', ' || ".join(
         f"{literal(name + ' ')} || left(c.{quoted(name)}::text, {SHOWN})" for name in columns
     )
@@ -41,19 +41,19 @@ def parent(column: DatasetColumn) -> Dataset:
 
 
 def children(dataset: Dataset) -> list[Dataset]:
-    """Datasets whose waiting rows may be freed, directly or through one another, in the order to do so."""
+    """Datasets whose orphans may be released, directly or through other datasets, in the order of release."""
     found: list[Dataset] = []
     for other in DATASETS:
-        wanted = {dataset.name, *(child.name for child in found)}
-        if any(column.refers_to in wanted for column in other.columns):
+        references = {dataset.name, *(child.name for child in found)}
+        if any(column.refers_to in references for column in other.columns):
             found.append(other)
     return found
 
 
 def land_waiting(dataset: Dataset, where: str) -> str:
-    """Land quarantined rows again, the oldest first; `where` is over `q` (`quarantine.row`).
+    """Copy open quarantined rows to the landing table, oldest first. `where` filters `q` (`quarantine.row`).
 
-    A row of the wrong shape stays wrong: its cells may be those of other columns.
+    A row of the wrong shape stays quarantined: its cells may belong to other columns.
     """
     cells = ", ".join(f"q.cells ->> {literal(name)}" for name in all_columns(dataset))
     return f"""INSERT INTO {landing(dataset)} (
@@ -68,8 +68,8 @@ def land_waiting(dataset: Dataset, where: str) -> str:
     ORDER BY q.import_number, q.line, q.id"""
 
 
-def now_there(dataset: Dataset) -> str:
-    """Waiting rows whose reference has arrived."""
+def reference_exists(dataset: Dataset) -> str:
+    """The condition for orphans whose reference now exists."""
     arrived = " OR ".join(
         f"q.waits_for = {literal(column.refers_to)} AND EXISTS ("
         f"SELECT FROM {parent(column).target} AS p "
@@ -81,7 +81,7 @@ def now_there(dataset: Dataset) -> str:
 
 
 def refuse_closed(dataset: Dataset) -> str:
-    """Rows that name a quarantined row which is not open: loaded facts repeat, others have no claim."""
+    """Refuse rows whose quarantined row is discarded or unknown. A fact that was loaded is a repeat."""
     return f"""UPDATE {checked(dataset)} AS c
     SET quarantine_id = NULL, repeated = r.repeats,
       problem = CASE WHEN r.refused THEN {GIVEN} ELSE c.problem END,
@@ -100,7 +100,7 @@ def refuse_closed(dataset: Dataset) -> str:
 
 
 def refuse_unmended(dataset: Dataset) -> str:
-    """Rows of the wrong shape that come back as they were exported: their cells may be those of others."""
+    """Refuse rows of the wrong shape that return unchanged: their cells may belong to other columns."""
     same = " AND ".join(
         f"coalesce(q.cells ->> {literal(name)}, '') = coalesce(l.{quoted(name)}, '')"
         for name in all_columns(dataset)
@@ -121,7 +121,7 @@ def doubt_points(dataset: Dataset) -> list[str]:
 
 
 def _shows_commas(dataset: Dataset, column: DatasetColumn) -> str:
-    """Whether a cell of the column has a decimal comma or points between thousands, units and all."""
+    """Whether a cell of the column has a decimal comma or points between thousands. It may have a unit."""
     cell = f"o.{quoted(column.name)}"
     return rf"""EXISTS (
         SELECT FROM {landing(dataset)} AS o
@@ -133,7 +133,7 @@ def _shows_commas(dataset: Dataset, column: DatasetColumn) -> str:
 
 
 def _doubt_points(dataset: Dataset, column: DatasetColumn, commas: str) -> str:
-    """Keep `1.234` back where other numbers of the file write decimals with a comma or group by points."""
+    """Quarantine `1.234` if other numbers of the file have a decimal comma or points between thousands."""
     cell = trimmed(f"l.{quoted(column.name)}")
     return rf"""UPDATE {checked(dataset)} AS c
     SET problem = {GIVEN}, reason = 'conflict',
@@ -145,18 +145,20 @@ def _doubt_points(dataset: Dataset, column: DatasetColumn, commas: str) -> str:
       AND ({commas})"""
 
 
-def words(dataset: Dataset) -> list[str]:
-    """Bring each vocabulary's words to one spelling."""
+def unify_spelling(dataset: Dataset) -> list[str]:
+    """Give each word of a vocabulary one spelling."""
     columns = [column for column in dataset.columns if column.vocabulary]
-    return [text for column in columns for text in (_learn(dataset, column), _respell(dataset, column))]
+    return [
+        text for column in columns for text in (_add_words(dataset, column), _replace_words(dataset, column))
+    ]
 
 
-def _learn(dataset: Dataset, column: DatasetColumn) -> str:
-    """Add new words of a vocabulary in the order of their first appearance."""
-    word, words = quoted(column.name), literal(column.vocabulary)
+def _add_words(dataset: Dataset, column: DatasetColumn) -> str:
+    """Add new words to a vocabulary in the order of their first appearance."""
+    word, vocabulary = quoted(column.name), literal(column.vocabulary)
     return f"""INSERT INTO data.vocabulary (list, folded, spelling, position)
-    SELECT {words}, n.folded, n.spelling,
-      coalesce((SELECT max(position) FROM data.vocabulary WHERE list = {words}), 0)
+    SELECT {vocabulary}, n.folded, n.spelling,
+      coalesce((SELECT max(position) FROM data.vocabulary WHERE list = {vocabulary}), 0)
         + row_number() OVER (ORDER BY n.nth)
     FROM (
       SELECT DISTINCT ON (lower(s.spelling)) lower(s.spelling) AS folded, s.spelling, s.nth
@@ -166,11 +168,11 @@ def _learn(dataset: Dataset, column: DatasetColumn) -> str:
       ) AS s
       ORDER BY lower(s.spelling), s.nth
     ) AS n
-    WHERE NOT EXISTS (SELECT FROM data.vocabulary AS v WHERE v.list = {words} AND v.folded = n.folded)"""
+    WHERE NOT EXISTS (SELECT FROM data.vocabulary AS v WHERE v.list = {vocabulary} AND v.folded = n.folded)"""
 
 
-def _respell(dataset: Dataset, column: DatasetColumn) -> str:
-    """Bring words to their known spelling."""
+def _replace_words(dataset: Dataset, column: DatasetColumn) -> str:
+    """Replace each word by its spelling in the vocabulary."""
     word = quoted(column.name)
     return f"""UPDATE {checked(dataset)} AS c SET {word} = k.spelling
     FROM (
@@ -183,7 +185,7 @@ def _respell(dataset: Dataset, column: DatasetColumn) -> str:
 
 
 def repeats(dataset: Dataset) -> str:
-    """Within one file the first row of a key wins: the same again is unchanged, other content a duplicate."""
+    """In a file the first row of a key wins. An equal row is unchanged; a different row is a duplicate."""
     same = " AND ".join(
         f"{quoted(name)} IS NOT DISTINCT FROM first_value({quoted(name)}) OVER same_key"
         for name in dataset.values
@@ -203,8 +205,8 @@ def repeats(dataset: Dataset) -> str:
     WHERE r.nth = c.nth AND r.turn > 1"""
 
 
-def taken(dataset: Dataset) -> str:
-    """A row that comes back from the quarantine changes nothing that is stored meanwhile."""
+def refuse_conflicts(dataset: Dataset) -> str:
+    """Refuse a row from quarantine if a row with the same key and other content was stored meanwhile."""
     return f"""UPDATE {checked(dataset)} AS c
     SET problem = {GIVEN}, reason = 'duplicate',
       message = {_shown(dataset.key)} || ' is taken by a stored row with other content'
@@ -223,8 +225,8 @@ def orphans(dataset: Dataset, column: DatasetColumn) -> str:
       AND NOT EXISTS (SELECT FROM {other.target} AS p WHERE p.{quoted(other.key[0])} = c.{cell})"""
 
 
-def settle(dataset: Dataset) -> str:
-    """Close open rows of this source that are sound now. Parameter: source."""
+def close_valid(dataset: Dataset) -> str:
+    """Close open quarantined rows of this source that are valid now. Parameter: source."""
     return f"""UPDATE quarantine.row AS q SET status = 'loaded', closed_at = now()
     FROM {checked(dataset)} AS c
     JOIN {landing(dataset)} AS l ON l.nth = c.nth
@@ -232,11 +234,11 @@ def settle(dataset: Dataset) -> str:
       AND q.source = $1 AND q.status = 'open' AND q.cells = {_cells(dataset)}"""
 
 
-def keep(dataset: Dataset, columns: tuple[str, ...]) -> str:
-    """Quarantine the rows with a problem; one that is known adds nothing, whatever became of it.
+def quarantine(dataset: Dataset, columns: tuple[str, ...]) -> str:
+    """Quarantine the rows with a problem. A row that was quarantined before is not added again.
 
-    `columns` stand in the order of the file's headings. Parameters: source, import id, import number, the
-    headings (null where every row brings its raw).
+    `columns` are in the order of the file's headings. Parameters: source, import id, import number, the
+    headings (null if every row has its own `raw`).
     """
     cells = ", ".join(f"coalesce(l.{quoted(name)}, '')" for name in columns)
     return f"""INSERT INTO quarantine.row AS q (dataset, id, source, line, raw, cells, reason, message,
@@ -260,8 +262,8 @@ def keep(dataset: Dataset, columns: tuple[str, ...]) -> str:
     WHERE q.status = 'open' AND q.reason <> excluded.reason"""
 
 
-def retell(dataset: Dataset) -> str:
-    """Say anew why rows that came back from the quarantine stay there."""
+def update_reasons(dataset: Dataset) -> str:
+    """Update the reasons of rows from quarantine that are still invalid."""
     return f"""UPDATE quarantine.row AS q
     SET reason = c.reason, message = c.message, waits_for = c.waits_for, waits_key = c.waits_key
     FROM {checked(dataset)} AS c
@@ -271,7 +273,7 @@ def retell(dataset: Dataset) -> str:
 
 
 def close(dataset: Dataset) -> str:
-    """Mark rows that came back from the quarantine as loaded; a fixed one keeps what it was as `original`."""
+    """Mark valid rows from quarantine as loaded. A fixed row keeps its first `raw` as `original`."""
     return f"""UPDATE quarantine.row AS q
     SET status = 'loaded', closed_at = now(), raw = coalesce(l.raw::jsonb, q.raw),
       cells = {_cells(dataset)},
@@ -282,7 +284,7 @@ def close(dataset: Dataset) -> str:
 
 
 def change(dataset: Dataset, present: set[str]) -> str:
-    """Bring stored rows to what the file says; `present` are the columns that it has."""
+    """Update stored rows from the file. `present` are the columns of the file."""
     values = [name for name in dataset.values if name in present]
     assigned = [f"{quoted(name)} = c.{quoted(name)}" for name in values]
     differs = [f"t.{quoted(name)} IS DISTINCT FROM c.{quoted(name)}" for name in values]
@@ -304,9 +306,9 @@ def add(dataset: Dataset) -> str:
 
 
 def number_facts(dataset: Dataset) -> str:
-    """Give each sound fact its identity: the hash of its content and which occurrence of it this is.
+    """Identify each valid fact by the hash of its content and the number of its occurrence.
 
-    A fact that comes back from the quarantine counts on after all that are stored or in the file.
+    Facts from quarantine are numbered after all stored facts and all facts of the file.
     """
     content = ", ".join(
         f"{literal(c.name)}, {'trim_scale(' if c.kind == 'number' else '('}{quoted(c.name)})"
@@ -339,13 +341,13 @@ def add_facts(dataset: Dataset) -> str:
 
 
 def return_facts(dataset: Dataset) -> str:
-    """Take the mark off facts that were gone."""
+    """Unmark facts that were gone and are in the file again."""
     return f"""UPDATE {dataset.target} AS t SET gone_at = NULL FROM {facts(dataset)} AS f
     WHERE t.gone_at IS NOT NULL AND {_equal(("content_hash", "occurrence"), "t", "f")}"""
 
 
 def mark_gone(dataset: Dataset) -> str:
-    """Mark stored rows that the file no longer has; a row that is in it, but broken, still is in it."""
+    """Mark stored rows that the file lacks as gone. An invalid row of the file still counts as present."""
     if not dataset.key:
         return f"""UPDATE {dataset.target} AS t SET gone_at = now()
         WHERE t.gone_at IS NULL AND t.content_hash IS NOT NULL AND NOT EXISTS (
@@ -361,7 +363,7 @@ def mark_gone(dataset: Dataset) -> str:
 
 
 def drop(dataset: Dataset) -> list[str]:
-    """Leave nothing behind where the transaction goes on, such as after a savepoint."""
+    """Drop the temporary tables, because the transaction may continue, such as after a savepoint."""
     return [f"DROP TABLE IF EXISTS {name}" for name in (landing(dataset), checked(dataset), facts(dataset))]
 
 
@@ -370,18 +372,18 @@ def count_rows(dataset: Dataset) -> str:
 
 
 def count_checked(dataset: Dataset) -> str:
-    """Rows by reason; sound ones have none."""
+    """Count rows by reason. Valid rows have no reason."""
     return f"SELECT reason, count(*) AS rows FROM {checked(dataset)} GROUP BY reason"
 
 
-def unjudged(dataset: Dataset, column: DatasetColumn) -> str:
-    """A page of sound SQL. Parameters: the last number seen, the number of rows."""
+def sql_to_validate(dataset: Dataset, column: DatasetColumn) -> str:
+    """Read a page of SQL to validate. Parameters: the last row number read, the number of rows."""
     return f"""SELECT nth, {quoted(column.name)} AS sql FROM {checked(dataset)}
     WHERE problem IS NULL AND {quoted(column.name)} IS NOT NULL AND nth > $1 ORDER BY nth LIMIT $2"""
 
 
 def refuse(dataset: Dataset) -> str:
-    """Parameters: numbers and messages of refused SQL, side by side."""
+    """Refuse rows whose SQL is invalid. Parameters: row numbers and messages, as arrays of equal length."""
     return f"""UPDATE {checked(dataset)} AS c
     SET problem = {GIVEN}, reason = 'sql-refused', message = r.message
     FROM unnest($1::bigint[], $2::text[]) AS r(nth, message) WHERE c.nth = r.nth"""

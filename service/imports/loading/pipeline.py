@@ -1,4 +1,4 @@
-"""The way of landed rows: checked, kept back or loaded; what waited for them is loaded with them."""
+"""Check landed rows, load or quarantine them, then release the orphans that waited for them."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from service.database.queries import Command, SqlFile, Statement
 from service.errors import SqlRefused
 from service.imports.datasets import Dataset, DatasetColumn
 from service.imports.loading import checks, loads
-from service.imports.loading.turns import taken_with
+from service.imports.loading.turns import locked_with
 from service.imports.readers.tables import Record, Table
 
 ValidateSql = Callable[[str], object]
-"""Raises `SqlRefused` for SQL that may not be stored."""
+"""Validates SQL. Raises `SqlRefused` if the SQL may not be stored."""
 
 
 class Run(Struct, frozen=True):
-    """An import's entry in the history of its dataset; the id is made from that history."""
+    """An import in the history of its dataset. The id is derived from dataset, number and file."""
 
     id: UUID
     number: int
@@ -71,13 +71,13 @@ PREPARE: Final = SQL.rows("prepare", _Prepared)
 
 
 async def lock(tx: Transaction, dataset: Dataset) -> None:
-    """Wait for imports into this dataset and into those whose waiting rows it may free."""
-    for name in taken_with(dataset):
+    """Lock this dataset and the datasets whose orphans an import may release."""
+    for name in locked_with(dataset):
         await tx.read_one(TAKE_TURN, name)
 
 
 async def begin(tx: Transaction, dataset: Dataset) -> None:
-    """Make the landing table of a dataset; `load` drops it."""
+    """Create the landing table of a dataset. `load` drops it."""
     await tx.read_one(PREPARE)
     await _run(tx, *loads.drop(dataset), checks.create_landing(dataset))
 
@@ -91,30 +91,30 @@ async def load(
     table: Table | None = None,
     mirror: bool = False,
 ) -> Outcome:
-    """Check what has landed, quarantine what is unsound, load the rest.
+    """Check the landed rows, quarantine invalid rows, load valid rows.
 
-    Without `run` and `table` the rows came from the quarantine: they stay there if they are unsound still.
+    Without `run` and `table` the rows came from quarantine. Rows that are still invalid stay there.
     """
     returns = table is None or table.returns
     await _run(tx, checks.check(dataset))
     if returns and run:
         await _run(tx, loads.refuse_closed(dataset), loads.refuse_unmended(dataset))
-    await _run(tx, *loads.doubt_points(dataset), *loads.words(dataset))
+    await _run(tx, *loads.doubt_points(dataset), *loads.unify_spelling(dataset))
     if dataset.key and dataset.values:
-        await _run(tx, loads.repeats(dataset), *([loads.taken(dataset)] if returns else []))
+        await _run(tx, loads.repeats(dataset), *([loads.refuse_conflicts(dataset)] if returns else []))
     for column in dataset.columns:
         if column.kind == "sql":
-            await _judge(tx, dataset, column, validate_sql)
+            await _validate(tx, dataset, column, validate_sql)
         if column.refers_to:
             await _run(tx, loads.orphans(dataset, column))
-    await _run(tx, checks.tell(dataset))
+    await _run(tx, checks.explain(dataset))
     if run and table:
-        await _touch(tx, loads.settle(dataset), run.source)
+        await _touch(tx, loads.close_valid(dataset), run.source)
         columns = table.columns if table.headings else ()
         headings = list(table.headings) or None
-        await _touch(tx, loads.keep(dataset, columns), run.source, run.id, run.number, headings)
+        await _touch(tx, loads.quarantine(dataset, columns), run.source, run.id, run.number, headings)
     if returns:
-        await _run(tx, loads.retell(dataset), loads.close(dataset))
+        await _run(tx, loads.update_reasons(dataset), loads.close(dataset))
     inserted, updated = await _store(tx, dataset, table.present if table else set(loads.all_columns(dataset)))
     gone = await _touch(tx, loads.mark_gone(dataset)) if mirror else 0
     outcome = await _outcome(tx, dataset, inserted, updated, gone)
@@ -123,11 +123,11 @@ async def load(
 
 
 async def release(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) -> dict[str, int]:
-    """Load the rows of other datasets whose references have arrived; how many, by dataset."""
+    """Load orphans of other datasets whose references now exist. Return how many, by dataset."""
     released: dict[str, int] = {}
     for child in loads.children(dataset):
         await begin(tx, child)
-        if await _touch(tx, loads.land_waiting(child, loads.now_there(child))):
+        if await _touch(tx, loads.land_waiting(child, loads.reference_exists(child))):
             outcome = await load(tx, child, validate_sql)
             released[child.name] = outcome.rows_read - outcome.quarantined
         else:
@@ -136,7 +136,7 @@ async def release(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) 
 
 
 async def _store(tx: Transaction, dataset: Dataset, present: set[str]) -> tuple[int, int]:
-    """Insert and update; how many of each."""
+    """Insert and update rows. Return how many of each."""
     if not dataset.key:
         await _run(tx, loads.number_facts(dataset))
         return await _touch(tx, loads.add_facts(dataset)), await _touch(tx, loads.return_facts(dataset))
@@ -150,8 +150,10 @@ async def land(tx: Transaction, dataset: Dataset, columns: tuple[str, ...], reco
     await tx.copy("pg_temp", f"landing_{dataset.name}", columns=(*FIXED, *columns), records=records)
 
 
-async def _judge(tx: Transaction, dataset: Dataset, column: DatasetColumn, validate_sql: ValidateSql) -> None:
-    statement = Statement("unjudged", loads.unjudged(dataset, column), _Sql)
+async def _validate(
+    tx: Transaction, dataset: Dataset, column: DatasetColumn, validate_sql: ValidateSql
+) -> None:
+    statement = Statement("sql_to_validate", loads.sql_to_validate(dataset, column), _Sql)
     last = 0
     while page := await tx.read(statement, last, SQL_PAGE):
         refused = await asyncio.to_thread(_refused, page, validate_sql)

@@ -1,4 +1,4 @@
-"""Files to tables of records: CSV and JSON as streams, workbooks by sheet; a bad file is refused whole."""
+"""Read files as record tables: CSV and JSON as streams, workbooks by sheet. A bad file is refused whole."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ from service.imports.readers.workbooks import open_sheet
 Format = Literal["csv", "json", "xlsx"]
 
 REFUSALS: Final = (InvalidInput, TooLarge, UnsupportedMediaType)
-"""What a file can be refused with: nothing of it is imported then."""
+"""Problems that refuse a whole file."""
 NO_TABLES: Final = {
     b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image",
     b"II*\0": "a TIFF image", b"MM\0*": "a TIFF image", b"RIFF": "an image, sound or film",
@@ -36,11 +36,11 @@ NO_TABLES: Final = {
     b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"7z\xbc\xaf": "7z", b"Rar!": "RAR",
     b"\x7fELF": "a program", b"SQLite format 3\0": "an SQLite database",
 }  # fmt: skip
-"""How files begin that are no table, whatever they are sent as."""
+"""First bytes of files that are never tables, whatever their media type."""
 
 
 class Upload(Struct, frozen=True):
-    """A file on disk, the name it came under, and the charset that its Content-Type states."""
+    """A file on disk, its original name, and the charset of its Content-Type."""
 
     path: Path
     source: str
@@ -48,7 +48,7 @@ class Upload(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """What one pass over the bytes tells. `damaged` text has bytes that are none of its encoding."""
+    """Facts from one pass over the bytes. `damaged` text has bytes that are invalid in its encoding."""
 
     size: int
     sha256: str
@@ -59,7 +59,7 @@ class Facts(Struct, frozen=True):
 
 
 def inspect(upload: Upload, *, bytes_limit: int) -> Facts:
-    """Hash the file and tell its format and encoding; a file that cannot be text is refused."""
+    """Hash the file and detect its format and encoding. Raises one of `REFUSALS`."""
     digest, size = hashlib.sha256(), 0
     with upload.path.open("rb") as file:
         head = file.read(CHUNK)
@@ -83,10 +83,10 @@ def inspect(upload: Upload, *, bytes_limit: int) -> Facts:
 async def opened(
     upload: Upload, facts: Facts, dataset: Dataset, *, bytes_limit: int, readers: asyncio.Semaphore
 ) -> AsyncGenerator[Table]:
-    """Open the file as rows of the dataset; `readers` limits how many are read at the same time.
+    """Open the file as rows of the dataset. `readers` limits how many files are read at once.
 
-    Raises `InvalidInput` at once for headings that do not fit, and while records are drawn for a file that
-    turns out to be broken: the caller must land nothing of it.
+    Raises `InvalidInput` at once for headings that do not match. Reading records raises it for a broken file;
+    then the caller must import nothing of the file.
     """
     path, source = upload.path, upload.source
     match facts.format:
@@ -109,7 +109,7 @@ async def opened(
 
 
 def _format(source: str, head: bytes) -> Format:
-    """Raises `UnsupportedMediaType` for what is no table, `InvalidInput` for workbooks that are not read."""
+    """Detect the format. Raises `UnsupportedMediaType` or, for an unsupported workbook, `InvalidInput`."""
     for mark, what in NO_TABLES.items():
         if head.startswith(mark):
             raise UnsupportedMediaType(f"{source}: this is {what}, no table; send CSV, JSON or XLSX")
@@ -127,7 +127,7 @@ def _format(source: str, head: bytes) -> Format:
 
 
 def _stated(upload: Upload, kind: Format, head: bytes) -> str | None:
-    """The encoding that the request or the file states; None where only its bytes can tell."""
+    """The encoding that the request or the file states. None if it must be detected."""
     stated = stated_encoding(upload.charset)
     if kind == "csv":
         return chosen_encoding(upload.source, head, stated)
@@ -145,7 +145,7 @@ def _feed(scan: TextScan, source: str, chunk: bytes, *, final: bool) -> None:
 
 
 def _settled(facts: Facts, scan: TextScan, upload: Upload, head: bytes) -> Facts:
-    """Facts with the encoding; Windows-1252 is for text without one character that UTF-8 knows."""
+    """Add the encoding to the facts. Text without any valid UTF-8 character is Windows-1252."""
     encoding = scan.encoding
     if scan.broken and facts.format == "json":
         raise InvalidInput(f"{upload.source}: JSON must be UTF-8")

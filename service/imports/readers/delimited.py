@@ -1,4 +1,4 @@
-"""CSV and its like: the delimiter, the headings and the rows below them."""
+"""Read CSV and similar files: detect the delimiter, read the headings, then the rows."""
 
 import re
 from collections.abc import Iterator
@@ -43,14 +43,14 @@ def read_delimited(
 
 
 def _told(path: Path, encoding: str) -> str | None:
-    """The delimiter that a first line `sep=;` tells, as spreadsheets write it for one another."""
+    """The delimiter of a first line such as `sep=;`, which spreadsheets write."""
     with path.open(encoding=encoding, errors="surrogateescape") as file:
         found = SEPARATOR.fullmatch(file.readline(SEPARATOR_CHARACTERS))
     return found and found[1]
 
 
 def _headings(source: str, first: tuple[int, Row] | None) -> list[str]:
-    """Raises `InvalidInput` if the first row cannot be the headings."""
+    """Read the headings. Raises `InvalidInput` if the first row cannot be headings."""
     if first is None:
         raise InvalidInput(f"{source}: the file is empty; its first line must be the headings")
     line, row = first
@@ -67,7 +67,7 @@ def _headings(source: str, first: tuple[int, Row] | None) -> list[str]:
 
 
 def _matches(rows: Iterator[tuple[int, Row]], dataset: Dataset) -> int:
-    """How many headings are known if this is the delimiter; the commonest delimiter wins a tie."""
+    """How many headings are known with this delimiter. In a tie the most common delimiter wins."""
     try:
         _, row = next(rows, (0, list[str]()))
     except InvalidInput:
@@ -76,7 +76,7 @@ def _matches(rows: Iterator[tuple[int, Row]], dataset: Dataset) -> int:
 
 
 def _trailing(rows: Iterator[Row], width: int) -> bool:
-    """Whether a delimiter ends every row: none is as wide as the headings, and what is more is empty."""
+    """Whether a delimiter ends every row: all rows are wider than the headings, with empty extra cells."""
     wider = False
     for row in rows:
         if isinstance(row, Doubtful):

@@ -1,6 +1,6 @@
-"""JSON as a stream of rows: an array, an object that holds one, or one object per line (NDJSON).
+"""Read JSON as a stream of rows: an array, an object that holds an array, or an object per line (NDJSON).
 
-Only one element is in memory at a time. Numbers keep the digits they are written with.
+Only one element is in memory at a time. Numbers keep their digits.
 """
 
 import json
@@ -17,9 +17,9 @@ CHUNK = 1 << 18
 ELEMENT_CHARACTERS = 8 << 20
 DEPTH = 64
 VALUES = 200_000
-"""Values of one element; a longer element is counted before it is built."""
+"""Values that one element may have. A long element is counted before it is decoded."""
 PARTS = ("items", "layouts")
-"""Keys of an object under which rows are looked for; an object without them is itself a row."""
+"""Keys of an object that may hold rows. An object without these keys is a row."""
 SPACE = re.compile(r"[ \t\r\n]*")
 BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|([\]}])', re.DOTALL)
 
@@ -42,10 +42,10 @@ def _record(line: int, value: Any, raw: str | None, shape: Shaper) -> Record:
 
 
 def elements(path: Path, source: str, *, part: str) -> Iterator[Element]:
-    """Yield line, value and text of each row; no text for rows that were added to.
+    """Yield line, value and text of each row. Rows that got an added value have no text.
 
-    In an object rows stand under `part`; below a further level of objects (`layouts`: `lg`: [...]) that
-    key becomes the row's `breakpoint`. Raises `InvalidInput` with the line for anything that is not JSON.
+    An object holds its rows under `part`. With a further level of objects (`layouts`: `lg`: [...]) that key
+    becomes the row's `breakpoint`. Raises `InvalidInput` with the line of invalid JSON.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         text = _Text(file, source)
@@ -61,7 +61,7 @@ def elements(path: Path, source: str, *, part: str) -> Iterator[Element]:
 
 
 def has_part(path: Path, source: str, part: str) -> bool:
-    """Whether a document holds rows under this key."""
+    """Whether a document has rows under this key."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         text = _Text(file, source)
         if text.peek() != "{":
@@ -98,7 +98,7 @@ def _array(text: "_Text") -> Iterator[Element]:
 
 
 def _object(text: "_Text", part: str) -> Iterator[Element]:
-    """Read a document that holds rows, or a row."""
+    """Read an object that holds rows or is a row."""
     text.peek()
     line = text.line
     row = text.row()
@@ -141,7 +141,7 @@ def _rows(text: "_Text", opening: str) -> Iterator[Element]:
 
 
 class _Text:
-    """A window over the file; what lies well before the position is dropped."""
+    """A window over the file. Text far before the position is dropped."""
 
     def __init__(self, file: TextIO, source: str) -> None:
         self.line = 1
@@ -155,7 +155,7 @@ class _Text:
         )
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next character that is not a space. Empty at the end."""
         while True:
             found = SPACE.match(self._window, self._at)
             self._advance(found.end() if found else self._at)
@@ -181,7 +181,7 @@ class _Text:
         return self._passed(*found)
 
     def row(self) -> tuple[Any, str] | None:
-        """Pass an object that is a row; one that holds rows, or is too long for a row, is left."""
+        """Read an object that is a row. None if the object holds rows or is too long for a row."""
         found = self._decoded()
         if found is None or any(key in PARTS and isinstance(rows, list) for key, rows in found[0]):
             return None
@@ -195,7 +195,7 @@ class _Text:
         return value, raw
 
     def _decoded(self) -> tuple[Any, int] | None:
-        """The next value and where it ends; None if it is larger than an element may be."""
+        """The next value and its end. None if the value is larger than an element may be."""
         self.peek()
         more = CHUNK
         while True:
@@ -210,7 +210,7 @@ class _Text:
                     self.line += self._window.count("\n", self._at, error.pos)
                     self.refuse(f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}")
                 value, end = None, len(self._window)
-            if end < len(self._window) or self._ended:  # a number at the end may go on
+            if end < len(self._window) or self._ended:  # a number at the end may continue in the next chunk
                 return value, end
             if len(self._window) - self._at > ELEMENT_CHARACTERS:
                 return None
@@ -218,7 +218,7 @@ class _Text:
             more *= 2
 
     def _is_crowded(self) -> bool:
-        """Whether what is read of the next value holds more values than an element may."""
+        """Whether the next value, as far as it is read, holds more values than an element may."""
         if self._window[self._at] not in "[{":
             return False
         depth = values = 0
@@ -241,7 +241,7 @@ class _Text:
         self._at = to
 
     def _read(self, characters: int) -> None:
-        """Read on, dropping what was passed."""
+        """Read more text and drop the text before the position."""
         more = self._file.read(characters)
         self._ended = not more
         self._window = self._window[self._at :] + more

@@ -1,5 +1,6 @@
-"""Which encoding a text file has: the one it states or marks, else UTF-8, else Windows-1252; never a guess
-that turns one broken byte into another reading of the whole file.
+"""Choose the encoding of a text file: the one that it states or marks, else UTF-8, else Windows-1252.
+
+One broken byte never changes how the whole file is read.
 """
 
 import codecs
@@ -16,14 +17,14 @@ READ: Final = re.compile(
     r"utf-8|ascii|utf-16(-[lb]e)?|iso8859-\d+|cp\d+|koi8-[rtu]|mac-\w+|kz1048|ptcp154|tis-620"
     r"|gb2312|gbk|gb18030|big5|big5hkscs|shift_jis\w*|euc_\w+|iso2022_\w+|johab"
 )
-"""Python's names of the encodings that hold text and nothing else."""
+"""Python's names of the supported text encodings."""
 UTF_8_MARK: Final = codecs.BOM_UTF8
 UTF_16_MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 UTF_32_MARKS: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
 def stated_encoding(charset: str | None) -> str | None:
-    """Python's name of a charset that a Content-Type states. Raises `UnsupportedMediaType`."""
+    """Python's name of a Content-Type's charset. Raises `UnsupportedMediaType`."""
     if charset is None:
         return None
     try:
@@ -36,9 +37,9 @@ def stated_encoding(charset: str | None) -> str | None:
 
 
 def chosen_encoding(source: str, head: bytes, stated: str | None) -> str | None:
-    """What the file says of itself; None where only its bytes can tell.
+    """The encoding of the byte order mark or the Content-Type. None if it must be detected.
 
-    Raises `InvalidInput` where mark and Content-Type contradict each other.
+    Raises `InvalidInput` if byte order mark and Content-Type contradict each other.
     """
     marked = next((name for mark, name in UTF_16_MARKS.items() if head.startswith(mark)), None)
     if head.startswith(UTF_8_MARK):
@@ -59,18 +60,18 @@ def chosen_encoding(source: str, head: bytes, stated: str | None) -> str | None:
 
 
 class TextScan:
-    """What must be known of all bytes before the first row is believed."""
+    """Scans all bytes before the first row is read."""
 
     def __init__(self, encoding: str | None) -> None:
         self.encoding = encoding or "utf-8"
         self.has_nul = False
         self.broken = False
         self.sound = False
-        """Whether any character beyond ASCII is one of this encoding."""
+        """Whether any character beyond ASCII is valid in this encoding."""
         self._decoder = codecs.getincrementaldecoder(self.encoding)()
 
     def feed(self, chunk: bytes, *, final: bool = False) -> None:
-        """Raises `UnicodeError` for an encoding in which a broken byte cannot be told from its row."""
+        """Raises `UnicodeError` for an encoding in which a broken byte cannot be assigned to a row."""
         state = self._decoder.getstate()
         try:
             text = self._decoder.decode(chunk, final)

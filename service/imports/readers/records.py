@@ -1,8 +1,8 @@
-"""Lines of CSV to rows, strictly: a row that can be read in two ways is kept back whole with its own text.
+"""Parse CSV lines strictly. An ambiguous row is quarantined with its text.
 
-The csv module reads what is clear. Cheap tests on each line pick out what it would read too generously, or
-at any size; such a record is examined alone. A record ends where the csv module itself, read generously,
-would end it: what stands behind a stray quote never becomes a row of its own.
+The csv module parses clear rows. Cheap tests on each line find records that the csv module would accept too
+leniently or at any size. Such a record is examined alone. A record ends where the lenient csv module would
+end it, so text after a stray quote never becomes a row of its own.
 """
 
 import csv
@@ -18,11 +18,11 @@ from service.imports.readers.tables import COLUMNS, Doubtful, Problem
 Row = list[str] | Doubtful
 
 RECORD_CHARACTERS: Final = 8 << 20
-"""A longer row is an open quote, not a row; `checks.CELL_BYTES` is what a cell may hold."""
+"""A longer row has an open quote. `checks.CELL_BYTES` limits a cell."""
 STEPS: Final = 10_000
-"""Cells that are passed in one call, which lets no other thread run."""
+"""Cells to scan in one call. No other thread runs during a call."""
 BROKEN: Final = re.compile("[\udc80-\udcff]")
-"""Bytes that are no text, as `surrogateescape` decodes them."""
+"""Invalid bytes, as `surrogateescape` decodes them."""
 QUOTES: Final[Problem] = (
     "field-count",
     "the cells cannot be told apart: quotes within quotes are written twice, and a delimiter follows them",
@@ -35,7 +35,7 @@ FIELDS: Final[Problem] = ("field-count", f"too many fields; at most {COLUMNS} ar
 
 
 class Records:
-    """The rows of one file, each with the physical line it begins on; blank lines are none."""
+    """The rows of one file, each with the physical line where it begins. Blank lines are skipped."""
 
     def __init__(self, file: TextIO, source: str, delimiter: str, *, damaged: bool) -> None:
         self._lines = iter(partial(file.readline, RECORD_CHARACTERS + 1), "")
@@ -43,14 +43,14 @@ class Records:
         self._delimiter = delimiter
         self._damaged = damaged
         self._record: list[str] = []
-        """The lines of the row that is being read."""
+        """The lines of the current row."""
         self._line = 1
         blanks = (SPACES + IGNORABLE).replace(delimiter, "").replace("\r", "").replace("\n", "")
         self._blanks = re.compile(f"[{blanks}]")
         self._blank_before_quote = re.compile(f'(?:^|{re.escape(delimiter)})[{blanks}]+"')
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        """Raises `InvalidInput` for a quote that is never closed and for a row that is no row."""
+        """Raises `InvalidInput` for a quote that is never closed and for a row that is too long."""
         csv.field_size_limit(RECORD_CHARACTERS + 1)
         ended = False
         while not ended:
@@ -67,14 +67,14 @@ class Records:
                     yield line, row
 
     def _passed(self) -> int:
-        """Leave the record behind; the line it began on."""
+        """Finish the record. Return the line where it began."""
         line = self._line
         self._line += len(self._record)
         self._record.clear()
         return line
 
     def _clear_lines(self) -> Iterator[str]:
-        """Lines for the csv module; raises `_Unclear` at a record that must be examined first."""
+        """Yield lines for the csv module. Raises `_Unclear` at a record that must be examined first."""
         record, delimiter, size, marks = self._record, self._delimiter, 0, 0
         for line in self._lines:
             if record:
@@ -93,7 +93,7 @@ class Records:
             yield line
 
     def _examined(self) -> Row | None:
-        """The record whose first lines were read, to its end; None for a blank line."""
+        """Read the rest of the record and examine it. None for a blank line."""
         fields = self._complete()
         text = "".join(self._record).rstrip("\r\n")
         if fields > COLUMNS:
@@ -113,7 +113,7 @@ class Records:
         return rows[0] if len(rows[0]) > 1 or (rows[0] and rows[0][0].strip()) else None
 
     def _complete(self) -> int:
-        """Read the record's lines to its end; how many fields it has, without building any."""
+        """Read the record's lines to its end. Return the number of fields without building them."""
         scan, size, read = _Scan(self._delimiter), 0, 0
         while True:
             for line in self._record[read:]:
@@ -131,7 +131,7 @@ class Records:
             self._record.append(following)
 
     def _same_without_blanks(self, row: list[str]) -> bool:
-        """Whether the row is the same if blanks before a quote are taken for none."""
+        """Whether the row is the same without blanks before quotes."""
         if not any(self._blank_before_quote.search(line) for line in self._record):
             return True
         lines = [self._blanks.sub(" ", line) for line in self._record]
@@ -151,13 +151,13 @@ class Records:
         raise InvalidInput(f"{self._source}: line {self._line}: {reason}")
 
 
-class _Unclear(Exception):  # noqa: N818 (it says what a record is)
-    """A record is to be examined before it is believed."""
+class _Unclear(Exception):  # noqa: N818 (it describes a record)
+    """The record must be examined before it is parsed."""
 
 
 class _Scan:
-    """Follows quotes through a record as the csv module does, without building its cells; once they are too
-    many, without counting them.
+    """Follows the quotes of a record like the csv module, without building cells. Past the limit it stops
+    counting them too.
     """
 
     def __init__(self, delimiter: str) -> None:
@@ -200,5 +200,5 @@ class _Scan:
 
 
 def _readable(text: str) -> str:
-    """Write bytes that are no text as their numbers."""
+    """Write invalid bytes as numbers."""
     return text if text.isascii() else BROKEN.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)

@@ -1,7 +1,7 @@
-"""Rows under headings become records: what COPY lands, with what is wrong with a row's shape.
+"""Turn rows under headings into records for COPY, with the problem of a row's shape if there is one.
 
 A record is `(line, quarantine_id, raw, reason, message, *cells)`, the cells in the order of `Table.columns`.
-`raw` is None where it can be told again from the headings and the cells.
+`raw` is None if headings and cells contain the same information.
 """
 
 import json
@@ -21,7 +21,7 @@ Problem = tuple[Reason, str]
 COLUMNS = 1000
 HEADING_CHARACTERS = 200
 OWN_TEXT = "text of the row"
-"""Where a row that could not be taken apart stands in `raw`; no heading of a dataset."""
+"""The key in `raw` of a row that could not be split into cells. No dataset has this heading."""
 FORMULA = re.compile(rf"['\x00-\x1f\x7f-\x9f{SPACES}{IGNORABLE}]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 """What a spreadsheet may run, wide signs too: it passes over blanks and marks before it looks. A guarded
 cell is of this form as well, which makes the way back exact.
@@ -34,11 +34,11 @@ NOT_FOR_POSTGRES = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})", re.IGNORECASE)
 
 
 class Pairs(list[tuple[str, Any]]):
-    """A JSON object in the order it is written, repeated keys included; its numbers are text."""
+    """A JSON object in its original order, with repeated keys. Numbers are text."""
 
 
 class Doubtful(Struct, frozen=True):
-    """A row of a file that may not be what it seems: its own text, why, and cells that may be told apart."""
+    """An ambiguous row: its text, the reason, and its cells if they could be split."""
 
     text: str
     problem: Problem
@@ -49,11 +49,11 @@ class Table(Struct, frozen=True):
     columns: tuple[str, ...]
     records: Iterator[Record]
     present: set[str]
-    """Columns that the file has; for JSON known once all records are drawn."""
+    """Columns of the file. For JSON they are complete after the last record."""
     returns: bool = True
-    """Whether rows may name a quarantined row that they mend."""
+    """Whether rows may name the quarantined row that they fix."""
     headings: tuple[str, ...] = ()
-    """As they stand in the file, one for each column; empty when each record brings its raw."""
+    """The headings of the file, one for each column. Empty if each record has its own `raw`."""
     notes: tuple[str, ...] = ()
 
 
@@ -108,7 +108,7 @@ def _plain(
     dataset: Dataset,
     columns: tuple[str, ...],
 ) -> Iterator[Record]:
-    """Each heading is one column: the file's order is COPY's order and cells pass untouched."""
+    """Read a file in which each heading is a column. The cells are copied unchanged, in the file's order."""
     width = len(headings)
     shape = Shaper(dataset, columns)
     for line, row in rows:
@@ -132,14 +132,14 @@ def _shaped(line: int, row: list[str] | Doubtful, headings: list[str], shape: "S
 
 
 class Shaper:
-    """Turns named values into a record of the dataset and says what is wrong with its shape."""
+    """Turns named values into a record of the dataset, with the problem of its shape."""
 
     def __init__(self, dataset: Dataset, columns: tuple[str, ...]) -> None:
         self._dataset = dataset
         self._place = {name: number for number, name in enumerate(columns)}
         self._headings = dataset.headings
         self.seen: set[str] = set()
-        """Columns that were named by any row."""
+        """Columns that any row had."""
 
     def __call__(
         self,
@@ -148,7 +148,7 @@ class Shaper:
         problem: Problem | None = None,
         raw: str | None = None,
     ) -> Record:
-        """`problem` is what is known to be wrong already; `raw` the row's own JSON text if there is one."""
+        """`problem` is a problem found before. `raw` is the row's JSON text, if it has one."""
         returned, pairs = _returned(pairs)
         cells: list[str | None] = [None] * len(self._place)
         for name, value in pairs:
@@ -186,9 +186,7 @@ def _disputed(
 
 
 def _returned(pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str, Any]]]:
-    """Take a row of the quarantine's export apart: the id it came with, and its cells without the `'`
-    that kept a spreadsheet from reading them as formulas.
-    """
+    """Split an exported quarantined row into its id and its cells, without the `'` that guarded formulas."""
     ids = [value for name, value in pairs if fold(name) == RETURNED]
     if not ids:
         return None, pairs
@@ -201,7 +199,7 @@ def _returned(pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str,
 
 
 def guarded(cell: str) -> str:
-    """Keep a spreadsheet from running a cell as a formula; `unguarded` undoes this and nothing else."""
+    """Stop a spreadsheet from running a cell as a formula. `unguarded` undoes exactly this."""
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
@@ -210,7 +208,7 @@ def unguarded(cell: str) -> str:
 
 
 def _text(value: Any) -> tuple[str | None, Reason | None]:
-    """A value as cell text, with the reason if it is no text that Postgres can hold."""
+    """Turn a value into cell text. Return a reason too if Postgres cannot store it."""
     if value is None:
         return None, None
     if isinstance(value, bool):
@@ -223,7 +221,7 @@ def _text(value: Any) -> tuple[str | None, Reason | None]:
 
 
 def storable(text: str) -> str:
-    """Show what Postgres cannot store: NUL as U+2400, half a surrogate pair as U+FFFD."""
+    """Replace characters that Postgres cannot store: NUL by U+2400, half a surrogate pair by U+FFFD."""
     text = text.replace("\0", "\u2400")
     return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
@@ -233,7 +231,7 @@ def _fits_jsonb(raw: str) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Objects as dicts again."""
+    """Turn `Pairs` into dicts."""
     if isinstance(value, Pairs):
         return {name: plain(inner) for name, inner in value}
     if isinstance(value, list):

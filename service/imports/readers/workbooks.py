@@ -1,7 +1,7 @@
-"""Workbooks (XLSX): the sheet that belongs to a dataset, as rows of text.
+"""Read the sheet of a dataset from a workbook (XLSX) as rows of text.
 
-A process of its own reads the workbook and writes the rows to a file without a name (`service.imports.xlsx`).
-It has limits of memory, time and size. However it ends, only the caller with that workbook is told.
+A separate process (`service.imports.xlsx`) reads the workbook and writes the rows to an unnamed file. It has
+limits of memory, time and size. If it fails, only the caller with that workbook gets an error.
 """
 
 import asyncio
@@ -44,10 +44,10 @@ class Sheet(Struct, frozen=True):
 async def open_sheet(
     path: Path, source: str, dataset: Dataset, *, bytes_limit: int, readers: asyncio.Semaphore
 ) -> AsyncGenerator[Sheet]:
-    """Find the dataset's sheet: the visible one of that name, else the only visible one whose headings fit.
+    """Find the visible sheet with the dataset's name, else the only visible sheet whose headings match.
 
-    Rows are those below the headings that hold anything, with their row number in the sheet. Formulas count
-    by their cached value; a cell merged downwards repeats its value.
+    Return the non-empty rows below the headings, with their row numbers in the sheet. A formula has its
+    cached value. Cells merged downwards all have the value of the top cell.
     """
     job = _job(
         path,
@@ -69,11 +69,11 @@ async def sheet_names(path: Path, source: str, *, bytes_limit: int) -> list[str]
         return (await _read(job, answer, source)).visible
 
 
-def _job(path: Path, bytes_limit: int, **wanted: Any) -> Job:
-    """A job with limits of time and memory that suit what may be unzipped."""
+def _job(path: Path, bytes_limit: int, **options: Any) -> Job:
+    """A job with limits of time and memory in proportion to the unzipped size."""
     megabytes = bytes_limit >> 20
     cpu_s, memory_mb = CPU_S + megabytes // MB_A_SECOND, MEMORY_MB + megabytes
-    return Job(str(path), bytes_limit, cpu_s, memory_mb, **wanted)
+    return Job(str(path), bytes_limit, cpu_s, memory_mb, **options)
 
 
 def _use(column: DatasetColumn) -> Use:
@@ -81,7 +81,7 @@ def _use(column: DatasetColumn) -> Use:
 
 
 async def _read(job: Job, answer: IO[bytes], source: str) -> Found:
-    """Run the reader; raises what it refused, or `TooLarge` if it did not live to say."""
+    """Run the reader. Raises its refusal, or `TooLarge` if the process was killed."""
     status = await _run(job, answer)
     answer.seek(0)
     first = answer.readline()
@@ -97,7 +97,7 @@ async def _read(job: Job, answer: IO[bytes], source: str) -> Found:
 
 
 async def _run(job: Job, answer: IO[bytes]) -> int | None:
-    """The reader's exit status; None if it ran out of time. It ends when this is cancelled."""
+    """Return the reader's exit status, None after a timeout. Cancellation kills the process."""
     process = await asyncio.to_thread(_start, job, answer)
     try:
         async with asyncio.timeout(2 * job.cpu_s):
@@ -111,7 +111,7 @@ async def _run(job: Job, answer: IO[bytes]) -> int | None:
 
 
 def _start(job: Job, answer: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the reader with nothing of ours but the two files; closing its input ends it."""
+    """Start the reader with access to the two files only. Closing its input ends it."""
     return subprocess.Popen(  # noqa: S603 (our own command)
         [sys.executable, "-I", "-X", "utf8", "-c", START, msgspec.json.encode(job), ROOT],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Reading workbooks (XLSX), in a process of its own that a hostile file may exhaust without harm.
+"""Read workbooks (XLSX) in a separate process, so that a hostile file cannot exhaust the service.
 
-`process` is what that process runs; nothing here is called by the service itself.
+The process runs `process`. The service calls nothing in this package.
 """

@@ -1,4 +1,4 @@
-"""Number formats: which numbers are moments or lengths of time, and which are padded with zeros."""
+"""Read number formats: which numbers are dates, times or durations, and which are padded with zeros."""
 
 import re
 from typing import Final, Literal
@@ -13,12 +13,12 @@ COLOUR: Final = re.compile(r"black|blue|cyan|green|magenta|red|white|yellow|colo
 DATE_LETTERS: Final = frozenset("ymdhs")
 DIGITS: Final = frozenset("0#?")
 FREE: Final = frozenset("-()+: $!^&'~{}<>=")
-"""Characters that need no quotes in a format; others in a number's format mean more than padding."""
+"""Literal characters that need no quotes in a format. Other characters mean more than padding."""
 
 
 class Format(Struct, frozen=True):
-    """How a number is shown. `pad` is a pattern of places for digits and texts between them, if it pads;
-    `pads_zero` says that zero has no form of its own.
+    """How a number is shown. `pad` is a pattern of digit places and literal texts, if the format pads.
+    `pads_zero` is false if zero has its own format.
     """
 
     kind: Literal["number", "moment", "elapsed"] = "number"
@@ -36,7 +36,7 @@ BUILT_IN: Final = {
 
 
 def read_format(code: str) -> Format:
-    """Understand a format code by its first section, which is that of positive numbers."""
+    """Parse the first section of a format code, which is for positive numbers."""
     if len(code) > CODE_CHARACTERS or code.casefold() == "general":
         return PLAIN
     pattern: list[tuple[bool, str]] = []
@@ -67,9 +67,9 @@ def currency(bracket: str) -> str:
 
 
 def padded(digits: str, form: Format) -> str:
-    """Show the digits of a whole number in the places of the format; the first place takes all that are left.
+    """Write the digits of a whole number into the places of the format. The first place takes all the rest.
 
-    Other numbers are told with their own digits.
+    Other numbers keep their digits.
     """
     if not (form.pad and digits.isdecimal() and (form.pads_zero or digits != "0")):
         return digits

@@ -1,4 +1,4 @@
-"""What the service and its reader process tell each other: a job as an argument, an answer as lines of JSON.
+"""The protocol between the service and its reader process: a job as argument, an answer as lines of JSON.
 
 The answer is a file. With exit status 0 its first line is `Found`, and each further line is a row: its number
 in the sheet and its cells. With exit status `REFUSED` its only line is `Refusal`.
@@ -12,14 +12,14 @@ REFUSED: Final = 3
 COLUMNS: Final = 1000
 
 Use = Literal["text", "date", "other", "none"]
-"""What the dataset takes a column for; "none" if it does not know the heading."""
+"""How the dataset uses a column. "none" if the heading is unknown."""
 
 
 class Job(Struct, frozen=True):
-    """A workbook and the dataset that is looked for in it; names and headings are folded.
+    """A workbook and the dataset to find in it. Names and headings are folded.
 
-    `needed` holds one group of headings for each column that a sheet must have. Without `rows` only the names
-    of the visible sheets are wanted.
+    `needed` holds one group of headings for each required column. Without `rows` the answer holds only the
+    names of the visible sheets.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""XML as a stream, by expat: no DTD, no entity of the file's own, no token without end."""
+"""Parse XML as a stream with expat. DTDs, custom entities and tokens beyond a limit are refused."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -20,14 +20,14 @@ Text = Callable[[str], object]
 
 
 def names(*words: str) -> dict[str, str]:
-    """Elements by the name that expat gives them, in the namespaces that workbooks have or in none."""
+    """Map expat's element names to local names, in the namespaces of workbooks or in none."""
     return {f"{space} {word}".lstrip(): word for word in words for space in (*NAMESPACES, "")}
 
 
 def parse(
     chunks: Iterable[bytes], start: Start, end: End | None = None, text: Text | None = None
 ) -> Iterator[None]:
-    """Feed chunks to the parser; gives a turn to the caller after each."""
+    """Feed chunks to the parser. Yield after each chunk."""
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     parser.StartElementHandler = start
@@ -46,7 +46,7 @@ def parse(
 
 
 def elements(chunks: Iterable[bytes], words: set[str]) -> Iterator[tuple[str, Attributes]]:
-    """Elements of these names with their attributes, wherever they stand."""
+    """Yield the elements with these names and their attributes, at any depth."""
     known = names(*words)
     found: list[tuple[str, Attributes]] = []
 

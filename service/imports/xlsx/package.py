@@ -1,4 +1,4 @@
-"""The zip archive of a workbook: its parts by name, each byte counted as it is unzipped."""
+"""The zip archive of a workbook. Parts are read by name and counted as they are unzipped."""
 
 import posixpath
 import zipfile
@@ -34,7 +34,7 @@ class Package:
         return _name(name) in self._parts
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """Unzip a part bit by bit. The limit is on what all parts together come to, each counted once."""
+        """Unzip a part in chunks. The limit applies to all parts together; each part counts once."""
         key = _name(name)
         members = self._parts.get(key, [])
         if not members:
@@ -53,7 +53,7 @@ class Package:
                 yield chunk
 
     def related(self, name: str) -> dict[str, tuple[str, str]]:
-        """The relations of a part: by id, the last word of the type and the name of the other part."""
+        """The relations of a part by id: the last word of the type, and the name of the other part."""
         folder, base = posixpath.split(name)
         path = posixpath.join(folder, "_rels", f"{base}.rels")
         found: dict[str, tuple[str, str]] = {}

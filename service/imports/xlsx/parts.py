@@ -1,4 +1,4 @@
-"""What a workbook says outside of its sheets: their names, its epoch, number formats and shared strings."""
+"""Read the parts of a workbook beside the sheets: sheet names, epoch, number formats, shared strings."""
 
 import io
 import re
@@ -27,7 +27,7 @@ RELATION: Final = (
 
 
 class Book(Struct, frozen=True):
-    """`sheets` are the visible worksheets: name and part."""
+    """`sheets` are the visible worksheets as pairs of name and part."""
 
     sheets: list[tuple[str, str]]
     from_1904: bool
@@ -65,7 +65,7 @@ def _main_part(package: Package) -> str:
 
 
 def read_formats(package: Package, path: str | None) -> list[Format]:
-    """Formats by the number that cells name as their style."""
+    """Read the formats. A cell's style is an index into them."""
     codes: dict[str, str] = {}
     formats: list[Format] = []
     known: dict[str, Format] = {}
@@ -97,7 +97,7 @@ def read_formats(package: Package, path: str | None) -> list[Format]:
 
 
 class Words:
-    """Collects the text of a string item or an inline string; pronunciation is left out."""
+    """Collects the text of a string item or an inline string, without phonetic text."""
 
     def __init__(self) -> None:
         self._text = io.StringIO()
@@ -134,7 +134,7 @@ class Words:
 
 
 class Strings:
-    """Texts that cells share, packed: a workbook may have millions of them."""
+    """Shared strings, packed to save memory. A workbook may have millions."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -181,7 +181,7 @@ def _strings(chunks: Iterable[bytes]) -> Iterator[list[str]]:
 
 
 def unescape(text: str) -> str:
-    """Resolve `_x000D_`, the spelling of a character that XML cannot hold; NUL and surrogates stay."""
+    """Decode `_x000D_`, an escaped character that XML cannot hold. NUL and surrogates stay escaped."""
     return ESCAPED.sub(_character, text) if "_x" in text else text
 
 

@@ -1,6 +1,6 @@
-"""The process that reads one workbook: limits first, then rows to standard output, which is a file.
+"""The process that reads one workbook. It sets its limits, then writes rows to standard output, a file.
 
-Whatever the workbook does to it ends this process alone.
+A hostile workbook can end this process only.
 """
 
 import os
@@ -38,7 +38,7 @@ def main() -> None:
             refusal = Refusal(
                 True, f"reading it takes more than {job.memory_mb} MB of memory; save it as CSV"
             )
-        except Exception as error:  # noqa: BLE001 (the file's fault, whatever it is)
+        except Exception as error:  # noqa: BLE001 (any error is caused by the file)
             refusal = Refusal(False, f"not a workbook that can be read: {error}"[:300])
         else:
             return
@@ -55,12 +55,12 @@ def _bound(job: Job) -> None:
         resource.RLIMIT_AS: (2 * job.memory_mb) << 20,
     }
     for limit, value in limits.items():
-        with suppress(ValueError, OSError):  # a system may not have it
+        with suppress(ValueError, OSError):  # not every system has it
             resource.setrlimit(limit, (value, value))
 
 
 def _end_with_the_service() -> None:
-    """The service holds the other end of standard input for as long as it wants the rows."""
+    """End this process when the service closes standard input."""
     os.read(0, 1)
     os._exit(1)
 
@@ -77,7 +77,7 @@ def _answer(job: Job, answer: IO[bytes]) -> None:
     reader = SheetReader(source)
     _write(answer, job, Found(visible, name, headings), read_sheet(package.chunks(path), reader))
     left = reader.left
-    if reader.merges or left:  # told by the end of the sheet alone: it is read once more
+    if reader.merges or left:  # known only at the end of the sheet, so read it again
         rows = _filled(read_sheet(package.chunks(path), SheetReader(source)), reader.merges)
         cut = ((number, row[left:]) for number, row in rows)
         _write(answer, job, Found(visible, name, headings[left:]), cut)
@@ -92,7 +92,7 @@ def _source(job: Job, package: Package, book: Book) -> Source:
 
 
 def _choose(job: Job, package: Package, book: Book, source: Source) -> tuple[str, str, list[str]]:
-    """Find the sheet named like the dataset, else the only one whose headings fit."""
+    """Find the sheet with the dataset's name, else the only sheet whose headings match."""
     named = [(name, path) for name, path in book.sheets if fold(name) == job.dataset][:1]
     fitting: list[tuple[str, str, list[str]]] = []
     for name, path in named or book.sheets:
@@ -134,7 +134,7 @@ def _filled(rows: Iterable[Row], merges: list[Merge]) -> Iterator[Row]:
 
 
 def _write(answer: IO[bytes], job: Job, found: Found, rows: Iterator[Row]) -> None:
-    """Write headings and rows, each row as wide as the headings unless a value stands beyond them."""
+    """Write headings and rows. A row is as wide as the headings unless it has a value beyond them."""
     next(rows, None)
     headings = found.headings
     while headings and not headings[-1].strip():
@@ -153,7 +153,7 @@ def _write(answer: IO[bytes], job: Job, found: Found, rows: Iterator[Row]) -> No
 
 
 def _restart(answer: IO[bytes], first: Found | Refusal) -> int:
-    """Begin the answer anew."""
+    """Start the answer again."""
     answer.seek(0)
     answer.truncate()
     return answer.write(ENCODER.encode(first) + b"\n")

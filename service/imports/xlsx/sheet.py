@@ -1,4 +1,4 @@
-"""A sheet as a stream of rows of text: those that hold anything, the first of them being the headings."""
+"""Read the non-empty rows of a sheet as text. The first row holds the headings."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -32,11 +32,11 @@ WRITTEN: Final[dict[str, Callable[[str], str]]] = {
     "d": iso_text,
     "e": lambda _: "",
 }
-"""How a value stands in a cell of that type, numbers and shared texts aside."""
+"""Converts the value of a cell by its type, except numbers and shared strings."""
 
 
 class Merge(Struct, frozen=True):
-    """Cells merged downwards; the topmost holds the value."""
+    """Cells merged downwards. The top cell holds the value."""
 
     column: int
     top: int
@@ -44,7 +44,7 @@ class Merge(Struct, frozen=True):
 
 
 class Source(Struct, frozen=True):
-    """What the cells of a sheet refer to. `use` tells a column's use by its heading."""
+    """Data that the cells of a sheet refer to. `use` returns a column's use by its heading."""
 
     strings: Strings
     formats: list[Format]
@@ -53,13 +53,13 @@ class Source(Struct, frozen=True):
 
 
 class SheetReader:
-    """Takes the events of the parser; `rows` are those that are finished and not yet taken."""
+    """Handles the events of the parser. `rows` are finished rows that were not taken yet."""
 
     def __init__(self, source: Source) -> None:
         self.rows: list[Row] = []
         self.merges: list[Merge] = []
         self.left = COLUMNS
-        """The first column that holds anything."""
+        """The first column with a value."""
         self._source = source
         self._forms: dict[str | None, Format] = {None: PLAIN}
         self._uses: list[Use] | None = None
@@ -235,7 +235,7 @@ class SheetReader:
         self.rows.append((self._number, cells))
 
     def _date(self, cells: list[str]) -> None:
-        """Tell bare day numbers in columns of dates as dates: contracts count days from 1900."""
+        """Convert bare day numbers in date columns to dates, because contracts count days from 1900."""
         for column, text in enumerate(cells):
             if self._use(column) == "date" and SERIAL.fullmatch(text.strip()):
                 cells[column] = moment_text(text, from_1904=True)
@@ -265,7 +265,7 @@ def read_sheet(chunks: Iterator[bytes], reader: SheetReader) -> Iterator[Row]:
 
 
 def _place(written: str) -> tuple[int, int]:
-    """Column, from 0, and row, from 1."""
+    """Return the column, from 0, and the row, from 1."""
     found = PLACE.fullmatch(written)
     if not found:
         raise InvalidInput(f"not a workbook that can be read: {written[:20]!r} is no place in a sheet")

@@ -1,4 +1,4 @@
-"""Values of cells as text: numbers with the digits of the file, moments as ISO 8601."""
+"""Convert cell values to text: numbers keep their digits, dates and times become ISO 8601."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,24 +9,24 @@ from typing import Final
 NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 SERIAL: Final = re.compile(r"[0-9]{5}(?:\.[0-9]{1,15})?")
 WIDEST: Final = 60
-"""Digits before or after the point up to which an exponent is written out."""
+"""A number is written without exponent up to this many digits before or after the point."""
 TYPED_DIGITS: Final = 15
-"""Excel keeps no more digits than these of what is typed."""
+"""Excel keeps at most this many digits of a typed number."""
 EPOCH_1900: Final = datetime(1899, 12, 30)  # noqa: DTZ001 (cells have no zone)
 EPOCH_1904: Final = datetime(1904, 1, 1)  # noqa: DTZ001 (cells have no zone)
 LAST: Final = {False: 2_958_466, True: 2_957_004}
 """The first day after the year 9999, by whether days count from 1904."""
 MISSING_DAY: Final = 60
-"""29 February 1900, which never was; days before it count from one day later."""
+"""29 February 1900, which does not exist. Earlier days count from one day later."""
 DAY_MS: Final = 86_400_000
 
 
 @lru_cache(maxsize=1 << 14)
 def number_text(text: str) -> str:
-    """A number in plain notation with all digits of the file; what is no number stays as it is.
+    """Write a number in plain notation with all its digits. Other text does not change.
 
-    Spreadsheets write 1.1 as 1.1000000000000001, the 16 or 17 digits of its binary form: such a fraction is
-    told as the number of at most 15 digits that was typed.
+    Spreadsheets store 1.1 as 1.1000000000000001, with the 16 or 17 digits of its binary form. Such a fraction
+    becomes the number of at most 15 digits that was typed.
     """
     text = text.strip()
     if not NUMBER.fullmatch(text):
@@ -44,7 +44,7 @@ def number_text(text: str) -> str:
 
 
 def _typed(number: Decimal) -> str:
-    """The short number whose binary form is written out here, if there is one."""
+    """The number of at most 15 digits with the same binary form, if there is one."""
     binary = float(number)
     short = Decimal(repr(binary))
     is_binary_form = number in {Decimal(f"{binary:.16g}"), Decimal(f"{binary:.17g}")}
@@ -53,7 +53,7 @@ def _typed(number: Decimal) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def moment_text(text: str, *, from_1904: bool) -> str:
-    """A day number as a date, a time of day or both, to the millisecond; its digits if it is none."""
+    """Convert a day number to a date, a time or both, to the millisecond. Other numbers do not change."""
     text = text.strip()
     serial = float(text) if NUMBER.fullmatch(text) else -1
     if not 0 <= serial < LAST[from_1904] or (int(serial) == MISSING_DAY and not from_1904):
@@ -73,7 +73,7 @@ def elapsed_text(text: str) -> str:
 
 
 def iso_text(text: str) -> str:
-    """A moment that is written as ISO 8601, in the form of the others."""
+    """Normalise a date or time that is ISO 8601 text."""
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
