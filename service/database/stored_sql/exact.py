@@ -5,13 +5,16 @@ transferred as Postgres's own text, marked as JSON where that text is JSON. Comp
 have no such text. They are `json_columns`: a statement selects `ROW(to_json(value), value)` for them. The
 JSON gives names and texts; the value's binary form gives the types of all parts. So each part is encoded as
 it would be outside a composite. Domains and parts with the same name stay as Postgres writes them.
+
+Arrays whose elements need a decoder of ours are `json_columns` too: the driver would call it for each element
+while nothing else runs. `decode_pairs` can run in a thread.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from asyncpg.protocol.protocol import BUILTIN_TYPE_OID_MAP
@@ -23,7 +26,7 @@ _DOMAIN: Final = b"d"
 # Fixed oids of pg_type.
 _INT2VECTOR: Final = 22
 _OIDVECTOR: Final = 30
-_RECORD: Final = 2249
+RECORD: Final = 2249
 _JSON: Final = 114
 _JSONB: Final = 3802
 _BYTEA: Final = 17
@@ -39,15 +42,13 @@ class ExactConnection(RawConnection):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.json_columns: set[int] = {_RECORD, _INT2VECTOR, _OIDVECTOR}
+        self.json_columns: set[int] = {RECORD, _INT2VECTOR, _OIDVECTOR}
         protocol: Any = args[0]
         self._codecs: Any = protocol.get_settings()
         for oid, name in BUILTIN_TYPE_OID_MAP.items():
             if decoder := _DECODERS.get(name):
                 self._codecs.add_python_codec(oid, name, "pg_catalog", None, "scalar", str, decoder, "text")
-        self._codecs.add_python_codec(
-            _RECORD, "record", "pg_catalog", None, "scalar", bytes, _decode_pair, "binary"
-        )
+        self._codecs.add_python_codec(RECORD, "record", "pg_catalog", None, "scalar", bytes, Pair, "binary")
 
     async def _introspect_types(self, typeoids: Collection[int], *limits: Any) -> Any:
         """Leave only arrays and domains to the driver; it must not decode types whose parts come as text."""
@@ -66,7 +67,8 @@ class ExactConnection(RawConnection):
         base = kind["basetype"] if kind["kind"] == _DOMAIN else kind["elemtype"]
         if base and oid not in self.json_columns:
             self._register(base, found)
-            if base not in self.json_columns:
+            decoded_here = kind["elemtype"] and BUILTIN_TYPE_OID_MAP.get(base) in _DECODERS
+            if base not in self.json_columns and not decoded_here:
                 return
         if base or kind["kind"] == _COMPOSITE:
             self.json_columns.add(oid)
@@ -106,6 +108,23 @@ def _in_utc(text: str) -> str:
         return text
     iso = moment.isoformat()
     return f"{iso.rstrip('0') if moment.microsecond else iso}Z"
+
+
+class Pair(NamedTuple):
+    """The binary form of a record, not decoded yet."""
+
+    record: bytes
+
+
+def decode_pairs(rows: Iterable[Sequence[Any]], columns: Sequence[int]) -> list[list[Any]]:
+    """The rows with the values of these columns decoded, which are `Pair`s."""
+    decoded: list[list[Any]] = []
+    for row in rows:
+        values = [*row]
+        for column in columns:
+            values[column] = _decode_pair(values[column].record)
+        decoded.append(values)
+    return decoded
 
 
 def _decode_pair(record: bytes) -> Any:
@@ -173,7 +192,7 @@ _UNLIKE_JSON: Final = {
     1184: _timestamptz,
 }
 # Types whose values to_json writes exactly as we do, so that we need not walk their arrays.
-_SAME_AS_JSON: Final = frozenset(BUILTIN_TYPE_OID_MAP) - {*_UNLIKE_JSON, _BYTEA, _RECORD}
+_SAME_AS_JSON: Final = frozenset(BUILTIN_TYPE_OID_MAP) - {*_UNLIKE_JSON, _BYTEA, RECORD}
 _DECODERS: Final = {
     **dict.fromkeys(
         ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same

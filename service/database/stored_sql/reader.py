@@ -37,11 +37,14 @@ from service.database.stored_sql.connection import (
     shape_of,
 )
 from service.database.stored_sql.dependencies import StatementDependencies, read_dependencies
+from service.database.stored_sql.exact import RECORD, decode_pairs
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S, ConnectionLimiter, Lingering, Watch
 from service.database.stored_sql.plans import Plan, read_plan, weight_of
 from service.errors import FieldError, InvalidInput
 from service.settings import Database as DatabaseSettings
 
+DECODE_HERE: Final = 1 << 16
+"""Bytes received up to which `json_columns` are decoded on the event loop."""
 DESCRIBERS: Final = 2
 """Connections that prepare and plan new SQL, beside those that run it."""
 DESCRIPTIONS: Final = 10_000
@@ -117,7 +120,7 @@ class Description(Struct, frozen=True):
 class Rows(Struct, frozen=True):
     """The rows of one run (at most `row_limit`), the bytes received, and the durations in seconds."""
 
-    records: list[asyncpg.Record]
+    records: list[Any]
     shape: Shape
     truncated: bool
     received: int
@@ -199,9 +202,11 @@ class Reader:
             ended = time.perf_counter()
             received = connection.cap.received
         limit = self._settings.row_limit
-        return Rows(
-            records[:limit], shape, len(records) > limit, received, started - requested, ended - started
-        )
+        rows: list[Any] = records[:limit]
+        if pairs := [number for number, (_, oid) in enumerate(shape) if oid == RECORD]:
+            large = received > DECODE_HERE
+            rows = await asyncio.to_thread(decode_pairs, rows, pairs) if large else decode_pairs(rows, pairs)
+        return Rows(rows, shape, len(records) > limit, received, started - requested, ended - started)
 
     async def _fetch(
         self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
