@@ -170,7 +170,7 @@ async def _record(
     transaction: Transaction, action: str, actor: Actor, *, before: Item | None, after: Item | None
 ) -> None:
     item = after or before
-    deed = AuditEvent(
+    event = AuditEvent(
         actor=actor.name,
         action=action,
         target=str(item.id) if item else "",
@@ -178,4 +178,4 @@ async def _record(
         before_hash=version(before) if before else None,
         after_hash=version(after) if after else None,
     )
-    await audit.record(transaction, deed)
+    await audit.record(transaction, event)
