@@ -1,4 +1,4 @@
-"""Items in the database: each change with its row of the audit, in one transaction."""
+"""Items in the database. Each change and its audit row are one transaction."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -59,7 +59,7 @@ ANY_VERSION: Final = Versions()
 
 
 def version(item: Item) -> str:
-    """SHA-256 of the item's JSON: other whenever anything of the item is."""
+    """SHA-256 of the item's JSON. It changes with every field of the item."""
     return sha256(msgspec.json.encode(item)).hexdigest()
 
 
@@ -127,7 +127,7 @@ async def delete(
 async def store_external_data(
     db: Database | Transaction, item_id: int, document: dict[str, Raw], actor: Actor
 ) -> Item:
-    """Raises `UpstreamFailed` for what cannot be kept: a NUL, a huge number, 200 levels of nesting."""
+    """Raises `UpstreamFailed` for JSON that Postgres cannot store: a NUL, a huge number, deep nesting."""
     async with _locked(db, item_id) as (transaction, before):
         text = msgspec.json.encode(document).decode()
         check = await transaction.read_one(_IS_STORABLE, text)
