@@ -1,4 +1,4 @@
-"""Who did what to which thing, written in the transaction of the deed; the table only grows."""
+"""The audit log. Each event is written in the transaction of its change. The table is append-only."""
 
 from datetime import datetime
 from hashlib import sha256
@@ -13,7 +13,7 @@ from service.http.ids import MAX_ID
 
 
 class Actor(Struct, frozen=True):
-    """Who does something, and in which request."""
+    """The caller of a change, and the id of the request."""
 
     name: str
     request_id: str | None
@@ -34,7 +34,7 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True):
-    """A deed as it was recorded."""
+    """A recorded event."""
 
     id: int
     actor: str
@@ -58,15 +58,15 @@ _RECORD: Final = Command(
 )
 
 
-async def record(transaction: Transaction, deed: AuditEvent) -> None:
+async def record(transaction: Transaction, event: AuditEvent) -> None:
     await transaction.write(
         _RECORD,
-        deed.actor,
-        deed.action,
-        deed.target,
-        deed.request_id,
-        deed.before_hash,
-        deed.after_hash,
+        event.actor,
+        event.action,
+        event.target,
+        event.request_id,
+        event.before_hash,
+        event.after_hash,
     )
 
 

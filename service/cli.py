@@ -1,4 +1,4 @@
-"""The commands; each calls one feature function and turns `Stop` into a sentence and an exit status."""
+"""The commands. Each calls one feature function. `Stop` becomes a sentence and an exit status."""
 
 import argparse
 import asyncio
@@ -48,7 +48,7 @@ Command = Callable[[Settings, argparse.Namespace], int]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command; exit status 0, 1 (the world), 2 (the input) or 3 (grants are missing)."""
+    """Run a command. Exit status 0, 1 (environment), 2 (wrong input) or 3 (missing grants)."""
     arguments = _parser().parse_args(argv)
     try:
         settings = load(os.environ)
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 class _Once(argparse.Action):
-    """Refuses an option that is given twice: neither value could be told to be the meant one."""
+    """Refuses an option that is given twice, because the intended value is unclear."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if getattr(namespace, f"{self.dest}_is_given", False):
@@ -96,8 +96,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path)
-    parser.add_argument("--dry-run", action="store_true", help="tell what would happen, change nothing")
-    parser.add_argument("--mirror", action="store_true", help="mark rows gone that the file lacks")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="report what the import would do, change nothing"
+    )
+    parser.add_argument("--mirror", action="store_true", help="mark stored rows that the file lacks as gone")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if rows were quarantined")
 
 
@@ -111,15 +113,17 @@ def _add_query_commands(commands: Any) -> None:
     query = commands.add_parser("query", help="Queries that our parser cannot read").add_subparsers(
         required=True
     )
-    trust = _add(query, "trust", _query_trust, "Vouch for a query: role, READ ONLY and limits still hold")
+    trust = _add(
+        query, "trust", _query_trust, "Run a query without validation; role, READ ONLY and limits still apply"
+    )
     trust.add_argument("id")
     trust.add_argument("--file", type=Path, action=_Once, help="store this SQL as the query, new or changed")
-    _add(query, "distrust", _query_distrust, "Let the judge decide again").add_argument("id")
+    _add(query, "distrust", _query_distrust, "Validate a query again").add_argument("id")
 
 
 def _add_metric_commands(commands: Any) -> None:
     metric = commands.add_parser("metric", help="Metrics of the catalogue").add_subparsers(required=True)
-    text = "Let a metric run again that was set aside because Postgres could not stop its SQL"
+    text = "Resume a metric that was suspended because Postgres could not stop its SQL"
     _add(metric, "resume", _metric_resume, text).add_argument("id", metavar="ID")
 
 
@@ -128,17 +132,21 @@ def _add_auth_commands(commands: Any) -> None:
     token.add_argument("--scope", nargs="+", action="extend", help=f"scopes (default: {BACKEND})")
     token.add_argument("--subject", action=_Once, default="cli", help="who the token is for (default: cli)")
     token.add_argument(
-        "--ttl", type=int, action=_Once, default=TTL_S, help=f"seconds it holds (default: {TTL_S})"
+        "--ttl",
+        type=int,
+        action=_Once,
+        default=TTL_S,
+        help=f"seconds that the token is valid (default: {TTL_S})",
     )
     client = commands.add_parser("client", help="Clients that may ask for tokens").add_subparsers(
         required=True
     )
-    new = _add(client, "add", _client_add, "Register a client and print its secret, which is kept nowhere")
+    new = _add(client, "add", _client_add, "Register a client and print its secret, which is not stored")
     new.add_argument("id")
     new.add_argument("--scope", nargs="+", action="extend", required=True, help="scopes that it may ask for")
     new.add_argument("--chosen", action="store_true", help="read the secret from standard input")
     _add(client, "list", _client_list, "List the clients of the database")
-    _add(client, "revoke", _client_revoke, "Give a client no more tokens").add_argument("id")
+    _add(client, "revoke", _client_revoke, "Revoke a client: it gets no more tokens").add_argument("id")
     key = commands.add_parser("key", help="Signing keys").add_subparsers(required=True)
     rotate = _add(key, "rotate", _key_rotate, "Sign with a new key from now on")
     rotate.add_argument(
@@ -178,7 +186,7 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 def _free_address(settings: Settings) -> str:
-    """HOST as an address that can be listened on."""
+    """Resolve HOST to an address that the server can listen on."""
     host, port = settings.server.host.strip("[]"), settings.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -324,7 +332,7 @@ def _metric_resume(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Run one function against the database; what a caller over HTTP would read is the sentence."""
+    """Run one function against the database. A `Problem` ends the command with its detail."""
 
     async def run(url: str) -> T:
         async with open_database(url, size=1) as database:
@@ -341,7 +349,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[T]])
 
 @contextmanager
 def _database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
-    """Settings with both addresses, and where psql is; runs the embedded server meanwhile if it is ours."""
+    """Yield settings with both database URLs, and the folder of psql. Run the embedded server if used."""
     if settings.database.url is not None:
         _say_what_is_left_out(settings.database)
         yield settings, Path()

@@ -1,4 +1,4 @@
-"""Every error the service can answer, on one screen: the docstring is the message unless one is given.
+"""All errors that the service can answer. The docstring is the default message.
 
 `Problem` is what an HTTP caller gets (RFC 9457); `Stop` ends a command with one sentence.
 """

@@ -1,7 +1,7 @@
-"""The one way out of this machine: a bounded HTTP client that expects the other side to fail.
+"""The HTTP client for all outbound calls, with limits on time, size and concurrency.
 
-One deadline covers all tries of a call, waiting and reading included. A host that keeps failing is left alone
-for a while, so that its trouble does not become ours.
+One deadline covers all tries of a call, including waiting and reading. After repeated failures a circuit
+breaker stops calls to the host for a while.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ RETRY = stamina.AsyncRetryingCaller(
 
 
 OutboundError = httpx.HTTPError
-"""What `Outbound.client` raises: too large, of a broken coding, cut off, silent."""
+"""Errors of `Outbound.client`: response too large, broken coding, lost connection, timeout."""
 
 
 class Outbound:
@@ -140,7 +140,7 @@ class _Failure(Exception):  # noqa: N818 (it names what happened)
         self.problem = problem
         self.sick = sick
         self.again = again
-        self.after_s = after_s  # the host's own wish, 0 for none
+        self.after_s = after_s  # seconds of the host's `Retry-After`, 0 for none
 
 
 class _Host:
@@ -155,7 +155,7 @@ class _Host:
 
     @contextmanager
     def watch(self, now: Callable[[], float]) -> Generator[None, None, None]:
-        """Refuse the call or take note of its end; a call whose caller left says nothing about the host."""
+        """Refuse the call or record its outcome. A cancelled call does not count."""
         trial = self._failures >= FAILURES_TO_OPEN
         if trial:
             self._begin_trial(now())

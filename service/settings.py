@@ -1,4 +1,4 @@
-"""What an operator can set: one frozen tree, which `environment` reads once.
+"""The settings of the service: one frozen tree, which `environment` reads once.
 
 Each field carries its variable, unit, default and help.
 """
@@ -16,7 +16,7 @@ from service import bundled
 
 
 def env(variable: str, help_text: str, *, shown: str = "", **limits: Any) -> Meta:
-    """Bind a field to its variable; `shown` is what the table prints when the default says too little."""
+    """Bind a field to its variable. `shown` replaces the default in the README's table."""
     return Meta(description=help_text, extra={"env": variable, "shown": shown}, **limits)
 
 
@@ -43,22 +43,22 @@ class Database(Struct, frozen=True, kw_only=True):
         str,
         env(
             "TIME_ZONE",
-            "IANA name, such as Europe/Berlin: the time zone of stored SQL's session, whose days windows and"
-            " `day_range` mean",
+            "IANA name, such as Europe/Berlin: the session time zone of stored SQL; windows and `day_range`"
+            " use its days",
         ),
     ] = "UTC"
     statement_timeout_ms: Annotated[
-        int, env("STATEMENT_TIMEOUT_MS", "milliseconds a stored statement may run", ge=1, le=3_600_000)
+        int, env("STATEMENT_TIMEOUT_MS", "milliseconds that a stored statement may run", ge=1, le=3_600_000)
     ] = 5000
-    row_limit: Annotated[int, env("ROW_LIMIT", "rows a result may hold", ge=1, le=1_000_000)] = 10_000
+    row_limit: Annotated[int, env("ROW_LIMIT", "maximum rows of a result", ge=1, le=1_000_000)] = 10_000
     result_bytes_limit: Annotated[
-        int, env("RESULT_BYTES_LIMIT", "bytes a result may take", ge=1024, le=1 << 30)
+        int, env("RESULT_BYTES_LIMIT", "maximum bytes of a result", ge=1024, le=1 << 30)
     ] = 8_388_608
     reader_pool_size: Annotated[
         int,
         env(
             "READER_POOL_SIZE",
-            "connections per worker for stored SQL, beside two on which new SQL is planned",
+            "connections per worker for stored SQL; two more connections plan new SQL",
             ge=1,
             le=39,
         ),
@@ -66,14 +66,17 @@ class Database(Struct, frozen=True, kw_only=True):
     reader_queue_limit: Annotated[
         int,
         env(
-            "READER_QUEUE_LIMIT", "callers that may wait for one of them; the next gets 503", ge=0, le=100_000
+            "READER_QUEUE_LIMIT",
+            "callers that may wait for a reader connection; further callers get 503",
+            ge=0,
+            le=100_000,
         ),
     ] = 128
     reader_pooler: Annotated[
         Literal["none", "transaction"],
         env(
             "READER_POOLER",
-            "`transaction` when READER_DATABASE_URL leads to a pooler such as PgBouncer in that mode",
+            "`transaction` if READER_DATABASE_URL is a pooler, such as PgBouncer, in transaction mode",
         ),
     ] = "none"
 
@@ -85,19 +88,20 @@ class Database(Struct, frozen=True, kw_only=True):
 class Imports(Struct, frozen=True, kw_only=True):
     bytes_limit: Annotated[
         int,
-        env("IMPORT_BYTES_LIMIT", "bytes of a file to import, of what an XLSX unzips to as well", ge=1024),
+        env("IMPORT_BYTES_LIMIT", "maximum bytes of a file to import, also of an unzipped XLSX", ge=1024),
     ] = 104_857_600
 
 
 class Results(Struct, frozen=True, kw_only=True):
-    cache_bytes: Annotated[int, env("RESULT_CACHE_BYTES", "bytes of memory for results per worker", ge=0)] = (
-        268_435_456
-    )
+    cache_bytes: Annotated[
+        int, env("RESULT_CACHE_BYTES", "bytes of memory per worker for cached results", ge=0)
+    ] = 268_435_456
     fresh_for_s: Annotated[
         int,
         env(
             "FRESH_FOR_S",
-            "seconds that results stay fresh which time bounds; others until their data change",
+            "seconds that a result that depends on the clock stays fresh; other results stay fresh until "
+            "their tables change",
             ge=0,
         ),
     ] = 60
@@ -105,13 +109,18 @@ class Results(Struct, frozen=True, kw_only=True):
         int,
         env(
             "STALE_FOR_S",
-            "seconds past fresh that a result is served, so marked, while it is run again; "
-            "after that callers wait for the run",
+            "seconds that a stale result is served, marked as stale, while it is revalidated; after that "
+            "callers wait",
             ge=0,
         ),
     ] = 10
     stale_if_error_s: Annotated[
-        int, env("STALE_IF_ERROR_S", "seconds that held results are served without the database", ge=0)
+        int,
+        env(
+            "STALE_IF_ERROR_S",
+            "seconds that cached results are served while the database is unavailable",
+            ge=0,
+        ),
     ] = 86_400
 
 
@@ -138,7 +147,7 @@ class Server(Struct, frozen=True, kw_only=True):
         int,
         env(
             "BODY_TIMEOUT_S",
-            "seconds that a request's body may be waited for, and one more for each KiB that has arrived",
+            "seconds to receive the body of a request, plus one second for each KiB received",
             ge=1,
             le=3600,
         ),
@@ -165,7 +174,7 @@ PerMinute = Annotated[int, Meta(ge=0, le=100_000_000)]
 class Auth(Struct, frozen=True, kw_only=True):
     mode: Annotated[
         Literal["on", "off"],
-        env("AUTH", "`off` lets everyone in as everyone: only on a loopback HOST"),
+        env("AUTH", "`off` accepts every request without a token; only allowed on a loopback HOST"),
     ] = "on"
     clients: Annotated[
         str | None,
@@ -180,18 +189,21 @@ class Auth(Struct, frozen=True, kw_only=True):
         env("PUBLIC_URL", "address that clients use; the issuer of our tokens", shown="http://HOST:PORT"),
     ] = None
     oidc_issuer: Annotated[
-        str | None, env("OIDC_ISSUER", "an outside issuer (Cognito, Keycloak, Auth0) whose JWTs are accepted")
+        str | None,
+        env(
+            "OIDC_ISSUER", "external OpenID Connect issuer (Cognito, Keycloak, Auth0) whose JWTs are accepted"
+        ),
     ] = None
     oidc_audience: Annotated[
         tuple[str, ...],
         env(
             "OIDC_AUDIENCE",
-            "audiences, comma-separated, one of which its tokens must name",
+            "accepted audiences of OIDC_ISSUER's tokens, comma-separated",
             shown="none",
         ),
     ] = ()
     oidc_jwks_url: Annotated[
-        str | None, env("OIDC_JWKS_URL", "address of its keys", shown="by discovery")
+        str | None, env("OIDC_JWKS_URL", "address of OIDC_ISSUER's keys", shown="by discovery")
     ] = None
     cors_origins: Annotated[
         tuple[str, ...],
@@ -217,7 +229,7 @@ class Auth(Struct, frozen=True, kw_only=True):
 
 class Logs(Struct, frozen=True, kw_only=True):
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], env("LOG_LEVEL", "least severe line that is written")
+        Literal["debug", "info", "warning", "error"], env("LOG_LEVEL", "minimum severity of log lines")
     ] = "info"
     format: Annotated[
         Literal["console", "json"] | None,
@@ -228,11 +240,16 @@ class Logs(Struct, frozen=True, kw_only=True):
 class Outbound(Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[
         float,
-        env("EXTERNAL_TIMEOUT_S", "seconds an outside call may take, all tries together", gt=0, le=300),
+        env(
+            "EXTERNAL_TIMEOUT_S",
+            "seconds that a call to an external API may take, all tries together",
+            gt=0,
+            le=300,
+        ),
     ] = 10
     cooldown_s: Annotated[
         float,
-        env("OUTBOUND_COOLDOWN_S", "seconds a host that keeps failing is left alone", gt=0, le=3600),
+        env("OUTBOUND_COOLDOWN_S", "seconds without calls to a host after repeated failures", gt=0, le=3600),
     ] = 30
     external_api_url: Annotated[
         str,
@@ -249,13 +266,13 @@ class Model(Struct, frozen=True, kw_only=True):
             shown="none: rules write it",
         ),
     ] = None
-    api_key: Annotated[str | None, env("LLM_API_KEY", "its key")] = None
-    name: Annotated[str | None, env("LLM_MODEL", "its model; needed with LLM_BASE_URL")] = None
+    api_key: Annotated[str | None, env("LLM_API_KEY", "API key of LLM_BASE_URL")] = None
+    name: Annotated[str | None, env("LLM_MODEL", "model name; required with LLM_BASE_URL")] = None
     timeout_s: Annotated[
-        float, env("LLM_TIMEOUT_S", "seconds a prompt may take, all tries together", gt=0, le=600)
+        float, env("LLM_TIMEOUT_S", "seconds that a prompt may take, all tries together", gt=0, le=600)
     ] = 20
     cost_limit: Annotated[
-        float, env("ASK_COST_LIMIT", "estimated cost above which SQL for a prompt is refused", gt=0)
+        float, env("ASK_COST_LIMIT", "maximum estimated cost of SQL for a prompt", gt=0)
     ] = 10_000_000
 
 
@@ -274,7 +291,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def public_url(self) -> str:
-        """The address that clients use, without a slash at its end."""
+        """The address that clients use, without a trailing slash."""
         if self.auth.public_url is not None:
             return self.auth.public_url.rstrip("/")
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.server.host, self.server.host)  # noqa: S104 (a word to replace)
@@ -289,7 +306,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def zone_of(name: str) -> tzinfo:
-    """The rules of an IANA zone; UTC needs no files."""
+    """Return an IANA time zone. UTC needs no files."""
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
@@ -302,7 +319,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_address(url: str) -> bool:
-    """Whether this is a plain `http://` address of this machine."""
+    """Whether the URL is a plain `http://` address of this machine."""
     try:
         parts = urlsplit(url)
         return parts.scheme == "http" and is_loopback(parts.hostname or "")

@@ -1,1 +1,1 @@
-"""A sentence becomes a judged, stored metric: by rules over the schema, or by a language model."""
+"""Turn a prompt into a validated metric, by rules over the schema or by a language model."""

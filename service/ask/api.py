@@ -1,4 +1,4 @@
-"""Prompts over HTTP: what one would become, before it is stored by `POST /metrics`."""
+"""Prompts over HTTP: preview the metric of a prompt before `POST /metrics` stores it."""
 
 from typing import Final
 

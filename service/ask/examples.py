@@ -1,4 +1,4 @@
-"""Prompts that would work, for somebody whose prompt did not."""
+"""Suggest prompts that work after a prompt was not understood."""
 
 from collections.abc import Iterator
 from datetime import date

@@ -1,4 +1,4 @@
-"""From a prompt to SQL that was judged, planned and tried: by a model if there is one, else by rules."""
+"""Compile a prompt to validated, planned and tried SQL, by a model if configured, else by rules."""
 
 import asyncio
 from collections.abc import Callable, Mapping

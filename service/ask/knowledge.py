@@ -1,4 +1,4 @@
-"""The schema as the reader may read it, kept until its tables change."""
+"""The schema that the reader may read, cached until its tables change."""
 
 import asyncio
 import time

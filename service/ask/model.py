@@ -1,6 +1,6 @@
 """SQL from a language model behind any OpenAI-compatible endpoint.
 
-What it says is text from a stranger: bounded while it arrives, read for SQL, never run before it is judged.
+Its answer is untrusted text: limited in size, searched for SQL, and never run before it is validated.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Rules that turn a sentence into SQL: deterministic, without network, over any schema they are given."""
+"""Rules that turn a prompt into SQL. They are deterministic, need no network and work with any schema."""
 
 from datetime import date
 

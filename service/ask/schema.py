@@ -1,4 +1,4 @@
-"""What there is to ask about: tables, columns, foreign keys and the words that stand in them."""
+"""The schema that prompts may ask about: tables, columns, foreign keys and vocabularies."""
 
 import re
 from datetime import date

@@ -1,4 +1,4 @@
-"""Tokens, keys and discovery for clients; the audit for administrators."""
+"""Tokens, keys and discovery for clients, and the audit log for administrators."""
 
 import binascii
 from base64 import b64decode
@@ -30,13 +30,13 @@ FORM: Final = "application/x-www-form-urlencoded"
 FORM_BYTES: Final = 65_536
 MAX_PAGE: Final = 500
 NO_NUL: Final = r"^[^\x00]*$"
-"""What Postgres can hold as text."""
+"""Text that Postgres can store."""
 CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="tally", charset="UTF-8"'}
 NOT_STORED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class Token(Struct, frozen=True):
-    """RFC 6749's answer; `expires_in` is in seconds."""
+    """The token response of RFC 6749. `expires_in` is in seconds."""
 
     access_token: str
     token_type: str
@@ -50,14 +50,14 @@ class AuditPage(Struct, frozen=True):
 
 
 class Credentials(Struct, frozen=True):
-    """A client's id and the spellings its secret may have."""
+    """A client's id, and its secret in each possible decoding."""
 
     client_id: str
     secrets: tuple[bytes, ...]
 
 
 def answer_token_problem(_request: Request[Any, Any, Any], problem: TokenProblem) -> Response[dict[str, str]]:
-    """As RFC 6749 has it."""
+    """Answer a token problem in the format of RFC 6749."""
     return Response(
         {"error": problem.code, "error_description": problem.detail},
         status_code=problem.status,
@@ -72,7 +72,7 @@ class TokenController(Controller):
 
     @post(
         "/oauth2/token",
-        summary="A token for a client (OAuth2 client credentials, by HTTP Basic or in the form)",
+        summary="Issue a token (OAuth2 client credentials, by HTTP Basic or in the form)",
         status_code=200,
         exception_handlers={TokenProblem: answer_token_problem},
         opt={
@@ -98,11 +98,13 @@ class TokenController(Controller):
         signed = issuer.sign(client.id, scopes)
         return Response(Token(signed, "Bearer", TTL_S, " ".join(scopes)), headers=NOT_STORED)
 
-    @get("/.well-known/jwks.json", summary="The keys that verify our tokens", sync_to_thread=False)
+    @get("/.well-known/jwks.json", summary="Public keys that verify our tokens", sync_to_thread=False)
     def jwks(self, issuer: NamedDependency[Issuer]) -> Response[dict[str, Any]]:
         return Response(issuer.jwks(), headers={"Cache-Control": "public, max-age=60"})
 
-    @get("/.well-known/openid-configuration", summary="Where what is", sync_to_thread=False)
+    @get(
+        "/.well-known/openid-configuration", summary="OpenID Connect discovery document", sync_to_thread=False
+    )
     def discovery(self, issuer: NamedDependency[Issuer]) -> dict[str, Any]:
         return {
             "issuer": issuer.name,
@@ -122,17 +124,17 @@ class AuditController(Controller):
     tags = ("audit",)
     opt = {"scope": "admin"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Who did what to which thing, newest first", opt={"problems": (DatabaseUnavailable,)})
+    @get("/", summary="Audit log, newest first", opt={"problems": (DatabaseUnavailable,)})
     async def entries(
         self,
         database: NamedDependency[Database],
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
         cursor: Cursor = None,
         actor: Annotated[
-            str | None, QueryParameter(pattern=NO_NUL, description="only deeds of this caller")
+            str | None, QueryParameter(pattern=NO_NUL, description="only events of this caller")
         ] = None,
         target: Annotated[
-            str | None, QueryParameter(pattern=NO_NUL, description="only deeds on this thing")
+            str | None, QueryParameter(pattern=NO_NUL, description="only events on this target")
         ] = None,
     ) -> AuditPage:
         before = read_id_cursor(cursor, MAX_ID)
@@ -156,10 +158,10 @@ def read_form(content_type: str, body: bytes) -> dict[str, str]:
 
 
 def read_credentials(authorization: str | None, form: dict[str, str]) -> Credentials:
-    """By HTTP Basic or in the form, not both (RFC 6749, 2.3). Raises `TokenProblem` or `ClientRefused`.
+    """Read credentials from HTTP Basic or the form, not both (RFC 6749, 2.3).
 
-    RFC 6749 has id and secret form-encoded inside Basic, which many clients do not do: a secret counts in
-    both spellings.
+    RFC 6749 form-encodes id and secret inside Basic, but many clients do not. So the secret is tried
+    as sent and decoded. Raises `TokenProblem` or `ClientRefused`.
     """
     if authorization is None:
         if "client_id" not in form or "client_secret" not in form:

@@ -1,7 +1,7 @@
-"""Who may ask for tokens, and for which: clients of AUTH_CLIENTS and of `app.api_client`.
+"""Clients that may request tokens, and their scopes: from AUTH_CLIENTS and from `app.api_client`.
 
-Secrets that we make have 256 bits, so a fast hash guards them; chosen ones need argon2id. Every failure
-costs one argon2id check and reads the same, so that nobody learns from it which clients exist.
+Generated secrets have 256 bits, so a fast hash is enough. Chosen secrets need argon2id. Every failure costs
+one argon2id check and has the same answer, so that it does not reveal which clients exist.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from service.errors import ClientFailures, ClientRefused, NotFound, ScopeRefused
 FAILURES_A_MINUTE = 60
 CHECKS_AT_ONCE = 2
 CHECKS_WAITING = 32
-"""Past it a caller is told to come back: each check takes some 20 MB and 20 ms of a core."""
+"""Further callers are asked to retry later. A check takes about 20 MB and 20 ms of a core."""
 
 CHOSEN_LENGTH = 12
-"""Characters that a chosen secret has at least."""
+"""Minimum length of a chosen secret, in characters."""
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._~@/-]{1,128}")
 
@@ -54,7 +54,7 @@ class Client(Struct, frozen=True):
 
 
 def new_secret() -> tuple[str, str]:
-    """A secret of 256 bits and the hash to keep."""
+    """Generate a secret of 256 bits. Return it with the hash to store."""
     secret = secrets.token_urlsafe(32)
     return secret, sha256(secret.encode()).hexdigest()
 
@@ -64,7 +64,7 @@ def hash_chosen(secret: str) -> str:
 
 
 def parse_clients(text: str | None) -> dict[str, Client]:
-    """Read AUTH_CLIENTS; argon2id strings hold commas themselves.
+    """Parse AUTH_CLIENTS. Entries are separated by commas, and argon2id strings contain commas too.
 
     Raises `Stop` naming the entry by its number, never by its text.
     """
@@ -87,7 +87,7 @@ def parse_clients(text: str | None) -> dict[str, Client]:
 
 
 def parse_scopes(text: str, place: str) -> tuple[str, ...]:
-    """Raises `Stop` for none and for unknown ones."""
+    """Parse scopes. Raises `Stop` for no scope and for an unknown scope."""
     scopes = tuple(dict.fromkeys(text.split()))
     unknown = [scope for scope in scopes if scope not in (*SCOPES, BACKEND)]
     if unknown or not scopes:
@@ -96,14 +96,14 @@ def parse_scopes(text: str, place: str) -> tuple[str, ...]:
 
 
 def narrow(client: Client, asked: str | None) -> tuple[str, ...]:
-    """The scopes a token gets: all of the client's, or those asked for. Raises `ScopeRefused`."""
+    """The scopes of a new token: the requested scopes, or all of the client's. Raises `ScopeRefused`."""
     if asked is None:
         return tuple(client.scopes)
-    wanted = tuple(dict.fromkeys(asked.split()))
+    scopes = tuple(dict.fromkeys(asked.split()))
     allowed = granted(client.scopes).union(client.scopes)
-    if not wanted or not allowed.issuperset(wanted):
+    if not scopes or not allowed.issuperset(scopes):
         raise ScopeRefused
-    return wanted
+    return scopes
 
 
 class ListedClient(Struct, frozen=True):
@@ -135,9 +135,9 @@ async def list_all(db: Database | Transaction) -> list[ListedClient]:
 async def add(
     db: Database | Transaction, client_id: str, scopes: tuple[str, ...], *, chosen: str | None, actor: str
 ) -> str:
-    """Register a client with a chosen secret or a new one, which is returned and kept nowhere.
+    """Register a client with a chosen secret or a new one. Return the secret, which is not stored.
 
-    Raises `Stop` for an id of another form, `Conflict` for one that was used before.
+    Raises `Stop` for a malformed id, `Conflict` for an id that was used before.
     """
     if not CLIENT_ID.fullmatch(client_id):
         raise Stop(
@@ -151,7 +151,7 @@ async def add(
 
 
 async def revoke(db: Database | Transaction, client_id: str, *, actor: str) -> None:
-    """Give no more tokens to a client; those it has hold until they expire. Raises `NotFound`."""
+    """Issue no more tokens to a client. Its tokens stay valid until they expire. Raises `NotFound`."""
     async with db.transaction() as tx:
         if not await tx.write(_REVOKE, client_id):
             raise NotFound(
@@ -236,7 +236,7 @@ def _verify(hashed: str, secret: bytes) -> bool:
 
 
 def _network(address: str) -> str:
-    """Who fails is an address, or the /64 that one holder of IPv6 addresses has at hand."""
+    """The network whose failures are counted: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The way in over HTTP: who calls (`Gate`), whether they may (`allow`), and what browsers are told.
+"""Authenticate callers (`Gate`), authorize them (`allow`), and set the headers for browsers.
 
 Every route says once in its `opt` which scope it needs: `{"scope": "metrics:read"}`, or `{"scope": None}` for
-everybody. The gate asks for a token before anything else is looked at, so an unknown address is 401 too.
+everybody. The gate checks the token before anything else, so an unknown address is 401 too.
 """
 
 import re
@@ -28,7 +28,7 @@ from service.settings import Settings, is_loopback
 Connection = ASGIConnection[Any, Any, Any, Any]
 Call = HTTPScope | WebSocketScope
 Refuse = Callable[[Call, Send, Problem], Awaitable[None]]
-"""Answers a call with a problem."""
+"""Sends a problem as the answer of a call."""
 
 CHALLENGE: Final = 'Bearer realm="tally"'
 WINDOW_S: Final = 60
@@ -40,7 +40,7 @@ _NO_CHANGES: Final = "AUTH=off takes no changes from pages of other sites: see C
 
 
 class Addresses(Struct, frozen=True):
-    """Which addresses a token is not needed for: whole ones, and beginnings of those with parameters."""
+    """Public addresses, which need no token: exact paths, and prefixes of paths with parameters."""
 
     whole: frozenset[str]
     beginnings: tuple[str, ...]
@@ -50,7 +50,7 @@ class Addresses(Struct, frozen=True):
 
 
 class Limits:
-    """How many requests a minute: of one caller, and of one caller for one metric; 0 is no limit."""
+    """Rate limits per minute: per caller, and per caller and metric. 0 means no limit."""
 
     def __init__(self, per_caller: int, per_metric: int) -> None:
         self._per_caller = Allowance(per_caller, WINDOW_S) if per_caller else None
@@ -58,7 +58,7 @@ class Limits:
         self.any = bool(per_caller or per_metric)
 
     def take(self, principal: Principal, path: str) -> tuple[tuple[bytes, bytes], ...]:
-        """Count a request and give the headers that say so. Raises `TooManyRequests`."""
+        """Count a request. Return the rate limit headers. Raises `TooManyRequests`."""
         verdicts: dict[str, RateDecision] = {}
         if self._per_caller is not None:
             verdicts["caller"] = self._per_caller.take(principal.subject)
@@ -77,7 +77,7 @@ class Limits:
 
 
 def _metric_of(path: str) -> UUID | None:
-    """The metric that an address is about; the router, too, takes any number of slashes for one."""
+    """The metric of a path. Like the router, it treats repeated slashes as one."""
     parts = [part for part in path.split("/") if part]
     if parts[:2] == ["api", "v1"]:
         del parts[:2]
@@ -87,8 +87,8 @@ def _metric_of(path: str) -> UUID | None:
 class Gate:
     """ASGI layer: puts the caller into `scope["state"]["principal"]`, or answers instead of the app.
 
-    At a public address the caller is None unless a good token came along. `tokens` is None while AUTH=off:
-    then everybody is everyone, except pages of other sites.
+    At a public address the caller is None unless the request has a valid token. With AUTH=off, `tokens` is
+    None and every caller is `EVERYONE`, except pages of other sites.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class Gate:
     def admit(
         self, headers: dict[bytes, bytes], path: str, need: str
     ) -> tuple[str, list[tuple[bytes, bytes]]] | None:
-        """Let a caller known from before, who has a scope, read at once: his claims, headers for his answer.
+        """Admit a caller with a cached token and the scope. Return claims and headers for the answer.
 
-        None for everybody else: the long way says why, or lets them in.
+        None for all others. The full check admits or refuses them.
         """
         host = headers.get(b"host", b"")
         if self._tokens is None:
@@ -173,9 +173,9 @@ class Gate:
             return None
 
     def _page(self, scope: Call, host: bytes) -> Principal:
-        """Who calls while everyone may do everything: a page of another site in the same browser only reads.
+        """The caller with AUTH=off. A page of another site in the same browser may only read.
 
-        A name of its own that points at this machine shows in `Host`.
+        A foreign name that resolves to this machine (DNS rebinding) shows in `Host`.
         """
         name = read_host(host) or "localhost"
         if not (is_loopback(name) or name in self._own_hosts):
@@ -188,7 +188,7 @@ class Gate:
 
 
 class Cors:
-    """ASGI layer: pages of CORS_ORIGINS may call the API; without this layer browsers let none."""
+    """ASGI layer that lets pages of CORS_ORIGINS call the API. Browsers block other origins."""
 
     EXPOSED: Final = (
         "ETag, Age, Cache-Status, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
@@ -233,7 +233,7 @@ async def _preflight(send: Send, headers: dict[bytes, bytes]) -> None:
 
 
 def allow(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Guard of the whole app: 403 without the route's scope, before its address or body is looked at."""
+    """Guard of the whole app: 403 without the route's scope, before path parameters or body are read."""
     if connection.scope["type"] == "http" and connection.scope["method"] == "OPTIONS":
         return
     scope, principal = scope_of(handler), connection.scope["state"].get("principal")
@@ -249,7 +249,7 @@ def allow(connection: Connection, handler: BaseRouteHandler) -> None:
 
 
 def scope_of(handler: BaseRouteHandler) -> str | None:
-    """Raises `LookupError` for a route that does not say which scope it needs."""
+    """The scope of a route. Raises `LookupError` if the route states none."""
     scope = handler.opt.get("scope", "")
     if scope is not None and scope not in SCOPES:
         raise LookupError(f"{handler}: opt['scope'] is {scope!r}; it has to be one of SCOPES, or None")
@@ -257,7 +257,7 @@ def scope_of(handler: BaseRouteHandler) -> str | None:
 
 
 def public_addresses(routes: Iterable[BaseRoute]) -> Addresses:
-    """The addresses with a route that somebody without a token may call."""
+    """The addresses of routes that need no token."""
     public = {
         route.path_format
         for route in routes
@@ -269,7 +269,7 @@ def public_addresses(routes: Iterable[BaseRoute]) -> Addresses:
 
 
 def stated_handlers(route: BaseRoute) -> list[BaseRouteHandler]:
-    """A route's handlers without the framework's own answer to OPTIONS."""
+    """A route's handlers without the framework's handler of OPTIONS."""
     found = cast("Any", route)
     handlers: list[BaseRouteHandler] = getattr(found, "route_handlers", None) or [found.route_handler]
     return [handler for handler in handlers if getattr(handler, "http_methods", None) != {"OPTIONS"}]
@@ -281,12 +281,12 @@ def caller(scope: Scope) -> Principal:
 
 
 def actor(scope: Scope) -> Actor:
-    """Who the audit names for what this call does."""
+    """The actor that the audit log records for this call."""
     return Actor(caller(scope).subject, cast("Any", scope)["state"].get("request_id"))
 
 
 def page_headers(*, connect: Literal["'self'", "'none'"] = "'self'") -> tuple[str, dict[str, str]]:
-    """A nonce for the page's own scripts and styles, and the headers that let the browser run no others."""
+    """A nonce for the page's scripts and styles, and the headers that block all others."""
     nonce = token_urlsafe(16)
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; "
@@ -301,14 +301,14 @@ def page_headers(*, connect: Literal["'self'", "'none'"] = "'self'") -> tuple[st
 
 
 def _bearer(given: list[bytes]) -> bytes | None:
-    """The token of the only Authorization header, if it is a bearer's."""
+    """The bearer token, if there is exactly one Authorization header with one."""
     if len(given) != 1 or given[0][:7].lower() != b"bearer ":
         return None
     return given[0][7:].strip(b" ") or None
 
 
 def _comes_from_here(connection: Connection) -> bool:
-    """A proxy on this machine passes on the calls of others, and says so."""
+    """Whether a call comes from this machine. A local proxy forwards calls of others and adds headers."""
     forwarded = {b"forwarded", b"x-forwarded-for"}.intersection(
         name for name, _ in connection.scope["headers"]
     )
@@ -316,5 +316,5 @@ def _comes_from_here(connection: Connection) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """For a quoted string in a header."""
+    """Escape text for a quoted string in a header."""
     return re.sub(r'[^\x20-\x7e]|["\\]', "'", text)

@@ -1,7 +1,7 @@
-"""Our own tokens: the signing keys in DATA_DIR and what is signed with them.
+"""Our own tokens and the signing keys in DATA_DIR.
 
-The newest key signs; a rotated one goes on verifying until the overlap ends. All processes that share
-DATA_DIR share the keys and see a rotation at once, since the file is looked at before each use.
+The newest key signs. A rotated key still verifies until the overlap ends. All processes with the same
+DATA_DIR share the keys. They see a rotation at once, because they check the file before each use.
 """
 
 import base64
@@ -45,7 +45,7 @@ SigningKeys = Annotated[tuple[SigningKey, ...], Meta(min_length=1)]
 
 
 class KeyFile:
-    """`signing-keys.json`, readable by its owner only; made with a first key when it is missing."""
+    """`signing-keys.json`, readable by its owner only. If it is missing, it is created with a first key."""
 
     def __init__(self, data_dir: Path, *, now: Callable[[], float] = time) -> None:
         self._path = data_dir / "signing-keys.json"
@@ -92,7 +92,7 @@ class KeyFile:
             raise Stop(f"{self._path} is damaged ({error}): remove it to have a new key made") from None
 
     def _write(self, keys: list[SigningKey]) -> None:
-        """All or nothing, and never readable by others, not even for a moment."""
+        """Write the file atomically. It is never readable by others."""
         draft = self._path.with_suffix(f".{os.getpid()}")
         draft.unlink(missing_ok=True)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 (a descriptor)
@@ -122,7 +122,7 @@ class Issuer:
         self._private: tuple[str, RSAPrivateKey] | None = None
 
     def sign(self, subject: str, scopes: Iterable[str], ttl_s: int = TTL_S) -> str:
-        """An access token (RFC 9068) that holds for `ttl_s` seconds."""
+        """Issue an access token (RFC 9068) that is valid for `ttl_s` seconds."""
         now = int(self._now())
         claims = {
             "iss": self.name,
@@ -150,7 +150,7 @@ class Issuer:
         }
 
     def trust(self) -> Trust:
-        """What verifies our own tokens; reading the file is cheap enough for each unknown `kid`."""
+        """The trust in our own tokens. Each unknown `kid` reads the file, which is cheap."""
 
         async def load() -> Any:
             try:

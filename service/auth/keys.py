@@ -1,4 +1,4 @@
-"""The public keys of issuers: what counts as one, and how a set of them is kept up to date."""
+"""The public keys of issuers: validate them and keep key sets up to date."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,10 +16,10 @@ from service.errors import IssuerUnavailable, Problem
 ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA"})
 RSA_BITS = 2048
 JWKS_KEYS = 100
-"""Keys of one set that are looked at."""
+"""How many keys of one set are read."""
 
 FetchJson = Callable[[str], Awaitable[Any]]
-"""Gets an address and decodes its JSON; raises a `Problem` when that fails in any way."""
+"""Fetches a URL and decodes its JSON. Raises a `Problem` on any failure."""
 
 _PUBLIC_PARTS = frozenset({"kty", "n", "e", "crv", "x", "y"})
 
@@ -30,7 +30,7 @@ class Key:
     """A public key bound to its one algorithm."""
 
     def __init__(self, jwk: dict[str, Any]) -> None:
-        """Raise `jwt.PyJWTError` for what is no signing key of an allowed algorithm."""
+        """Raises `jwt.PyJWTError` unless `jwk` is a signing key of an allowed algorithm."""
         parts = {name: jwk[name] for name in _PUBLIC_PARTS.intersection(jwk)}
         stated = jwk.get("alg")
         if stated is not None and stated not in ALGORITHMS:
@@ -52,9 +52,9 @@ class Key:
 
 
 class Keys:
-    """An issuer's keys by `kid`, fetched when first needed, when an unknown `kid` turns up, and when old.
+    """An issuer's keys by `kid`. They are fetched on first use, for an unknown `kid`, and when they are old.
 
-    Known keys answer at once, whatever the issuer is doing; a failed fetch keeps what is known.
+    Known keys never wait for the issuer. A failed fetch keeps the known keys.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Keys:
         self._tried_at = self._loaded_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self.generation = 0
-        """Raised when the keys changed: tokens checked before may have lost theirs."""
+        """Rises when the keys change, because cached tokens may have lost their key."""
 
     async def find(self, kid: str | None) -> Key | None:
-        """Raises `IssuerUnavailable` while no key of this issuer could ever be fetched."""
+        """Find a key. Raises `IssuerUnavailable` until a fetch has succeeded once."""
         known = self._known(kid)
         if known is not None:
             self.refresh_if_old()
@@ -100,13 +100,13 @@ class Keys:
             await asyncio.wait([self._task])
 
     def _known(self, kid: str | None) -> Key | None:
-        """A token may leave out `kid` while there is one key only."""
+        """Find a known key. A token may omit `kid` if there is only one key."""
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid)
 
     def _start(self) -> asyncio.Task[None] | None:
-        """The fetch under way, or a new one unless the last was within the interval."""
+        """Return the running fetch, or start one unless the last was within the interval."""
         if self._task is None or self._task.done():
             if self._now() - self._tried_at < self._interval_s:
                 return None
@@ -132,7 +132,7 @@ class Keys:
 
 
 def read_jwks(jwks: Any) -> dict[str | None, Key]:
-    """The usable keys of a JWK set; what is no signing key of an allowed algorithm is passed over."""
+    """The usable keys of a JWK set. Keys that cannot sign with an allowed algorithm are skipped."""
     listed: object = cast("dict[str, Any]", jwks).get("keys") if isinstance(jwks, dict) else None
     found: dict[str | None, Key] = {}
     for jwk in cast("list[Any]", listed)[:JWKS_KEYS] if isinstance(listed, list) else []:

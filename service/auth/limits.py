@@ -1,4 +1,4 @@
-"""How often: one allowance per key, refilled evenly, in memory that cannot grow.
+"""Rate limits: one allowance per key, refilled evenly, in bounded memory.
 
 The algorithm is GCRA: a key costs one float, the time at which its allowance is whole again.
 Allowances are kept by each worker for itself.
@@ -11,7 +11,7 @@ from time import monotonic
 from msgspec import Struct
 
 KEYS = 20_000
-"""Keys remembered; past it the one longest unseen is forgotten, which gives it a whole allowance again."""
+"""How many keys are stored. The least recently used key is evicted and then has a full allowance."""
 
 
 class RateDecision(Struct, frozen=True):
@@ -25,7 +25,7 @@ class RateDecision(Struct, frozen=True):
 
 
 class Allowance:
-    """`limit` requests within `window_s` seconds for each key, all at once if the caller likes."""
+    """Allows `limit` requests within `window_s` seconds for each key, also as a burst."""
 
     def __init__(self, limit: int, window_s: int, *, now: Callable[[], float] = monotonic) -> None:
         self.limit = limit

@@ -1,1 +1,1 @@
-"""Who was in touch, by which channel, how often and about what."""
+"""Counts of customer interactions by channel, customer type and product."""

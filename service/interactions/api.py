@@ -185,15 +185,15 @@ async def _answer(
     *args: Hashable,
     tables: tuple[str, ...] = COUNTED,
 ) -> ASGIResponse:
-    # Straight from the state: resolving dependencies would cost more than a small query.
+    # Read the state directly: dependency injection would cost more than a small query.
     counts: Counts = request.app.state.counts
     catalog: Catalog = request.app.state.catalog
-    shelf: ResultService = request.app.state.shelf
+    service: ResultService = request.app.state.shelf
     version = catalog.version
     scope = cast("Scope", request.scope)
-    wanted = directives(header_of(scope, b"cache-control"))
-    served = await counts.get(ask, *args, directives=wanted, tables=tables)
-    reply = await shelf.reply(scope, served, version)
+    cache_directives = directives(header_of(scope, b"cache-control"))
+    outcome = await counts.get(ask, *args, directives=cache_directives, tables=tables)
+    reply = await service.reply(scope, outcome, version)
     return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
 
 

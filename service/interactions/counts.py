@@ -1,4 +1,4 @@
-"""Counts as held answers: each under its question, fresh until a table that it is counted from changes."""
+"""Cached counts. A count stays fresh until a table that it reads changes."""
 
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -20,13 +20,13 @@ EVERYTHING: Final = (
     *COUNTED, "data.metrics", "catalog.query", "catalog.metric", "catalog.layout_item", 'quarantine."row"',
 )  # fmt: skip
 READ_TABLES: Final = (*COUNTED, "data.metrics")
-"""Of these a change of definition counts too; our own tables change with a migration only."""
+"""Tables whose definition is watched too. Our other tables change only with a migration."""
 OWNER: Final = "interactions"
 SERVER_FAULTS: Final = 500
 
 
 class Counts:
-    """Asks the functions of `store`, or the result table when it knows."""
+    """Serves counts from the result table or from the functions of `store`."""
 
     def __init__(self, database: Database, results: Results, stale_for_s: float) -> None:
         self._database = database
@@ -40,7 +40,7 @@ class Counts:
         directives: Directives,
         tables: tuple[str, ...] = COUNTED,
     ) -> CacheOutcome:
-        """What `ask(database, *args)` gives, as JSON; raises what it raises."""
+        """Return the result of `ask(database, *args)` as JSON. Raises the problems of `ask`."""
 
         async def run() -> Computed:
             started = time.perf_counter()
@@ -49,11 +49,11 @@ class Counts:
             return Computed(body, "application/json", len(body), timings=f"run;dur={ran_ms:.2f}")
 
         key = (OWNER, ask.__name__, *args)
-        wanted = CacheRequest(key, OWNER, tables, self._stale_for_s, run)
+        cache_request = CacheRequest(key, OWNER, tables, self._stale_for_s, run)
         try:
-            return await self._results.get(wanted, directives)
+            return await self._results.get(cache_request, directives)
         except Problem as problem:
             if problem.status >= SERVER_FAULTS:
                 raise
-        # A refusal may be a remembered one of a moment ago, and the customer or the channel be known by now.
-        return await self._results.get(wanted, Directives(no_cache=True))
+        # The refusal may be cached, and the customer or the channel may exist by now.
+        return await self._results.get(cache_request, Directives(no_cache=True))

@@ -1,4 +1,4 @@
-"""The shapes of counted interactions, of what they are filtered by, and of the data's own figures."""
+"""The Structs of counts, of their filters and of dataset figures."""
 
 from datetime import date
 from typing import Annotated, Literal
@@ -8,11 +8,11 @@ from msgspec import Meta, Struct
 Dimension = Literal["channel", "customer_type", "product"]
 Day = Annotated[str, Meta(extra_json_schema={"format": "date"})]
 Nested = dict[str, int | dict[str, int | dict[str, int]]]
-"""A number under each label, one level for each dimension."""
+"""Counts by label, with one level for each dimension."""
 
 
 class Filters(Struct, frozen=True):
-    """Which interactions count; null is no filter, and both days count."""
+    """Filters of interactions. Null means no filter. The first and the last day are included."""
 
     channels: tuple[str, ...] | None = None
     customer_type: str | None = None
@@ -22,7 +22,7 @@ class Filters(Struct, frozen=True):
 
 
 class CustomerInteractions(Struct, frozen=True):
-    """How often a customer was in touch: every known channel, in order of first appearance."""
+    """Interactions of a customer by channel: all known channels, in order of first appearance."""
 
     customer_id: int
     interactions: dict[str, int]

@@ -1,4 +1,4 @@
-"""What is counted: per customer, in total, and of the datasets themselves."""
+"""Count interactions per customer and in total, and compute the figures of datasets."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ NAMED: Final = 20  # known words that an error lists
 
 
 class Word(Struct, frozen=True):
-    """A known word as it is shown, and as statements take it."""
+    """A known word: its spelling for callers, and its value for statements."""
 
     word: str
     key: str
@@ -81,9 +81,9 @@ _LIST_DATASETS: Final = _SQL.rows("list_datasets", DatasetRow)
 
 
 async def _resolve(database: Database | Transaction, asked: Filters) -> Filters:
-    """Bring the words of filters to what statements take; case does not matter.
+    """Replace the words of filters by the values for statements. Case does not matter.
 
-    Raises `InvalidInput` for dates that are reversed and words that are not known, with some that are.
+    Raises `InvalidInput` for reversed dates and for unknown words; it lists some known words.
     """
     wrong: list[FieldError] = []
     if asked.start_date and asked.end_date and asked.start_date > asked.end_date:
@@ -140,7 +140,7 @@ def _named(words: Sequence[Word]) -> str:
 
 
 async def of_customer(database: Database | Transaction, customer_id: int, asked: Filters) -> CustomerAnswer:
-    """Raises `NotFound` for a customer that is not known, which tells of rows that wait for them."""
+    """Raises `NotFound` for an unknown customer. The message tells how many rows wait for the customer."""
     filters = await _resolve(database, asked)
     found: list[CustomerCounts] = []
     if customer_id <= MAX_ID:
@@ -211,7 +211,7 @@ async def totals(database: Database | Transaction, by: Sequence[Dimension], aske
 
 
 def _labels(groups: Sequence[GroupCount], by: Sequence[Dimension], channels: Sequence[str]) -> int:
-    """Count the labels that come of showing every channel, also those that count nothing."""
+    """Count the labels of the answer, which shows every channel, also channels without interactions."""
     if "channel" not in by:
         return len(groups)
     outer = by[: by.index("channel")]
@@ -219,7 +219,7 @@ def _labels(groups: Sequence[GroupCount], by: Sequence[Dimension], channels: Seq
 
 
 def _nest(groups: Iterable[GroupCount], by: Sequence[Dimension], channels: Sequence[str]) -> dict[str, Any]:
-    """Every channel in its order; other labels that count something, by name; the lack of one last."""
+    """Nest the counts: all channels in their order, other labels by name, missing labels last."""
     name, *inner = by
     parts: dict[str, list[GroupCount]] = {channel: [] for channel in channels} if name == "channel" else {}
     for group in groups:
@@ -232,7 +232,7 @@ def _nest(groups: Iterable[GroupCount], by: Sequence[Dimension], channels: Seque
 
 
 async def stats(database: Database | Transaction) -> Stats:
-    """Raises nothing of its own: a dataset without rows has zeros and no dates."""
+    """Compute the figures of all datasets. A dataset without rows has zeros and no dates."""
     return Stats(
         {
             row.dataset: DatasetStats(

@@ -129,7 +129,7 @@ class ItemsController(Controller):
         summary="An item",
         opt=_READ,
         response_headers=[ETAG],
-        responses={304: ResponseSpec(None, description="The copy held is still good")},
+        responses={304: ResponseSpec(None, description="The cached copy is still valid")},
     )
     async def read(self, item_id: FromPath[str], database: NamedDependency[Database]) -> Response[Item]:
         return _answer(await store.get(database, parse_number(item_id, smallest=0)))

@@ -1,4 +1,4 @@
-"""What the outside adds to items. Nothing of the database is held while it is waited for."""
+"""Enrich items from the external API. No connection is held during a call."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -21,26 +21,26 @@ POSTS_STALE_IF_ERROR_S: Final = 86_400
 
 
 class Posts(Struct, frozen=True):
-    """Posts fetched `age_s` seconds ago: just now, earlier, or too long ago but the outside gave no newer."""
+    """Posts fetched `age_s` seconds ago: fetched now, cached, or stale because the API failed."""
 
     items: list[Post]
     age_s: float
     origin: Literal["fetched", "kept", "stale"]
 
 
-class _Kept(Struct, frozen=True):
+class _Cached(Struct, frozen=True):
     posts: list[Post]
     fetched_at: float
 
 
 class ExternalApi:
-    """The outside API at `api_url`: documents for items, and its newest posts, which are kept a minute."""
+    """The external API at `api_url`: documents for items, and its newest posts, cached for a minute."""
 
     def __init__(self, outbound: Outbound, api_url: str) -> None:
         self._outbound = outbound
         self._api_url = api_url.rstrip("/")
         self._turn = asyncio.Lock()
-        self._kept: _Kept | None = None
+        self._cached: _Cached | None = None
         self._failure: Problem = UpstreamFailed()
         self._failed_at = -inf
 
@@ -55,23 +55,23 @@ class ExternalApi:
         return await store.store_external_data(database, item_id, document, actor)
 
     async def posts(self, limit: int) -> Posts:
-        """Up to `limit` posts, up to a day old when the outside fails; callers who wait share one fetch."""
+        """Return up to `limit` posts, up to a day old if the API fails. Waiting callers share one fetch."""
         now = asyncio.get_running_loop().time
         asked_at = now()
         async with self._turn:
-            kept = self._kept
+            cached = self._cached
             origin = "kept"
-            if kept is None or now() - kept.fetched_at >= POSTS_FRESH_S:
+            if cached is None or now() - cached.fetched_at >= POSTS_FRESH_S:
                 try:
-                    kept = await self._fetch_posts(asked_at)
+                    cached = await self._fetch_posts(asked_at)
                     origin = "fetched"
                 except (UpstreamFailed, UpstreamTimeout, UpstreamUnavailable):
-                    if kept is None or now() - kept.fetched_at >= POSTS_STALE_IF_ERROR_S:
+                    if cached is None or now() - cached.fetched_at >= POSTS_STALE_IF_ERROR_S:
                         raise
                     origin = "stale"
-            return Posts(kept.posts[:limit], now() - kept.fetched_at, origin)
+            return Posts(cached.posts[:limit], now() - cached.fetched_at, origin)
 
-    async def _fetch_posts(self, asked_at: float) -> _Kept:
+    async def _fetch_posts(self, asked_at: float) -> _Cached:
         now = asyncio.get_running_loop().time
         if self._failed_at >= asked_at:
             raise self._failure.with_traceback(None)
@@ -80,5 +80,5 @@ class ExternalApi:
         except (UpstreamFailed, UpstreamTimeout, UpstreamUnavailable) as problem:
             self._failure, self._failed_at = problem, now()
             raise
-        self._kept = _Kept(posts, now())
-        return self._kept
+        self._cached = _Cached(posts, now())
+        return self._cached

@@ -1,4 +1,4 @@
-"""The shapes of items: what callers send, what they get, what comes from outside."""
+"""The Structs of items: requests, answers and documents of the external API."""
 
 from datetime import datetime
 from typing import Annotated, Final, cast
@@ -26,7 +26,7 @@ class NewItem(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ItemPatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """Only what is named changes; a null description clears it."""
+    """The fields to change. A null description clears it."""
 
     title: Title | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
@@ -36,7 +36,7 @@ class ItemPatch(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Item(Struct, frozen=True):
-    """An item as it is stored; `external_data` is the outside's document, with `fetched_at`."""
+    """A stored item. `external_data` is the document of the external API, with `fetched_at`."""
 
     id: int
     title: str
@@ -79,7 +79,7 @@ class Post(Struct, frozen=True, rename="camel"):
 
 
 def _check(title: str | UnsetType, description: str | UnsetType | None) -> None:
-    """Raise `InvalidInput` for what Postgres or a reader of the list cannot take."""
+    """Raise `InvalidInput` for NUL characters, which Postgres cannot store, and for a blank title."""
     wrong = [
         FieldError(name, "holds a NUL character: remove it")
         for name, text in (("title", title), ("description", description))

@@ -1,4 +1,4 @@
-"""Items in the database: each change with its row of the audit, in one transaction."""
+"""Items in the database. Each change and its audit row are one transaction."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -58,7 +58,7 @@ ANY_VERSION: Final = Versions()
 
 
 def version(item: Item) -> str:
-    """SHA-256 of the item's JSON: other whenever anything of the item is."""
+    """SHA-256 of the item's JSON. It changes with every field of the item."""
     return audit.digest(item)
 
 
@@ -126,7 +126,7 @@ async def delete(
 async def store_external_data(
     db: Database | Transaction, item_id: int, document: dict[str, Raw], actor: Actor
 ) -> Item:
-    """Raises `UpstreamFailed` for what cannot be kept: a NUL, a huge number, 200 levels of nesting."""
+    """Raises `UpstreamFailed` for JSON that Postgres cannot store: a NUL, a huge number, deep nesting."""
     async with _locked(db, item_id) as (transaction, before):
         text = msgspec.json.encode(document).decode()
         check = await transaction.read_one(_IS_STORABLE, text)
@@ -169,7 +169,7 @@ async def _record(
     transaction: Transaction, action: str, actor: Actor, *, before: Item | None, after: Item | None
 ) -> None:
     item = after or before
-    deed = AuditEvent(
+    event = AuditEvent(
         actor=actor.name,
         action=action,
         target=str(item.id) if item else "",
@@ -177,4 +177,4 @@ async def _record(
         before_hash=version(before) if before else None,
         after_hash=version(after) if after else None,
     )
-    await audit.record(transaction, deed)
+    await audit.record(transaction, event)
