@@ -1,104 +1,12 @@
 """One caller's request, however bad, is that caller's problem alone (see `conftest.everybody_else`)."""
 
 import asyncio
-import io
 import socket
-import zipfile
-from collections.abc import Callable
 
 import httpx
 import pytest
 
 from tests.adversity.conftest import Attacked
-from tests.workbook import cells, workbook
-
-HEADINGS = ["Customer_Id", "occupation", "type"]
-MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-ROW = '<row r="1"><c r="A1" t="inlineStr"><is><t>Customer_Id</t></is></c></row>'
-
-
-def sheet(content: str) -> bytes:
-    return workbook({"customers": content})
-
-
-def replaced(book: bytes, name: str, content: bytes) -> bytes:
-    """The workbook with other content in one of its files, which may be new."""
-    held = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(book)) as old, zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as new:
-        for each in old.namelist():
-            if each != name:
-                new.writestr(each, old.read(each))
-        new.writestr(name, content)
-    return held.getvalue()
-
-
-def xml_sheet(inner: str) -> bytes:
-    plain = sheet(cells([HEADINGS, [1, "Cook", "Red"]]))
-    return replaced(plain, "xl/worksheets/sheet1.xml", f"<worksheet {MAIN}>{inner}</worksheet>".encode())
-
-
-def far_cell(place: str) -> Callable[[], bytes]:
-    return lambda: sheet(f'<sheetData>{ROW}<row r="2"><c r="{place}"><v>1</v></c></row></sheetData>')
-
-
-def backslashes() -> bytes:
-    book = far_cell("XFD1048576")()
-    held = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(book)) as old, zipfile.ZipFile(held, "w") as new:
-        for each in old.namelist():
-            new.writestr(each.replace("xl/worksheets/", "xl\\worksheets\\"), old.read(each))
-    return held.getvalue()
-
-
-def shared_strings(strings: list[str], rows: int) -> bytes:
-    used = "".join(
-        f'<row r="{row}">' + "".join(f'<c t="s"><v>{n % len(strings)}</v></c>' for n in range(3)) + "</row>"
-        for row in range(1, rows + 1)
-    )
-    return workbook({"customers": f"<sheetData>{used}</sheetData>"}, shared=strings)
-
-
-def merges() -> bytes:
-    merged = "".join(f'<mergeCell ref="A{n}:B{n}"/>' for n in range(1, 1_000_000))
-    return sheet(f"<sheetData>{ROW}</sheetData><mergeCells>{merged}</mergeCells>")
-
-
-def many_sheets() -> bytes:
-    return workbook({f"s{n}": cells([["x" * 100] * 20] * 20) for n in range(2000)})
-
-
-WORKBOOKS: dict[str, Callable[[], bytes]] = {
-    "tags that do not end": lambda: xml_sheet("<sheetData>" + "<c " * 200_000),
-    "nested tags": lambda: xml_sheet("<sheetData>" + "<c>" * 400_000),
-    "a far cell": far_cell("XFD1048576"),
-    "a far cell in lower case": far_cell("xfd1048576"),
-    "a row that does not exist": far_cell("A99999999999"),
-    "a mark in an attribute": lambda: xml_sheet(
-        f'<sheetData>{ROW}<row r="2"><c x=">" r="XFD1048576"><v>1</v></c></row></sheetData>'
-    ),
-    "backslashes": backslashes,
-    "one huge shared string": lambda: shared_strings(["x" * 80_000_000], 2),
-    "a repeated long string": lambda: shared_strings(["x" * 30_000], 30_000),
-    "a million merged cells": merges,
-    "two thousand sheets": many_sheets,
-    "entities": lambda: replaced(
-        sheet(cells([HEADINGS])),
-        "xl/worksheets/sheet1.xml",
-        b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">'
-        + b"".join(f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 10}">'.encode() for n in range(9))
-        + f"]><worksheet {MAIN}><sheetData><row><c><v>&j;</v></c></row></sheetData></worksheet>".encode(),
-    ),
-    "zeros": lambda: replaced(sheet(cells([HEADINGS])), "xl/worksheets/sheet1.xml", b" " * 300_000_000),
-}
-
-
-@pytest.mark.parametrize("make", WORKBOOKS.values(), ids=WORKBOOKS.keys())
-def test_a_workbook(attacked: Attacked, make: Callable[[], bytes]):
-    answer = attacked.client.post("/imports/customers?dry_run=true", content=make())
-    if answer.status_code == 201:  # read within the limits after all
-        return
-    assert answer.status_code in {413, 422}, answer.text[:300]
-    assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_a_line_of_sixteen_million_commas(attacked: Attacked):
