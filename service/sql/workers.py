@@ -71,8 +71,10 @@ class Workers:
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._guard:
-            for process in (*self._idle, *self._busy):
+            for process in self._busy:
                 process.end()
+            for process in self._idle:
+                process.clear()
 
     def _done(self, _future: object) -> None:
         with self._guard:
@@ -92,8 +94,10 @@ class Workers:
     def _take(self) -> "_Process":
         with self._guard:
             process = self._idle.pop() if self._idle else None
-        if process is None or not process.wake():
-            process = _Process()
+        if process is not None and not process.wake():
+            process.clear()
+            process = None
+        process = process or _Process()
         with self._guard:
             self._busy.add(process)
             if self._closed:
