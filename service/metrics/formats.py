@@ -27,7 +27,7 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
 RecordMaker = Callable[..., Any]
 # Characters that the name of a Struct's field cannot contain.
 _UNFIT: Final = re.compile(r'["\\]')
-_CELLS_OF_A_PART: Final = 20_000
+_CELLS_OF_A_PART: Final = 60_000
 _BYTES_OF_A_PART: Final = 1 << 19
 """Values, and their approximate bytes, in one part. Other callers are served between parts."""
 _BESIDE_NAME: Final = 4
