@@ -6,8 +6,7 @@ have no such text. They are `json_columns`: a statement selects `ROW(to_json(val
 JSON gives names and texts; the value's binary form gives the types of all parts. So each part is encoded as
 it would be outside a composite. Domains and parts with the same name stay as Postgres writes them.
 
-Arrays whose elements need a decoder of ours are `json_columns` too: the driver would call it for each element
-while nothing else runs. `decode_pairs` can run in a thread.
+`decode_pairs` can run in a thread, as large arrays of composites take long.
 """
 
 import struct
@@ -67,8 +66,7 @@ class ExactConnection(RawConnection):
         base = kind["basetype"] if kind["kind"] == _DOMAIN else kind["elemtype"]
         if base and oid not in self.json_columns:
             self._register(base, found)
-            decoded_here = kind["elemtype"] and BUILTIN_TYPE_OID_MAP.get(base) in _DECODERS
-            if base not in self.json_columns and not decoded_here:
+            if base not in self.json_columns:
                 return
         if base or kind["kind"] == _COMPOSITE:
             self.json_columns.add(oid)
