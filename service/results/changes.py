@@ -89,10 +89,6 @@ _CALLS: Final = (
 )
 # A literal with escapes or in several parts can hide its text from a search.
 _DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
-# The tables of a plan come from these. pg_class and pg_attribute are left out: temporary tables change them.
-_DEFINITIONS: Final = tuple(
-    f"pg_catalog.{table}" for table in ("pg_rewrite", "pg_proc", "pg_policy", "pg_inherits")
-)
 _PLAIN_KINDS: Final = frozenset("rpm")  # tables, partitioned tables, materialized views
 
 
