@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
-PORT ?= 8000
+PORT ?= $(or $(shell sed -n 's/^PORT=\([0-9]*\)$$/\1/p' .env 2>/dev/null | tail -n 1),8000)
 PG ?= 18
 PEERS := tests/bench/peers/.venv
 ONLY ?= encoding uncached hits others tokens freshness imports interactions ask
@@ -16,18 +16,21 @@ export HOST PORT
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Installs a lock file, and shows a line for each package instead of a silent minute.
+pip = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r $(1) | sed -un 's/^Collecting \([^ =<>~!;]*\).*/    \1/p'
+
 $(VENV)/.run: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Tally needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tally needs Python 3.11 or newer, this is $$($(PYTHON) -V): set PYTHON="; exit 1; }
 	@echo "==> creating $(VENV) from requirements.lock (first time only)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q --require-hashes -r requirements.lock
+	@$(call pip,requirements.lock)
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@echo "==> installing the tools for tests and checks from requirements-dev.lock (first time only)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-dev.lock
+	@$(call pip,requirements-dev.lock)
 	@touch $@
 
 venv: $(VENV)/.dev ## Prepare .venv and nothing else
@@ -81,10 +84,17 @@ lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 
 COMPOSE = $(shell for c in "docker compose" docker-compose "podman compose"; do $$c version >/dev/null 2>&1 && echo "$$c" && break; done)
 
+READY = python -c 'import os, urllib.request; urllib.request.urlopen("http://127.0.0.1:" + os.environ["PORT"] + "/health/ready", timeout=4)'
+
 up: ## Postgres and the service in containers on http://127.0.0.1:$PORT
 	@test -n "$(COMPOSE)" || { echo "make up needs docker compose, docker-compose or podman compose: install one, or use make run"; exit 1; }
-	@$(COMPOSE) up --build --detach
-	@echo "==> http://127.0.0.1:$(PORT) (log: $(COMPOSE) logs --follow service)"
+	@$(COMPOSE) up --build --detach || { $(COMPOSE) logs --tail 50 setup service; echo "==> make up failed: see the log above"; exit 1; }
+	@deadline=$$((SECONDS + 120)); until $(COMPOSE) exec -T service $(READY) 2>/dev/null; do \
+	  test $$SECONDS -lt $$deadline || { $(COMPOSE) logs --tail 50 setup service; echo "==> the service is not ready: see the log above"; exit 1; }; sleep 1; done
+	@token=$$($(COMPOSE) exec -T service python -m service token) || exit 1; \
+	echo "==> http://127.0.0.1:$(PORT)      (documentation: /docs; log: $(COMPOSE) logs --follow service)"; \
+	echo "==> a token for an hour (another: $(COMPOSE) exec service python -m service token):"; echo "$$token"; \
+	echo "==> try: curl -H \"Authorization: Bearer \$$TOKEN\" http://127.0.0.1:$(PORT)/api/v1/metrics"
 
 down: ## Stop and remove the containers; their volumes stay
 	@test -n "$(COMPOSE)" || { echo "make down needs docker compose, docker-compose or podman compose"; exit 1; }
@@ -92,4 +102,5 @@ down: ## Stop and remove the containers; their volumes stay
 
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
+	@ls -d /var/lib/tally/data-* >/dev/null 2>&1 || rm -rf /var/lib/tally/postgres-1[0-9]-*
 	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

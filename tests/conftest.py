@@ -6,6 +6,7 @@ NOTIFY matter, a clone of its own.
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
@@ -36,6 +37,9 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or services of tests would ignore it too
 
 IDLE: list[Litestar] = []
 """Built routes that no test uses now: building them takes longer than most tests."""
@@ -78,11 +82,11 @@ def _docker_answers() -> bool:
     from docker import DockerClient
     from docker.errors import DockerException
 
-    with closing(DockerClient.from_env(version="1.41", timeout=2)) as engine:
-        try:
+    try:  # DOCKER_HOST may be wrong, or name an engine that is gone
+        with closing(DockerClient.from_env(version="1.41", timeout=2)) as engine:
             return engine.ping()
-        except (DockerException, OSError):
-            return False
+    except (DockerException, OSError):
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from service.environment import rows
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -147,10 +148,19 @@ def test_postgres_18_keeps_its_data_on_the_volume():
 
 def test_the_composition_is_published_on_loopback_alone_and_starts_without_settings():
     published = [port for one in COMPOSE["services"].values() for port in one.get("ports", ())]
-    assert published == ["127.0.0.1:${PORT:-8000}:8000"]
+    assert published == ["127.0.0.1:${PORT:-8000}:${PORT:-8000}"]
     text = (ROOT / "compose.yaml").read_text()
     assert text.count("${") == len(re.findall(r"\$\{[A-Z_]+:-[^}]+\}", text))
     assert "AUTH" not in {name for one in COMPOSE["services"].values() for name in one["environment"]}
+
+
+def test_settings_of_the_environment_reach_the_container():
+    """Those that compose does not decide itself: an empty value in `compose.yaml` passes the caller's on."""
+    fixed = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "DATA_DIR", "HOST", "AUTH", "SEEDS_DIR"}
+    environment = COMPOSE["services"]["service"]["environment"]
+    passed_on = {name for name, value in environment.items() if value is None}
+    assert passed_on == {row.env for row in rows()} - fixed - {"PORT"}
+    assert environment["PORT"] == "${PORT:-8000}"
 
 
 def composer() -> list[str] | None:
