@@ -1,0 +1,52 @@
+"""The database: migrate it, fill it, let its tables announce their changes, look into it."""
+
+import subprocess
+from typing import Final
+
+import click
+
+from service.cli.group import Command
+from service.errors import Stop
+
+GRANTS_MISSING: Final = 3
+
+
+@click.command("migrate", cls=Command)
+def migrate_database() -> int:
+    """Bring the database up to date and give the reader its rights."""
+    from service.cli.opened import database_ready, started
+    from service.database.migrate import migrate
+
+    with database_ready(started()) as (ready, _):
+        database = ready.database
+        done = migrate(database.url or "", database.reader_url, database.data_schemas)
+    print(f"applied {', '.join(done.applied)}" if done.applied else "the database is up to date")
+    if not done.missing_grants:
+        return 0
+    print("-- The owner may not do the following; let somebody who may run it, then migrate again:")
+    print(*done.missing_grants, sep="\n")
+    return GRANTS_MISSING
+
+
+@click.command(cls=Command)
+@click.argument("table", metavar="TABLE")
+def watch(table: str) -> None:
+    """Let a table of your own (schema.table) announce its changes, so that results follow them at once."""
+    from service.cli.opened import database_ready, started
+    from service.database.watch import watch as install
+
+    with database_ready(started()) as (ready, _):
+        watched = install(ready.database.url or "", table)
+    print("\n".join(f"{each} announces its changes" for each in watched))
+
+
+@click.command(cls=Command)
+def psql() -> int:
+    """Open psql on the database."""
+    from service.cli.opened import database_ready, started
+
+    with database_ready(started()) as (ready, folder):
+        try:
+            return subprocess.run([folder / "psql", ready.database.url or ""], check=False).returncode  # noqa: S603
+        except FileNotFoundError:
+            raise Stop("psql is not installed; it comes with the PostgreSQL client programs") from None

@@ -1,0 +1,62 @@
+"""What commands run on: settings, logs, and a database that is started if it is the embedded one."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from service.database.connect import left_out
+from service.database.embedded import running
+from service.database.gateway import Database, open_database
+from service.environment import load
+from service.observe.log import set_up_logs
+from service.settings import Database as DatabaseSettings
+from service.settings import Settings
+
+T = TypeVar("T")
+
+
+def started() -> Settings:
+    """Read the settings and set up the logs. Raises `Stop`."""
+    settings = load(os.environ)
+    set_up_logs(settings.logs)
+    return settings
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run one function against the database. Raises its problems."""
+
+    async def run(url: str) -> T:
+        async with open_database(url, size=1) as database:
+            return await work(database)
+
+    with database_ready(started()) as (ready, _):
+        return asyncio.run(run(ready.database.url or ""))
+
+
+@contextmanager
+def database_ready(settings: Settings) -> Generator[tuple[Settings, Path]]:
+    """Yield settings with both database URLs, and the folder of psql. Run the embedded server if used."""
+    if settings.database.url is not None:
+        _say_what_is_left_out(settings.database)
+        yield settings, Path()
+        return
+    with running(settings.database.data_dir) as server:
+        addresses = msgspec.structs.replace(
+            settings.database, url=server.owner_url, reader_url=server.reader_url
+        )
+        yield msgspec.structs.replace(settings, database=addresses), server.bin_dir
+
+
+def _say_what_is_left_out(database: DatabaseSettings) -> None:
+    for variable, url in (("DATABASE_URL", database.url), ("READER_DATABASE_URL", database.reader_url)):
+        if names := left_out(url or ""):
+            sys.stderr.write(
+                f"tally: {variable}: {', '.join(names)} left out, except by migrate, watch and psql: "
+                "the service's driver does not know it\n"
+            )
