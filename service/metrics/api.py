@@ -13,6 +13,7 @@ from litestar.serialization import default_serializer
 from litestar.types import Serializer
 
 from service.auth.guards import actor, caller
+from service.database.gateway import Database
 from service.errors import (
     Busy,
     Conflict,
@@ -33,11 +34,13 @@ from service.errors import (
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
+from service.metrics import dashboards
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.execute import Executor, QueryPlan
 from service.metrics.models import (
     Batch,
+    DashboardChange,
     DashboardItem,
     DashboardPage,
     DashboardSummary,
@@ -48,6 +51,7 @@ from service.metrics.models import (
     MetricMade,
     MetricPage,
     MetricSummary,
+    NewDashboard,
     NewMetric,
     Place,
     Places,
@@ -83,6 +87,7 @@ T = TypeVar("T")
 
 
 Catalogue = NamedDependency[Catalog]
+Db = NamedDependency[Database]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
 Service = NamedDependency[ResultService]
@@ -217,9 +222,29 @@ class DashboardsController(Controller):
     opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
     @get("/", summary="Dashboards", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
-    def list_dashboards(self, catalog: Catalogue) -> DashboardPage:
-        found = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in catalog.dashboards()]
-        return DashboardPage(found, None)
+    def list_dashboards(
+        self,
+        catalog: Catalogue,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        cursor: Cursor = None,
+    ) -> DashboardPage:
+        found = catalog.dashboards(None if cursor is None else read_cursor(cursor, str), limit)
+        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        shown = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in found[:limit]]
+        return DashboardPage(shown, following)
+
+    @post(
+        "/",
+        summary="Create a dashboard",
+        opt={"scope": "metrics:write", "problems": (Conflict, *WRITE_PROBLEMS)},
+    )
+    async def create(
+        self, data: JSONBody[NewDashboard], request: Call, database: Db, catalog: Catalogue
+    ) -> Response[DashboardView]:
+        created = await dashboards.create_dashboard(database, catalog, data, actor(request.scope))
+        return Response(
+            _view(created), status_code=201, headers={"Location": f"/api/v1/dashboards/{created.id}"}
+        )
 
     @get(
         "/{dashboard_id:str}",
@@ -230,15 +255,47 @@ class DashboardsController(Controller):
     def dashboard(self, dashboard_id: FromPath[str], catalog: Catalogue) -> DashboardView:
         return _view(catalog.dashboard(dashboard_id))
 
+    @patch(
+        "/{dashboard_id:str}",
+        summary="Rename a dashboard",
+        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
+    )
+    async def rename(
+        self,
+        dashboard_id: FromPath[str],
+        data: JSONBody[DashboardChange],
+        request: Call,
+        database: Db,
+        catalog: Catalogue,
+    ) -> DashboardView:
+        who = actor(request.scope)
+        return _view(await dashboards.rename_dashboard(database, catalog, dashboard_id, data.title, who))
+
+    @delete(
+        "/{dashboard_id:str}",
+        summary="Delete a dashboard; its metrics stay",
+        opt={"scope": "metrics:write", "problems": (NotFound, Conflict, DatabaseUnavailable)},
+    )
+    async def delete(
+        self, dashboard_id: FromPath[str], request: Call, database: Db, catalog: Catalogue
+    ) -> None:
+        await dashboards.delete_dashboard(database, catalog, dashboard_id, actor(request.scope))
+
     @put(
         "/{dashboard_id:str}/layouts",
         summary="Replace a dashboard's layouts",
         opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
     )
     async def put_layouts(
-        self, dashboard_id: FromPath[str], data: JSONBody[Places], request: Call, editor: Changes
+        self,
+        dashboard_id: FromPath[str],
+        data: JSONBody[Places],
+        request: Call,
+        database: Db,
+        catalog: Catalogue,
     ) -> DashboardView:
-        return _view(await editor.put_layouts(dashboard_id, data, actor(request.scope)))
+        who = actor(request.scope)
+        return _view(await dashboards.put_layouts(database, catalog, dashboard_id, data, who))
 
     @get(
         "/{dashboard_id:str}/data",

@@ -18,6 +18,7 @@ from service.metrics.models import Layout, Metric
 DEFAULT_DASHBOARD: Final = "default"
 CHANNEL: Final = "tally_catalog"
 RETRY_S: Final = 0.2
+MOST_NAMED: Final = 20  # dashboards that an error lists
 
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 
@@ -184,15 +185,22 @@ class Catalog:
         metrics = self._now().metrics.values()
         return [metric for metric in metrics if after is None or metric.id > after][: limit + 1]
 
-    def dashboards(self) -> list[Dashboard]:
-        return list(self._now().dashboards.values())
+    def dashboards(self, after: str | None, limit: int) -> list[Dashboard]:
+        """Return up to `limit` + 1 dashboards ordered by id. The extra one shows that more follow."""
+        dashboards = self._now().dashboards.values()
+        return [each for each in dashboards if after is None or each.id > after][: limit + 1]
 
     def dashboard(self, dashboard_id: str) -> Dashboard:
         """Raises `NotFound`, which lists the existing dashboards."""
         dashboards = self._now().dashboards
         if found := dashboards.get(dashboard_id):
             return found
-        raise NotFound(f"There is no dashboard {dashboard_id[:60]!r}; there are: {', '.join(dashboards)}.")
+        raise self.no_dashboard(dashboard_id)
+
+    def no_dashboard(self, dashboard_id: str) -> NotFound:
+        """The problem of an unknown id, which lists the existing dashboards."""
+        known = ", ".join([*self._now().dashboards][:MOST_NAMED])
+        return NotFound(f"There is no dashboard {dashboard_id[:60]!r}; there are: {known}.")
 
     def _now(self) -> _Snapshot:
         if self._snapshot is None:

@@ -21,6 +21,7 @@ Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
 Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Prompt = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 SqlText = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
+DashboardId = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
 Breakpoint = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[A-Za-z0-9_-]+$")]
 
 
@@ -44,6 +45,21 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     w: GridSize
     h: GridSize
     static: bool = False
+
+
+class DashboardPlace(Struct, frozen=True, forbid_unknown_fields=True):
+    """A metric's place on a dashboard. Without `x` and `y` a free place is found."""
+
+    id: DashboardId
+    x: GridUnit | None = None
+    y: GridUnit | None = None
+    w: GridSize = 6
+    h: GridSize = 8
+    breakpoint: Breakpoint = "lg"
+
+    def __post_init__(self) -> None:
+        if (self.x is None) is not (self.y is None):
+            raise ValueError("give both `x` and `y`, or neither")
 
 
 class Metric(Struct, frozen=True):
@@ -144,6 +160,7 @@ Write = Callable[[str, bool], Awaitable[Written]]
 class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new metric, from either `sql` or a `prompt`. `parameters` declares placeholders of the SQL.
 
+    `dashboards` puts it on these dashboards, `layouts` on the dashboard `default`.
     With `fallback`, rules write the SQL of a prompt when the language model fails. With `window` "off",
     callers cannot change the dates in the SQL.
     """
@@ -154,6 +171,7 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: Title | None = None
     is_editable: bool = True
     layouts: tuple[Layout, ...] = ()
+    dashboards: Annotated[tuple[DashboardPlace, ...], Meta(max_length=100)] = ()
     fresh_for_s: Seconds | None = None
     stale_for_s: Seconds | None = None
     parameters: Annotated[Declarations, _DECLARATIONS] = {}
@@ -263,6 +281,17 @@ class DashboardView(Struct, frozen=True):
     title: str | None
     items: list[DashboardItem]
     layouts: dict[str, list[Place]]
+
+
+class NewDashboard(Struct, frozen=True, forbid_unknown_fields=True):
+    """A new dashboard. Without an `id` it gets one from its title."""
+
+    title: Title
+    id: DashboardId | None = None
+
+
+class DashboardChange(Struct, frozen=True, forbid_unknown_fields=True):
+    title: Title
 
 
 class DashboardSummary(Struct, frozen=True):

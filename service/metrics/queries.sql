@@ -149,6 +149,28 @@ FROM catalog.dashboard
 WHERE id = $1
 FOR UPDATE
 
+-- name: insert_dashboard
+INSERT INTO catalog.dashboard (id, title)
+VALUES ($1, $2)
+ON CONFLICT (id) DO NOTHING
+RETURNING id, title
+
+-- name: rename_dashboard
+UPDATE catalog.dashboard
+SET title = $2
+WHERE id = $1
+RETURNING id, title
+
+-- name: delete_dashboard
+DELETE FROM catalog.dashboard
+WHERE id = $1
+RETURNING id, title
+
+-- name: list_layout_items_on
+SELECT dashboard_id, metric_id, breakpoint, x, y, w, h, static
+FROM catalog.layout_item
+WHERE dashboard_id = $1
+
 -- name: delete_layout_items
 DELETE FROM catalog.layout_item
 WHERE dashboard_id = $1

@@ -1,6 +1,6 @@
-"""Changes of the catalogue. Each change and its audit row are one transaction."""
+"""Changes of metrics. Each change and its audit row are one transaction."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid4
@@ -13,9 +13,10 @@ from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
 from service.http.representation import uncoded
-from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
+from service.metrics.catalog import SQL, Catalog, LayoutItem
+from service.metrics.dashboards import place_on, place_on_default
 from service.metrics.execute import Executor, QueryPlan, fingerprint_of
-from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Places, Version, Write, Written
+from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Version, Write, Written
 
 
 class _Id(Struct, frozen=True):
@@ -40,14 +41,11 @@ _DELETE_METRIC: Final = SQL.command("delete_metric")
 _DELETE_UNUSED_QUERY: Final = SQL.command("delete_unused_query")
 _LIST_VERSIONS: Final = SQL.rows("list_versions", Version)
 _DELETE_LAYOUTS_OF: Final = SQL.command("delete_layout_items_of")
-_LOCK_DASHBOARD: Final = SQL.rows("lock_dashboard", DashboardRow)
-_DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
 _INSERT_ORIGIN: Final = SQL.command("insert_origin")
 # How often a change is tried. After that, concurrent changes of the same metric win.
 _TRIES: Final = 4
 _PROMPTED: Final = frozenset({"prompt", "fallback"})
 _VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters", "window")
-_LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
 
 
 def tag(metric: Metric) -> str:
@@ -56,7 +54,7 @@ def tag(metric: Metric) -> str:
 
 
 class Editor:
-    """Changes metrics and dashboards: validate and plan, store with an audit row, then reload the catalogue.
+    """Changes metrics: validate and plan, store with an audit row, then reload the catalogue.
 
     Raises `NotFound`, `NotEditable`, `PreconditionFailed` if `if_match` names another state, and the problems
     of `Executor.plan_metric`.
@@ -90,7 +88,8 @@ class Editor:
                 new.window,
             )
             assert row is not None, "RETURNING gives the row"
-            await _put_layouts_of(tx, row.id, new.layouts)
+            await place_on_default(tx, row.id, new.layouts)
+            await place_on(tx, row.id, new.dashboards)
             metric = await _read(tx, row.id)
             await _put_origin(tx, metric, new.prompt, written, actor)
             await _record(tx, actor, "metrics.create", None, metric)
@@ -176,28 +175,6 @@ class Editor:
             await _record(tx, actor, "metrics.delete", metric, None)
         await self._catalog.load()
 
-    async def put_layouts(self, dashboard_id: str, layouts: Places, actor: Actor) -> Dashboard:
-        """Replace all layouts of a dashboard. Raises `InvalidInput` that names an unknown metric."""
-        rows = [
-            (dashboard_id, place.i, size, place.x, place.y, place.w, place.h, place.static or False)
-            for size, places in layouts.items()
-            for place in places
-        ]
-        if len({row[:3] for row in rows}) != len(rows):
-            raise InvalidInput(errors=(FieldError("i", "a metric stands twice at one breakpoint"),))
-        async with self._database.transaction() as tx:
-            if await tx.read_one(_LOCK_DASHBOARD, dashboard_id) is None:
-                self._catalog.dashboard(dashboard_id)  # raises `NotFound` with the known ids
-                raise NotFound
-            await tx.write(_DELETE_LAYOUTS, dashboard_id)
-            await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
-            event = AuditEvent(
-                actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
-            )
-            await audit.record(tx, event)
-        await self._catalog.load()
-        return self._catalog.dashboard(dashboard_id)
-
 
 async def trust(database: Database, query_id: str, sql: str | None = None) -> None:
     """Let a query run without validation. `sql` replaces its text or creates the query.
@@ -246,16 +223,6 @@ async def _read(tx: Transaction, metric_id: UUID) -> Metric:
         raise NotFound(f"There is no metric {metric_id}.")
     items = await tx.read(_LIST_LAYOUTS, metric_id)
     return msgspec.structs.replace(row, layouts=tuple(item.layout() for item in items))
-
-
-async def _put_layouts_of(tx: Transaction, metric_id: UUID, layouts: Iterable[Layout]) -> None:
-    rows = [
-        (DEFAULT_DASHBOARD, metric_id, each.breakpoint, each.x, each.y, each.w, each.h, each.static)
-        for each in layouts
-    ]
-    if len({row[2] for row in rows}) != len(rows):
-        raise InvalidInput(errors=(FieldError("layouts", "a breakpoint is given twice"),))
-    await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
 
 
 async def _record(
@@ -313,7 +280,7 @@ async def _put(
     )
     if layouts is not UNSET:
         await tx.write(_DELETE_LAYOUTS_OF, before.id)
-        await _put_layouts_of(tx, before.id, layouts)
+        await place_on_default(tx, before.id, layouts)
     return await _read(tx, before.id)
 
 

@@ -1,0 +1,187 @@
+"""Create, rename, arrange and delete dashboards, and find a place for a metric on one.
+
+Each change and its audit row are one transaction. The catalogue is reloaded afterwards.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from service import audit
+from service.audit import Actor, AuditEvent
+from service.database.gateway import Database, Transaction
+from service.errors import Conflict, FieldError, InvalidInput
+from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
+from service.metrics.models import DashboardPlace, Layout, NewDashboard, Places
+
+COLUMNS: Final = 12
+"""Columns of the grid in which places are found; `lg` has as many in react-grid-layout."""
+
+_CREATE: Final = SQL.rows("insert_dashboard", DashboardRow)
+_RENAME: Final = SQL.rows("rename_dashboard", DashboardRow)
+_DELETE: Final = SQL.rows("delete_dashboard", DashboardRow)
+_LOCK: Final = SQL.rows("lock_dashboard", DashboardRow)
+_LIST_LAYOUTS: Final = SQL.rows("list_layout_items_on", LayoutItem)
+_DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
+_LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
+_NO_SLUG: Final = re.compile(r"[^a-z0-9]+")
+_LONGEST_ID: Final = 64
+_TRIES: Final = 100  # numbers that are tried after the id that a title makes
+
+
+async def create_dashboard(
+    database: Database, catalog: Catalog, new: NewDashboard, actor: Actor
+) -> Dashboard:
+    """Create an empty dashboard. Without an id it gets one from its title, with a number if that is taken.
+
+    Raises `Conflict` for an id that exists.
+    """
+    wanted = [new.id] if new.id is not None else _ids_from(new.title)
+    async with database.transaction() as tx:
+        for dashboard_id in wanted:
+            created = await tx.read_one(_CREATE, dashboard_id, new.title)
+            if created is not None:
+                await _record(tx, actor, "dashboards.create", None, created)
+                break
+        else:
+            raise Conflict(f"There is a dashboard {wanted[0]!r} already: give another `id`.")
+    await catalog.load()
+    return catalog.dashboard(created.id)
+
+
+async def rename_dashboard(
+    database: Database, catalog: Catalog, dashboard_id: str, title: str, actor: Actor
+) -> Dashboard:
+    """Raises `NotFound`."""
+    async with database.transaction() as tx:
+        before = await _lock(tx, catalog, dashboard_id)
+        renamed = await tx.read_one(_RENAME, dashboard_id, title)
+        await _record(tx, actor, "dashboards.change", before, renamed)
+    await catalog.load()
+    return catalog.dashboard(dashboard_id)
+
+
+async def delete_dashboard(database: Database, catalog: Catalog, dashboard_id: str, actor: Actor) -> None:
+    """Delete a dashboard and its layouts; its metrics stay. Raises `NotFound`, `Conflict` for `default`."""
+    if dashboard_id == DEFAULT_DASHBOARD:
+        raise Conflict("Imported layouts belong to the dashboard `default`: rename it instead.")
+    async with database.transaction() as tx:
+        before = await _lock(tx, catalog, dashboard_id)
+        await tx.read_one(_DELETE, dashboard_id)
+        await _record(tx, actor, "dashboards.delete", before, None)
+    await catalog.load()
+
+
+async def put_layouts(
+    database: Database, catalog: Catalog, dashboard_id: str, layouts: Places, actor: Actor
+) -> Dashboard:
+    """Replace all layouts of a dashboard. Raises `InvalidInput` that names an unknown metric."""
+    rows = [
+        LayoutItem(dashboard_id, place.i, size, place.x, place.y, place.w, place.h, place.static or False)
+        for size, places in layouts.items()
+        for place in places
+    ]
+    if len({(row.metric_id, row.breakpoint) for row in rows}) != len(rows):
+        raise InvalidInput(errors=(FieldError("i", "a metric stands twice at one breakpoint"),))
+    async with database.transaction() as tx:
+        await _lock(tx, catalog, dashboard_id)
+        await tx.write(_DELETE_LAYOUTS, dashboard_id)
+        await _insert(tx, rows)
+        event = AuditEvent(
+            actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
+        )
+        await audit.record(tx, event)
+    await catalog.load()
+    return catalog.dashboard(dashboard_id)
+
+
+async def place_on_default(tx: Transaction, metric_id: UUID, layouts: Sequence[Layout]) -> None:
+    """Insert a metric's layouts on the default dashboard."""
+    if len({each.breakpoint for each in layouts}) != len(layouts):
+        raise InvalidInput(errors=(FieldError("layouts", "a breakpoint is given twice"),))
+    await _insert(tx, [_item(DEFAULT_DASHBOARD, metric_id, each) for each in layouts])
+
+
+async def place_on(tx: Transaction, metric_id: UUID, wanted: Sequence[DashboardPlace]) -> None:
+    """Put a metric on several dashboards. Raises `InvalidInput` that names an unknown dashboard."""
+    if len({(each.id, each.breakpoint) for each in wanted}) != len(wanted):
+        raise InvalidInput(errors=(FieldError("dashboards", "a dashboard is given twice"),))
+    for each in sorted(wanted, key=lambda each: each.id):  # one order for all, so that locks cannot deadlock
+        if await tx.read_one(_LOCK, each.id) is None:
+            raise InvalidInput(errors=(FieldError("dashboards", f"there is no dashboard {each.id!r}"),))
+        taken = [item for item in await tx.read(_LIST_LAYOUTS, each.id) if item.breakpoint == each.breakpoint]
+        if any(item.metric_id == metric_id for item in taken):
+            raise InvalidInput(
+                errors=(FieldError("dashboards", f"`layouts` places it on {each.id!r} already"),)
+            )
+        place = find_place(each, [item.layout() for item in taken])
+        await _insert(tx, [_item(each.id, metric_id, place)])
+
+
+def find_place(wanted: DashboardPlace, taken: Sequence[Layout]) -> Layout:
+    """The place itself, or, without `x` and `y`, the first free one in reading order."""
+    size, w, h = wanted.breakpoint, wanted.w, wanted.h
+    if wanted.x is not None and wanted.y is not None:
+        return Layout(size, wanted.x, wanted.y, w, h)
+    rows = sorted({0, *(place.y + place.h for place in taken)})
+    columns = range(max(1, COLUMNS - w + 1))
+    places = (Layout(size, x, y, w, h) for y in rows for x in columns)
+    return next(place for place in places if not any(_overlap(place, other) for other in taken))
+
+
+def _overlap(one: Layout, other: Layout) -> bool:
+    return (
+        one.x < other.x + other.w
+        and other.x < one.x + one.w
+        and one.y < other.y + other.h
+        and other.y < one.y + one.h
+    )
+
+
+def _ids_from(title: str) -> list[str]:
+    """The ids to try for a title. Raises `InvalidInput` if it has no letter or digit that an id may have."""
+    ascii_only = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    slug = _NO_SLUG.sub("-", ascii_only)[:_LONGEST_ID].strip("-")
+    if not slug:
+        raise InvalidInput(errors=(FieldError("id", "give one: the title makes none (a-z, 0-9 and -)"),))
+    return [slug, *(f"{slug[: _LONGEST_ID - 4].rstrip('-')}-{number}" for number in range(2, _TRIES))]
+
+
+async def _lock(tx: Transaction, catalog: Catalog, dashboard_id: str) -> DashboardRow:
+    row = await tx.read_one(_LOCK, dashboard_id)
+    if row is None:
+        raise catalog.no_dashboard(dashboard_id)
+    return row
+
+
+async def _insert(tx: Transaction, items: Sequence[LayoutItem]) -> None:
+    rows = [msgspec.structs.astuple(item) for item in items]
+    await tx.copy("catalog", "layout_item", columns=_LAYOUT_COLUMNS, records=rows)
+
+
+def _item(dashboard_id: str, metric_id: UUID, place: Layout) -> LayoutItem:
+    return LayoutItem(
+        dashboard_id, metric_id, place.breakpoint, place.x, place.y, place.w, place.h, place.static
+    )
+
+
+async def _record(
+    tx: Transaction, actor: Actor, action: str, before: DashboardRow | None, after: DashboardRow | None
+) -> None:
+    row = after or before
+    assert row is not None, "an audit event has a target"
+    await audit.record(
+        tx,
+        AuditEvent(
+            actor=actor.name,
+            action=action,
+            target=row.id,
+            request_id=actor.request_id,
+            before_hash=audit.digest(before) if before else None,
+            after_hash=audit.digest(after) if after else None,
+        ),
+    )
