@@ -1,7 +1,8 @@
 """Prompts over the seeds: the rows that come back are those of SQL written by hand."""
 
+import ast
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
 from datetime import date
 from decimal import Decimal
@@ -12,10 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from service.ask import rules
 from service.ask.knowledge import Known, SchemaCache, read_schema
 from service.ask.model import describe
 from service.ask.question.sql import render
 from service.ask.rules import answer
+from service.ask.sentence.words import stems
 from service.audit import Actor
 from service.database.gateway import open_database
 from service.database.queries import Command
@@ -31,6 +34,12 @@ OTHER = json.loads((Path(__file__).parents[1] / "ask" / "cases_other.json").read
 OTHER_SQL = (Path(__file__).parents[1] / "ask" / "other.sql").read_text()
 TODAY = date(2026, 1, 15)
 
+
+ENGLISH = {
+    "of", "on", "start", "need", "report", "metric", "flag", "dat", "month", "id", "typ", "val", "category",
+    "customer", "product", "manager", "email", "cal", "purchas",
+}  # fmt: skip
+"""Stems of the data that any schema may hold: English words, the usual synonyms and abbreviations."""
 
 Others = dict[str, tuple[Reader, Known]]
 
@@ -102,6 +111,31 @@ async def check(seeded: Reader, known: Known, case: dict) -> None:
     if not case.get("ordered"):
         actual, expected = sorted(actual, key=str), sorted(expected, key=str)
     assert actual == expected
+
+
+async def test_the_grammar_holds_no_word_of_the_data(known: Known):
+    """Its rooms know English and what any schema may hold; the sample's own words come from the database."""
+    words: set[str] = set()
+    for table in known.schema.tables:
+        for column in table.columns:
+            words.update(*map(stems, (table.name, column.name, *column.values)))
+    said = {stem for text in _texts_of_the_grammar() for stem in stems(text)}
+    assert {"alert", "part", "discus"} <= words
+    assert words & said == ENGLISH
+
+
+def _texts_of_the_grammar() -> Iterator[str]:
+    """All its texts but docstrings, comments and messages."""
+    ask = Path(rules.__file__).parent
+    yield from (
+        line for line in (ask / "sentence" / "keywords.txt").read_text().splitlines() if "#" not in line
+    )
+    for path in (*ask.glob("sentence/*.py"), *ask.glob("question/*.py")):
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                yield node.value
 
 
 def test_the_cases_are_many_and_of_every_class():
