@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.ask.examples import advice, examples, known
-from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Known, SchemaCache
+from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, OLDEST_S, Known, SchemaCache
 from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood as Unread
@@ -130,15 +131,16 @@ class PromptCompiler:
         return Written(draft.plan, draft.generator)
 
     async def _by_rules(self, prompt: str, window: Mode, known: Known) -> Draft:
-        today = self._today()
-        try:
+        today, found = self._today(), None
+        with suppress(Unread):
+            found = answer(prompt, known.schema, known.lexicon, today)
+        if found is None or found.guessed:  # new rows may bring the word, or another year
+            oldest_s = OLDEST_FOR_UNKNOWN_S if found is None else OLDEST_S
+            known = await self._knowledge.now(oldest_s, with_rows=True)
             try:
                 found = answer(prompt, known.schema, known.lexicon, today)
-            except Unread:
-                known = await self._knowledge.now(OLDEST_FOR_UNKNOWN_S)
-                found = answer(prompt, known.schema, known.lexicon, today)
-        except Unread as error:
-            raise self._not_understood(prompt, known, str(error), error.unknown) from None
+            except Unread as error:
+                raise self._not_understood(prompt, known, str(error), error.unknown) from None
         declared = {item.name: Declared("date", default=item.default) for item in found.parameters}
         plan, result = await self._tried(_metric(render(found.tree), found.title, window, declared))
         return Draft(

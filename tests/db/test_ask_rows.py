@@ -2,10 +2,11 @@
 
 import ast
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -182,15 +183,51 @@ async def test_values_that_do_not_repeat_never_reach_the_model(clone, reader):
     assert "Smith" not in text
 
 
-async def test_knowledge_follows_the_data(clone, reader):
-    knowledge = SchemaCache(reader, ("data",))
+class CountingReader:
+    """The reader, counting statements; `during` runs in the first one."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.count = 0
+        self.during: Callable[[], None] = lambda: None
+        self._reader = reader
+
+    async def run(self, sql: str, *args: Any) -> Any:
+        self.count += 1
+        self.during()
+        return await self._reader.run(sql, *args)
+
+
+async def test_changed_rows_are_read_for_an_unknown_word_and_not_before(clone, reader):
+    counting = CountingReader(reader)
+    knowledge = SchemaCache(counting, ("data",))  # type: ignore[arg-type]
     before = await knowledge.now()
-    assert await knowledge.now() is before
+    read = counting.count
     insert = "INSERT INTO data.customers VALUES (1, 'Astronaut', 'Public sector')"
     await clone.write(Command("c", insert))
-    knowledge.changed()
-    found = answer("number of astronauts", *_of(await knowledge.now()), TODAY)
+    for number in range(100):
+        knowledge.announced(f"data.customers {number}")
+        assert await knowledge.now() is before
+    assert counting.count == read
+    found = answer("number of astronauts", *_of(await knowledge.now(with_rows=True)), TODAY)
     assert "'Astronaut'" in render(found.tree)
+    read = counting.count
+    await knowledge.now(with_rows=True)
+    assert counting.count == read
+
+
+@pytest.mark.parametrize("payload", [None, "data.vocabulary 7"], ids=["schema", "vocabulary"])
+async def test_a_changed_schema_or_vocabulary_is_read_again_even_if_it_changes_meanwhile(reader, payload):
+    counting = CountingReader(reader)
+    knowledge = SchemaCache(counting, ("data",))  # type: ignore[arg-type]
+    change = knowledge.changed if payload is None else partial(knowledge.announced, payload)
+    before = await knowledge.now()
+    change()
+    counting.during = change
+    during = await knowledge.now()
+    counting.during = lambda: None
+    after = await knowledge.now()
+    assert before is not during is not after
+    assert await knowledge.now() is after
 
 
 def _of(known: Known):

@@ -16,6 +16,7 @@ from service.database.stored_sql.reader import Reader
 from service.settings import Model as ModelSettings
 from service.settings import Settings
 from tests.conftest import serving
+from tests.waiting import until
 
 FACTS = """
     INSERT INTO data.metrics (id, date, alert_category, alert_type, parts_flagged) VALUES
@@ -228,6 +229,23 @@ async def test_regenerating_keeps_versions_and_where_they_came_from(client, clon
         Origin(1, "alerts by type", "rules"),
         Origin(2, "total parts flagged in June 2025", "rules"),
     ]
+
+
+async def test_rows_that_arrive_between_prompts_count_for_new_words_and_guessed_years(client, clone, facts):
+    first = (await client.post("/metrics/ask", json={"prompt": "total parts flagged in June"})).json()
+    assert first["parameters"][0]["default"] == "2025-06-01"
+    unknown = await client.post("/metrics/ask", json={"prompt": "number of alarming alerts"})
+    assert unknown.json()["unknown_words"] == ["alarming"]
+    later = "INSERT INTO data.metrics (id, date, alert_type) VALUES ('d', '2026-06-02', 'Alarming')"
+    await clone.write(Command("later", later))
+
+    async def understood() -> bool:
+        answer = await client.post("/metrics/ask", json={"prompt": "number of alarming alerts"})
+        return answer.status_code == 200
+
+    await until(understood)
+    moved = (await client.post("/metrics/ask", json={"prompt": "total parts flagged in June"})).json()
+    assert moved["parameters"][0]["default"] == "2026-06-01"
 
 
 # with a model

@@ -108,7 +108,7 @@ def tokens(words: list[Word], lexicon: Lexicon, found: list[Found]) -> list[Toke
 
 
 def _counts(words: list[Word], found: Found, lexicon: Lexicon) -> bool:
-    """Whether a year without a preposition is a number of rows: in `top 2000 orders`, or of what has no date."""
+    """Whether a bare year is a number of rows: in `top 2000 orders`, or of a table without dates."""
     first = found.first
     if found.end > first + 1 or words[first].number is None or found.end == len(words):
         return False
