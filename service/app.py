@@ -387,7 +387,7 @@ def _listener(url: str, metrics: Catalog, results: Results, schema_cache: Schema
 
     def announced(payload: str) -> None:
         results.generations.announced(payload, results.clock())
-        schema_cache.changed()
+        schema_cache.announced(payload)
 
     def catalogue_changed(payload: str) -> None:
         metrics.changed()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.ask.examples import advice, examples, known
-from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, Known, SchemaCache
+from service.ask.knowledge import OLDEST_FOR_UNKNOWN_S, OLDEST_S, Known, SchemaCache
 from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood as Unread
@@ -27,23 +28,24 @@ from service.errors import (
     UpstreamTimeout,
 )
 from service.metrics.execute import Executor, QueryPlan
-from service.metrics.models import Metric, Written
+from service.metrics.models import Metric
+from service.metrics.store import Written
 from service.settings import Model as ModelSettings
-from service.sql.parameters import Declared, Parameter
+from service.sql.parameters import Declared, Mode, Parameter
 from service.sql.statements import IN_PROCESS_BYTES
 from service.sql.validation import is_lossy, parse
 
 PREVIEW_ROWS: Final = 20
 TITLE_LENGTH_LIMIT: Final = 255
 REPAIRS: Final = 1
-# What is wrong with SQL, as against what is wrong with the world.
+# Faults of the SQL, which a model may repair.
 _FAULTS: Final = (InvalidInput, QueryTimeout, ResultTooLarge)
 
 
 class Preview(Struct, frozen=True, kw_only=True):
-    """What a prompt would become: nothing of it is stored.
+    """The metric that a prompt would become. Nothing is stored.
 
-    `understood` says what the rules made of it; a model leaves it and the words empty.
+    `understood` tells how the rules read the prompt. After a model, it and the lists of words are empty.
     """
 
     title: str
@@ -59,30 +61,22 @@ class Preview(Struct, frozen=True, kw_only=True):
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """SQL for a prompt, tried: `result` is the JSON of its first rows."""
+    """The tried plan of a prompt. `result` is the JSON of its first rows."""
 
-    prepared: QueryPlan
+    plan: QueryPlan
     result: bytes
     generator: str
     understood: tuple[str, ...] = ()
     ignored_words: tuple[str, ...] = ()
     corrected_words: tuple[str, ...] = ()
 
-    @property
-    def title(self) -> str:
-        return self.prepared.metric.title or ""
-
-    @property
-    def sql(self) -> str:
-        return self.prepared.metric.sql
-
     def preview(self) -> Preview:
         rows = msgspec.json.decode(self.result, type=_Rows)
         return Preview(
-            title=self.title,
-            sql=self.sql,
-            parameters=self.prepared.template.parameters,
-            columns=self.prepared.description.columns,
+            title=self.plan.metric.title or "",
+            sql=self.plan.metric.sql,
+            parameters=self.plan.template.parameters,
+            columns=self.plan.description.columns,
             records=rows.records,
             truncated=rows.truncated,
             generator=self.generator,
@@ -115,41 +109,42 @@ class PromptCompiler:
         self._timeout_s = settings.timeout_s
         self._today = today
 
-    async def draft(self, prompt: str, *, fallback: bool = False) -> Draft:
+    async def draft(self, prompt: str, *, fallback: bool = False, window: Mode = "auto") -> Draft:
         """Raises `NotUnderstood`; `UpstreamFailed` or `UpstreamTimeout` without `fallback` to the rules."""
         known = await self._knowledge.now()
         if self._model is None:
-            return await self._by_rules(prompt, known)
+            return await self._by_rules(prompt, window, known)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._by_model(prompt, known, self._model)
+                return await self._by_model(prompt, window, known, self._model)
         except (UpstreamFailed, UpstreamTimeout, TimeoutError) as error:
             if fallback:
-                return await self._by_rules(prompt, known)
+                return await self._by_rules(prompt, window, known)
             if isinstance(error, TimeoutError):
                 seconds = f"{self._timeout_s:g}"
                 raise UpstreamTimeout(f"The language model took longer than {seconds} s.") from error
             raise
 
-    async def write(self, prompt: str, fallback: bool) -> Written:  # noqa: FBT001 (called by position)
-        """What the catalogue stores of a draft."""
-        draft = await self.draft(prompt, fallback=fallback)
-        return Written(draft.sql, draft.title, draft.prepared.metric.parameters, draft.generator)
+    async def write(self, prompt: str, fallback: bool, window: Mode) -> Written:  # noqa: FBT001 (by position)
+        """Give the catalogue the tried plan to store."""
+        draft = await self.draft(prompt, fallback=fallback, window=window)
+        return Written(draft.plan, draft.generator)
 
-    async def _by_rules(self, prompt: str, known: Known) -> Draft:
-        today = self._today()
-        try:
+    async def _by_rules(self, prompt: str, window: Mode, known: Known) -> Draft:
+        today, found = self._today(), None
+        with suppress(Unread):
+            found = answer(prompt, known.schema, known.lexicon, today)
+        if found is None or found.guessed:  # new rows may bring the word, or another year
+            oldest_s = OLDEST_FOR_UNKNOWN_S if found is None else OLDEST_S
+            known = await self._knowledge.now(oldest_s, with_rows=True)
             try:
                 found = answer(prompt, known.schema, known.lexicon, today)
-            except Unread:
-                known = await self._knowledge.now(OLDEST_FOR_UNKNOWN_S)
-                found = answer(prompt, known.schema, known.lexicon, today)
-        except Unread as error:
-            raise self._not_understood(prompt, known, str(error), error.unknown) from None
+            except Unread as error:
+                raise self._not_understood(prompt, known, str(error), error.unknown) from None
         declared = {item.name: Declared("date", default=item.default) for item in found.parameters}
-        prepared, result = await self._tried(render(found.tree), found.title, declared)
+        plan, result = await self._tried(_metric(render(found.tree), found.title, window, declared))
         return Draft(
-            prepared=prepared,
+            plan=plan,
             result=result,
             generator="rules",
             understood=found.understood,
@@ -157,7 +152,7 @@ class PromptCompiler:
             corrected_words=found.corrected_words,
         )
 
-    async def _by_model(self, prompt: str, known: Known, model: Model) -> Draft:
+    async def _by_model(self, prompt: str, window: Mode, known: Known, model: Model) -> Draft:
         messages: Messages = opening(prompt, known.schema, self._today().isoformat())
         failure = ""
         for _ in range(1 + REPAIRS):
@@ -165,26 +160,23 @@ class PromptCompiler:
             if suggestion.sql is None:
                 raise self._not_understood(prompt, known, "the model finds no answer in the data")
             try:
-                prepared, result = await self._tried(suggestion.sql, suggestion.title or prompt, {})
+                metric = _metric(_rewritten(suggestion.sql), suggestion.title or prompt, window)
+                plan, result = await self._tried(metric)
             except _FAULTS as problem:
                 failure = problem.detail
                 messages = [*messages, *correction(suggestion, failure)]
                 continue
-            return Draft(prepared=prepared, result=result, generator=f"model:{model.name}")
+            return Draft(plan=plan, result=result, generator=f"model:{model.name}")
         raise UpstreamFailed(f"The language model wrote no SQL that may run: {failure}")
 
-    async def _tried(self, sql: str, title: str, declared: Mapping[str, Declared]) -> tuple[QueryPlan, bytes]:
-        """Write SQL anew from its tree, if that says all of it; judge, plan within the cost limit, run it."""
-        written = sql
-        if len(sql) <= IN_PROCESS_BYTES and not is_lossy(tree := parse(sql)):
-            written = render(tree)
-        title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
-        prepared = await self._executor.plan_metric(_metric(written, title[:1].upper() + title[1:], declared))
-        cost = prepared.description.plan.cost
+    async def _tried(self, metric: Metric) -> tuple[QueryPlan, bytes]:
+        """Validate SQL, plan it within the cost limit, and run it for its first rows."""
+        plan = await self._executor.plan_metric(metric)
+        cost = plan.description.plan.cost
         if cost > self._cost_limit:
             limit = f"{self._cost_limit:.0f}"
             raise QueryFailed(f"Postgres expects this to cost {cost:.0f}, over ASK_COST_LIMIT ({limit}).")
-        return prepared, await self._executor.first_rows(prepared, PREVIEW_ROWS)
+        return plan, await self._executor.first_rows(plan, PREVIEW_ROWS)
 
     def _not_understood(
         self, prompt: str, known_: Known, reason: str, unknown: tuple[str, ...] = ()
@@ -199,18 +191,26 @@ class PromptCompiler:
         )
 
 
-def _metric(sql: str, title: str, declared: Mapping[str, Declared]) -> Metric:
+def _rewritten(sql: str) -> str:
+    """The SQL of a model in our layout and without comments, unless our parser would lose a part of it."""
+    if len(sql) > IN_PROCESS_BYTES or is_lossy(tree := parse(sql)):
+        return sql
+    return render(tree)
+
+
+def _metric(sql: str, title: str, window: Mode, declared: Mapping[str, Declared] = {}) -> Metric:
+    title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
     return Metric(
         id=UUID(int=0),
         query_id="",
         sql=sql,
         trusted=False,
-        title=title,
+        title=title[:1].upper() + title[1:],
         is_editable=True,
         fresh_for_s=None,
         stale_for_s=None,
         parameters={name: Raw(msgspec.json.encode(item)) for name, item in declared.items()},
-        window="auto",
+        window=window,
         version=1,
         updated_at=datetime.now(UTC),
     )

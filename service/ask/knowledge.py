@@ -1,4 +1,4 @@
-"""The schema that the reader may read, cached until its tables change."""
+"""The schema that the reader may read, cached until it or a vocabulary changes."""
 
 import asyncio
 import time
@@ -20,10 +20,11 @@ from service.errors import QueryFailed, QueryTimeout, ResultTooLarge
 
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 
-# New tables and columns are not announced: what is held is read again after this long in any case, and sooner
-# for a prompt that was not understood.
+# New tables and columns are not announced. We read the schema again at this age, and sooner for a prompt that
+# was not understood.
 OLDEST_S: Final = 300.0
 OLDEST_FOR_UNKNOWN_S: Final = 2.0
+VOCABULARY: Final = "data.vocabulary"
 TABLES_LIMIT: Final = 200
 ROWS_LOOKED_AT: Final = 200_000
 VALUES_LIMIT: Final = 100
@@ -65,32 +66,48 @@ class Known(Struct, frozen=True):
 
 
 class SchemaCache:
-    """What can be asked about; read on first use, and again once `changed` was called or it is old."""
+    """The known schema. It is read on first use, after a change of schema or vocabulary, and when it is old.
+
+    Rows change all the time and rarely bring a new word, so their changes alone do not make it outdated.
+    """
 
     def __init__(self, reader: Reader, schemas: tuple[str, ...]) -> None:
         self._reader = reader
         self._schemas = schemas
         self._known: Known | None = None
         self._read_at = 0.0
+        self._changes = self._row_changes = 0
+        self._seen = (0, 0)
+        """The two counts before the last read."""
         self._lock = asyncio.Lock()
 
     def changed(self) -> None:
-        """Read again when next asked: rows or columns are not what they were."""
-        self._read_at = 0.0
+        """Note that tables, columns, comments or rights may have changed."""
+        self._changes += 1
 
-    async def now(self, oldest_s: float = OLDEST_S) -> Known:
-        """What is known, at most so old; `DatabaseUnavailable` or `Busy` when that cannot be read."""
+    def announced(self, payload: str) -> None:
+        """Note that rows of a table changed. Process `<schema>.<table> <transaction id>`."""
+        self._row_changes += 1
+        if payload.rpartition(" ")[0] == VOCABULARY:
+            self.changed()
+
+    async def now(self, oldest_s: float = OLDEST_S, *, with_rows: bool = False) -> Known:
+        """Return the known schema, at most so old; `with_rows` it includes all announced changes of rows.
+
+        Raises `DatabaseUnavailable` or `Busy` if it must be read and cannot.
+        """
         async with self._lock:
-            if self._known is None or time.monotonic() - self._read_at > oldest_s:
-                began = time.monotonic()
+            began, counts = time.monotonic(), (self._changes, self._row_changes)
+            outdated = counts != self._seen if with_rows else self._changes != self._seen[0]
+            if self._known is None or outdated or began - self._read_at > oldest_s:
                 schema = await read_schema(self._reader, self._schemas)
                 self._known = Known(schema, Lexicon(schema))
-                self._read_at = began
+                self._read_at, self._seen = began, counts
             return self._known
 
 
 async def read_schema(reader: Reader, schemas: tuple[str, ...]) -> Schema:
-    """Tables, keys and vocabulary; a table or column whose comment begins with `internal` is left out."""
+    """Read tables, keys and vocabularies, except tables and columns whose comment begins with `internal`."""
     rows: dict[tuple[str, str], list[ColumnRow]] = defaultdict(list)
     for record in (await reader.run(_LIST_COLUMNS.sql, [list(schemas)])).records:
         row = ColumnRow(*record)
@@ -144,7 +161,7 @@ async def _read_table(reader: Reader, rows: list[ColumnRow], keys: list[KeyRow])
 
 
 class _Filled(Struct, frozen=True):
-    """How many rows were looked at, how many of them fill each column, and the last day of date columns."""
+    """The number of sampled rows, how many of them fill each column, and the last day of each date column."""
 
     rows: int
     filled: dict[str, int]
@@ -152,7 +169,7 @@ class _Filled(Struct, frozen=True):
 
 
 async def _filled(reader: Reader, table: Table) -> _Filled | None:
-    """None where it takes too long to say."""
+    """Sample a table. None if that takes too long."""
     dated = [column for column in table.columns if column.dated]
     values: list[exp.Expr] = [exp.Count(this=exp.Star())]
     values += [exp.Count(this=_name(column.name)) for column in table.columns]
@@ -184,7 +201,7 @@ async def _filled(reader: Reader, table: Table) -> _Filled | None:
 
 
 def _counted(column: Column, filled: _Filled | None) -> Column | None:
-    """The column with what its rows tell; None for one that no row fills, as nothing can be asked of it."""
+    """Add the figures of a column's rows. None for a column that no row fills, so nothing can be asked."""
     if filled is None or filled.rows == 0:
         return column
     count = filled.filled[column.name]
@@ -215,7 +232,7 @@ async def _with_values(reader: Reader, table: Table, column: Column, primary: tu
 
 
 async def _bounded(reader: Reader, tree: exp.Select) -> list[Any]:
-    """What the reader gets within its limits; a table too slow to look at is known by its names alone."""
+    """The rows, or none if the reader's limits are too tight: the table is then known by its names alone."""
     try:
         return list((await reader.run(tree.sql(dialect="postgres"))).records)
     except (QueryTimeout, QueryFailed, ResultTooLarge):

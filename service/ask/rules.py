@@ -19,7 +19,7 @@ from service.ask.sentence.words import WORDS, Word, cut
 
 
 class NotUnderstood(ValueError):  # noqa: N818 (it is an answer, not a fault)
-    """The text says why; `unknown` are the words that mean nothing here."""
+    """The text tells why; `unknown` are words that name nothing in the schema."""
 
     def __init__(self, reason: str, unknown: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
@@ -27,7 +27,10 @@ class NotUnderstood(ValueError):  # noqa: N818 (it is an answer, not a fault)
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """`ignored_words` say too little to change the answer; `corrected_words` were misspelt."""
+    """`ignored_words` do not change the answer; `corrected_words` were misspelt.
+
+    `guessed`: the prompt names a period without its year, and the year is that of the last rows.
+    """
 
     tree: exp.Select
     title: str
@@ -35,10 +38,11 @@ class Answer(Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...]
     ignored_words: tuple[str, ...]
     corrected_words: tuple[str, ...]
+    guessed: bool
 
 
 def answer(prompt: str, schema: Schema, lexicon: Lexicon, today: date) -> Answer:
-    """Raises `NotUnderstood` rather than leave out a word that might have meant something."""
+    """Raises `NotUnderstood` instead of ignoring a word that may have a meaning."""
     words = cut(prompt)
     if len(words) > WORDS:
         raise NotUnderstood(f"it has more than {WORDS} words: ask one thing in a short sentence")
@@ -57,6 +61,7 @@ def answer(prompt: str, schema: Schema, lexicon: Lexicon, today: date) -> Answer
         parameters=parameters,
         ignored_words=tuple(dict.fromkeys(reading.ignored)),
         corrected_words=tuple(dict.fromkeys(reading.corrected)),
+        guessed=question.window is not None and question.window.guessed,
     )
 
 

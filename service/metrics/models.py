@@ -1,7 +1,6 @@
 """The Structs of metrics, in the catalogue and in the API."""
 
 import re
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Final, cast
 from uuid import UUID
@@ -143,18 +142,6 @@ class Definition(Struct, frozen=True, kw_only=True):
     layouts: tuple[Layout, ...]
     version: int
     updated_at: datetime
-
-
-class Written(Struct, frozen=True):
-    """The SQL generated from a prompt. `generator` is `rules` or `model:<name>`."""
-
-    sql: str
-    title: str
-    parameters: Declarations
-    generator: str
-
-
-Write = Callable[[str, bool], Awaitable[Written]]
 
 
 class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,12 +1,12 @@
 """Changes of metrics. Each change and its audit row are one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from service import audit
 from service.audit import Actor, AuditEvent
@@ -16,7 +16,19 @@ from service.http.representation import uncoded
 from service.metrics.catalog import SQL, Catalog, LayoutItem
 from service.metrics.dashboards import place_on, place_on_default
 from service.metrics.execute import Executor, QueryPlan, fingerprint_of
-from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Version, Write, Written
+from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Version
+from service.sql.parameters import Mode
+
+
+class Written(Struct, frozen=True):
+    """The plan of a metric written from a prompt. `generator` is `rules` or `model:<name>`."""
+
+    plan: QueryPlan
+    generator: str
+
+
+Write = Callable[[str, bool, Mode], Awaitable[Written]]
+"""Writes a metric with this window mode for a prompt, with or without fallback to the rules."""
 
 
 class _Id(Struct, frozen=True):
@@ -61,7 +73,6 @@ class Editor:
     """
 
     def __init__(self, database: Database, catalog: Catalog, executor: Executor, write: Write) -> None:
-        """`write` turns a prompt into SQL."""
         self._database = database
         self._catalog = catalog
         self._executor = executor
@@ -69,11 +80,9 @@ class Editor:
 
     async def create(self, new: NewMetric, actor: Actor) -> tuple[Metric, QueryPlan, str]:
         """Store a metric with a query of its own. The last value returned tells what wrote its SQL."""
-        written = await self._written(new.prompt, new.sql, new.parameters, fallback=new.fallback)
-        if written is not None:
-            title = new.title or written.title
-            new = msgspec.structs.replace(new, sql=written.sql, title=title, parameters=written.parameters)
-        plan = await self._executor.plan_metric(_drafted(new))
+        written = await self._written(new, new.window)
+        new = _filled(new, written)
+        plan = written.plan if written else await self._executor.plan_metric(_drafted(new))
         query_id = str(uuid4())
         async with self._database.transaction() as tx:
             await tx.write(_INSERT_QUERY, query_id, new.sql)
@@ -105,27 +114,20 @@ class Editor:
         again. Raises `Conflict` after several such changes.
         """
         metric = self._catalog.get(metric_id)
-        prompt = change.prompt or None
         written = None
-        if prompt is not None:
+        if change.prompt:
             if not metric.is_editable:
                 raise NotEditable
-            written = await self._written(
-                prompt, change.sql or None, change.parameters or {}, fallback=change.fallback
-            )
-        if written is not None:
-            title = change.title or written.title
-            change = msgspec.structs.replace(
-                change, sql=written.sql, title=title, parameters=written.parameters
-            )
-        plan: QueryPlan | None = None
+            written = await self._written(change, change.window or metric.window)
+        change = _filled(change, written)
+        plan = written.plan if written else None
         for _ in range(_TRIES):
             async with self._database.transaction() as tx:
                 metric = await _editable(tx, metric_id, if_match)
                 after = _applied(metric, change)
                 if plan and _meaning(after) == _meaning(plan.metric):
                     changed = await _put(tx, metric, after, change.layouts)
-                    await _put_origin(tx, changed, prompt, written, actor)
+                    await _put_origin(tx, changed, change.prompt or None, written, actor)
                     await _record(tx, actor, "metrics.change", metric, changed)
                     break
             plan = await self._executor.plan_metric(after)
@@ -134,17 +136,15 @@ class Editor:
         await self._catalog.load()
         return msgspec.structs.replace(plan, metric=changed, fingerprint=fingerprint_of(changed))
 
-    async def _written(
-        self, prompt: str | None, sql: str | None, parameters: Mapping[str, Raw], *, fallback: bool
-    ) -> Written | None:
-        """Turn a prompt into SQL. None if the caller wrote the SQL."""
-        if (prompt is None) == (sql is None):
+    async def _written(self, given: NewMetric | MetricChange, window: Mode) -> Written | None:
+        """Turn a prompt into a planned metric. None if the caller wrote the SQL."""
+        if bool(given.prompt) == bool(given.sql):
             raise InvalidInput(errors=(FieldError("sql", "give either `sql` or `prompt`"),))
-        if prompt is None:
+        if not given.prompt:
             return None
-        if parameters:
+        if given.parameters:
             raise InvalidInput(errors=(FieldError("parameters", "a prompt declares its own"),))
-        return await self._write(prompt, fallback)
+        return await self._write(given.prompt, given.fallback, window)
 
     async def restore(
         self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor
@@ -302,6 +302,18 @@ async def _put_origin(
 ) -> None:
     if written is not None:
         await tx.write(_INSERT_ORIGIN, metric.id, metric.version, prompt, written.generator, actor.name)
+
+
+_Given = TypeVar("_Given", NewMetric, MetricChange)
+
+
+def _filled(given: _Given, written: Written | None) -> _Given:
+    """Fill in what was written for the prompt. The caller's own title wins."""
+    if written is None:
+        return given
+    metric = written.plan.metric
+    title = given.title or metric.title
+    return msgspec.structs.replace(given, sql=metric.sql, title=title, parameters=metric.parameters)
 
 
 def _drafted(new: NewMetric) -> Metric:

@@ -1,10 +1,12 @@
 """Prompts over the seeds: the rows that come back are those of SQL written by hand."""
 
+import ast
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,10 +14,12 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from service.ask import rules
 from service.ask.knowledge import Known, SchemaCache, read_schema
 from service.ask.model import describe
 from service.ask.question.sql import render
 from service.ask.rules import answer
+from service.ask.sentence.words import stems
 from service.audit import Actor
 from service.database.gateway import open_database
 from service.database.queries import Command
@@ -31,6 +35,12 @@ OTHER = json.loads((Path(__file__).parents[1] / "ask" / "cases_other.json").read
 OTHER_SQL = (Path(__file__).parents[1] / "ask" / "other.sql").read_text()
 TODAY = date(2026, 1, 15)
 
+
+ENGLISH = {
+    "of", "on", "start", "need", "report", "metric", "flag", "dat", "month", "id", "typ", "val", "category",
+    "customer", "product", "manager", "email", "cal", "purchas",
+}  # fmt: skip
+"""Stems of the data that any schema may hold: English words, the usual synonyms and abbreviations."""
 
 Others = dict[str, tuple[Reader, Known]]
 
@@ -104,6 +114,31 @@ async def check(seeded: Reader, known: Known, case: dict) -> None:
     assert actual == expected
 
 
+async def test_the_grammar_holds_no_word_of_the_data(known: Known):
+    """Its rooms know English and what any schema may hold; the sample's own words come from the database."""
+    words: set[str] = set()
+    for table in known.schema.tables:
+        for column in table.columns:
+            words.update(*map(stems, (table.name, column.name, *column.values)))
+    said = {stem for text in _texts_of_the_grammar() for stem in stems(text)}
+    assert {"alert", "part", "discus"} <= words
+    assert words & said == ENGLISH
+
+
+def _texts_of_the_grammar() -> Iterator[str]:
+    """All its texts but docstrings, comments and messages."""
+    ask = Path(rules.__file__).parent
+    yield from (
+        line for line in (ask / "sentence" / "keywords.txt").read_text().splitlines() if "#" not in line
+    )
+    for path in (*ask.glob("sentence/*.py"), *ask.glob("question/*.py")):
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                yield node.value
+
+
 def test_the_cases_are_many_and_of_every_class():
     assert len(CASES) >= 80
     assert len({case["prompt"] for case in CASES}) == len(CASES)
@@ -148,15 +183,51 @@ async def test_values_that_do_not_repeat_never_reach_the_model(clone, reader):
     assert "Smith" not in text
 
 
-async def test_knowledge_follows_the_data(clone, reader):
-    knowledge = SchemaCache(reader, ("data",))
+class CountingReader:
+    """The reader, counting statements; `during` runs in the first one."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.count = 0
+        self.during: Callable[[], None] = lambda: None
+        self._reader = reader
+
+    async def run(self, sql: str, *args: Any) -> Any:
+        self.count += 1
+        self.during()
+        return await self._reader.run(sql, *args)
+
+
+async def test_changed_rows_are_read_for_an_unknown_word_and_not_before(clone, reader):
+    counting = CountingReader(reader)
+    knowledge = SchemaCache(counting, ("data",))  # type: ignore[arg-type]
     before = await knowledge.now()
-    assert await knowledge.now() is before
+    read = counting.count
     insert = "INSERT INTO data.customers VALUES (1, 'Astronaut', 'Public sector')"
     await clone.write(Command("c", insert))
-    knowledge.changed()
-    found = answer("number of astronauts", *_of(await knowledge.now()), TODAY)
+    for number in range(100):
+        knowledge.announced(f"data.customers {number}")
+        assert await knowledge.now() is before
+    assert counting.count == read
+    found = answer("number of astronauts", *_of(await knowledge.now(with_rows=True)), TODAY)
     assert "'Astronaut'" in render(found.tree)
+    read = counting.count
+    await knowledge.now(with_rows=True)
+    assert counting.count == read
+
+
+@pytest.mark.parametrize("payload", [None, "data.vocabulary 7"], ids=["schema", "vocabulary"])
+async def test_a_changed_schema_or_vocabulary_is_read_again_even_if_it_changes_meanwhile(reader, payload):
+    counting = CountingReader(reader)
+    knowledge = SchemaCache(counting, ("data",))  # type: ignore[arg-type]
+    change = knowledge.changed if payload is None else partial(knowledge.announced, payload)
+    before = await knowledge.now()
+    change()
+    counting.during = change
+    during = await knowledge.now()
+    counting.during = lambda: None
+    after = await knowledge.now()
+    assert before is not during is not after
+    assert await knowledge.now() is after
 
 
 def _of(known: Known):

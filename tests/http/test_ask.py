@@ -12,9 +12,11 @@ import pytest
 
 from service.database.gateway import Database
 from service.database.queries import Command, Statement
+from service.database.stored_sql.reader import Reader
 from service.settings import Model as ModelSettings
 from service.settings import Settings
 from tests.conftest import serving
+from tests.waiting import until
 
 FACTS = """
     INSERT INTO data.metrics (id, date, alert_category, alert_type, parts_flagged) VALUES
@@ -68,6 +70,47 @@ async def test_a_prompt_becomes_a_metric_that_runs(client, facts):
     assert result["records"] == [{"day": "2025-03-01", "count": 2}, {"day": "2025-04-30", "count": 1}]
     moved = await client.get(made.headers["location"], params={"end_date": "2025-05-01"})
     assert moved.json()["row_count"] == 3
+
+
+@pytest.fixture
+def statements(monkeypatch) -> list[str]:
+    """What the reader sends to Postgres: each statement that is described, typed or run, in order."""
+    sent: list[str] = []
+
+    def counted(verb: str) -> None:
+        own = getattr(Reader, verb)
+
+        async def noted(reader: Reader, sql: str, *args: Any, **options: Any) -> Any:
+            if "pg_catalog" not in sql and "pg_class" not in sql and "sample" not in sql:
+                sent.append(f"{verb}: {' '.join(sql.split())}")
+            return await own(reader, sql, *args, **options)
+
+        monkeypatch.setattr(Reader, verb, noted)
+
+    for verb in ("describe", "parameter_types", "run"):
+        counted(verb)
+    return sent
+
+
+@pytest.mark.parametrize("prompt", ["alerts by type", APPROVALS])
+@pytest.mark.parametrize("window", ["auto", "off"])
+async def test_a_prompt_that_is_stored_is_planned_and_tried_once(client, facts, statements, prompt, window):
+    await client.post("/metrics/ask", json={"prompt": prompt})
+    previewed = list(statements)
+    assert [verb.partition(":")[0] for verb in previewed].count("describe") == 1
+    assert [verb.partition(":")[0] for verb in previewed].count("run") == 1
+    statements.clear()
+    made = await client.post("/metrics", json={"prompt": prompt, "window": window, "title": "Own"})
+    stored, made_sql = list(statements), made.json()["sql"]
+    assert (made.status_code, made.json()["title"]) == (201, "Own")
+    assert set(stored) <= set(previewed)
+    assert len(stored) <= len(previewed)
+    statements.clear()
+    other = (await client.post("/metrics", json={"sql": "SELECT 1 AS n"})).json()["id"]
+    statements.clear()
+    changed = await client.patch(f"/metrics/{other}", json={"prompt": prompt, "window": window})
+    assert (changed.status_code, changed.json()["sql"]) == (200, made_sql)
+    assert statements == stored
 
 
 async def test_the_same_metric_answers_the_stored_sql(client, facts):
@@ -186,6 +229,23 @@ async def test_regenerating_keeps_versions_and_where_they_came_from(client, clon
         Origin(1, "alerts by type", "rules"),
         Origin(2, "total parts flagged in June 2025", "rules"),
     ]
+
+
+async def test_rows_that_arrive_between_prompts_count_for_new_words_and_guessed_years(client, clone, facts):
+    first = (await client.post("/metrics/ask", json={"prompt": "total parts flagged in June"})).json()
+    assert first["parameters"][0]["default"] == "2025-06-01"
+    unknown = await client.post("/metrics/ask", json={"prompt": "number of alarming alerts"})
+    assert unknown.json()["unknown_words"] == ["alarming"]
+    later = "INSERT INTO data.metrics (id, date, alert_type) VALUES ('d', '2026-06-02', 'Alarming')"
+    await clone.write(Command("later", later))
+
+    async def understood() -> bool:
+        answer = await client.post("/metrics/ask", json={"prompt": "number of alarming alerts"})
+        return answer.status_code == 200
+
+    await until(understood)
+    moved = (await client.post("/metrics/ask", json={"prompt": "total parts flagged in June"})).json()
+    assert moved["parameters"][0]["default"] == "2026-06-01"
 
 
 # with a model

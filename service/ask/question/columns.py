@@ -26,7 +26,7 @@ _SHARED = {
     )
 }
 _NAMES = frozenset(stem(word) for word in ("name", "title", "label"))
-_TOPIC_KINDS = ("type", "kind", "category", "status")
+_TOPIC_KINDS = ("type", "kind")
 
 
 class Columns:
@@ -63,7 +63,7 @@ class Columns:
         ]
         if not all(c.partial for c in columns):
             return []
-        typed = [c for c in columns if c.name.rsplit("_", 1)[-1] in _TOPIC_KINDS[:2]]
+        typed = [c for c in columns if c.name.rsplit("_", 1)[-1] in _TOPIC_KINDS]
         return [Ref(topic.table, column) for column in typed[:1] or columns]
 
     def topics(self) -> list[Meaning]:

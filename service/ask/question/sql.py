@@ -10,19 +10,9 @@ from sqlglot.generators.postgres import PostgresGenerator
 from service.ask.question.shapes import Condition, Group, Measure, Question, Ref
 from service.ask.schema import Schema
 from service.ask.sentence.dates import Unit, Window
+from service.sql.validation import RESERVED
 
 _SAFE_NAME = re.compile(r"[a-z_][a-z0-9_]*")
-_RESERVED_WORDS = (
-    "all analyse analyze and any array as asc asymmetric authorization between binary both case cast "
-    "check collate column concurrently constraint create cross current_date current_role current_time "
-    "current_timestamp current_user default deferrable desc distinct do else end except false fetch "
-    "for foreign freeze from full grant group having ilike in initially inner intersect into is "
-    "isnull join lateral leading left like limit localtime localtimestamp natural not notnull null "
-    "offset on only or order outer overlaps placing primary references returning right select "
-    "session_user similar some symmetric table tablesample then to trailing true union unique user "
-    "using variadic verbose when where window with"
-)
-_RESERVED = frozenset(_RESERVED_WORDS.split())
 _COMPARISONS: dict[str, type[exp.Binary]] = {
     ">": exp.GT,
     ">=": exp.GTE,
@@ -289,7 +279,7 @@ def _outer_name(measure: Measure, group: Group) -> str:
 
 
 def _name(name: str) -> exp.Identifier:
-    return exp.to_identifier(name, quoted=not _SAFE_NAME.fullmatch(name) or name in _RESERVED)
+    return exp.to_identifier(name, quoted=not _SAFE_NAME.fullmatch(name) or name in RESERVED)
 
 
 def _named(value: exp.Expr, name: str) -> exp.Expr:

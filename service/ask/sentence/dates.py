@@ -319,9 +319,7 @@ def _part_of_year(text: str, at: int, anchor: date) -> tuple[_Period, int] | Non
             groups = match.groupdict()
             year = groups.get("first") or groups["year"]
             return _of_months(year, anchor, (int(match["n"]) - 1) * length + 1, length), _close(match)
-    if match := _match(
-        rf"(?:the )?(?:year |calendar year )?{_YEAR}(?! (?:customers?|alerts?|parts?)\b)", text, at
-    ):
+    if match := _match(rf"(?:the )?(?:year |calendar year )?{_YEAR}", text, at):
         return _months(int(match["year"]), 1, 12), match.end()
     return None
 

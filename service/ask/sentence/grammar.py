@@ -16,8 +16,9 @@ _AUXILIARY = frozenset(_AUXILIARY_WORDS.split())
 
 def read(sentence: list[Token]) -> Reading:
     """Fold the tokens into what they say together."""
-    reader = _Reader(sentence)
-    for index, token in enumerate(sentence):
+    ordered = _participles_last(sentence)
+    reader = _Reader(ordered)
+    for index, token in enumerate(ordered):
         reader.take(index, token)
     return reader.finish()
 
@@ -386,6 +387,16 @@ class _Reader(Names):
             self.reading.dimensions.append(Dimension(Thing(after.mention, after.text)))
         else:
             self.reading.unknown.append(self.sentence[index].text)
+
+
+def _participles_last(sentence: list[Token]) -> list[Token]:
+    """Read `most ordered products` as `products most ordered`."""
+    ordered = [*sentence]
+    for at, (first, second, third) in enumerate(zip(sentence, sentence[1:], sentence[2:], strict=False)):
+        rows = second.mention and second.mention.meanings[0].kind == "table" and third.mention
+        if first.role == "superlative" and rows and second.text.casefold().endswith("ed"):
+            ordered[at : at + 3] = third, first, second
+    return ordered
 
 
 def _of_groups(measure: Measured) -> Measured:

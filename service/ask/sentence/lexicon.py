@@ -17,8 +17,8 @@ MeaningKind = Literal["table", "column", "value", "topic"]
 
 _ABBREVIATIONS = {
     "val": "value", "qty": "quantity", "amt": "amount", "num": "number", "cnt": "count",
-    "desc": "description",
-    "cat": "category", "cust": "customer", "prod": "product", "dept": "department", "addr": "address",
+    "desc": "description", "cat": "category", "cust": "customer", "prod": "product", "dept": "department",
+    "addr": "address",
     "dt": "date", "ts": "time", "pct": "percent", "tot": "total", "avg": "average", "org": "organisation",
     "emp": "employee", "inv": "invoice", "acct": "account", "mgr": "manager", "ctry": "country",
 }  # fmt: skip
@@ -32,7 +32,6 @@ _SAME = (
     "type kind",
     "value amount",
     "quantity units",
-    "occupation job profession",
     "price rate",
     "order purchase sale sold sell selling bought",
 )

@@ -89,6 +89,7 @@ class Token(Struct, frozen=True):
 
 def tokens(words: list[Word], lexicon: Lexicon, found: list[Found]) -> list[Token]:
     """Cover the words: dates first, then whatever is longest; asking words win over names of equal length."""
+    found = [item for item in found if not _counts(words, item, lexicon)]
     windows = {item.first: item for item in found}
     barriers = frozenset(index for item in found for index in range(item.first, item.end)) | _stops(words)
     made: list[Token] = []
@@ -106,19 +107,28 @@ def tokens(words: list[Word], lexicon: Lexicon, found: list[Found]) -> list[Toke
     return made
 
 
+def _counts(words: list[Word], found: Found, lexicon: Lexicon) -> bool:
+    """Whether a bare year is a number of rows: in `top 2000 orders`, or of a table without dates."""
+    first = found.first
+    if found.end > first + 1 or words[first].number is None or found.end == len(words):
+        return False
+    mention = lexicon.at(words, found.end, frozenset())
+    before = {
+        keyword.role for n in (1, 2) if (keyword := KEYWORDS.get(_keys(words[max(first - n, 0) : first])))
+    }
+    dated = mention and any(column.dated for each in mention.meanings for column in each.table.columns)
+    return mention is not None and (not dated or not before.isdisjoint({"top", "recent", "compare"}))
+
+
 def _stops(words: list[Word]) -> frozenset[int]:
     """Words that no name reaches across."""
     roles = {"by", "every", "and", "versus", "not", "aggregate", "order", "superlative", "compare"}
-    crossing = {"need", "waiting"}
-    return frozenset(
-        index
-        for index, word in enumerate(words)
-        if (keyword := KEYWORDS.get((_key(word),))) and keyword.role in roles and word.text not in crossing
-    )
+    keywords = (KEYWORDS.get(_keys([word])) for word in words)
+    return frozenset(index for index, keyword in enumerate(keywords) if keyword and keyword.role in roles)
 
 
-def _key(word: Word) -> str:
-    return word.raw.casefold() if word.number is not None else word.text
+def _keys(words: list[Word]) -> tuple[str, ...]:
+    return tuple(word.raw.casefold() if word.number is not None else word.text for word in words)
 
 
 def _token(words: list[Word], at: int, limit: int, lexicon: Lexicon, barriers: frozenset[int]) -> Token:
@@ -148,7 +158,7 @@ def _keyword(words: list[Word], at: int, limit: int) -> tuple[Keyword | None, in
     if words[at].quoted:
         return None, 0
     for length in range(min(LONGEST, limit - at), 0, -1):
-        keyword = KEYWORDS.get(tuple(_key(word) for word in words[at : at + length]))
+        keyword = KEYWORDS.get(_keys(words[at : at + length]))
         if keyword:
             return keyword, length
     return None, 0
