@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from itertools import count
 from math import inf
 from typing import Final
 
@@ -10,7 +11,6 @@ from msgspec import Struct
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.http.representation import WORK_HERE, Coding, compress, compressed
 from service.results.freshness import (
-    Counter,
     FreshnessPolicy,
     Generations,
     State,
@@ -93,6 +93,7 @@ class Results:
         self.table = table
         self.clock = clock
         self._flights: SingleFlight[Entry] = SingleFlight(clock)
+        self._runs = count(1)
         self._wait_s = wait_s
         self._stale_if_error_s = stale_if_error_s
         self._encoding = asyncio.Lock()
@@ -230,7 +231,7 @@ class Results:
         """End the freshness of an entry, and of results composed from it, because its new run failed."""
         entry = self.table.get(key)
         if entry is not None and entry.policy.made_at <= asked_at:
-            self.generations.end(entry.own, self.clock())
+            self.generations.moved(entry.run, self.clock())
 
     def _fallback(self, request: CacheRequest, lost_at: float | None, *, afresh: bool) -> CacheOutcome | None:
         """The cached result that may be served after a new run failed."""
@@ -266,8 +267,8 @@ class Results:
     def _make_run(self, request: CacheRequest, *, afresh: bool) -> Run[Entry]:
         async def make() -> Entry:
             began = self.clock()
-            own = Counter()
-            basis = self.generations.of(request.tables, own)
+            run = f"run {next(self._runs)}"
+            basis = self.generations.of((run, *request.tables))
             try:
                 computed = await request.run()
             except Problem as problem:
@@ -285,7 +286,7 @@ class Results:
                 representations = plain(computed.body)
             else:
                 representations = await asyncio.to_thread(plain, computed.body)
-            return self._store(request, computed, policy, own, representations, afresh=afresh)
+            return self._store(request, computed, policy, run, representations, afresh=afresh)
 
         return make
 
@@ -294,7 +295,7 @@ class Results:
         request: CacheRequest,
         computed: Computed,
         policy: FreshnessPolicy,
-        own: Counter,
+        run: str,
         representations: dict[Coding, Representation],
         *,
         afresh: bool,
@@ -306,7 +307,7 @@ class Results:
             key=request.key,
             owner=request.owner,
             policy=policy,
-            own=own,
+            run=run,
             media_type=computed.media_type,
             representations=dict(cached.representations) if cached and same else representations,
             comparable_bytes=computed.comparable_bytes,

@@ -1,13 +1,16 @@
 """Decide whether a cached result is fresh, stale or unusable. Every path uses this one decision.
 
-Each table that results depend on has a generation. Every announced change raises it. A result records the
-generations at the start of its run, and stays fresh until one of them rises. All times are seconds of one
+Each table has a generation. Every announced change raises it. A result records the names and generations of
+its tables at the start of its run, and stays fresh until one of them rises. All times are seconds of one
 monotonic clock.
 """
 
+import re
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
+from itertools import chain
 from math import ceil, inf
 from typing import Final, Literal, NamedTuple
 
@@ -18,10 +21,15 @@ Source = Literal["announcements", "poll"]
 
 LOG_LENGTH: Final = 4096
 LOG_STEP_S: Final = 1.0
+NAMES: Final = 16_384
+TRANSACTIONS: Final = 64
+"""How many of a table's last transactions are kept."""
+
+_TRANSACTION: Final = re.compile(r"[0-9]{1,20}")
 
 
 class Counter:
-    """A table's generation, and the time at which each generation began.
+    """The current generation of a name, and the time at which each generation began.
 
     Times are rounded down by up to `LOG_STEP_S`. The oldest ones are forgotten and count as -inf.
     """
@@ -52,30 +60,31 @@ class Counter:
 
 
 class Basis(NamedTuple):
-    """The epoch and the generations at the start of a run."""
+    """The epoch and the generations, by name, at the start of a run."""
 
     epoch: int
-    seen: tuple[tuple[Counter, int], ...]
+    seen: tuple[tuple[str, int], ...]
 
-    def stands(self) -> bool:
-        for counter, generation in self.seen:  # noqa: SIM110 (on the hot path; `all` costs three times as much)
-            if counter.generation != generation:
-                return False
-        return True
 
-    def left_at(self) -> float:
-        """When the first of its generations ended."""
-        return min((counter.left_at(generation) for counter, generation in self.seen), default=inf)
+class Transactions(NamedTuple):
+    """Transactions that announced changes: the `latest`, and the highest of all `older` ones."""
+
+    latest: frozenset[int]
+    older: int
 
 
 class Generations:
     """The changes that this process knows of. After a silence a new epoch makes all older results suspect.
 
-    `silent_since` is the time at which the first of the currently silent sources went silent.
+    `silent_since` is the time at which the first of the currently silent sources went silent. At most `names`
+    names are kept: everybody who may NOTIFY can invent more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: int = NAMES) -> None:
+        self._names = names
         self._counters: dict[str, Counter] = {}
+        self._transactions: dict[str, deque[int]] = {}
+        self._older_transaction = 0
         self.changes = 0
         """Raised by every event that may end the freshness of a result. Decisions hold until it rises."""
         self.epoch = 0
@@ -83,31 +92,39 @@ class Generations:
         self.silent_since: float | None = -inf
         self._silent: dict[Source, float] = {"announcements": -inf}
 
-    def of(self, tables: Iterable[str], *own: Counter) -> Basis:
-        """Take the current generations of these tables (`schema.table`, quoted as in SQL) before a run.
+    def of(self, names: Iterable[str]) -> Basis:
+        """Take the current generations before a run.
 
-        `own` are further counters that the result depends on.
+        A name is that of a table (`schema.table`, quoted as in SQL) or of a run (see `cache`).
         """
-        seen = [(counter, counter.generation) for counter in own]
-        for table in tables:
-            counter = self._counters.get(table)
-            if counter is None:
-                counter = self._counters[table] = Counter()
-            seen.append((counter, counter.generation))
-        return Basis(self.epoch, tuple(seen))
+        return Basis(self.epoch, tuple([(name, self._generation(name)) for name in names]))
 
     def announced(self, payload: str, now: float) -> None:
-        """Process `<schema>.<table> <transaction id>`. Ignore tables that no result depends on."""
-        self.moved(payload.rpartition(" ")[0], now)
+        """Process `<schema>.<table> <transaction id>`."""
+        table, _, transaction = payload.rpartition(" ")
+        self.moved(table, now)
+        if _TRANSACTION.fullmatch(transaction):
+            latest = self._transactions.setdefault(table, deque())
+            latest.append(int(transaction))
+            if len(latest) > TRANSACTIONS:
+                self._older_transaction = max(self._older_transaction, latest.popleft())
 
-    def moved(self, table: str, now: float) -> None:
-        if counter := self._counters.get(table):
-            self.end(counter, now)
+    def transactions(self, tables: Iterable[str]) -> Transactions:
+        """The transactions that announced changes of these tables, except those lost in a gap.
 
-    def end(self, counter: Counter, now: float) -> None:
-        """Raise a counter: a table's, or a result's own (see `cache`)."""
+        A snapshot shows all these changes if it shows each of the `latest` and everything up to `older`.
+        """
+        latest = frozenset(each for table in tables for each in self._transactions.get(table, ()))
+        return Transactions(latest, self._older_transaction)
+
+    def moved(self, name: str, now: float) -> None:
+        """Raise a generation: a table changed, or the result of a run is no longer right."""
         self.changes += 1
-        counter.rise(now)
+        if name not in self._counters:
+            if len(self._counters) >= self._names:
+                self._forget(now)
+            self._counters[name] = Counter()
+        self._counters[name].rise(now)
 
     def silent(self, now: float, source: Source = "announcements") -> None:
         """Note that a source is silent: changes may go unnoticed from now on."""
@@ -135,13 +152,47 @@ class Generations:
         self.epoch += 1
         self.epoch_began_at = now
 
+    def stands(self, basis: Basis) -> bool:
+        """Whether none of its generations has ended. The epoch is not compared."""
+        counters = self._counters
+        for name, generation in basis.seen:
+            counter = counters.get(name)
+            if (0 if counter is None else counter.generation) != generation:
+                return False
+        return True
+
+    def left_at(self, basis: Basis) -> float:
+        """When the first of its generations ended; -inf if that is forgotten."""
+        return min((self._left_at(name, generation) for name, generation in basis.seen), default=inf)
+
     def stood_since(self, basis: Basis, since: float) -> bool:
         """Whether none of these tables can have changed at or after `since`."""
         return (
             self.silent_since is None
             and self.epoch_began_at < since
-            and all(counter.last_rose_at < since for counter, _ in basis.seen)
+            and all(self._last_rose_at(name) < since for name, _ in basis.seen)
         )
+
+    def _generation(self, name: str) -> int:
+        counter = self._counters.get(name)
+        return 0 if counter is None else counter.generation
+
+    def _left_at(self, name: str, generation: int) -> float:
+        counter = self._counters.get(name)
+        if counter is None:
+            return -inf if generation else inf
+        return counter.left_at(generation)
+
+    def _last_rose_at(self, name: str) -> float:
+        counter = self._counters.get(name)
+        return -inf if counter is None else counter.last_rose_at
+
+    def _forget(self, now: float) -> None:
+        """Begin anew without names. A name begins with generation 0 again, so this needs a new epoch."""
+        self._older_transaction = max(self._older_transaction, *chain(*self._transactions.values()), 0)
+        self._counters.clear()
+        self._transactions.clear()
+        self.renew(now)
 
 
 class FreshnessPolicy(Struct, frozen=True, kw_only=True):
@@ -163,10 +214,10 @@ class FreshnessPolicy(Struct, frozen=True, kw_only=True):
 
 def combine(parts: Sequence[FreshnessPolicy], now: float, generations: Generations) -> FreshnessPolicy:
     """The policy of a composed result: no fresher than any part. Without parts it is made now."""
-    seen: dict[Counter, int] = {}
+    seen: dict[str, int] = {}
     for part in parts:
-        for counter, generation in part.basis.seen:
-            seen[counter] = min(generation, seen.get(counter, generation))
+        for name, generation in part.basis.seen:
+            seen[name] = min(generation, seen.get(name, generation))
     return FreshnessPolicy(
         basis=Basis(
             min((part.basis.epoch for part in parts), default=generations.epoch), tuple(seen.items())
@@ -206,9 +257,9 @@ def evaluate_freshness(
 ) -> Evaluation:
     """Evaluate a cached result. `lost_at` is when the database was lost, None while it is available."""
     certain = generations.silent_since is None and policy.basis.epoch == generations.epoch
-    if certain and now < policy.fresh_until and policy.basis.stands():
+    if certain and now < policy.fresh_until and generations.stands(policy.basis):
         return _FRESH
-    moved_at = policy.basis.left_at()
+    moved_at = generations.left_at(policy.basis)
     ended_at = min(policy.fresh_until, moved_at, now)
     stale_s = max(1, ceil(min(now - ended_at, 1e9)))
     if lost_at is not None:

@@ -9,11 +9,11 @@ from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from service.http.asgi import Message
 from service.http.representation import CODINGS, SMALLEST, Coding, matches, tag_of_coding
-from service.results.freshness import Counter, FreshnessPolicy
+from service.results.freshness import FreshnessPolicy
 
 Headers = list[tuple[bytes, bytes]]
 Messages = tuple[Message, Message]
@@ -73,7 +73,7 @@ class Entry(Struct, eq=False, kw_only=True):
 
     - `owner`: the metric or dashboard with which the entry is dropped.
     - `representations`: by the coding that a client prefers.
-    - `own`: a counter in its policy that ends the freshness of this entry alone.
+    - `run`: a name in its policy's basis, which ends the freshness of this entry alone; empty if composed.
     - `comparable_bytes`: two results are equal if their first bytes, this many, are equal.
     - `timings`: the `Server-Timing` of its run.
     - `shared`: whether everybody who may read metrics may get it.
@@ -86,7 +86,7 @@ class Entry(Struct, eq=False, kw_only=True):
     policy: FreshnessPolicy
     media_type: str
     representations: dict[Coding, Representation]
-    own: Counter = field(default_factory=Counter)
+    run: str = ""
     comparable_bytes: int = 0
     timings: str = ""
     shared: bool = True

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
 from service.results.cache import PATIENCE_S, CacheRequest, Composition, Computed, Results
-from service.results.freshness import FreshnessPolicy, Generations
+from service.results.freshness import NAMES, FreshnessPolicy, Generations
 from service.results.headers import ANY, Directives
 from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
 
@@ -73,10 +73,10 @@ def dependencies_of(key):
 
 
 class ResultsMachine(RuleBasedStateMachine):
-    @initialize()
-    def begin(self):
+    @initialize(names=st.sampled_from([2, NAMES]))
+    def begin(self, names):
         self.loop = Loop()
-        self.generations = Generations()
+        self.generations = Generations(names)
         self.results = Results(
             self.generations,
             ResultTable(ROOM),
