@@ -35,7 +35,7 @@ from service.results.single_flight import SingleFlight
 from service.settings import Settings
 from service.sql.parameters import BoundStatement, Template, declarations
 from service.sql.statements import Submission, validate
-from service.sql.validation import Unread
+from service.sql.validation import UnknownCall, Unread
 from service.sql.workers import Workers
 
 # SQLSTATE class of names, types and rights: the schema changed after the statement was described.
@@ -211,7 +211,7 @@ class Executor:
         )
 
     async def _validated(self, metric: Metric, watch: Watch) -> Template:
-        """Validate the SQL text. If our parser cannot read it, ask Postgres why."""
+        """Validate the SQL text. Ask Postgres about what we cannot read, and about unknown functions."""
         submission = Submission(
             sql=metric.sql,
             trusted=metric.trusted,
@@ -224,7 +224,7 @@ class Executor:
         )
         try:
             return await self._read(submission)
-        except Unread as gap:
+        except (Unread, UnknownCall) as gap:
             template = await self._read(msgspec.structs.replace(submission, trusted=True))
             raise await explained(gap, template, self._reader, watch) from None
 

@@ -24,7 +24,7 @@ from service.database.session import Session
 from service.database.stored_sql.reader import Description
 from service.errors import Problem
 from service.results.freshness import Generations
-from service.sql.clock import CLOCK
+from service.sql.words import CLOCK
 
 CHANNEL: Final = "tally_data"
 POLL_S: Final = 1.0

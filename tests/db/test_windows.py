@@ -4,12 +4,12 @@ from datetime import date, timedelta
 
 import asyncpg
 import pytest
-import sqlglot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput, Problem
 from service.sql.parameters import Declared, analyse
+from service.sql.validation import parse, unparsed
 
 TABLE = """
 CREATE TABLE data.moments AS
@@ -62,7 +62,7 @@ async def moments(addresses):
 
 
 def read(sql, **declared):
-    return analyse(sql, sqlglot.parse_one(sql, dialect="postgres"), declared)
+    return analyse(parse(sql), declared)
 
 
 async def rows(reader, sql, args=()):
@@ -280,7 +280,7 @@ async def test_a_trial_detects_a_window_on_days_stored_as_text(moments):
     "text", ["'a' 'b'", "E'a' -- :x\n '\\':x'", "1 -- '\r", "$a$ $$ :x $b$ $a$", "/* /* */ ' */ 1"]
 )
 async def test_our_tokens_end_where_postgres_tokens_end(reader, text):
-    bound = analyse(f"SELECT {text}\n, :v", None, {"v": Declared("integer")}).bind([("v", "7")])
+    bound = analyse(unparsed(f"SELECT {text}\n, :v"), {"v": Declared("integer")}).bind([("v", "7")])
     try:
         records = (await reader.run(bound.sql, bound.args)).records
     except Problem:
