@@ -200,7 +200,7 @@ class Executor:
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
         with placed(template.sql, template.stored_position):
-            description, dependencies = await self._described(metric, template.plain, watch)
+            description, dependencies = await self._described(template.plain, watch)
         return QueryPlan(
             metric=metric,
             template=template,
@@ -243,11 +243,11 @@ class Executor:
         else:
             self._workers.submit(submission).result()
 
-    async def _described(self, metric: Metric, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
+    async def _described(self, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
         """Describe a statement after all its dependencies are followed, so that no change is missed."""
         while True:
             description = await self._reader.describe(plain, watch)
-            dependencies = await self._changes.dependencies(metric.sql, description)
+            dependencies = await self._changes.dependencies(description)
             if dependencies.settled:
                 return description, dependencies
 
@@ -376,7 +376,7 @@ class Executor:
                 description.runnable(bound.sql),
                 bound.args,
                 claims=claims,
-                skip_reset=description.built_in and not plan.metric.trusted,
+                skip_reset=description.dependencies.built_in and not plan.metric.trusted,
                 twice_the_bytes=bool(description.json_columns),
                 weight=description.plan.weight,
                 watch=self._suspensions.watch(plan.metric),

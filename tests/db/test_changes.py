@@ -53,7 +53,7 @@ async def depend(changes, reader, owner):
     async def depend(sql, setup=""):
         if setup:
             await owner.execute(setup)
-        return await changes.dependencies(sql, await reader.describe(sql))
+        return await changes.dependencies(await reader.describe(sql))
 
     return depend
 
