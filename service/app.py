@@ -43,7 +43,7 @@ from service.http.representation import RepresentationMiddleware
 from service.http.request_log import RequestLog
 from service.http.requests import ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
-from service.imports.loading.turns import Turns
+from service.imports.run.turns import Turns
 from service.interactions.api import InteractionsController, StatsController
 from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController

@@ -34,12 +34,13 @@ from service.errors import (
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
 from service.imports import quarantine
-from service.imports.datasets import DATASETS, Dataset, Reason, find, json_schema
-from service.imports.landing import Options, Position, Report, import_file, list_runs, one_run
-from service.imports.loading.pipeline import ValidateSql
-from service.imports.loading.turns import Turns
+from service.imports.contracts import Dataset, Reason
+from service.imports.datasets import DATASETS, find
 from service.imports.quarantine import QuarantinedRow, RetryReport, Status
 from service.imports.receive import Sent, received
+from service.imports.run.imports import Options, Position, Report, import_file, list_runs, one_run
+from service.imports.run.pipeline import ValidateSql
+from service.imports.run.turns import Turns
 
 MAX_PAGE: Final = 500
 PROBLEMS: Final = (NotFound, DatabaseUnavailable)
@@ -103,7 +104,7 @@ class DatasetsController(Controller):
         opt={"problems": (NotFound,)},
     )
     def dataset(self, name: FromPath[str]) -> Response[dict[str, Any]]:
-        return Response(json_schema(_dataset(name)), media_type="application/schema+json")
+        return Response(_dataset(name).json_schema, media_type="application/schema+json")
 
 
 class ImportsController(Controller):
@@ -323,8 +324,8 @@ async def _body(request: Call) -> AsyncGenerator[bytes]:
 
 
 def _summary(dataset: Dataset) -> DatasetSummary:
-    row = dataset.row
-    return DatasetSummary(dataset.name, f"{row.schema}.{row.table}", row.__doc__ or "", dataset.key)
+    table = f"{dataset.schema}.{dataset.table}"
+    return DatasetSummary(dataset.name, table, dataset.description, dataset.key)
 
 
 def _dataset(name: str) -> Dataset:

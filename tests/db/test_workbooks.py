@@ -14,9 +14,9 @@ from service.audit import Actor
 from service.database.gateway import Transaction
 from service.errors import InvalidInput, TooLarge
 from service.imports.datasets import find
-from service.imports.landing import Options, import_file
 from service.imports.readers import Upload, inspect, opened, workbooks
 from service.imports.readers.workbooks import sheet_names
+from service.imports.run.imports import Options, import_file
 from tests.waiting import until
 from tests.workbook import cells, packed, parts, workbook
 
