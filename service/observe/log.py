@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
+import msgspec
 import structlog
 
+from service.observe.events import (
+    ChangeHeard,
+    ConnectionLost,
+    ConnectionRestored,
+    Event,
+    HitsServed,
+    ImportDone,
+    QueryRun,
+    RequestDone,
+    ResultServed,
+)
 from service.settings import Logs
 
 current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
@@ -91,3 +103,40 @@ def _add_request_id(
     if (request_id := current_request_id.get()) is not None:
         event["request_id"] = request_id
     return event
+
+
+_LINES: Final[dict[type[Event], tuple[int, str]]] = {
+    HitsServed: (logging.INFO, "hits"),
+    ResultServed: (logging.DEBUG, "result"),
+    QueryRun: (logging.DEBUG, "query"),
+    ChangeHeard: (logging.DEBUG, "change"),
+    ConnectionLost: (logging.WARNING, "changes go unnoticed"),
+    ConnectionRestored: (logging.INFO, "changes are noticed again"),
+    ImportDone: (logging.INFO, "import"),
+}
+
+
+class EventLog:
+    """Writes events as log lines: one per request, and those of `_LINES`."""
+
+    def __init__(self) -> None:
+        self._log: Any = structlog.get_logger()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RequestDone):
+            self._write_request(event)
+            return
+        level, line = _LINES[type(event)]
+        if self._log.is_enabled_for(level):
+            self._log.log(level, line, **msgspec.to_builtins(event))
+
+    def _write_request(self, event: RequestDone) -> None:
+        write = self._log.debug if "/health" in event.path else self._log.info
+        write(
+            "request",
+            method=event.method,
+            path=event.path,
+            status=event.status,
+            bytes=event.bytes,
+            ms=round(event.duration * 1000, 2),
+        )
