@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, cast
 
 from litestar import Litestar, Router
-from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -144,6 +143,13 @@ def create_app(settings: Settings) -> Litestar:
 
 def routed() -> Litestar:
     """Build the routes, which takes most of the time. `configured` adds the settings."""
+
+    def getter(name: str) -> Callable[[], Any]:
+        def get() -> Any:  # without parameters, because each of them costs Litestar 10 us a request
+            return getattr(app.state.services, name)
+
+        return get
+
     features = [
         HealthController,
         MetricsController,
@@ -153,7 +159,7 @@ def routed() -> Litestar:
         ImportsController,
         QuarantineController,
     ]
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             Router(
                 "/api/v1",
@@ -171,7 +177,9 @@ def routed() -> Litestar:
             *own_routes(),
         ],
         guards=[allow],
-        dependencies={name: Provide(_get(name), sync_to_thread=False) for name in Services.__struct_fields__},
+        dependencies={
+            name: Provide(getter(name), sync_to_thread=False) for name in Services.__struct_fields__
+        },
         lifespan=[_opened],
         before_request=refuse_bad_input,
         request_class=ReadRequest,
@@ -196,6 +204,7 @@ def routed() -> Litestar:
         debug=False,
         logging_config=None,
     )
+    return app
 
 
 def configured(app: Litestar, settings: Settings, observe: Observe | None = None) -> Litestar:
@@ -247,13 +256,6 @@ def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
     if auth.cors_origins:
         app.asgi_handler = Cors(app.asgi_handler, auth.cors_origins)
     return issuer, tokens, gate
-
-
-def _get(name: str) -> Callable[[State], Any]:
-    def get(state: State) -> Any:
-        return getattr(state.services, name)
-
-    return get
 
 
 def _check_stored_sql(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
