@@ -73,6 +73,20 @@ def list_clients() -> None:
         print(each.id, state, f"secret {secret}", " ".join(each.scopes), sep="\t")
 
 
+@client.command("renew")
+@click.argument("client_id", metavar="ID")
+@click.option("--chosen", is_flag=True, help="Read the secret from standard input.")
+def renew_client(client_id: str, *, chosen: bool) -> None:
+    """Replace a client's secret and print the new one; the old one works no more."""
+    from service.auth import clients
+    from service.cli.opened import with_database
+
+    secret = _chosen_secret() if chosen else None
+    made = with_database(lambda db: clients.renew(db, client_id, chosen=secret, actor="cli"))
+    if not chosen:
+        print(made)
+
+
 @client.command("revoke")
 @click.argument("client_id", metavar="ID")
 def revoke_client(client_id: str) -> None:
