@@ -157,7 +157,7 @@ async def renew(db: Database | Transaction, client_id: str, *, chosen: str | Non
     async with db.transaction() as tx:
         if not await tx.write(_RENEW, client_id, hashed):
             raise NotFound(
-                f"There is no client {client_id!r} with a secret to renew; AUTH_CLIENTS is edited where it is set."
+                f"There is no client {client_id!r} to renew; AUTH_CLIENTS is edited where it is set."
             )
         await audit.record(tx, AuditEvent(actor=actor, action="client.renew", target=client_id))
     return secret

@@ -6,6 +6,7 @@ from getpass import getpass
 import click
 
 from service.cli.group import Command, Group, SeveralValues
+from service.cli.output import csv_option
 from service.errors import Stop
 
 
@@ -62,15 +63,15 @@ def _chosen_secret() -> str:
 
 
 @client.command("list")
-def list_clients() -> None:
+@csv_option
+def list_clients(*, as_csv: bool) -> None:
     """List the clients of the database."""
     from service.auth import clients
     from service.cli.opened import with_database
+    from service.cli.output import lines, show
 
-    for each in with_database(clients.list_all):
-        state = f"revoked {each.revoked_at:%Y-%m-%d}" if each.revoked_at else "active"
-        secret = "chosen" if each.chosen else "made"
-        print(each.id, state, f"secret {secret}", " ".join(each.scopes), sep="\t")
+    found = lines(with_database(clients.list_all))
+    show(found, "id", "scopes", "chosen", "created_at", "revoked_at", as_csv=as_csv)
 
 
 @client.command("renew")

@@ -16,6 +16,7 @@ from service.database.preflight import check_service
 from service.errors import InvalidInput, Stop
 
 T = TypeVar("T")
+Message = dict[str, Any]
 Write = Callable[[bytes], object]
 
 OPERATOR: Final = Principal("cli", frozenset(SCOPES), '{"sub":"cli"}')
@@ -38,6 +39,40 @@ class Refusal(Struct):
 
     detail: str
     errors: list[Wrong] = []
+
+
+class _Exchange:
+    """One request and its response, as ASGI messages."""
+
+    def __init__(self, content: bytes, write: Write | None) -> None:
+        self._request: Message | None = {"type": "http.request", "body": content, "more_body": False}
+        self._write = write
+        self._answered = asyncio.Event()
+        self.status = 0
+        self.parts: list[bytes] = []
+        self.unwritten: OSError | None = None
+
+    async def receive(self) -> Message:
+        if self._request is not None:
+            request, self._request = self._request, None
+            return request
+        await self._answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            return
+        body = message.get("body", b"")
+        if self._write is None or self.status >= FAILED:
+            self.parts.append(body)
+        elif self.unwritten is None:
+            try:
+                self._write(body)
+            except OSError as error:  # the app would take it for its own
+                self.unwritten = error
+        if not message.get("more_body", False):
+            self._answered.set()
 
 
 class Api:
@@ -63,21 +98,6 @@ class Api:
         """
         content = b"" if body is None else msgspec.json.encode(body)
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        status = 0
-        parts: list[bytes] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": content, "more_body": False}
-
-        async def send(message: dict[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif write is not None and status < FAILED:
-                write(message.get("body", b""))
-            else:
-                parts.append(message.get("body", b""))
-
         headers = {"host": "localhost", "accept": accept}
         if content:
             headers |= {"content-type": "application/json", "content-length": str(len(content))}
@@ -97,11 +117,15 @@ class Api:
             "state": {"principal": OPERATOR},
             "litestar_app": self._litestar,
         }
-        await self._app(scope, receive, send)
-        answer = b"".join(parts)
-        if status >= FAILED:
+        exchange = _Exchange(content, write)
+        await self._app(scope, exchange.receive, exchange.send)
+        if exchange.unwritten is not None:
+            raise exchange.unwritten
+        answer = b"".join(exchange.parts)
+        if exchange.status >= FAILED:
             refusal = msgspec.json.decode(answer, type=Refusal)
-            raise Stop(told(refusal.detail, refusal.errors), exit_code=1 if status >= SERVER_ERROR else 2)
+            exit_code = 1 if exchange.status >= SERVER_ERROR else 2
+            raise Stop(told(refusal.detail, refusal.errors), exit_code=exit_code)
         return answer
 
     async def items(self, path: str, **query: str | None) -> list[Raw]:

@@ -35,10 +35,8 @@ def migrate_database(look: str | None) -> int:
 
 
 def _look(look: str) -> None:
-    import msgspec
-
     from service.cli.opened import with_database
-    from service.cli.output import show
+    from service.cli.output import lines, show
     from service.database.migrate import MIGRATIONS, names, pending
 
     missing = with_database(pending)
@@ -46,7 +44,7 @@ def _look(look: str) -> None:
         states = [
             {"migration": name, "status": "pending" if name in missing else "applied"} for name in names()
         ]
-        show([msgspec.Raw(msgspec.json.encode(each)) for each in states], "migration", "status", as_csv=False)
+        show(lines(states), "migration", "status", as_csv=False)
     elif look == "dry-run":
         print(f"would apply {', '.join(missing)}" if missing else "the database is up to date")
     else:

@@ -103,12 +103,20 @@ def quarantine() -> None:
 @quarantine.command("list")
 @click.option("--dataset", help="Only rows of this dataset.")
 @click.option("--reason", help="Only rows with this reason.")
-@click.option("--status", help="open, loaded or discarded.", default="open", show_default=True)
+@click.option(
+    "--status", type=click.Choice(["open", "loaded", "discarded"]), default="open", show_default=True
+)
 @csv_option
 def list_rows(dataset: str | None, reason: str | None, status: str, *, as_csv: bool) -> None:
     """List quarantined rows."""
+    from typing import get_args
+
     from service.cli.api import with_api
     from service.cli.output import show
+    from service.imports.datasets import Reason
+
+    if reason not in {None, *get_args(Reason)}:
+        raise Stop(f"there is no reason {reason!r}; there are {', '.join(get_args(Reason))}", exit_code=2)
 
     found = with_api(lambda api: api.items("/quarantine", dataset=dataset, reason=reason, status=status))
     show(found, "id", "dataset", "source", "line", "reason", "message", as_csv=as_csv)

@@ -3,8 +3,8 @@
 import csv
 import io
 import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
 
 import click
 import msgspec
@@ -18,6 +18,11 @@ _EXACT: Final = msgspec.json.Decoder(float_hook=str)  # numbers are shown as the
 def on_terminal() -> bool:
     """Whether a person reads our output."""
     return sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison] (None if it was closed)
+
+
+def lines(found: Iterable[object]) -> list[Raw]:
+    """Each value as JSON, for `show`."""
+    return [Raw(msgspec.json.encode(each)) for each in found]
 
 
 def show(rows: Sequence[Raw], *columns: str, as_csv: bool) -> None:
@@ -53,7 +58,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table()
     for column in columns:
-        table.add_column(Text(_shown(column)))
+        table.add_column(Text(_shown(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
     Console(highlight=False).print(table)
@@ -109,6 +114,8 @@ def _cells(row: Raw, columns: Sequence[str]) -> list[str]:
 def _text(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, list) and all(isinstance(each, str) for each in cast("list[object]", value)):
+        return " ".join(cast("list[str]", value))
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
