@@ -38,7 +38,11 @@ def set_up_logs(settings: Logs) -> None:
     # Tracebacks omit local variables, because requests among them hold tokens.
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     renderers: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
-    renderers += [_escape, structlog.dev.ConsoleRenderer(colors=on_terminal)] if console else [_to_json]
+    renderers += (
+        [_escape, structlog.dev.ConsoleRenderer(colors=on_terminal, sort_keys=False)]
+        if console
+        else [_to_json]
+    )
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -90,8 +94,9 @@ def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
 
 
 def _to_json(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
-    """Render a line of ASCII. We escape DEL, because JSON does not."""
-    return str(_JSON(logger, method, event)).replace("\x7f", "\\u007f")
+    """Render a line of ASCII that begins with time, level and event. We escape DEL, because JSON does not."""
+    ordered = {name: event[name] for name in ("timestamp", "level", "event") if name in event} | dict(event)
+    return str(_JSON(logger, method, ordered)).replace("\x7f", "\\u007f")
 
 
 _JSON: Final = structlog.processors.JSONRenderer()
