@@ -2,19 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine, Hashable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast
 
 from litestar import Litestar, Router
-from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
+from msgspec import Struct
 
 from service import __version__
 from service.api import ExtraChecks, HealthController, own_routes
@@ -29,7 +29,7 @@ from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
-from service.database.listen import Listener
+from service.database.listen import Handlers, Listener
 from service.database.session import Session
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
 from service.database.stored_sql.login import watch_login
@@ -57,6 +57,8 @@ from service.metrics.execute import Executor
 from service.metrics.result_endpoint import ResultEndpoint, ResultService
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
+from service.observe.events import Observe
+from service.observe.log import EventLog
 from service.outbound import Outbound
 from service.results import changes
 from service.results.cache import Results
@@ -71,27 +73,67 @@ LISTEN_WAIT_S: Final = 2.0
 KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
 
 
+class Base(Struct, frozen=True):
+    """The parts that need no connection. They are built before the lifespan begins."""
+
+    settings: Settings
+    observe: Observe
+    listener: Listener
+    results: Results
+    request_index: RequestIndex
+    issuer: Issuer
+    tokens: Tokens
+    gate: Gate
+
+
+class Services(Struct, frozen=True):
+    """The parts that live as long as the lifespan. Handlers get them by these names."""
+
+    database: Database
+    outbound: Outbound
+    catalog: Catalog
+    changes: Changes
+    executor: Executor
+    batcher: Batcher
+    result_service: ResultService
+    schema_cache: SchemaCache
+    compiler: PromptCompiler
+    editor: Editor
+    issuer: Issuer
+    clients: Clients
+    external_api: ExternalApi
+    summariser: Summariser
+    importing: Importing
+    counts: Counts
+    extra_checks: ExtraChecks
+
+
 def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     """Wrap the app in its ASGI layers, as the server runs it.
 
     `CacheHitMiddleware` is outside the request log, so hits are logged as counts. `running` receives the
     clients whose requests run.
     """
-    settings: Settings = app.state.settings
-    gate: Gate = app.state.gate
-    admit = partial(gate.admit, need="metrics:read")
+    base: Base = app.state.base
+    admit = partial(base.gate.admit, need="metrics:read")
     endpoint = ResultEndpoint(
-        RepresentationMiddleware(cast("App", app)), lambda: app.state.shelf, admit, send_problem
+        RepresentationMiddleware(cast("App", app)), lambda: _result_service(app), admit, send_problem
     )
     limited = RequestBounds(
         cast("Any", DisconnectMiddleware(endpoint)),
         set[Client]() if running is None else running,
-        settings.server.body_timeout_s,
+        base.settings.server.body_timeout_s,
     )
-    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", limited)))
+    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", limited)), base.observe)
     return cast(
-        "ASGIApp", CacheHitMiddleware(cast("App", inner), app.state.request_index, app.state.results, admit)
+        "ASGIApp",
+        CacheHitMiddleware(cast("App", inner), base.request_index, base.results, admit, base.observe),
     )
+
+
+def _result_service(app: Litestar) -> ResultService | None:
+    services: Services | None = app.state.services
+    return services.result_service if services else None
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -101,6 +143,13 @@ def create_app(settings: Settings) -> Litestar:
 
 def routed() -> Litestar:
     """Build the routes, which takes most of the time. `configured` adds the settings."""
+
+    def getter(name: str) -> Callable[[], Any]:
+        def get() -> Any:  # without parameters, because each of them costs Litestar 10 us a request
+            return getattr(app.state.services, name)
+
+        return get
+
     features = [
         HealthController,
         MetricsController,
@@ -110,7 +159,7 @@ def routed() -> Litestar:
         ImportsController,
         QuarantineController,
     ]
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             Router(
                 "/api/v1",
@@ -129,19 +178,7 @@ def routed() -> Litestar:
         ],
         guards=[allow],
         dependencies={
-            "database": Provide(_database, sync_to_thread=False),
-            "catalog": Provide(_catalog, sync_to_thread=False),
-            "executor": Provide(_executor, sync_to_thread=False),
-            "batcher": Provide(_batcher, sync_to_thread=False),
-            "editor": Provide(_editor, sync_to_thread=False),
-            "writer": Provide(_writer, sync_to_thread=False),
-            "issuer": Provide(_issuer, sync_to_thread=False),
-            "clients": Provide(_clients, sync_to_thread=False),
-            "shelf": Provide(_shelf, sync_to_thread=False),
-            "outside": Provide(_outside, sync_to_thread=False),
-            "summariser": Provide(_summariser, sync_to_thread=False),
-            "importing": Provide(_importing, sync_to_thread=False),
-            "extra_checks": Provide(_extra_checks, sync_to_thread=False),
+            name: Provide(getter(name), sync_to_thread=False) for name in Services.__struct_fields__
         },
         lifespan=[_opened],
         before_request=refuse_bad_input,
@@ -167,28 +204,35 @@ def routed() -> Litestar:
         debug=False,
         logging_config=None,
     )
+    return app
 
 
-def configured(app: Litestar, settings: Settings) -> Litestar:
-    """Configure the routes. The app can be configured again while its lifespan is closed."""
+def configured(app: Litestar, settings: Settings, observe: Observe | None = None) -> Litestar:
+    """Configure the routes. The app can be configured again while its lifespan is closed.
+
+    `observe` receives all events. By default they are logged.
+    """
     config = settings.database
     if config.url is None or config.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
+    observe = observe or EventLog()
+    listener = Listener(config.url)
     results = Results(
-        Generations(),
+        Generations(observe),
         ResultTable(settings.results.cache_bytes),
         time.monotonic,
         wait_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
         stale_if_error_s=settings.results.stale_if_error_s,
+        unread=listener.unread,
+        observe=observe,
     )
-    app.state.update(
-        {"settings": settings, "results": results, "request_index": RequestIndex(), "shelf": None}
-    )
-    _guard(app, settings)
+    issuer, tokens, gate = _guard(app, settings)
+    base = Base(settings, observe, listener, results, RequestIndex(results), issuer, tokens, gate)
+    app.state.update({"base": base, "services": None})
     return app
 
 
-def _guard(app: Litestar, settings: Settings) -> None:
+def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
     """Put the gate before the router, so that unknown paths require a token too."""
     auth = settings.auth
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
@@ -196,72 +240,22 @@ def _guard(app: Litestar, settings: Settings) -> None:
     if auth.oidc_issuer is not None:
 
         async def fetch_json(url: str) -> Any:
-            return await app.state.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
+            services: Services = app.state.services
+            return await services.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
-    app.state.update({"issuer": issuer, "tokens": Tokens(trusted)})
+    tokens = Tokens(trusted)
     router: ASGIApp = app.state.setdefault("router", app.asgi_handler)
-    app.asgi_handler = app.state.gate = Gate(
+    app.asgi_handler = gate = Gate(
         router,
-        app.state.tokens if auth.mode == "on" else None,
+        tokens if auth.mode == "on" else None,
         public=public_addresses(app.routes),
         settings=settings,
         refuse=send_problem,
     )
     if auth.cors_origins:
         app.asgi_handler = Cors(app.asgi_handler, auth.cors_origins)
-
-
-def _database(state: State) -> Database:
-    return state.database
-
-
-def _catalog(state: State) -> Catalog:
-    return state.catalog
-
-
-def _executor(state: State) -> Executor:
-    return state.executor
-
-
-def _batcher(state: State) -> Batcher:
-    return state.batcher
-
-
-def _editor(state: State) -> Editor:
-    return state.editor
-
-
-def _writer(state: State) -> PromptCompiler:
-    return state.writer
-
-
-def _issuer(state: State) -> Issuer:
-    return state.issuer
-
-
-def _clients(state: State) -> Clients:
-    return state.clients
-
-
-def _shelf(state: State) -> ResultService:
-    return state.shelf
-
-
-def _outside(state: State) -> ExternalApi:
-    return state.outside
-
-
-def _summariser(state: State) -> Summariser:
-    return state.summariser
-
-
-def _importing(state: State) -> Importing:
-    return state.importing
-
-
-def _extra_checks(state: State) -> ExtraChecks:
-    return state.extra_checks
+    return issuer, tokens, gate
 
 
 def _check_stored_sql(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
@@ -281,121 +275,110 @@ def _check_stored_sql(reader: Reader, suspensions: Suspensions) -> dict[str, str
 @asynccontextmanager
 async def _opened(app: Litestar) -> AsyncGenerator[None]:
     """Open everything that lives as long as the app, and close it at the end."""
-    settings: Settings = app.state.settings
-    config, outbound_settings = settings.database, settings.outbound
+    base: Base = app.state.base
+    config, outgoing = base.settings.database, base.settings.outbound
     assert config.url, "checked by configured"
     assert config.reader_url, "checked by configured"
     async with (
         open_database(config.url) as database,
         aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
         open_reader(config.reader_url, config) as reader,
-        Outbound(timeout_s=outbound_settings.timeout_s, cooldown_s=outbound_settings.cooldown_s) as outbound,
+        Outbound(timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s) as outbound,
     ):
-        model = open_model(settings.model, outbound.client)
-        results: Results = app.state.results
-        index: RequestIndex = app.state.request_index
-
-        def forget(version: int, owners: list[Hashable]) -> None:
-            index.version = version
-            for owner in owners:
-                results.table.drop(owner)
-
-        metrics = Catalog(database, config.data_schemas, forget)
-        table_changes = Changes(
-            database,
-            session,
-            results.generations,
-            results.clock,
-            reader=reader.role,
-            schemas=config.data_schemas,
-            always=READ_TABLES,
+        app.state.services = services = _connect(
+            base, database=database, session=session, reader=reader, outbound=outbound
         )
-        suspensions = Suspensions(database, metrics)
-        executor = Executor(
-            reader, metrics, settings, clock=results.clock, changes=table_changes, suspensions=suspensions
-        )
-        app.state.extra_checks = partial(_check_stored_sql, reader, suspensions)
-        batcher = Batcher(
-            metrics,
-            executor,
-            results,
-            deadline_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
-            bytes_limit=config.result_bytes_limit,
-        )
-        app.state.update({"database": database, "catalog": metrics, "executor": executor, "batcher": batcher})
-        app.state.changes = table_changes
-        app.state.clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
-        schema_cache = SchemaCache(reader, config.data_schemas)
-        app.state.writer = PromptCompiler(
-            schema_cache, executor, model, settings.model, lambda: datetime.now(config.zone).date()
-        )
-        app.state.editor = Editor(database, metrics, executor, app.state.writer.write)
-        app.state.shelf = ResultService(metrics, executor, results, index)
-        app.state.importing = Importing(executor.check, settings.imports.bytes_limit, Turns())
-        app.state.counts = Counts(database, results, settings.results.stale_for_s)
-
-        with suppress(Problem):  # the service starts anyway, and becomes ready later
-            await metrics.load()
-            await table_changes.poll()
-        tokens: Tokens = app.state.tokens
-        summariser = Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE
-        external_api = ExternalApi(outbound, outbound_settings.external_api_url)
-        app.state.update({"outbound": outbound, "outside": external_api, "summariser": summariser})
-        listener = _listener(config.url, metrics, results, schema_cache)
-        results.unread = listener.unread
-        runners = [metrics.keep(), listener.run(), *_watchers(app.state, reader, table_changes, schema_cache)]
-        if settings.auth.mode == "on":
-            runners.append(tokens.watch())
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(runner) for runner in runners]
-            with suppress(TimeoutError):  # results from before the listener connects would run again
-                async with asyncio.timeout(LISTEN_WAIT_S):
-                    await listener.connected.wait()
-            yield
-            await executor.close()
-            await results.close()
-            for task in background:
-                task.cancel()
-            await tokens.close()
+        # Subscribe before the first read, so that no change between is missed.
+        with base.results.subscribe(catalog.TABLES) as catalogue, base.results.subscribe() as data:
+            with suppress(Problem):  # the service starts anyway, and becomes ready later
+                await services.catalog.load()
+                await services.changes.poll()
+            async with _running(
+                base,
+                services.catalog.keep(catalogue),
+                services.schema_cache.keep(data),
+                services.changes.keep(services.executor.redefined),
+                watch_login(config.reader_url, services.executor.locked_out),
+            ):
+                yield
+                await services.executor.close()
+                await base.results.close()
+        await base.tokens.close()
 
 
-def _watchers(
-    state: State, reader: Reader, table_changes: Changes, schema_cache: SchemaCache
-) -> tuple[Coroutine[Any, Any, None], ...]:
-    """Coroutines that react to redefinitions in the database and to a refused reader login."""
-    results: Results = state.results
-
-    async def redefined() -> None:
-        state.executor.forget()
-        state.catalog.changed()
-        schema_cache.changed()
-        # Prepared statements of a session keep using the tables and functions that they first resolved.
-        await reader.retire()
-
-    async def refused() -> None:
-        results.generations.renew(results.clock())
-        await reader.retire()
-
-    return table_changes.keep(redefined), watch_login(state.settings.database.reader_url, refused)
+@asynccontextmanager
+async def _running(base: Base, *runners: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run these and the listener in the background."""
+    results = base.results
+    handlers = Handlers(results.announced, results.silent, results.heard)
+    background = [*runners, base.listener.run((catalog.CHANNEL, changes.CHANNEL), handlers)]
+    if base.settings.auth.mode == "on":
+        background.append(base.tokens.watch())
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in background]
+        with suppress(TimeoutError):  # results from before the listener connects would run again
+            async with asyncio.timeout(LISTEN_WAIT_S):
+                await base.listener.connected.wait()
+        yield
+        for task in tasks:
+            task.cancel()
 
 
-def _listener(url: str, metrics: Catalog, results: Results, schema_cache: SchemaCache) -> Listener:
-    def on_gap() -> None:
-        metrics.changed()
-        schema_cache.changed()
-        results.heard()
-
-    def announced(payload: str) -> None:
-        results.generations.announced(payload, results.clock())
-        schema_cache.announced(payload)
-
-    def catalogue_changed(payload: str) -> None:
-        metrics.changed()
-        results.generations.announced(payload, results.clock())
-
-    return Listener(
-        url,
-        {catalog.CHANNEL: catalogue_changed, changes.CHANNEL: announced},
-        on_gap=on_gap,
-        on_silence=lambda: results.generations.silent(results.clock()),
+def _connect(
+    base: Base, *, database: Database, session: Session, reader: Reader, outbound: Outbound
+) -> Services:
+    """Build the parts on top of the open connections."""
+    settings, results = base.settings, base.results
+    config = settings.database
+    metrics = Catalog(database, config.data_schemas, results.redefined)
+    suspensions = Suspensions(database, metrics)
+    table_changes = Changes(
+        database,
+        session,
+        results.generations,
+        results.clock,
+        reader=reader.role,
+        schemas=config.data_schemas,
+        always=READ_TABLES,
+    )
+    executor = Executor(
+        reader,
+        metrics,
+        settings,
+        clock=results.clock,
+        changes=table_changes,
+        suspensions=suspensions,
+        observe=base.observe,
+    )
+    batcher = Batcher(
+        metrics,
+        executor,
+        results,
+        deadline_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
+        bytes_limit=config.result_bytes_limit,
+    )
+    model = open_model(settings.model, outbound.client)
+    schema_cache = SchemaCache(reader, config.data_schemas)
+    compiler = PromptCompiler(
+        schema_cache, executor, model, settings.model, lambda: datetime.now(config.zone).date()
+    )
+    result_service = ResultService(metrics, executor, results, base.request_index)
+    return Services(
+        database=database,
+        outbound=outbound,
+        catalog=metrics,
+        changes=table_changes,
+        executor=executor,
+        batcher=batcher,
+        result_service=result_service,
+        schema_cache=schema_cache,
+        compiler=compiler,
+        editor=Editor(database, metrics, executor, compiler.write),
+        issuer=base.issuer,
+        clients=Clients(parse_clients(settings.auth.clients), partial(find, database)),
+        external_api=ExternalApi(outbound, settings.outbound.external_api_url),
+        summariser=Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE,
+        importing=Importing(executor.check, settings.imports.bytes_limit, Turns(), base.observe),
+        counts=Counts(database, results, result_service, settings.results.stale_for_s),
+        extra_checks=partial(_check_stored_sql, reader, suspensions),
     )

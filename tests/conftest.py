@@ -28,6 +28,7 @@ from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
 from service.database.queries import Command
 from service.database.stored_sql.reader import Reader, open_reader
+from service.observe.events import Observe
 from service.observe.log import set_up_logs
 from service.settings import Auth, Logs, Settings
 from service.settings import Database as DatabaseSettings
@@ -169,10 +170,10 @@ async def client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
+async def serving(settings: Settings, observe: Observe | None = None) -> AsyncGenerator[httpx.AsyncClient]:
     """Run the service in this process; its lifespan begins and ends in one task, as with a real server."""
     set_up_logs(Logs(level="error"))
-    app = configured(IDLE.pop() if IDLE else routed(), settings)
+    app = configured(IDLE.pop() if IDLE else routed(), settings, observe)
     try:
         async with held(app.lifespan()):
             transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]

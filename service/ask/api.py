@@ -48,6 +48,6 @@ class AskController(Controller):
         status_code=200,
         opt={"scope": "metrics:write", "problems": PROBLEMS},
     )
-    async def ask(self, data: JSONBody[Asked], writer: NamedDependency[PromptCompiler]) -> Preview:
-        draft = await writer.draft(data.prompt, fallback=data.fallback)
+    async def ask(self, data: JSONBody[Asked], compiler: NamedDependency[PromptCompiler]) -> Preview:
+        draft = await compiler.draft(data.prompt, fallback=data.fallback)
         return draft.preview()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from service.ask.sentence.lexicon import Lexicon
 from service.database.queries import SqlFile
 from service.database.stored_sql.reader import Reader
 from service.errors import QueryFailed, QueryTimeout, ResultTooLarge
+from service.results.feed import Change
 
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 
@@ -81,15 +82,15 @@ class SchemaCache:
         """The two counts before the last read."""
         self._lock = asyncio.Lock()
 
-    def changed(self) -> None:
-        """Note that tables, columns, comments or rights may have changed."""
-        self._changes += 1
+    async def keep(self, changes: AsyncIterable[Change]) -> None:
+        """Note all changes."""
+        async for change in changes:
+            self.note(change)
 
-    def announced(self, payload: str) -> None:
-        """Note that rows of a table changed. Process `<schema>.<table> <transaction id>`."""
-        self._row_changes += 1
-        if payload.rpartition(" ")[0] == VOCABULARY:
-            self.changed()
+    def note(self, change: Change) -> None:
+        """Note which rows changed, or that tables, columns, comments or rights may have changed."""
+        self._row_changes += bool(change.tables)
+        self._changes += change.renewed or VOCABULARY in change.tables
 
     async def now(self, oldest_s: float = OLDEST_S, *, with_rows: bool = False) -> Known:
         """Return the known schema, at most so old; `with_rows` it includes all announced changes of rows.

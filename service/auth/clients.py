@@ -121,6 +121,7 @@ _FIND: Final = _SQL.rows("find_client", Client)
 _LIST: Final = _SQL.rows("list_clients", ListedClient)
 _ADD: Final = _SQL.command("add_client")
 _REVOKE: Final = _SQL.command("revoke_client")
+_RENEW: Final = _SQL.command("renew_client")
 
 
 async def find(db: Database | Transaction, client_id: str) -> Client | None:
@@ -143,11 +144,28 @@ async def add(
         raise Stop(
             f"{client_id!r} is no client id: letters, digits and . _ ~ @ / - (at most 128)", exit_code=2
         )
-    secret, hashed = new_secret() if chosen is None else (chosen, hash_chosen(chosen))
+    secret, hashed = _secret(chosen)
     async with db.transaction() as tx:
         await tx.write(_ADD, client_id, hashed, list(scopes))
         await audit.record(tx, AuditEvent(actor=actor, action="client.add", target=client_id))
     return secret
+
+
+async def renew(db: Database | Transaction, client_id: str, *, chosen: str | None, actor: str) -> str:
+    """Replace a client's secret. Return the new one, which is not stored. Raises `NotFound`."""
+    secret, hashed = _secret(chosen)
+    async with db.transaction() as tx:
+        if not await tx.write(_RENEW, client_id, hashed):
+            raise NotFound(
+                f"There is no client {client_id!r} to renew; AUTH_CLIENTS is edited where it is set."
+            )
+        await audit.record(tx, AuditEvent(actor=actor, action="client.renew", target=client_id))
+    return secret
+
+
+def _secret(chosen: str | None) -> tuple[str, str]:
+    """A chosen secret or a new one, with the hash to store."""
+    return new_secret() if chosen is None else (chosen, hash_chosen(chosen))
 
 
 async def revoke(db: Database | Transaction, client_id: str, *, actor: str) -> None:

@@ -18,3 +18,9 @@ UPDATE app.api_client
 SET revoked_at = now()
 WHERE id = $1
   AND revoked_at IS NULL
+
+-- name: renew_client
+UPDATE app.api_client
+SET secret_hash = $2
+WHERE id = $1
+  AND revoked_at IS NULL

@@ -19,8 +19,8 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
     "Service": (serve.serve, databases.migrate_database, databases.watch, databases.psql),
-    "Data": (files.seed_database, files.import_files),
-    "Metrics": (metrics.metric, metrics.query),
+    "Data": (files.seed_database, files.import_files, files.dataset, files.quarantine),
+    "Metrics": (metrics.metric, metrics.dashboard, metrics.ask, metrics.query),
     "Access": (access.token, access.client, access.key),
     "Shell": (completion.completion,),
 }

@@ -6,6 +6,7 @@ from getpass import getpass
 import click
 
 from service.cli.group import Command, Group, SeveralValues
+from service.cli.output import csv_option
 from service.errors import Stop
 
 
@@ -62,15 +63,29 @@ def _chosen_secret() -> str:
 
 
 @client.command("list")
-def list_clients() -> None:
+@csv_option
+def list_clients(*, as_csv: bool) -> None:
     """List the clients of the database."""
     from service.auth import clients
     from service.cli.opened import with_database
+    from service.cli.output import lines, show
 
-    for each in with_database(clients.list_all):
-        state = f"revoked {each.revoked_at:%Y-%m-%d}" if each.revoked_at else "active"
-        secret = "chosen" if each.chosen else "made"
-        print(each.id, state, f"secret {secret}", " ".join(each.scopes), sep="\t")
+    found = lines(with_database(clients.list_all))
+    show(found, "id", "scopes", "chosen", "created_at", "revoked_at", as_csv=as_csv)
+
+
+@client.command("renew")
+@click.argument("client_id", metavar="ID")
+@click.option("--chosen", is_flag=True, help="Read the secret from standard input.")
+def renew_client(client_id: str, *, chosen: bool) -> None:
+    """Replace a client's secret and print the new one; the old one works no more."""
+    from service.auth import clients
+    from service.cli.opened import with_database
+
+    secret = _chosen_secret() if chosen else None
+    made = with_database(lambda db: clients.renew(db, client_id, chosen=secret, actor="cli"))
+    if not chosen:
+        print(made)
 
 
 @client.command("revoke")

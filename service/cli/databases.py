@@ -12,11 +12,17 @@ GRANTS_MISSING: Final = 3
 
 
 @click.command("migrate", cls=Command)
-def migrate_database() -> int:
+@click.option("--status", "look", flag_value="status", help="List all migrations, change nothing.")
+@click.option("--dry-run", "look", flag_value="dry-run", help="Name what would be applied, change nothing.")
+@click.option("--print-sql", "look", flag_value="print-sql", help="Print the SQL that would run, to be read.")
+def migrate_database(look: str | None) -> int:
     """Bring the database up to date and give the reader its rights."""
     from service.cli.opened import database_ready, started
     from service.database.migrate import migrate
 
+    if look is not None:
+        _look(look)
+        return 0
     with database_ready(started()) as (ready, _):
         database = ready.database
         done = migrate(database.url or "", database.reader_url, database.data_schemas)
@@ -26,6 +32,24 @@ def migrate_database() -> int:
     print("-- The owner may not do the following; let somebody who may run it, then migrate again:")
     print(*done.missing_grants, sep="\n")
     return GRANTS_MISSING
+
+
+def _look(look: str) -> None:
+    from service.cli.opened import with_database
+    from service.cli.output import lines, show
+    from service.database.migrate import MIGRATIONS, names, pending
+
+    missing = with_database(pending)
+    if look == "status":
+        states = [
+            {"migration": name, "status": "pending" if name in missing else "applied"} for name in names()
+        ]
+        show(lines(states), "migration", "status", as_csv=False)
+    elif look == "dry-run":
+        print(f"would apply {', '.join(missing)}" if missing else "the database is up to date")
+    else:
+        for name in missing:
+            print(f"-- {name}", (MIGRATIONS / f"{name}.sql").read_text(), sep="\n")
 
 
 @click.command(cls=Command)

@@ -1,11 +1,21 @@
 """Files: import them, and what became of their rows."""
 
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Final
+from uuid import UUID
 
 import click
 
-from service.cli.group import Command
+from service.cli.group import Command, Group, pairs
+from service.cli.output import csv_option
 from service.errors import Stop
+
+STANDARD_INPUT: Final = "-"
+_CHUNK: Final = 1 << 20
 
 
 @click.command("seed", cls=Command)
@@ -23,14 +33,123 @@ def seed_database() -> int:
 
 @click.command("import", cls=Command)
 @click.argument("dataset")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--dry-run", is_flag=True, help="Report what the import would do, change nothing.")
 @click.option("--mirror", is_flag=True, help="Mark stored rows that the file lacks as gone.")
 @click.option("--strict", is_flag=True, help="Exit status 1 if rows were quarantined.")
-def import_files(dataset: str, files: tuple[Path, ...], *, dry_run: bool, mirror: bool, strict: bool) -> int:
-    """Import FILEs (CSV, JSON, XLSX) into DATASET."""
+def import_files(dataset: str, files: tuple[str, ...], *, dry_run: bool, mirror: bool, strict: bool) -> int:
+    """Import FILEs (CSV, JSON, XLSX), or - (standard input), into DATASET."""
     from service.cli.opened import database_ready, started
     from service.imports import commands
+    from service.imports.readers import Upload
 
-    with database_ready(started()) as (ready, _):
-        return commands.import_files(ready, dataset, files, dry_run=dry_run, mirror=mirror, strict=strict)
+    if files.count(STANDARD_INPUT) > 1:
+        raise Stop("- (standard input) can be read once", exit_code=2)
+    settings = started()
+    found = commands.dataset_named(dataset)
+    with ExitStack() as held:
+        uploads = [
+            Upload(held.enter_context(_stored_input(settings.imports.bytes_limit)), "stdin")
+            if file == STANDARD_INPUT
+            else Upload(Path(file), Path(file).name)
+            for file in files
+        ]
+        ready, _ = held.enter_context(database_ready(settings))
+        return commands.import_files(ready, found, uploads, dry_run=dry_run, mirror=mirror, strict=strict)
+
+
+@contextmanager
+def _stored_input(limit: int) -> Generator[Path]:
+    """Standard input as a file, of at most one byte more than an import may have."""
+    with NamedTemporaryFile(prefix="tally-") as file:
+        left = limit + 1
+        while left and (chunk := sys.stdin.buffer.read(min(left, _CHUNK))):
+            file.write(chunk)
+            left -= len(chunk)
+        file.flush()
+        yield Path(file.name)
+
+
+def text_of(file: str) -> str:
+    """The text of a file, or of standard input for `-`. Raises `Stop`."""
+    try:
+        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Stop(f"{file} cannot be read: {error}", exit_code=2) from None
+
+
+@click.group(cls=Group)
+def dataset() -> None:
+    """Datasets that files can be imported into."""
+
+
+@dataset.command("list")
+@csv_option
+def list_datasets(*, as_csv: bool) -> None:
+    """List all datasets."""
+    from service.cli.api import with_api
+    from service.cli.output import show
+
+    found = with_api(lambda api: api.items("/datasets"))
+    show(found, "name", "table", "key", "description", as_csv=as_csv)
+
+
+@click.group(cls=Group)
+def quarantine() -> None:
+    """Rows that broke the contract of their dataset."""
+
+
+@quarantine.command("list")
+@click.option("--dataset", help="Only rows of this dataset.")
+@click.option("--reason", help="Only rows with this reason.")
+@click.option(
+    "--status", type=click.Choice(["open", "loaded", "discarded"]), default="open", show_default=True
+)
+@csv_option
+def list_rows(dataset: str | None, reason: str | None, status: str, *, as_csv: bool) -> None:
+    """List quarantined rows."""
+    from typing import get_args
+
+    from service.cli.api import with_api
+    from service.cli.output import show
+    from service.imports.datasets import Reason
+
+    if reason not in {None, *get_args(Reason)}:
+        raise Stop(f"there is no reason {reason!r}; there are {', '.join(get_args(Reason))}", exit_code=2)
+
+    found = with_api(lambda api: api.items("/quarantine", dataset=dataset, reason=reason, status=status))
+    show(found, "id", "dataset", "source", "line", "reason", "message", as_csv=as_csv)
+
+
+@quarantine.command("fix")
+@click.argument("row_id", metavar="ID", type=click.UUID)
+@click.argument("values", metavar="HEADING=VALUE...", nargs=-1, required=True)
+def fix_row(row_id: UUID, values: tuple[str, ...]) -> None:
+    """Give a row new values and load it. Other columns keep theirs."""
+    from service.cli.api import with_api
+    from service.cli.output import show_object
+
+    body = {"raw": pairs(values)}
+    show_object(with_api(lambda api: api.call("PATCH", f"/quarantine/{row_id}", body=body)))
+
+
+@quarantine.command("retry")
+@click.argument("dataset", required=False)
+def retry_rows(dataset: str | None) -> None:
+    """Try the open rows of DATASET again, or all of them."""
+    from service.cli.api import with_api
+    from service.cli.output import show_object
+
+    show_object(with_api(lambda api: api.call("POST", "/quarantine/retry", query={"dataset": dataset})))
+
+
+@quarantine.command("export")
+@click.argument("dataset")
+def export_rows(dataset: str) -> None:
+    """Print the open rows of DATASET as CSV, to be fixed and imported back."""
+    from service.cli.api import with_api
+    from service.cli.output import write
+
+    query = {"dataset": dataset}
+    with_api(lambda api: api.call("GET", "/quarantine/export", query=query, accept="text/csv", write=write))

@@ -8,6 +8,19 @@ from typing import Any
 import click
 
 
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """Read NAME=VALUE arguments."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise click.UsageError(f"{each!r} is not NAME=VALUE", click.get_current_context())
+        if name in found:
+            raise click.UsageError(f"{name} is given twice", click.get_current_context())
+        found[name] = value
+    return found
+
+
 class SeveralValues(click.Option):
     """An option that takes all values up to the next option: `--scope a b`. It can also be repeated."""
 

@@ -21,10 +21,14 @@ from service.settings import Settings
 T = TypeVar("T")
 
 
-def started() -> Settings:
-    """Read the settings and set up the logs. Raises `Stop`."""
+def started(*, quiet: bool = False) -> Settings:
+    """Read the settings and set up the logs: only warnings if `quiet`, unless LOG_LEVEL asks for more.
+
+    Raises `Stop`.
+    """
     settings = load(os.environ)
-    set_up_logs(settings.logs)
+    level = "warning" if quiet and not os.environ.get("LOG_LEVEL") else settings.logs.level
+    set_up_logs(msgspec.structs.replace(settings.logs, level=level))
     return settings
 
 

@@ -1,5 +1,8 @@
 """Translate a libpq address into asyncpg's arguments, so that both drivers connect to the same server."""
 
+import os
+import re
+import socket
 import ssl
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -45,6 +48,7 @@ _HANDLED: Final = frozenset(
         "user",
     }
 )
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 
 def asyncpg_arguments(url: str, server_settings: dict[str, str] | None) -> dict[str, Any]:
@@ -78,6 +82,17 @@ def asyncpg_arguments(url: str, server_settings: dict[str, str] | None) -> dict[
 def left_out(url: str) -> list[str]:
     """Parameters of the address that psycopg (`migrate`, `watch`) supports and asyncpg does not."""
     return sorted(parameters(url).keys() - _SHARED - _HANDLED)
+
+
+def cause(error: BaseException) -> str:
+    """Why a connection failed, in a few words and without its address."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time (connect_timeout)"
+    if isinstance(error, socket.gaierror):
+        return f"unknown host ({error.strerror})"
+    message = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    numbers = {int(number) for number in _ERRNO.findall(message)}  # one for each address of a host
+    return ", ".join(os.strerror(number) for number in sorted(numbers)) or message
 
 
 def _timeout_s(given: dict[str, str]) -> float:

@@ -14,7 +14,7 @@ import msgspec
 from asyncpg.pool import PoolConnectionProxy
 from msgspec import Struct
 
-from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments
+from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.queries import Command, Statement
 from service.errors import (
     Conflict,
@@ -216,5 +216,5 @@ def translated() -> Generator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of the error that caused a `DatabaseUnavailable`, for an operator."""
-    return next(iter(str(error.__cause__ or error).splitlines()), "") or str(error)
+    """What caused a `DatabaseUnavailable`, for an operator."""
+    return cause(error.__cause__ or error)

@@ -2,11 +2,12 @@
 
 import asyncio
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
 import asyncpg
+from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments
 from service.database.gateway import LOST_CONNECTION
@@ -14,7 +15,17 @@ from service.database.gateway import LOST_CONNECTION
 HEARTBEAT_S: Final = 1.0
 RECONNECT_S: Final = (0.05, 2.0)
 
-Handler = Callable[[str], None]
+
+class Handlers(Struct, frozen=True):
+    """What a listener calls.
+
+    `announced` takes each payload. `silent` runs when the connection is lost. `heard` runs after each connect
+    or reconnect: what was cached before it may be stale.
+    """
+
+    announced: Callable[[str], None]
+    silent: Callable[[], None]
+    heard: Callable[[], None]
 
 
 class _ListenConnection(asyncpg.Connection):
@@ -30,24 +41,13 @@ class _ListenConnection(asyncpg.Connection):
 
 
 class Listener:
-    """Calls a channel's handler with each payload, and reports when notifications may have been lost.
+    """Hears announcements, and reports when some may have been lost.
 
-    `on_silence` runs when the connection is lost. `on_gap` runs after each connect or reconnect: entries
-    that were cached before it may be stale. `connected` is set while notifications arrive.
+    `connected` is set while notifications arrive.
     """
 
-    def __init__(
-        self,
-        url: str,
-        handlers: Mapping[str, Handler],
-        *,
-        on_gap: Callable[[], None],
-        on_silence: Callable[[], None],
-    ) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._handlers = handlers
-        self._on_gap = on_gap
-        self._on_silence = on_silence
         self.connected = asyncio.Event()
         self._poll: select.poll | None = None
         self._checked = False
@@ -69,7 +69,7 @@ class Listener:
     def _reset_check(self) -> None:
         self._checked = False
 
-    async def run(self) -> None:
+    async def run(self, channels: Iterable[str], handlers: Handlers) -> None:
         """Listen until cancelled; reconnect with a growing pause."""
         shortest, longest = RECONNECT_S
         pause = shortest
@@ -81,36 +81,36 @@ class Listener:
                 )
                 try:
                     pause = shortest
-                    await self._listen(connection)
+                    await self._listen(connection, channels, handlers)
                 finally:
                     self._poll = None
                     self.connected.clear()
-                    self._on_silence()
+                    handlers.silent()
                     connection.terminate()
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
-    async def _listen(self, connection: Any) -> None:
+    async def _listen(self, connection: Any, channels: Iterable[str], handlers: Handlers) -> None:
         closed = asyncio.Event()
 
         def close(_connection: object) -> None:
             self._poll = None
             closed.set()
-            self._on_silence()
+            handlers.silent()
+
+        def received(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+            handlers.announced(str(payload))
 
         connection.add_termination_listener(close)
-        for channel in self._handlers:
-            await connection.add_listener(channel, self._received)
+        for channel in channels:
+            await connection.add_listener(channel, received)
         self._poll = select.poll()
         self._poll.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 (no public way)
         self.connected.set()
-        self._on_gap()
+        handlers.heard()
         while not closed.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await closed.wait()
             if not closed.is_set():  # detects a server that vanished without closing the connection
                 await connection.fetchval("SELECT 1", timeout=HEARTBEAT_S)
-
-    def _received(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
-        self._handlers[channel](str(payload))

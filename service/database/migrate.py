@@ -52,7 +52,7 @@ async def pending(database: Database) -> list[str]:
     applied: set[str] = set()
     if (table := await database.read_one(_HAS_MIGRATIONS)) and table.found:
         applied = {row.migration_id for row in await database.read(_LIST_APPLIED)}
-    return [name for name in _names() if name not in applied]
+    return [name for name in names() if name not in applied]
 
 
 def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) -> Migrated:
@@ -88,7 +88,8 @@ def _first_line(error: psycopg.Error) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _names() -> list[str]:
+def names() -> list[str]:
+    """Ids of all migrations, in their order."""
     return sorted(path.stem for path in MIGRATIONS.glob("[0-9]*.sql") if not path.stem.endswith(".rollback"))
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 from msgspec import Struct
 
-from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments
+from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.gateway import LOST_CONNECTION, REFUSED_LOGIN
 from service.errors import Stop
 from service.postgres_url import parameters, where
@@ -59,9 +59,8 @@ async def _log_in(url: str) -> Login:
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
     except (*LOST_CONNECTION, asyncpg.PostgresError, ValueError) as error:
-        message = str(error).strip() or type(error).__name__
         raise NoLogin(
-            f"cannot log in to the database at {where(url)}: {message.splitlines()[0]}",
+            f"cannot log in to the database at {where(url)}: {cause(error)}",
             refused=isinstance(error, REFUSED_LOGIN),
         ) from None
     assert row is not None, "one row"

@@ -1,27 +1,27 @@
-"""One log line and one id per request."""
+"""One id and one event per request."""
 
 import re
 import time
 from random import getrandbits
 from typing import Any, Final, cast
 
-import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.observe.events import Observe, RequestDone
 from service.observe.log import current_request_id
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestLog:
-    """ASGI layer that gives each request an id, and logs one line when the request ends.
+    """ASGI layer that gives each request an id, and tells `observe` when the request ends.
 
     A caller's `X-Request-ID` is used if it is at most 128 visible ASCII characters. Otherwise it is replaced.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe) -> None:
         self._app = app
-        self._log: Any = structlog.get_logger("request")
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = cast("str", scope["type"])
@@ -51,14 +51,15 @@ class RequestLog:
         try:
             await self._app(scope, receive, observed)
         finally:
-            write = self._log.debug if "/health" in scope["path"] else self._log.info
-            write(
-                "request",
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                bytes=size,
-                ms=round((time.perf_counter() - started) * 1000, 2),
+            self._observe(
+                RequestDone(
+                    scope["method"],
+                    scope["path"],
+                    cast("Any", scope).get("path_template", ""),
+                    status,
+                    size,
+                    time.perf_counter() - started,
+                )
             )
             current_request_id.set(None)
 

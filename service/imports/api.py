@@ -1,6 +1,7 @@
 """Imports, quarantine and contracts over HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -37,10 +38,12 @@ from service.imports import quarantine
 from service.imports.contracts import Dataset, Reason
 from service.imports.datasets import DATASETS, find
 from service.imports.quarantine import QuarantinedRow, RetryReport, Status
+from service.imports.readers import Upload
 from service.imports.receive import Sent, received
 from service.imports.run.imports import Options, Position, Report, import_file, list_runs, one_run
 from service.imports.run.pipeline import ValidateSql
 from service.imports.run.turns import Turns
+from service.observe.events import ImportDone, Observe
 
 MAX_PAGE: Final = 500
 PROBLEMS: Final = (NotFound, DatabaseUnavailable)
@@ -56,6 +59,7 @@ class Importing(Struct, frozen=True):
     validate_sql: ValidateSql
     bytes_limit: int
     turns: Turns
+    observe: Observe
 
 
 class RunPage(Struct, frozen=True):
@@ -153,9 +157,9 @@ class ImportsController(Controller):
                 received(_sent(request), _body(request), importing.bytes_limit)
             )
             if "text/event-stream" in request.headers.get("accept", ""):
-                job = partial(import_file, database, upload, found)
+                job = partial(_import, importing.observe, database, upload, found)
                 return ServerSentEvent(_events(job, options, request, resources.pop_all()), status_code=201)
-            report = await import_file(database, upload, found, options)
+            report = await _import(importing.observe, database, upload, found, options)
         headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
         return Response(report, status_code=201, headers=headers)
 
@@ -269,6 +273,20 @@ class QuarantineController(Controller):
         importing: NamedDependency[Importing],
     ) -> None:
         await quarantine.discard(database, parse_uuid(row_id), actor(request.scope), turns=importing.turns)
+
+
+async def _import(
+    observe: Observe, database: Database, upload: Upload, dataset: Dataset, options: Options
+) -> Report:
+    started = time.perf_counter()
+    try:
+        report = await import_file(database, upload, dataset, options)
+    except Problem as problem:
+        observe(ImportDone(dataset.name, problem.code, 0, 0, time.perf_counter() - started))
+        raise
+    duration = time.perf_counter() - started
+    observe(ImportDone(dataset.name, report.status, report.rows_read, report.quarantined, duration))
+    return report
 
 
 async def _events(

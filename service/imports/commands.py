@@ -5,7 +5,6 @@ import sys
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -17,7 +16,7 @@ from rich.table import Table
 from service.audit import Actor
 from service.database.gateway import Database, open_database, reason
 from service.errors import DatabaseUnavailable, Stop
-from service.imports.datasets import DATASETS, find
+from service.imports.datasets import DATASETS, Dataset, find
 from service.imports.folder import Imported, Refusal, import_folder
 from service.imports.readers import REFUSALS, Upload
 from service.imports.run.imports import Options, Progress, Report, import_file
@@ -29,32 +28,42 @@ from service.sql.validation import validate_sql
 COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined")
 
 
+def dataset_named(name: str) -> Dataset:
+    """Raises `Stop` for an unknown dataset, with the known ones."""
+    if found := find(name):
+        return found
+    known = ", ".join(each.name for each in DATASETS)
+    raise Stop(f"there is no dataset {name!r}; there are {known}", exit_code=2)
+
+
 def import_files(
-    settings: Settings, dataset: str, paths: Sequence[Path], *, dry_run: bool, mirror: bool, strict: bool
+    settings: Settings,
+    dataset: Dataset,
+    uploads: Sequence[Upload],
+    *,
+    dry_run: bool,
+    mirror: bool,
+    strict: bool,
 ) -> int:
     """Import files into a dataset. Exit status 1: rows were quarantined (`strict`); 2: a file was refused.
 
-    Raises `Stop`: status 2 for an unknown dataset, 1 for the database.
+    Raises `Stop` for the database.
     """
-    found = find(dataset)
-    if found is None:
-        known = ", ".join(each.name for each in DATASETS)
-        raise Stop(f"there is no dataset {dataset!r}; there are {known}", exit_code=2)
 
     async def run() -> Imported:
         imported = Imported([], [])
         async with _opened(settings) as (database, usual):
             options = msgspec.structs.replace(usual, dry_run=dry_run, mirror=mirror)
-            for path in paths:
+            for upload in uploads:
                 try:
-                    with _progress(path.name) as progress:
+                    with _progress(upload.source) as progress:
                         watched = msgspec.structs.replace(options, progress=progress)
-                        report = await import_file(database, Upload(path, path.name), found, watched)
+                        report = await import_file(database, upload, dataset, watched)
                     imported.reports.append(report)
                 except REFUSALS as refusal:
-                    imported.refusals.append(Refusal(path.name, refusal.detail))
+                    imported.refusals.append(Refusal(upload.source, refusal.detail))
                 except OSError as error:
-                    imported.refusals.append(Refusal(path.name, f"{path}: {error.strerror}"))
+                    imported.refusals.append(Refusal(upload.source, f"{upload.path}: {error.strerror}"))
         return imported
 
     imported = asyncio.run(run())
@@ -69,7 +78,9 @@ def seed(settings: Settings) -> int:
 
     async def run() -> Imported:
         async with _opened(settings) as (database, options):
-            return await import_folder(database, settings.seeds_dir, options)
+            with _progress(settings.seeds_dir.name) as progress:
+                watched = msgspec.structs.replace(options, progress=progress)
+                return await import_folder(database, settings.seeds_dir, watched)
 
     imported = asyncio.run(run())
     _show(imported)

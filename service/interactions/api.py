@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, cast
 
 import msgspec
 from litestar import Controller, Request, get
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter, QueryParameter
 from litestar.response.base import ASGIResponse
@@ -19,15 +20,12 @@ from service.errors import (
     QueryTimeout,
     ResultTooLarge,
 )
-from service.http.asgi import Scope, header_of
+from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_id_cursor
 from service.http.ids import parse_number
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
-from service.metrics.catalog import Catalog
-from service.metrics.result_endpoint import ResultService
-from service.results.headers import directives
 
 MAX_PAGE: Final = 200
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("channel", "customer_type", "product")
@@ -94,6 +92,7 @@ class InteractionsController(Controller):
         *,
         customer_id: CustomerId,
         request: Call,
+        counts: NamedDependency[Counts],
         channel: Channel = None,
         product: Product = None,
         start_date: StartDate = None,
@@ -101,7 +100,7 @@ class InteractionsController(Controller):
     ) -> ASGIResponse:
         number = parse_number(customer_id, "customer_id")
         asked = _filters(channel=channel, product=product, start_date=start_date, end_date=end_date)
-        return await _answer(request, store.of_customer, number, asked)
+        return await _answer(counts, request, store.of_customer, number, asked)
 
     @get(
         "/",
@@ -114,6 +113,7 @@ class InteractionsController(Controller):
         self,
         *,
         request: Call,
+        counts: NamedDependency[Counts],
         customer_type: CustomerType = None,
         channel: Channel = None,
         product: Product = None,
@@ -130,7 +130,7 @@ class InteractionsController(Controller):
             end_date=end_date,
         )
         after = read_id_cursor(cursor, 0)
-        return await _answer(request, store.page, after, limit, asked)
+        return await _answer(counts, request, store.page, after, limit, asked)
 
     @get(
         "/by/{dimensions:str}",
@@ -147,6 +147,7 @@ class InteractionsController(Controller):
         *,
         dimensions: Dimensions,
         request: Call,
+        counts: NamedDependency[Counts],
         customer_type: CustomerType = None,
         channel: Channel = None,
         product: Product = None,
@@ -161,7 +162,7 @@ class InteractionsController(Controller):
             start_date=start_date,
             end_date=end_date,
         )
-        return await _answer(request, store.totals, by, asked)
+        return await _answer(counts, request, store.totals, by, asked)
 
 
 class StatsController(Controller):
@@ -175,25 +176,18 @@ class StatsController(Controller):
         responses={200: ResponseSpec(Stats, generate_examples=False, description="Figures")},
         opt={"problems": PROBLEMS, "example": {"data": {"external_interactions": STATS_EXAMPLE}}},
     )
-    async def stats(self, request: Call) -> ASGIResponse:
-        return await _answer(request, store.stats, tables=EVERYTHING)
+    async def stats(self, request: Call, counts: NamedDependency[Counts]) -> ASGIResponse:
+        return await _answer(counts, request, store.stats, tables=EVERYTHING)
 
 
 async def _answer(
+    counts: Counts,
     request: Call,
     ask: Callable[..., Awaitable[Struct]],
     *args: Hashable,
     tables: tuple[str, ...] = COUNTED,
 ) -> ASGIResponse:
-    # Read the state directly: dependency injection would cost more than a small query.
-    counts: Counts = request.app.state.counts
-    catalog: Catalog = request.app.state.catalog
-    service: ResultService = request.app.state.shelf
-    version = catalog.version
-    scope = cast("Scope", request.scope)
-    cache_directives = directives(header_of(scope, b"cache-control"))
-    outcome = await counts.get(ask, *args, directives=cache_directives, tables=tables)
-    reply = await service.reply(scope, outcome, version)
+    reply = await counts.reply(cast("Scope", request.scope), ask, *args, tables=tables)
     return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
 
 

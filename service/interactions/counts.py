@@ -9,9 +9,11 @@ from msgspec import Struct
 
 from service.database.gateway import Database
 from service.errors import Problem
+from service.http.asgi import Scope, header_of
+from service.metrics.result_endpoint import ResultService
 from service.results.cache import CacheRequest, Computed, Results
-from service.results.headers import Directives
-from service.results.table import CacheOutcome
+from service.results.headers import Directives, directives
+from service.results.table import CacheOutcome, Reply
 
 COUNTED: Final = (
     "data.customers", "data.external_interactions", "data.products_of_discussion", "data.vocabulary",
@@ -28,20 +30,34 @@ SERVER_FAULTS: Final = 500
 class Counts:
     """Serves counts from the result table or from the functions of `store`."""
 
-    def __init__(self, database: Database, results: Results, stale_for_s: float) -> None:
+    def __init__(
+        self, database: Database, results: Results, result_service: ResultService, stale_for_s: float
+    ) -> None:
         self._database = database
         self._results = results
+        self._result_service = result_service
         self._stale_for_s = stale_for_s
 
-    async def get(
+    async def reply(
         self,
+        scope: Scope,
         ask: Callable[..., Awaitable[Struct]],
         *args: Hashable,
-        directives: Directives,
         tables: tuple[str, ...] = COUNTED,
-    ) -> CacheOutcome:
-        """Return the result of `ask(database, *args)` as JSON. Raises the problems of `ask`."""
+    ) -> Reply:
+        """Reply with the result of `ask(database, *args)` as JSON. Raises the problems of `ask`."""
+        version = self._results.definitions
+        wanted = directives(header_of(scope, b"cache-control"))
+        outcome = await self._get(ask, args, wanted, tables)
+        return await self._result_service.reply(scope, outcome, version)
 
+    async def _get(
+        self,
+        ask: Callable[..., Awaitable[Struct]],
+        args: tuple[Hashable, ...],
+        wanted: Directives,
+        tables: tuple[str, ...],
+    ) -> CacheOutcome:
         async def run() -> Computed:
             started = time.perf_counter()
             body = msgspec.json.encode(await ask(self._database, *args))
@@ -51,7 +67,7 @@ class Counts:
         key = (OWNER, ask.__name__, *args)
         cache_request = CacheRequest(key, OWNER, tables, self._stale_for_s, run)
         try:
-            return await self._results.get(cache_request, directives)
+            return await self._results.get(cache_request, wanted)
         except Problem as problem:
             if problem.status >= SERVER_FAULTS:
                 raise

@@ -195,9 +195,9 @@ class ItemsController(Controller):
         request: Request[Any, Any, Any],
         database: NamedDependency[Database],
         actor: NamedDependency[Actor],
-        outside: NamedDependency[ExternalApi],
+        external_api: NamedDependency[ExternalApi],
     ) -> Response[Item]:
-        work = outside.enrich(database, parse_number(item_id, smallest=0), actor)
+        work = external_api.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(await _while_called(request, work))
 
     @post(
@@ -236,18 +236,18 @@ class ExternalController(Controller):
         item_id: FromPath[str],
         database: NamedDependency[Database],
         actor: NamedDependency[Actor],
-        outside: NamedDependency[ExternalApi],
+        external_api: NamedDependency[ExternalApi],
     ) -> Response[Item]:
-        item = await outside.enrich(database, parse_number(item_id, smallest=0), actor)
+        item = await external_api.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(item, **{"Cache-Control": "no-store"})
 
     @get("/posts", summary="Posts of the outside API", opt=_POSTS)
     async def posts(
         self,
-        outside: NamedDependency[ExternalApi],
+        external_api: NamedDependency[ExternalApi],
         limit: Annotated[int, QueryParameter(ge=1, le=POSTS, description="posts to give")] = 5,
     ) -> Response[list[Post]]:
-        posts = await outside.posts(limit)
+        posts = await external_api.posts(limit)
         left_s = int(POSTS_FRESH_S - posts.age_s)
         state = {"fetched": "fwd=miss; stored", "kept": "hit", "stale": "hit; detail=stale"}[posts.origin]
         headers = {

@@ -128,12 +128,10 @@ class MetricsController(Controller):
         responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
         opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
-    async def result(self, metric_id: FromPath[str], request: Call) -> ASGIResponse:
+    async def result(self, metric_id: FromPath[str], request: Call, result_service: Service) -> ASGIResponse:
         # `ResultEndpoint` answers most requests. This route documents it and answers the rest.
-        service: ResultService = request.app.state.shelf
-        return _send(
-            await service.result(metric_id, cast("Scope", request.scope), caller(request.scope).claims)
-        )
+        scope = cast("Scope", request.scope)
+        return _send(await result_service.result(metric_id, scope, caller(request.scope).claims))
 
     @get(
         "/{metric_id:str}/definition",
@@ -309,7 +307,7 @@ class DashboardsController(Controller):
         request: Call,
         catalog: Catalogue,
         batcher: NamedDependency[Batcher],
-        shelf: Service,
+        result_service: Service,
     ) -> ASGIResponse:
         version = catalog.version
         dashboard = catalog.dashboard(dashboard_id)
@@ -318,7 +316,7 @@ class DashboardsController(Controller):
         if len(given) != len(pairs):
             raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
         outcome = await batcher.dashboard(dashboard, given, _caller_of(request))
-        return _send(await shelf.reply(cast("Scope", request.scope), outcome, version))
+        return _send(await result_service.reply(cast("Scope", request.scope), outcome, version))
 
 
 def _summary(metric: Metric) -> MetricSummary:

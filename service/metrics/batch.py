@@ -168,7 +168,7 @@ class Batcher:
                 metric = self._catalog.get(parse_uuid(metric_id))
                 async with nullcontext() if self._executor.has_plan(metric) else side_by_side:
                     cache_request = await self._executor.cache_request(metric, given, claims=caller.claims)
-                if cached := self._results.fresh(cache_request.key, caller.directives):
+                if cached := self._results.hit(cache_request.key, caller.directives):
                     return cached
                 async with side_by_side:
                     return await self._results.get(cache_request, caller.directives)

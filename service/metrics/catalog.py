@@ -1,7 +1,7 @@
 """All metrics and dashboards in memory. They are read at start and again after each announced change."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import AsyncIterable, Callable, Hashable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -14,9 +14,13 @@ from service.database.gateway import Database
 from service.database.queries import SqlFile
 from service.errors import DatabaseUnavailable, NotFound
 from service.metrics.models import Layout, Metric
+from service.results.feed import Change
 
 DEFAULT_DASHBOARD: Final = "default"
 CHANNEL: Final = "tally_catalog"
+TABLES: Final = (
+    "catalog.dashboard", "catalog.layout_item", "catalog.lingering", "catalog.metric", "catalog.query",
+)  # fmt: skip
 RETRY_S: Final = 0.2
 MOST_NAMED: Final = 20  # dashboards that an error lists
 
@@ -98,23 +102,18 @@ class Catalog:
         self.version = 0
         self._schemas = schemas
         self._snapshot: _Snapshot | None = None
-        self._changed = asyncio.Event()
         self._loading = asyncio.Lock()
 
-    def changed(self, _payload: str = "") -> None:
-        """Mark the snapshot as outdated; `keep` loads a new one."""
-        self._changed.set()
-
-    async def keep(self) -> None:
-        """Reload the catalogue after each change, until cancelled. A burst of changes causes one reload."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            try:
-                await self.load()
-            except DatabaseUnavailable:
-                self._changed.set()
-                await asyncio.sleep(RETRY_S)
+    async def keep(self, changes: AsyncIterable[Change]) -> None:
+        """Reload the catalogue after each change of `TABLES`. A burst of changes causes one reload."""
+        async for change in changes:
+            outdated = bool(change.tables) or change.renewed
+            while outdated:
+                try:
+                    await self.load()
+                    outdated = False
+                except DatabaseUnavailable:
+                    await asyncio.sleep(RETRY_S)
 
     async def load(self) -> None:
         """Load a new snapshot. The snapshot is no older than the call.

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Description, Reader, Rows
-from service.errors import FieldError, InvalidInput, QueryFailed
+from service.errors import FieldError, InvalidInput, Problem, QueryFailed
 from service.metrics.catalog import Catalog
 from service.metrics.diagnosis import explained, placed, put_place, with_types
 from service.metrics.formats import (
@@ -29,6 +29,7 @@ from service.metrics.formats import (
 )
 from service.metrics.models import Definition, Metric
 from service.metrics.suspensions import Suspensions
+from service.observe.events import Observe, QueryRun
 from service.results.cache import CacheRequest, Computed
 from service.results.changes import Changes, Dependencies
 from service.results.single_flight import SingleFlight
@@ -129,7 +130,9 @@ class Executor:
         clock: Callable[[], float],
         changes: Changes,
         suspensions: Suspensions,
+        observe: Observe,
     ) -> None:
+        self._observe = observe
         self._reader = reader
         self._suspensions = suspensions
         self._catalog = catalog
@@ -183,6 +186,16 @@ class Executor:
         self._generation += 1
         self._plans.clear()
         self._plan_bytes = 0
+
+    async def redefined(self) -> None:
+        """Plan on new sessions. A session's prepared statements keep what they first resolved."""
+        self.forget()
+        await self._reader.retire()
+
+    async def locked_out(self) -> None:
+        """Make all results suspect and leave the reader's sessions, because its login is refused."""
+        self._changes.renew()
+        await self._reader.retire()
 
     async def plan_metric(self, metric: Metric) -> QueryPlan:
         """Validate, type and plan a metric's SQL without running it.
@@ -306,6 +319,15 @@ class Executor:
         return render(outcome, "json")
 
     async def _compute(self, run: _Run) -> Computed:
+        started = time.perf_counter()
+        try:
+            return await self._computed(run, started)
+        except (Problem, asyncio.CancelledError) as error:
+            code = error.code if isinstance(error, Problem) else "cancelled"
+            self._observe(QueryRun(run.plan.metric.id, time.perf_counter() - started, problem=code))
+            raise
+
+    async def _computed(self, run: _Run, started: float) -> Computed:
         as_of = datetime.now(UTC)
         fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
         if run.generation != self._generation:  # dependencies or rights may have changed
@@ -313,7 +335,9 @@ class Executor:
         outcome, waited_s, ran_s = await self._run(run.plan, run.bound, run.claims, as_of)
         read = time.perf_counter()
         body = await self._render(outcome, run)
-        timings = Timings(run.parsed_s, waited_s, ran_s, time.perf_counter() - read)
+        ended = time.perf_counter()
+        timings = Timings(run.parsed_s, waited_s, ran_s, ended - read)
+        self._observe(QueryRun(run.plan.metric.id, ended - started, waited_s, len(outcome.rows), len(body)))
         return Computed(
             body=body,
             media_type=MEDIA_TYPES[run.form],

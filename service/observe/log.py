@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
+import msgspec
 import structlog
 
+from service.observe.events import (
+    ChangeHeard,
+    ConnectionLost,
+    ConnectionRestored,
+    Event,
+    HitsServed,
+    ImportDone,
+    QueryRun,
+    RequestDone,
+    ResultServed,
+)
 from service.settings import Logs
 
 current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
@@ -26,7 +38,11 @@ def set_up_logs(settings: Logs) -> None:
     # Tracebacks omit local variables, because requests among them hold tokens.
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     renderers: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
-    renderers += [_escape, structlog.dev.ConsoleRenderer(colors=on_terminal)] if console else [_to_json]
+    renderers += (
+        [_escape, structlog.dev.ConsoleRenderer(colors=on_terminal, sort_keys=False)]
+        if console
+        else [_to_json]
+    )
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -78,8 +94,9 @@ def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
 
 
 def _to_json(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
-    """Render a line of ASCII. We escape DEL, because JSON does not."""
-    return str(_JSON(logger, method, event)).replace("\x7f", "\\u007f")
+    """Render a line of ASCII that begins with time, level and event. We escape DEL, because JSON does not."""
+    ordered = {name: event[name] for name in ("timestamp", "level", "event") if name in event} | dict(event)
+    return str(_JSON(logger, method, ordered)).replace("\x7f", "\\u007f")
 
 
 _JSON: Final = structlog.processors.JSONRenderer()
@@ -91,3 +108,40 @@ def _add_request_id(
     if (request_id := current_request_id.get()) is not None:
         event["request_id"] = request_id
     return event
+
+
+_LINES: Final[dict[type[Event], tuple[int, str]]] = {
+    HitsServed: (logging.INFO, "hits"),
+    ResultServed: (logging.DEBUG, "result"),
+    QueryRun: (logging.DEBUG, "query"),
+    ChangeHeard: (logging.DEBUG, "change"),
+    ConnectionLost: (logging.WARNING, "changes go unnoticed"),
+    ConnectionRestored: (logging.INFO, "changes are noticed again"),
+    ImportDone: (logging.INFO, "import"),
+}
+
+
+class EventLog:
+    """Writes events as log lines: one per request, and those of `_LINES`."""
+
+    def __init__(self) -> None:
+        self._log: Any = structlog.get_logger()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RequestDone):
+            self._write_request(event)
+            return
+        level, line = _LINES[type(event)]
+        if self._log.is_enabled_for(level):
+            self._log.log(level, line, **msgspec.to_builtins(event))
+
+    def _write_request(self, event: RequestDone) -> None:
+        write = self._log.debug if "/health" in event.path else self._log.info
+        write(
+            "request",
+            method=event.method,
+            path=event.path,
+            status=event.status,
+            bytes=event.bytes,
+            ms=round(event.duration * 1000, 2),
+        )

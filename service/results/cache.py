@@ -1,7 +1,7 @@
 """Serve a fresh result, serve a stale one while revalidating, or join one shared run."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from itertools import count
 from math import inf
 from typing import Final
@@ -10,6 +10,8 @@ from msgspec import Struct
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.http.representation import WORK_HERE, Coding, compress, compressed
+from service.observe.events import Observe, ResultServed, ignore
+from service.results.feed import Subscription
 from service.results.freshness import (
     FreshnessPolicy,
     Generations,
@@ -77,8 +79,15 @@ class Composition(Struct, frozen=True):
         return (*self.question, ("own", self.claims))
 
 
+def _nothing() -> bool:
+    return False
+
+
 class Results:
-    """The cache of all results. `clock` is monotonic. A caller waits at most `wait_s` seconds."""
+    """The cache of all results. `clock` is monotonic. A caller waits at most `wait_s` seconds.
+
+    `unread`: whether received announcements wait to be processed. Until then no entry counts as fresh.
+    """
 
     def __init__(
         self,
@@ -88,6 +97,8 @@ class Results:
         *,
         wait_s: float,
         stale_if_error_s: float,
+        unread: Callable[[], bool] = _nothing,
+        observe: Observe = ignore,
     ) -> None:
         self.generations = generations
         self.table = table
@@ -97,14 +108,19 @@ class Results:
         self._wait_s = wait_s
         self._stale_if_error_s = stale_if_error_s
         self._encoding = asyncio.Lock()
-        self.unread: Callable[[], bool] = _nothing
-        """Whether received announcements wait to be processed. Until then no entry counts as fresh."""
+        self.definitions = 0
+        """The version of the metrics and dashboards whose results are kept."""
+        self._unread = unread
+        self._observe = observe
         self._down_at: float | None = None
 
     async def get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
         """Raises every error of the run, and `QueryTimeout` when the caller waited too long."""
+        return self._served(await self._get(request, directives))
+
+    async def _get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
         for _ in range(TURNS):
-            if not self.unread():
+            if not self._unread():
                 break
             await asyncio.sleep(0)
         now = self.clock()
@@ -123,13 +139,19 @@ class Results:
         entry = self.table.get(request.key)
         if entry is None or directives.no_cache or _too_old(entry, directives, now):
             return None
-        return await self._serve_cached(request, entry, now)
+        outcome = await self._serve_cached(request, entry, now)
+        return self._served(outcome) if outcome else None
+
+    def hit(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
+        """Serve a cached result if it is fresh."""
+        outcome = self.fresh(key, directives)
+        return self._served(outcome) if outcome else None
 
     def fresh(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
-        """Serve a cached result if it is fresh. Never start a run."""
+        """Look for a fresh cached result. Whoever serves it tells `observe`."""
         entry = self.table.get(key)
         now = self.clock()
-        if entry is None or self.unread():
+        if entry is None or self._unread():
             return None
         if directives is not ANY and (directives.no_cache or _too_old(entry, directives, now)):
             return None
@@ -141,7 +163,7 @@ class Results:
 
     def composed(self, composition: Composition, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve a fresh composed result: the shared one, else the caller's own."""
-        return self.fresh(composition.shared_key, directives) or self.fresh(composition.own_key, directives)
+        return self.hit(composition.shared_key, directives) or self.hit(composition.own_key, directives)
 
     def compose(
         self, composition: Composition, body: bytes, parts: Sequence[CacheOutcome], *, whole: bool
@@ -179,6 +201,28 @@ class Results:
             if coding not in entry.representations:
                 self.table.add(entry, coding, await compressed(body, coding))
 
+    def subscribe(self, tables: Iterable[str] | None = None, owners: Iterable[Hashable] = ()) -> Subscription:
+        """Subscribe to changes of tables (None: all) and of the definitions of metrics and dashboards.
+
+        When a subscriber hears of a change, no older result counts as fresh any more.
+        """
+        return self.generations.feed.subscribe(tables, owners)
+
+    def redefined(self, version: int, owners: Sequence[Hashable]) -> None:
+        """Drop the results of changed metrics and dashboards. `version` is that of all definitions now."""
+        self.definitions = version
+        for owner in owners:
+            self.table.drop(owner)
+        self.generations.feed.redefined(owners)
+
+    def announced(self, payload: str) -> None:
+        """Process a received announcement."""
+        self.generations.announced(payload, self.clock())
+
+    def silent(self) -> None:
+        """Note that no announcements arrive."""
+        self.generations.silent(self.clock())
+
     def heard(self) -> None:
         """Note that announcements arrive again, so the database is available."""
         self._down_at = None
@@ -187,6 +231,10 @@ class Results:
 
     async def close(self) -> None:
         await self._flights.close()
+
+    def _served(self, outcome: CacheOutcome) -> CacheOutcome:
+        self._observe(ResultServed(outcome.kind))
+        return outcome
 
     async def _serve_cached(self, request: CacheRequest, entry: Entry, now: float) -> CacheOutcome | None:
         """Serve the entry if its state allows that before a new run ends."""
@@ -334,10 +382,6 @@ class Results:
             return None
         silent = self.generations.silent_since
         return self._down_at if silent is None or silent == -inf else min(silent, self._down_at)
-
-
-def _nothing() -> bool:
-    return False
 
 
 def _same_content(cached: Entry, computed: Computed) -> bool:

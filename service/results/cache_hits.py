@@ -13,6 +13,7 @@ import structlog
 from service.http.asgi import App, Receive, Scope, Send
 from service.http.representation import Coding
 from service.http.request_log import request_id_of
+from service.observe.events import HitsServed, Observe
 from service.results.cache import Results
 from service.results.headers import reply
 from service.results.table import Headers, Messages
@@ -23,16 +24,16 @@ Signature = tuple[str, bytes, bytes, bytes]
 
 MAX_REQUESTS: Final = 32_768
 MAX_SIGNATURE: Final = 1024  # characters; longer signatures are not indexed
-LOG_EVERY_S: Final = 10.0
+TELL_EVERY_S: Final = 10.0
 
 _NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"origin", b"range", b"transfer-encoding"})
 
 
 class RequestIndex:
-    """Maps raw requests to cache keys. Entries of an older catalogue `version` are ignored."""
+    """Maps raw requests to cache keys. Entries of older definitions are ignored."""
 
-    def __init__(self) -> None:
-        self.version = 0
+    def __init__(self, results: Results) -> None:
+        self._results = results
         self._entries: dict[Signature, tuple[int, Hashable, Coding]] = {}
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class RequestIndex:
     def remember(self, scope: Scope, key: Hashable, coding: Coding, version: int) -> None:
         """Record the cache key of a request that was validated against catalogue `version`."""
         headers = plain(scope)
-        if headers is None or version != self.version:
+        if headers is None or version != self._results.definitions:
             return
         signature = _signature(scope, headers)
         if len(signature[0]) + len(signature[1]) + len(signature[2]) + len(signature[3]) > MAX_SIGNATURE:
@@ -53,20 +54,26 @@ class RequestIndex:
     def find(self, signature: Signature) -> tuple[int, Hashable, Coding] | None:
         """The catalogue version, the cache key and the content coding of a request."""
         found = self._entries.get(signature)
-        return found if found is not None and found[0] == self.version else None
+        return found if found is not None and found[0] == self._results.definitions else None
 
 
 class CacheHitMiddleware:
-    """The outermost ASGI layer. `admit` authenticates callers and checks that they may read metrics."""
+    """The outermost ASGI layer. `admit` authenticates callers and checks that they may read metrics.
 
-    def __init__(self, app: App, index: RequestIndex, results: Results, admit: Admit) -> None:
+    Hits are counted. `observe` is told their number at most every `TELL_EVERY_S`.
+    """
+
+    def __init__(
+        self, app: App, index: RequestIndex, results: Results, admit: Admit, observe: Observe
+    ) -> None:
         self._app = app
         self._index = index
         self._results = results
         self._admit = admit
+        self._observe = observe
         self._log: Any = structlog.get_logger("hits")
-        self._logged = 0
-        self._log_at = 0.0
+        self._told = 0
+        self._tell_at = 0.0
         self.hits = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,15 +104,16 @@ class CacheHitMiddleware:
             return None
         now = self._results.clock()
         self.hits += 1
-        if now >= self._log_at:
-            self._log_hits(now)
+        if now >= self._tell_at:
+            self._tell_at = now + TELL_EVERY_S
+            self.tell_hits()
         request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
         return reply(outcome, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
 
-    def _log_hits(self, now: float) -> None:
-        """Log the number of hits since the last such line."""
-        self._log.info("hits", number=self.hits - self._logged)
-        self._logged, self._log_at = self.hits, now + LOG_EVERY_S
+    def tell_hits(self) -> None:
+        """Tell `observe` the number of hits since the last time."""
+        number, self._told = self.hits - self._told, self.hits
+        self._observe(HitsServed(number))
 
 
 def plain(scope: Scope) -> dict[bytes, bytes] | None:

@@ -175,6 +175,10 @@ class Changes:
                 await on_redefined()
             pause = min(max(POLL_S, POLL_SHARE * (self._clock() - began)), LONGEST_PAUSE_S)
 
+    def renew(self) -> None:
+        """Make all existing results suspect."""
+        self._generations.renew(self._clock())
+
     async def poll(self) -> frozenset[str]:
         """Raise the generations of changed tables. Returns the names of changed definitions."""
         async with self._polling:

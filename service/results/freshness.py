@@ -16,6 +16,9 @@ from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
+from service.observe.events import ChangeHeard, ConnectionLost, ConnectionRestored, Observe, ignore
+from service.results.feed import ChangeFeed
+
 Source = Literal["announcements", "poll"]
 """The sources of changes: tables announce them, and we poll the catalogues of Postgres."""
 
@@ -77,10 +80,12 @@ class Generations:
     """The changes that this process knows of. After a silence a new epoch makes all older results suspect.
 
     `silent_since` is the time at which the first of the currently silent sources went silent. At most `names`
-    names are kept: everybody who may NOTIFY can invent more.
+    names are kept: everybody who may NOTIFY can invent more. `feed` and `observe` learn of every change.
     """
 
-    def __init__(self, names: int = NAMES) -> None:
+    def __init__(self, observe: Observe = ignore, *, names: int = NAMES) -> None:
+        self.feed = ChangeFeed()
+        self._observe = observe
         self._names = names
         self._counters: dict[str, Counter] = {}
         self._transactions: dict[str, deque[int]] = {}
@@ -101,11 +106,12 @@ class Generations:
 
     def announced(self, payload: str, now: float) -> None:
         """Process `<schema>.<table> <transaction id>`."""
-        table, _, transaction = payload.rpartition(" ")
-        self.moved(table, now)
-        if _TRANSACTION.fullmatch(transaction):
+        table, _, word = payload.rpartition(" ")
+        transaction = int(word) if _TRANSACTION.fullmatch(word) else None
+        self.moved(table, now, transaction)
+        if transaction is not None:
             latest = self._transactions.setdefault(table, deque())
-            latest.append(int(transaction))
+            latest.append(transaction)
             if len(latest) > TRANSACTIONS:
                 self._older_transaction = max(self._older_transaction, latest.popleft())
 
@@ -117,8 +123,14 @@ class Generations:
         latest = frozenset(each for table in tables for each in self._transactions.get(table, ()))
         return Transactions(latest, self._older_transaction)
 
-    def moved(self, name: str, now: float) -> None:
-        """Raise a generation: a table changed, or the result of a run is no longer right."""
+    def moved(self, table: str, now: float, transaction: int | None = None) -> None:
+        """Note that a table changed."""
+        self.end(table, now)
+        self.feed.moved(table)
+        self._observe(ChangeHeard(table, transaction))
+
+    def end(self, name: str, now: float) -> None:
+        """Raise the generation of a table, or of a run whose result is no longer right."""
         self.changes += 1
         if name not in self._counters:
             if len(self._counters) >= self._names:
@@ -129,9 +141,9 @@ class Generations:
     def silent(self, now: float, source: Source = "announcements") -> None:
         """Note that a source is silent: changes may go unnoticed from now on."""
         if source not in self._silent:
-            self.changes += 1
             self._silent[source] = now
-            self.silent_since = min(self._silent.values())
+            self._count_silence()
+            self._observe(ConnectionLost(source))
 
     def heard(self, now: float) -> None:
         """Note that announcements arrive again. Announcements during the silence are lost."""
@@ -143,14 +155,23 @@ class Generations:
         self._recovered("poll")
 
     def _recovered(self, source: Source) -> None:
-        self._silent.pop(source, None)
+        since = self._silent.pop(source, None)
+        if since is not None:
+            self._count_silence()
+        if since is not None and since > -inf:  # else it is the first connection
+            self._observe(ConnectionRestored(source))
+
+    def _count_silence(self) -> None:
+        self.changes += 1
         self.silent_since = min(self._silent.values(), default=None)
+        self.feed.silent(self.silent_since)
 
     def renew(self, now: float) -> None:
         """Make all existing results suspect."""
         self.changes += 1
         self.epoch += 1
         self.epoch_began_at = now
+        self.feed.renewed()
 
     def stands(self, basis: Basis) -> bool:
         """Whether none of its generations has ended. The epoch is not compared."""

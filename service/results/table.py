@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from service.http.asgi import Message
 from service.http.representation import CODINGS, SMALLEST, Coding, matches, tag_of_coding
+from service.observe.events import Served
 from service.results.freshness import FreshnessPolicy
 
 Headers = list[tuple[bytes, bytes]]
@@ -110,6 +111,12 @@ class CacheOutcome(Struct, frozen=True):
     stale_s: int = 0
     forward: MissReason | None = None
     collapsed: bool = False
+
+    @property
+    def kind(self) -> Served:
+        if self.forward is not None:
+            return "joined" if self.collapsed else "miss"
+        return "stale" if self.stale_s else "hit"
 
 
 class ResultTable:

@@ -6,6 +6,7 @@ from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, Final
 
+import msgspec
 import structlog
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
@@ -13,10 +14,11 @@ from granian.server.mp import MPServer
 
 from service.errors import Stop
 from service.server.worker import STOPPED, build
-from service.settings import Server
+from service.settings import Auth, Settings
 
 BACKLOG: Final = 4096
 TICK_S: Final = 1.0
+START_TICK_S: Final = 0.05  # until the first worker serves
 STEADY_S: Final = 60.0  # a worker that lived longer than this is replaced at once when it dies
 LONGEST_PAUSE_S: Final = 30.0
 
@@ -33,7 +35,8 @@ class Supervisor(_Granian):
     failed_starts = 3
     """Deaths in a row after which the service gives up, if no worker has ever started."""
 
-    def __init__(self, server: Server, address: str, places: int) -> None:
+    def __init__(self, settings: Settings, address: str, places: int) -> None:
+        server = settings.server
         granian: Any = super()
         granian.__init__(
             "service.server.worker:build",
@@ -49,6 +52,7 @@ class Supervisor(_Granian):
             backpressure=places,
             log_enabled=False,
         )
+        self._settings = settings
         self._places = places
         self._beats: Any = RawArray("Q", self.workers)
         self._last_beats = [0] * self.workers
@@ -56,6 +60,7 @@ class Supervisor(_Granian):
         self._deaths = [0] * self.workers
         self._due: dict[int, float] = {}
         self._has_started = False
+        self._serves = False
         self._last_tick = 0.0
         self._log: Any = structlog.get_logger("serve")
 
@@ -73,10 +78,11 @@ class Supervisor(_Granian):
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         while not self.interrupt_signal:
-            self.main_loop_interrupt.wait(TICK_S)
+            self.main_loop_interrupt.wait(TICK_S if self._serves else START_TICK_S)
             self.main_loop_interrupt.clear()
             if self.reload_signal:
                 self._reload(spawn_target, target_loader)
+            self._note_first_beat()
             self._note_deaths()
             if time.monotonic() >= self._last_tick + TICK_S:
                 self._last_tick = time.monotonic()
@@ -87,6 +93,15 @@ class Supervisor(_Granian):
         granian: Any = super()
         granian._stop_workers()  # noqa: SLF001 (overrides this method)
         self.interrupt_children.clear()  # Ctrl-C also stops the workers, so their end is no death
+
+    def _note_first_beat(self) -> None:
+        """Say where the service is, once a worker answers there."""
+        if self._serves or not any(self._beats):
+            return
+        self._serves = True
+        own = msgspec.structs.replace(self._settings, auth=Auth()).public_url
+        public = self._settings.auth.public_url
+        self._log.info(f"serves on {own}", docs=f"{own}/docs", **({"public_url": public} if public else {}))
 
     def _note_deaths(self) -> None:
         while self.interrupt_children and not self.interrupt_signal:

@@ -19,6 +19,7 @@ from service.http.connections import App, Client, ConnectionGuard, Message, Rece
 from service.observe.log import set_up_logs
 
 BEAT_S: Final = 1.0
+FIRST_BEAT_S: Final = 0.01
 STOPPED: Final = 2  # exit status of a worker that can never start and has printed the reason
 COLLECT: Final = (20_000, 20, 20)  # thresholds of the three generations (gc.set_threshold)
 ORPHAN_CHECK_S: Final = 0.5
@@ -48,7 +49,8 @@ def build(beats: Any, index: int, places: int) -> App:
 
     def started() -> None:
         guard.start()
-        beat()
+        # The server takes connections once the startup has returned to it, and only then the loop runs on.
+        asyncio.get_running_loop().call_later(FIRST_BEAT_S, beat)
 
     return _LifespanWatcher(app, started)
 

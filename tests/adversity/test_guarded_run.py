@@ -151,6 +151,14 @@ async def test_clients_are_kept_by_commands(addresses, tmp_path):
     chosen = tally("client", "add", "ann", "--scope", "admin", "--chosen", stdin="a chosen secret\n", **env)
     assert (chosen.returncode, chosen.stdout) == (0, "")
     assert tally("client", "revoke", "poller", **env).returncode == 0
-    listed = tally("client", "list", **env).stdout.splitlines()
-    assert listed[0] == "ann\tactive\tsecret chosen\tadmin"
-    assert re.fullmatch(r"poller\trevoked \d{4}-\d\d-\d\d\tsecret made\tmetrics:read items:read", listed[1])
+    renewed = tally("client", "renew", "ann", **env)
+    assert re.fullmatch(r"[\w-]{43}\n", renewed.stdout)
+    assert tally("client", "renew", "poller", **env).returncode == 2
+    ann, poller = map(json.loads, tally("client", "list", **env).stdout.splitlines())
+    assert (ann["id"], ann["scopes"], ann["chosen"], ann["revoked_at"]) == ("ann", ["admin"], False, None)
+    assert (poller["id"], poller["scopes"], poller["chosen"]) == (
+        "poller",
+        ["metrics:read", "items:read"],
+        False,
+    )
+    assert re.match(r"\d{4}-\d\d-\d\dT", poller["revoked_at"])

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments, left_out
 from service.database.gateway import open_database
-from service.database.listen import Listener
+from service.database.listen import Handlers, Listener
 from service.database.migrate import migrate
 from service.database.preflight import NoLogin, log_in
 from service.database.queries import Statement
@@ -55,10 +55,9 @@ async def test_the_readers_pool_honours_them(decorated: DatabaseSettings):
 
 async def test_listening_honours_them(decorated: DatabaseSettings, addresses: DatabaseSettings):
     heard: asyncio.Queue[str] = asyncio.Queue()
-    listener = Listener(
-        decorated.url or "", {"news": heard.put_nowait}, on_gap=lambda: None, on_silence=lambda: None
-    )
-    task = asyncio.create_task(listener.run())
+    listener = Listener(decorated.url or "")
+    handlers = Handlers(heard.put_nowait, silent=lambda: None, heard=lambda: None)
+    task = asyncio.create_task(listener.run(["news"], handlers))
     try:
         async with asyncio.timeout(30):
             await listener.connected.wait()

@@ -26,6 +26,7 @@ from service.database.queries import Command
 from service.database.stored_sql.reader import Reader, open_reader
 from service.imports.folder import import_folder
 from service.imports.run.imports import Options
+from service.results.feed import Change
 from service.sql.validation import validate_sql
 from tests.conftest import Server, _cloned
 
@@ -204,8 +205,8 @@ async def test_changed_rows_are_read_for_an_unknown_word_and_not_before(clone, r
     read = counting.count
     insert = "INSERT INTO data.customers VALUES (1, 'Astronaut', 'Public sector')"
     await clone.write(Command("c", insert))
-    for number in range(100):
-        knowledge.announced(f"data.customers {number}")
+    for _ in range(100):
+        knowledge.note(Change(frozenset(["data.customers"])))
         assert await knowledge.now() is before
     assert counting.count == read
     found = answer("number of astronauts", *_of(await knowledge.now(with_rows=True)), TODAY)
@@ -215,11 +216,13 @@ async def test_changed_rows_are_read_for_an_unknown_word_and_not_before(clone, r
     assert counting.count == read
 
 
-@pytest.mark.parametrize("payload", [None, "data.vocabulary 7"], ids=["schema", "vocabulary"])
-async def test_a_changed_schema_or_vocabulary_is_read_again_even_if_it_changes_meanwhile(reader, payload):
+@pytest.mark.parametrize(
+    "what", [Change(renewed=True), Change(frozenset(["data.vocabulary"]))], ids=["schema", "vocabulary"]
+)
+async def test_a_changed_schema_or_vocabulary_is_read_again_even_if_it_changes_meanwhile(reader, what):
     counting = CountingReader(reader)
     knowledge = SchemaCache(counting, ("data",))  # type: ignore[arg-type]
-    change = knowledge.changed if payload is None else partial(knowledge.announced, payload)
+    change = partial(knowledge.note, what)
     before = await knowledge.now()
     change()
     counting.during = change

@@ -3,8 +3,8 @@
 import asyncio
 
 from service.database.gateway import Database
-from service.database.queries import Command
-from service.metrics.catalog import Catalog
+from service.database.queries import Command, Statement
+from service.metrics.catalog import CHANNEL, TABLES, Catalog, Named
 
 
 class Slow:
@@ -33,3 +33,15 @@ async def test_a_slow_reading_never_replaces_a_newer_one(clone: Database):
     slow.go.set()
     await asyncio.gather(first, second)
     assert [metric.title for metric in catalog.page(None, 10)] == ["new"]
+
+
+WATCHED = Statement(
+    "watched",
+    "SELECT DISTINCT tgrelid::regclass::text AS name FROM pg_trigger"
+    " WHERE tgargs = convert_to($1, 'UTF8') || '\\x00' ORDER BY 1",
+    Named,
+)
+
+
+async def test_every_table_that_announces_on_its_channel_is_followed(shared_database: Database):
+    assert tuple(row.name for row in await shared_database.read(WATCHED, CHANNEL)) == TABLES

@@ -7,7 +7,7 @@ from time import monotonic
 import asyncpg
 import pytest
 
-from service.database.listen import Listener
+from service.database.listen import Handlers, Listener
 from service.database.session import Session
 from service.database.watch import watch
 from service.errors import DatabaseUnavailable, Stop
@@ -178,17 +178,16 @@ async def heard(addresses, generations):
     """A listener that is connected; raises the generations as the service does."""
     connected = asyncio.Event()
 
-    def on_gap():
+    def heard():
         generations.heard(monotonic())
         connected.set()
 
-    listener = Listener(
-        addresses.url,
-        {CHANNEL: lambda payload: generations.announced(payload, monotonic())},
-        on_gap=on_gap,
-        on_silence=lambda: generations.silent(monotonic()),
+    handlers = Handlers(
+        announced=lambda payload: generations.announced(payload, monotonic()),
+        silent=lambda: generations.silent(monotonic()),
+        heard=heard,
     )
-    task = asyncio.create_task(listener.run())
+    task = asyncio.create_task(Listener(addresses.url).run([CHANNEL], handlers))
     await connected.wait()
     return task
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import uvloop
 
-from service.database.listen import Listener
+from service.database.listen import Handlers, Listener
 from service.settings import Database
 
 
@@ -16,8 +16,9 @@ from service.settings import Database
 async def hearing(url: str):
     """A listener on one channel, and what it hears."""
     payloads: asyncio.Queue[str] = asyncio.Queue()
-    listener = Listener(url, {"news": payloads.put_nowait}, on_gap=lambda: None, on_silence=lambda: None)
-    running = asyncio.create_task(listener.run())
+    listener = Listener(url)
+    handlers = Handlers(payloads.put_nowait, silent=lambda: None, heard=lambda: None)
+    running = asyncio.create_task(listener.run(["news"], handlers))
     await listener.connected.wait()
     yield listener, payloads
     running.cancel()

@@ -10,7 +10,7 @@ import structlog
 from service.app import configured, layered, routed
 from service.http.problems import ErrorMiddleware
 from service.http.request_log import RequestLog
-from service.observe.log import set_up_logs
+from service.observe.log import EventLog, set_up_logs
 from service.settings import Logs
 from tests.conftest import store_metric
 from tests.waiting import until
@@ -42,7 +42,7 @@ def lines(monkeypatch):
 
 
 async def test_an_error_of_an_outer_layer_is_a_problem_and_a_log_line(lines):
-    async with asking(RequestLog(ErrorMiddleware(broken))) as client:
+    async with asking(RequestLog(ErrorMiddleware(broken), EventLog())) as client:
         answer = await client.get("/odd/%5B", headers={"X-Request-ID": "abc"})
     assert answer.status_code == 500
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -56,7 +56,7 @@ async def test_an_error_of_an_outer_layer_is_a_problem_and_a_log_line(lines):
 
 
 async def test_an_answer_that_has_begun_is_cut(lines):
-    async with asking(RequestLog(ErrorMiddleware(broken_within))) as client:
+    async with asking(RequestLog(ErrorMiddleware(broken_within), EventLog())) as client:
         with pytest.raises(RuntimeError, match="a layer broke"):
             await client.get("/")
     assert [line["event"] for line in lines()] == ["unexpected error", "request"]
@@ -69,7 +69,7 @@ async def test_a_socket_that_a_layer_broke_is_answered(lines):
         sent.append(message)
 
     scope = {"type": "websocket", "path": "/live", "headers": [], "query_string": b""}
-    await RequestLog(ErrorMiddleware(broken))(scope, None, send)
+    await RequestLog(ErrorMiddleware(broken), EventLog())(scope, None, send)
     assert sent[0]["status"] == 500
     (error,) = lines()
     assert error["request_id"] == json.loads(sent[1]["body"])["request_id"] != ""
@@ -81,8 +81,8 @@ async def test_the_whole_service_answers_what_a_layer_raises(settings, monkeypat
     def fail(*_):
         raise RuntimeError("a layer broke")
 
-    monkeypatch.setattr(app.state.gate, "_principal", fail)
-    monkeypatch.setattr(app.state.gate, "admit", fail)
+    monkeypatch.setattr(app.state.base.gate, "_principal", fail)
+    monkeypatch.setattr(app.state.base.gate, "admit", fail)
     async with asking(layered(app)) as client:
         for path in ("/health/live", "/api/v1/metrics/0"):
             answer = await client.get(path)

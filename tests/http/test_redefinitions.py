@@ -471,7 +471,7 @@ async def known(service, sql):
     async def settled():
         first, second = [await service.client.get(address) for _ in range(2)]
         assert first.status_code == 200, first.text
-        redefined = await service.app.state.changes.poll()
+        redefined = await service.app.state.services.changes.poll()
         return is_hit(second) and not redefined and is_hit(await service.client.get(address))
 
     await until(settled)
@@ -533,7 +533,7 @@ async def test_a_reader_that_is_locked_out_gives_nothing_fresh(service, change, 
 async def test_what_no_statement_depends_on_ends_no_freshness(service):
     """Temporary tables and those of others come and go all day."""
     address = await known(service, f"SELECT count(*) AS n, '{uuid4()}' AS own FROM metrics")
-    epoch = service.app.state.results.generations.epoch
+    epoch = service.app.state.base.results.generations.epoch
     for number in range(3):
         await service.owner.execute(
             f"CREATE TEMP TABLE noise_{number} (x int); CREATE TEMP VIEW seen_{number} AS SELECT 1;"
@@ -542,6 +542,6 @@ async def test_what_no_statement_depends_on_ends_no_freshness(service):
             "CREATE INDEX noise ON data.metrics (date); DROP INDEX data.noise"
         )
         await service.owner.execute("VACUUM ANALYZE data.metrics")
-        assert await service.app.state.changes.poll() == frozenset()
+        assert await service.app.state.services.changes.poll() == frozenset()
         assert is_hit(await service.client.get(address))
-    assert service.app.state.results.generations.epoch == epoch
+    assert service.app.state.base.results.generations.epoch == epoch

@@ -17,6 +17,7 @@ from service.errors import DatabaseUnavailable
 from service.http.representation import RepresentationMiddleware
 from service.http.request_log import RequestLog
 from service.metrics.batch import SIDE_BY_SIDE
+from service.observe.events import ignore
 from service.observe.log import set_up_logs
 from service.results.cache_hits import CacheHitMiddleware
 from service.settings import Logs, Results
@@ -62,7 +63,7 @@ async def running(settings):
     async with held(app.lifespan()):
         lane = layered(app)
         routed = RequestLog(
-            RepresentationMiddleware(app)
+            RepresentationMiddleware(app), ignore
         )  # without what answers a metric's GET before it is routed
         async with calls(lane) as fast, calls(lane._app) as slow, calls(routed) as slowest:
             yield Service(app, lane, fast, slow, slowest)
@@ -85,7 +86,7 @@ class Service(msgspec.Struct):
         return asyncio.ensure_future(self._moved(self.generations()))
 
     def generations(self):
-        counters = self.app.state.results.generations._counters
+        counters = self.app.state.base.results.generations._counters
         return {table: counter.generation for table, counter in counters.items()}
 
     async def _moved(self, before):
@@ -300,7 +301,7 @@ async def test_the_old_answer_is_served_for_a_moment_only(
     moved = service.moved()
     await owner.execute(FACT)
     await moved
-    results = service.app.state.results
+    results = service.app.state.base.results
     counter = results.generations._counters["data.metrics"]
     monkeypatch.setattr(results, "clock", lambda: counter.last_rose_at + later_s)
     answer = await ask(service.fast, metric)
@@ -347,7 +348,7 @@ async def test_without_a_poll_nothing_is_known_to_be_fresh(service, make_metric,
     await until(hit)
     with monkeypatch.context() as patched:
         patched.setattr("service.results.changes.POLL_DEADLINE_S", 0.5)
-        patched.setattr(service.app.state.changes, "poll", poll)
+        patched.setattr(service.app.state.services.changes, "poll", poll)
         await until(doubtful, 5)
         for _ in range(3):
             assert "fwd=stale" in status(await ask(service.fast, metric))
@@ -359,7 +360,7 @@ async def test_what_changes_while_it_is_first_understood_is_not_missed(
 ):
     await owner.execute("CREATE VIEW data.seen AS SELECT count(*) AS n FROM data.metrics")
     metric = await make_metric("SELECT n FROM seen")
-    reader = service.app.state.executor._reader
+    reader = service.app.state.services.executor._reader
     describe, changes = reader.describe, iter(["metrics AS m", "customers"])
 
     async def interrupted(sql, watch=None):
@@ -442,7 +443,7 @@ async def test_what_was_redefined_while_it_was_understood_is_understood_anew(
     service, make_metric, monkeypatch
 ):
     metric = await make_metric("SELECT 1 AS n")
-    executor = service.app.state.executor
+    executor = service.app.state.services.executor
     plan_metric, understood = executor.plan_metric, []
 
     async def interrupted(metric):
@@ -540,7 +541,7 @@ async def slow_tiles(service, make_metric, monkeypatch):
     slow = [await make_metric(f"SELECT pg_sleep(4), {n} AS n", trusted=True) for n in range(SIDE_BY_SIDE + 1)]
     for tile in slow:
         assert (await service.fast.get(f"/metrics/{tile}/definition")).status_code == 200
-    monkeypatch.setattr(service.app.state.batcher, "_deadline_s", 0.5)
+    monkeypatch.setattr(service.app.state.services.batcher, "_deadline_s", 0.5)
     return slow
 
 
@@ -689,7 +690,7 @@ async def test_without_the_database_what_is_held_is_served_and_says_so(behind_pr
     async with running(behind_proxy) as service:
         kept = [await ask(service.fast, metric) for _ in range(2)][-1]
         await proxy.stop()
-        await until(lambda: service.app.state.results.generations.silent_since is not None)
+        await until(lambda: service.app.state.base.results.generations.silent_since is not None)
         for _ in range(3):
             stale = await ask(service.fast, metric)
             assert stale.content == kept.content
@@ -715,7 +716,7 @@ async def test_a_database_that_hangs_counts_as_away(behind_proxy, make_metric, p
     async with running(msgspec.structs.replace(behind_proxy, database=impatient)) as service:
         kept = [await ask(service.fast, metric) for metric in metrics]
         with proxy.hanging():
-            await until(lambda: service.app.state.results.generations.silent_since is not None)
+            await until(lambda: service.app.state.base.results.generations.silent_since is not None)
             stale = await asyncio.gather(*(ask(service.fast, metric) for metric in metrics))
             assert [answer.content for answer in stale] == [answer.content for answer in kept]
             assert all(status(answer).endswith("detail=stale") for answer in stale)
@@ -756,7 +757,7 @@ async def test_after_a_gap_everything_held_is_run_again(service, make_metric, ow
     """The change is made while nobody listens."""
     metric = await make_metric(COUNT)
     await ask(service.fast, metric)
-    epoch = service.app.state.results.generations.epoch
+    epoch = service.app.state.base.results.generations.epoch
     async with owner.transaction():
         await owner.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -765,7 +766,7 @@ async def test_after_a_gap_everything_held_is_run_again(service, make_metric, ow
         await owner.execute("ALTER TABLE data.metrics DISABLE TRIGGER USER")
         await owner.execute(FACT)
         await owner.execute("ALTER TABLE data.metrics ENABLE TRIGGER USER")
-    await until(lambda: service.app.state.results.generations.epoch != epoch)
+    await until(lambda: service.app.state.base.results.generations.epoch != epoch)
     answer = await ask(service.fast, metric)
     assert (count(answer), status(answer)) == (1, "tally; fwd=stale")
 

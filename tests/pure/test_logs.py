@@ -1,11 +1,28 @@
 """What logs hold of an unexpected error: where it was, not what was in it."""
 
+import io
 import json
 import re
 import subprocess
 import sys
+from typing import get_args
+from uuid import UUID
 
 import pytest
+
+from service.observe.events import (
+    ChangeHeard,
+    ConnectionLost,
+    ConnectionRestored,
+    Event,
+    HitsServed,
+    ImportDone,
+    QueryRun,
+    RequestDone,
+    ResultServed,
+)
+from service.observe.log import EventLog, set_up_logs
+from service.settings import Logs
 
 PROGRAM = """
 import structlog
@@ -94,3 +111,36 @@ def test_a_json_line_is_ascii_and_loses_nothing():
     read = [json.loads(line) for line in lines]
     assert [line["path"] for line in read if "path" in line] == HOSTILE
     assert read[3]["exception"][1]["exc_value"] == HOSTILE[0]
+
+
+ID = UUID(int=7)
+HEALTH = RequestDone("GET", "/health/live", "/health/live", 200, 20, 0.001)
+EVENTS = {
+    RequestDone("GET", "/docs", "/docs", 200, 20, 0.00151): ("info", {"path": "/docs", "ms": 1.51}),
+    HEALTH: ("debug", {"event": "request", "status": 200}),
+    HitsServed(7): ("info", {"event": "hits", "number": 7}),
+    ResultServed("joined"): ("debug", {"event": "result", "outcome": "joined"}),
+    QueryRun(ID, 0.5, 0.1, 3, 90): ("debug", {"event": "query", "metric_id": str(ID), "rows": 3}),
+    ChangeHeard("data.a", 7): ("debug", {"event": "change", "table": "data.a", "transaction": 7}),
+    ConnectionLost("poll"): ("warning", {"event": "changes go unnoticed", "source": "poll"}),
+    ConnectionRestored("poll"): ("info", {"event": "changes are noticed again", "source": "poll"}),
+    ImportDone("items", "done", 7, 1, 0.1): ("info", {"event": "import", "rows": 7, "quarantined": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("threshold", ["debug", "info"])
+def test_every_event_is_a_line_of_its_level(monkeypatch: pytest.MonkeyPatch, threshold: str):
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    written = io.StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", written)
+        set_up_logs(Logs(format="json", level=threshold))
+        observe = EventLog()
+        for event in EVENTS:
+            observe(event)
+    set_up_logs(Logs(level="error"))
+    shown = [each for each in EVENTS.values() if threshold == "debug" or each[0] != "debug"]
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert len(lines) == len(shown)
+    for line, (level, fields) in zip(lines, shown, strict=True):
+        assert {"level": level, **fields}.items() <= line.items()

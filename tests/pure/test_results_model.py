@@ -76,7 +76,7 @@ class ResultsMachine(RuleBasedStateMachine):
     @initialize(names=st.sampled_from([2, NAMES]))
     def begin(self, names):
         self.loop = Loop()
-        self.generations = Generations(names)
+        self.generations = Generations(names=names)
         self.results = Results(
             self.generations,
             ResultTable(ROOM),

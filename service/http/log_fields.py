@@ -1,0 +1,62 @@
+"""The fields of a request's log line: short, and without secrets."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+VALUE_CHARACTERS: Final = 200
+QUERY_CHARACTERS: Final = 2000
+MASK: Final = "***"
+
+_SECRET_NAME: Final = re.compile(
+    r"token|ticket|secret|password|passwd|assertion|credential|signature|\bkey|api_?key"
+)
+_TOKEN: Final = re.compile(r"[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")  # a JWT, and whatever looks like one
+_LINK: Final = re.compile(r"(?<=^/s/)[^/]+")
+
+
+def shown_path(path: str) -> str:
+    """The path without the token of a signed link."""
+    return _LINK.sub(MASK, _TOKEN.sub(MASK, path))
+
+
+def shown_query(query: bytes) -> str:
+    """The query string as it was sent, with long values cut and secrets masked."""
+    parts = [_shown(part) for part in query.decode("latin-1").split("&") if part]
+    return _cut("&".join(parts), QUERY_CHARACTERS)
+
+
+def _shown(part: str) -> str:
+    name, equals, value = part.partition("=")
+    if equals and _SECRET_NAME.search(unquote_plus(name).lower()):
+        return f"{_cut(name)}={MASK}"
+    if _TOKEN.search(unquote_plus(part)):
+        return f"{_cut(name)}={MASK}" if equals and not _TOKEN.search(unquote_plus(name)) else MASK
+    return f"{_cut(name)}{equals}{_cut(value)}"
+
+
+def _cut(text: str, limit: int = VALUE_CHARACTERS) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def cache_outcome(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Read `Cache-Status`: a hit, a stale hit, a miss, or a miss that another caller's run answered."""
+    status = next((value for name, value in headers if name.lower() == b"cache-status"), None)
+    if status is None:
+        return None
+    if b"; hit" in status:
+        return "stale" if b"detail=stale" in status else "hit"
+    return "joined" if b"collapsed" in status else "miss"
+
+
+def optional_fields(scope: Any, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Query, cache outcome, caller and client address, as far as there are any."""
+    principal, client = scope["state"].get("principal"), scope.get("client")
+    found = {
+        "query": shown_query(scope["query_string"]),
+        "cache": cache_outcome(headers),
+        "caller": principal.subject if principal is not None else None,
+        "address": client[0] if client else None,
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,95 @@
+"""What happened, as small Structs. The app has one `observe` that receives all of them.
+
+Durations are seconds.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+Served = Literal["hit", "stale", "miss", "joined"]
+
+
+class RequestDone(Struct, frozen=True, gc=False):
+    """A request ended that `CacheHitMiddleware` did not answer. `route` is a path template, empty if unknown.
+
+    Status 499 means that the client disconnected before the response.
+    """
+
+    method: str
+    path: str
+    route: str
+    status: int
+    bytes: int
+    duration: float
+
+
+class HitsServed(Struct, frozen=True, gc=False):
+    """`CacheHitMiddleware` answered so many requests since the last such event."""
+
+    number: int
+
+
+class ResultServed(Struct, frozen=True, gc=False):
+    """A result was served on any other way than by `CacheHitMiddleware`. A forced run is a miss."""
+
+    outcome: Served
+
+
+class QueryRun(Struct, frozen=True, gc=False):
+    """A metric's statement was run. `problem` is the code of its error. `waited` is the time in the queue."""
+
+    metric_id: UUID
+    duration: float
+    waited: float = 0.0
+    rows: int = 0
+    bytes: int = 0
+    problem: str | None = None
+
+
+class ChangeHeard(Struct, frozen=True, gc=False):
+    """A table changed. A change that a poll noticed has no transaction."""
+
+    table: str
+    transaction: int | None = None
+
+
+class ConnectionLost(Struct, frozen=True, gc=False):
+    """Changes may go unnoticed: the listener is disconnected (`announcements`) or polls fail (`poll`)."""
+
+    source: str
+
+
+class ConnectionRestored(Struct, frozen=True, gc=False):
+    """Announcements arrive again (`announcements`), or a poll succeeded after failures (`poll`)."""
+
+    source: str
+
+
+class ImportDone(Struct, frozen=True, gc=False):
+    """An import ended. `status` is that of its report, or the code of the problem that refused the file."""
+
+    dataset: str
+    status: str
+    rows: int
+    quarantined: int
+    duration: float
+
+
+Event = (
+    RequestDone
+    | HitsServed
+    | ResultServed
+    | QueryRun
+    | ChangeHeard
+    | ConnectionLost
+    | ConnectionRestored
+    | ImportDone
+)
+Observe = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Observe nothing."""

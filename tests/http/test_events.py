@@ -1,0 +1,148 @@
+"""What the service tells `observe`: each event, from a real request or a real fault."""
+
+import asyncio
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.database.gateway import open_database
+from service.observe.events import (
+    ChangeHeard,
+    ConnectionLost,
+    ConnectionRestored,
+    HitsServed,
+    ImportDone,
+    QueryRun,
+    RequestDone,
+    ResultServed,
+)
+from service.settings import Auth, Settings
+from tests.conftest import _cloned, held, serving, store_metric, visible
+from tests.waiting import until
+
+CUSTOMERS = b"Customer_ID,Occupation,Type\n900001,Cook,Gold\n"
+COUNT = "SELECT count(*) AS n FROM customers"
+
+
+class Service:
+    def __init__(self, client, owner, events):
+        self.client, self.owner, self.events = client, owner, events
+
+    def told(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def metric(self, sql, *, trusted=False):
+        metric = await store_metric(self.owner, sql, trusted=trusted)
+        await visible(self.client, metric)
+        self.events.clear()
+        return metric
+
+
+@pytest.fixture(scope="module")
+async def shared(server, template):
+    events = []
+    async with (
+        held(_cloned(server, template)) as addresses,
+        held(open_database(addresses.url or "")) as database,
+        held(serving(Settings(database=addresses, auth=Auth(mode="off")), events.append)) as client,
+    ):
+        yield Service(client, database, events), addresses
+
+
+@pytest.fixture
+def service(shared):
+    return shared[0]
+
+
+async def test_a_request_a_run_and_the_ways_to_serve_its_result(service):
+    metric = await service.metric(COUNT)
+    path = f"/api/v1/metrics/{metric}"
+    for headers in ({}, {"Cache-Control": "max-age=3600"}, {}):
+        assert (await service.client.get(path, headers=headers)).status_code == 200
+    requests = service.told(RequestDone)
+    assert [(each.method, each.path, each.status) for each in requests] == 2 * [("GET", path, 200)]
+    assert all(each.bytes > 0 and each.duration > 0 for each in requests)
+    [run] = service.told(QueryRun)
+    assert (run.metric_id, run.rows, run.problem) == (UUID(metric), 1, None)
+    assert run.bytes > 0
+    assert run.duration >= run.waited >= 0
+    assert [each.outcome for each in service.told(ResultServed)] == ["miss", "hit"]
+
+
+async def test_hits_are_told_in_sums(service, monkeypatch):
+    monkeypatch.setattr("service.results.cache_hits.TELL_EVERY_S", 0.0)
+    metric = await service.metric(COUNT)
+
+    async def told():
+        await service.client.get(f"/metrics/{metric}")
+        return service.told(HitsServed)
+
+    await until(told)  # the sum of all hits before
+    service.events.clear()
+    for _ in range(5):
+        await service.client.get(f"/metrics/{metric}")
+    assert sum(each.number for each in service.told(HitsServed)) + len(service.told(ResultServed)) == 5
+    assert service.told(HitsServed)
+
+
+async def test_a_request_that_joins_a_run_is_told_as_joined(service):
+    metric = await service.metric("SELECT pg_sleep(0.5) IS NULL AS n", trusted=True)
+    await asyncio.gather(*(service.client.get(f"/metrics/{metric}") for _ in range(3)))
+    assert sorted(each.outcome for each in service.told(ResultServed)) == ["joined", "joined", "miss"]
+
+
+async def test_a_batch_tells_each_tile(service):
+    metric = await service.metric(COUNT)
+    for _ in range(2):
+        await service.client.post("/metrics/batch", json={"metrics": [{"id": metric}]})
+    assert [each.outcome for each in service.told(ResultServed)] == ["miss", "hit"]
+
+
+async def test_a_failed_run_tells_its_problem(service):
+    metric = await service.metric("SELECT 1 / (count(*) - count(*)) AS n FROM customers")
+    answer = await service.client.get(f"/metrics/{metric}")
+    assert [each.problem for each in service.told(QueryRun)] == [answer.json()["code"]]
+
+
+async def test_the_route_of_a_request_is_told_as_a_template(service):
+    metric = await service.metric(COUNT)
+    await service.client.get(f"/api/v1/metrics/{metric}/definition")
+    [request] = service.told(RequestDone)
+    assert request.route == "/api/v1/metrics/{metric_id}/definition"
+
+
+async def test_an_import_and_the_change_that_it_makes(service):
+    await service.metric(COUNT)
+    answer = await service.client.post(
+        "/imports/customers", content=CUSTOMERS, headers={"Content-Type": "text/csv"}
+    )
+    assert answer.status_code == 201, answer.text
+    [done] = service.told(ImportDone)
+    assert (done.dataset, done.status, done.rows, done.quarantined) == ("customers", "done", 1, 0)
+    changes = await until(
+        lambda: [each for each in service.told(ChangeHeard) if each.table == "data.customers"]
+    )
+    assert changes[0].transaction > 0
+
+
+async def test_a_refused_file_is_told_too(service):
+    await service.metric(COUNT)
+    answer = await service.client.post(
+        "/imports/customers", content=b"nothing\n1\n", headers={"Content-Type": "text/csv"}
+    )
+    assert [each.status for each in service.told(ImportDone)] == [answer.json()["code"]]
+
+
+async def test_the_loss_and_the_return_of_announcements(shared):
+    service, addresses = shared
+    await service.metric(COUNT)
+    admin = await asyncpg.connect(addresses.url)
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'tally listen' AND datname = current_database()"
+    )
+    await admin.close()
+    await until(lambda: service.told(ConnectionRestored))
+    assert service.told(ConnectionLost) == [ConnectionLost("announcements")]
+    assert service.told(ConnectionRestored) == [ConnectionRestored("announcements")]
