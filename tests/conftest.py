@@ -6,10 +6,12 @@ NOTIFY matter, a clone of its own.
 
 import asyncio
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,11 +20,13 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import msgspec
+import psycopg
 import pytest
 from litestar import Litestar
 from msgspec import Struct
 
 from service.app import configured, layered, routed
+from service.auth import clients
 from service.database.embedded import running
 from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
@@ -34,7 +38,8 @@ from service.settings import Database as DatabaseSettings
 from tests.waiting import until
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
+RUN = os.environ.setdefault("TALLY_TEST_RUN", uuid4().hex[:12])  # the workers inherit it
+FOLDER = Path(tempfile.gettempdir()) / f"tally-tests-{RUN}"
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
 
 
@@ -67,13 +72,28 @@ def _server() -> Generator[Server]:
         from testcontainers.postgres import PostgresContainer
 
         with PostgresContainer(f"postgres:{MAJOR}", driver=None) as container:
-            yield Server("container", container.get_connection_url())
+            yield Server("container", _quick_login(container.get_connection_url()))
     else:
         # All workers of a run share one server; the last one out stops it.
-        folder = Path(tempfile.gettempdir()) / f"tally-tests-{RUN}"
-        folder.mkdir(mode=0o755, exist_ok=True)
-        with running(folder, major=MAJOR, durable=False) as server:
-            yield Server("embedded", server.owner_url)
+        FOLDER.mkdir(mode=0o755, exist_ok=True)
+        with running(FOLDER, major=MAJOR, durable=False) as server:
+            yield Server("embedded", _quick_login(server.owner_url))
+
+
+def pytest_unconfigure() -> None:
+    if WORKER == "main":  # the workers have ended
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def _quick_login(url: str) -> str:
+    """Hash passwords once instead of 4,096 times, for asyncpg does it in Python and the tests log in often."""
+    password = urlsplit(url).password
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(1)")  # each worker does so
+        connection.execute("ALTER ROLE CURRENT_USER SET scram_iterations = 1")
+        connection.execute("SET scram_iterations = 1")
+        connection.execute(f"ALTER ROLE CURRENT_USER PASSWORD '{password}'")
+    return url
 
 
 def _docker_answers() -> bool:
@@ -87,6 +107,16 @@ def _docker_answers() -> bool:
             return engine.ping()
     except (DockerException, OSError):
         return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def computed_once() -> Generator[None]:
+    """What each service and each HTTP client computes anew at its start: a slow hash, the machine's certificates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clients, "hash_chosen", cache(clients.hash_chosen))
+        default = httpx._transports.default
+        patch.setattr(default, "create_ssl_context", cache(default.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -209,8 +239,11 @@ async def held(manager: AbstractAsyncContextManager[Any]) -> AsyncGenerator[Any]
 @asynccontextmanager
 async def _cloned(server: Server, template: str) -> AsyncGenerator[DatabaseSettings]:
     name = f"tally_{uuid4().hex[:16]}"
-    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    await _admin(server, f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')  # not copied from the template
+    await _admin(
+        server,
+        f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY',  # half the work of WAL_LOG
+        f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC',  # not copied from the template
+    )
     try:
         yield DatabaseSettings(url=server.url(name), reader_url=_reader_url(server, name))
     finally:
@@ -230,10 +263,11 @@ def _reader_url(server: Server, database: str) -> str:
     return server.url(database, f"tally_reader_{RUN}_{WORKER}", "reader")
 
 
-async def _admin(server: Server, sql: str) -> None:
+async def _admin(server: Server, *statements: str) -> None:
     connection = await asyncpg.connect(server.admin_url)
     try:
-        await connection.execute(sql)
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()
 
