@@ -39,9 +39,22 @@ from tests.waiting import until
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.setdefault("TALLY_TEST_RUN", uuid4().hex[:12])  # the workers inherit it
-FOLDER = Path(tempfile.gettempdir()) / f"tally-tests-{RUN}"
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
 
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 6 << 30
+
+
+def _folder() -> str:
+    """A run's folder for its databases and files: in memory if there is room, for disks make databases slow."""
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    folder = (MEMORY if in_memory else Path(tempfile.gettempdir())) / f"tally-tests-{RUN}"
+    folder.mkdir(mode=0o755)
+    return str(folder)
+
+
+FOLDER = Path(os.environ.get("TALLY_TEST_FOLDER") or os.environ.setdefault("TALLY_TEST_FOLDER", _folder()))
+tempfile.tempdir = os.environ["TMPDIR"] = str(FOLDER)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or services of tests would ignore it too
@@ -75,7 +88,6 @@ def _server() -> Generator[Server]:
             yield Server("container", _quick_login(container.get_connection_url()))
     else:
         # All workers of a run share one server; the last one out stops it.
-        FOLDER.mkdir(mode=0o755, exist_ok=True)
         with running(FOLDER, major=MAJOR, durable=False) as server:
             yield Server("embedded", _quick_login(server.owner_url))
 
