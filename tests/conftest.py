@@ -178,6 +178,20 @@ async def addresses(server: Server, template: str) -> AsyncGenerator[DatabaseSet
         yield settings
 
 
+@pytest.fixture(scope="module")
+async def shared_addresses(server: Server, template: str) -> AsyncGenerator[DatabaseSettings]:
+    """Settings of a database that the tests of a module share, for they leave it as they find it."""
+    async with _cloned(server, template) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+async def shared_reader(shared_addresses: DatabaseSettings) -> AsyncGenerator[Reader]:
+    """The reader's way to the shared database."""
+    async with open_reader(shared_addresses.reader_url or "", shared_addresses) as opened:
+        yield opened
+
+
 @pytest.fixture
 async def clone(addresses: DatabaseSettings) -> AsyncGenerator[Database]:
     """The owner's way to a database of this test's own."""
