@@ -41,12 +41,12 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.setdefault("TALLY_TEST_RUN", uuid4().hex[:12])  # the workers inherit it
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
 
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 (each run makes a folder of its own there)
 MEMORY_BYTES = 6 << 30
 
 
 def _folder() -> str:
-    """A run's folder for its databases and files: in memory if there is room, for disks make databases slow."""
+    """A folder for the databases and files of this run: in memory if there is room, for disks are slow."""
     in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
     folder = (MEMORY if in_memory else Path(tempfile.gettempdir())) / f"tally-tests-{RUN}"
     folder.mkdir(mode=0o755)
@@ -98,7 +98,7 @@ def pytest_unconfigure() -> None:
 
 
 def _quick_login(url: str) -> str:
-    """Hash passwords once instead of 4,096 times, for asyncpg does it in Python and the tests log in often."""
+    """Hash passwords once, not 4,096 times: asyncpg does it in Python, and the tests log in often."""
     password = urlsplit(url).password
     with psycopg.connect(url) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(1)")  # each worker does so
@@ -123,7 +123,7 @@ def _docker_answers() -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def computed_once() -> Generator[None]:
-    """What each service and each HTTP client computes anew at its start: a slow hash, the machine's certificates."""
+    """A slow hash and the machine's certificates, which each service and HTTP client needs at its start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients, "hash_chosen", cache(clients.hash_chosen))
         default = httpx._transports.default
