@@ -45,6 +45,8 @@ run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
 	@echo "==> seeding" && { $(BIN)/python -m service seed || echo "some files were refused (see above): serving what loaded"; }
 	@exec $(BIN)/python -m service serve
 
+# Each of the many processes that the tests start would compile every module anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
 	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
 
