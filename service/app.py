@@ -24,7 +24,7 @@ from service.ask.knowledge import SchemaCache
 from service.ask.model import open_model
 from service.auth.api import AuditController, TokenController
 from service.auth.clients import Clients, find, parse_clients
-from service.auth.guards import Cors, Gate, allow, public_addresses
+from service.auth.guards import Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
@@ -54,7 +54,7 @@ from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
-from service.metrics.result_endpoint import ResultEndpoint, ResultService
+from service.metrics.result_endpoint import READ, ResultEndpoint, ResultService
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
 from service.outbound import Outbound
@@ -79,9 +79,8 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     """
     settings: Settings = app.state.settings
     gate: Gate = app.state.gate
-    admit = partial(gate.admit, need="metrics:read")
     endpoint = ResultEndpoint(
-        RepresentationMiddleware(cast("App", app)), lambda: app.state.shelf, admit, send_problem
+        RepresentationMiddleware(cast("App", app)), gate, lambda: app.state.shelf, send_problem
     )
     limited = RequestBounds(
         cast("Any", DisconnectMiddleware(endpoint)),
@@ -89,8 +88,9 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
         settings.server.body_timeout_s,
     )
     inner = RequestLog(ErrorMiddleware(cast("ASGIApp", limited)))
+    state = app.state
     return cast(
-        "ASGIApp", CacheHitMiddleware(cast("App", inner), app.state.request_index, app.state.results, admit)
+        "ASGIApp", CacheHitMiddleware(cast("App", inner), state.request_index, state.results, gate, READ)
     )
 
 
@@ -208,8 +208,6 @@ def _guard(app: Litestar, settings: Settings) -> None:
         settings=settings,
         refuse=send_problem,
     )
-    if auth.cors_origins:
-        app.asgi_handler = Cors(app.asgi_handler, auth.cors_origins)
 
 
 def _database(state: State) -> Database:

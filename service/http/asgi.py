@@ -7,10 +7,11 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def header_of(scope: Scope, name: bytes) -> str:
+def header_of(scope: Any, name: bytes) -> str:
     """A request header's value: all its lines joined by commas, or empty if it is missing."""
     lines = [value for each, value in scope["headers"] if each == name]
     return b",".join(lines).decode("latin-1") if lines else ""

@@ -21,13 +21,13 @@ from service.errors import (
 )
 from service.http.asgi import Scope, header_of
 from service.http.cursors import Cursor, read_id_cursor
+from service.http.fields import directives
 from service.http.ids import parse_number
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
 from service.metrics.catalog import Catalog
 from service.metrics.result_endpoint import ResultService
-from service.results.headers import directives
 
 MAX_PAGE: Final = 200
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("channel", "customer_type", "product")

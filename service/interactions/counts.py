@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from service.database.gateway import Database
 from service.errors import Problem
+from service.http.fields import Directives
 from service.results.cache import CacheRequest, Computed, Results
-from service.results.headers import Directives
 from service.results.table import CacheOutcome
 
 COUNTED: Final = (

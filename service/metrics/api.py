@@ -33,7 +33,7 @@ from service.errors import (
 )
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
-from service.http.ids import parse_uuid
+from service.http.ids import not_a_uuid, parse_uuid
 from service.metrics import dashboards
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog, Dashboard
@@ -126,14 +126,12 @@ class MetricsController(Controller):
         description="Query parameters are the metric's parameters (see its definition) and `format`: json, "
         "csv or ndjson. `excel=true` prefixes CSV cells that a spreadsheet would run as formulas.",
         responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
+        sync_to_thread=False,
         opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
     )
-    async def result(self, metric_id: FromPath[str], request: Call) -> ASGIResponse:
-        # `ResultEndpoint` answers most requests. This route documents it and answers the rest.
-        service: ResultService = request.app.state.shelf
-        return _send(
-            await service.result(metric_id, cast("Scope", request.scope), caller(request.scope).claims)
-        )
+    def result(self, metric_id: FromPath[str]) -> None:
+        # `ResultEndpoint` answers all others before the router.
+        raise not_a_uuid(metric_id)
 
     @get(
         "/{metric_id:str}/definition",

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
+from service.http.fields import ANY, Directives
 from service.http.representation import WORK_HERE, Coding, compress, compressed
 from service.results.freshness import (
     FreshnessPolicy,
@@ -17,7 +18,6 @@ from service.results.freshness import (
     combine,
     evaluate_freshness,
 )
-from service.results.headers import ANY, Directives
 from service.results.single_flight import Run, SingleFlight
 from service.results.table import CacheOutcome, Entry, MissReason, Representation, ResultTable, plain
 

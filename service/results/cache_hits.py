@@ -1,31 +1,31 @@
-"""Serve cache hits from memory, before logging and routing.
+"""Serve cache hits from memory, before logging and routing: a shortcut past the endpoints.
 
-The full path validates a request once and records its cache key in `RequestIndex`. The same raw request then
-finds its key here. Requests with unusual headers always take the full path. Both paths use the same functions
-for access (`admit`), freshness (`Results.fresh`) and headers (`reply`).
+An endpoint validates a request once and records its cache key in `RequestIndex`. The same raw request then
+finds its key here. Requests with unusual headers always go to their endpoint. Both use the same functions for
+access (`Gate`), freshness (`Results.fresh`) and headers (`reply`).
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Final
 
 import structlog
 
-from service.http.asgi import App, Receive, Scope, Send
+from service.auth.guards import Gate
+from service.errors import TooManyRequests
+from service.http.asgi import SAFE_METHODS, App, Receive, Scope, Send
 from service.http.representation import Coding
 from service.http.request_log import request_id_of
 from service.results.cache import Results
 from service.results.headers import reply
-from service.results.table import Headers, Messages
+from service.results.table import Messages
 
-Admit = Callable[[dict[bytes, bytes], str], tuple[str, Headers] | None]
-"""Takes a request's headers and path. Returns the caller's claims and headers to add to the response."""
 Signature = tuple[str, bytes, bytes, bytes]
 
 MAX_REQUESTS: Final = 32_768
 MAX_SIGNATURE: Final = 1024  # characters; longer signatures are not indexed
 LOG_EVERY_S: Final = 10.0
 
-_NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"origin", b"range", b"transfer-encoding"})
+_NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"range", b"transfer-encoding"})
 
 
 class RequestIndex:
@@ -57,13 +57,14 @@ class RequestIndex:
 
 
 class CacheHitMiddleware:
-    """The outermost ASGI layer. `admit` authenticates callers and checks that they may read metrics."""
+    """The outermost ASGI layer. Callers of cached results need the scope `need`."""
 
-    def __init__(self, app: App, index: RequestIndex, results: Results, admit: Admit) -> None:
+    def __init__(self, app: App, index: RequestIndex, results: Results, gate: Gate, need: str) -> None:
         self._app = app
         self._index = index
         self._results = results
-        self._admit = admit
+        self._gate = gate
+        self._need = need
         self._log: Any = structlog.get_logger("hits")
         self._logged = 0
         self._log_at = 0.0
@@ -71,8 +72,8 @@ class CacheHitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = self._respond(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        except Exception as error:  # noqa: BLE001 (the full path answers)
+            response = self._respond(scope) if scope["type"] == "http" else None
+        except Exception as error:  # noqa: BLE001 (the endpoint answers)
             self._log.error("a held answer could not be given", exc_info=error)
             response = None
         if response is None:
@@ -92,15 +93,25 @@ class CacheHitMiddleware:
         outcome = self._results.fresh(key)
         if outcome is None or coding not in outcome.entry.representations:
             return None
-        admitted = self._admit(request, scope["path"])
-        if admitted is None:
+        gate, get = self._gate, request.get
+        principal = gate.known(request)
+        if principal is None or self._need not in principal.scopes:
+            return None
+        try:
+            limits = gate.take(principal, scope["path"])
+        except TooManyRequests:
             return None
         now = self._results.clock()
         self.hits += 1
         if now >= self._log_at:
             self._log_hits(now)
-        request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
-        return reply(outcome, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
+        extra = (
+            *gate.browser_headers(get(b"origin", b"")),
+            *limits,
+            (b"x-request-id", request_id_of(get(b"x-request-id"))),
+        )
+        condition = get(b"if-none-match", b"").decode("latin-1")
+        return reply(outcome, coding, now).messages(scope["method"], condition, extra)
 
     def _log_hits(self, now: float) -> None:
         """Log the number of hits since the last such line."""
@@ -109,10 +120,10 @@ class CacheHitMiddleware:
 
 
 def plain(scope: Scope) -> dict[bytes, bytes] | None:
-    """A request's headers; None if only the full path can handle the request."""
+    """The headers of a GET or HEAD; None if only the endpoint can handle the request."""
     headers = dict(scope["headers"])
     if len(headers) == len(scope["headers"]) and _NOT_PLAIN.isdisjoint(headers):
-        return headers
+        return headers if scope["method"] in SAFE_METHODS else None
     return None
 
 

@@ -1,44 +1,13 @@
-"""Read a request's cache directives, and write a result's response headers.
+"""Write a result's response headers: `CacheHitMiddleware` and `ResultEndpoint` share them."""
 
-The cache-hit path and the full path both use this module, so their headers are the same.
-"""
-
-import re
 from math import inf
 from typing import Final
-
-from msgspec import Struct
 
 from service.http.representation import Coding
 from service.results.table import CacheOutcome, Headers, Reply
 
 # All formats of a result have the same Vary header.
 VARY: Final = "Accept, Accept-Encoding"
-
-_MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
-
-
-class Directives(Struct, frozen=True):
-    """A request's Cache-Control: force a new run, or accept no result older than `max_age` seconds."""
-
-    no_cache: bool = False
-    max_age: int | None = None
-
-
-ANY: Final = Directives()
-
-
-def directives(cache_control: str) -> Directives:
-    """Read `Cache-Control`. Unknown directives are ignored (RFC 9111)."""
-    if not cache_control:
-        return ANY
-    no_cache, ages = False, list[int]()
-    for part in cache_control.lower().split(","):
-        directive = part.strip()
-        no_cache = no_cache or directive == "no-cache"
-        if found := _MAX_AGE.fullmatch(directive):
-            ages.append(int(found[1]))
-    return Directives(no_cache, min(ages, default=None))
 
 
 def reply(outcome: CacheOutcome, coding: Coding, now: float) -> Reply:

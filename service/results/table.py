@@ -11,11 +11,11 @@ from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
-from service.http.asgi import Message
-from service.http.representation import CODINGS, SMALLEST, Coding, matches, tag_of_coding
+from service.http.asgi import Headers, Message
+from service.http.fields import has_tag
+from service.http.representation import CODINGS, SMALLEST, Coding, tag_of_coding
 from service.results.freshness import FreshnessPolicy
 
-Headers = list[tuple[bytes, bytes]]
 Messages = tuple[Message, Message]
 MissReason = Literal["miss", "stale", "request"]
 Queue = OrderedDict[Hashable, "Entry"]
@@ -48,15 +48,17 @@ class Reply(NamedTuple):
     body_headers: Headers
     other_headers: Headers
 
-    def messages(self, if_none_match: bytes | None, extra: Iterable[tuple[bytes, bytes]]) -> Messages:
-        """The messages of the response to a GET: 304 if `if_none_match` matches."""
-        if if_none_match is not None and matches(if_none_match.decode("latin-1"), self.etag):
+    def messages(self, method: str, condition: str, extra: Iterable[tuple[bytes, bytes]]) -> Messages:
+        """The messages of the response to a GET or HEAD: 304 if `condition`, an If-None-Match, holds."""
+        if condition and has_tag(condition, self.etag, weak=True):
             headers = [*self.other_headers, *extra]
             return {"type": "http.response.start", "status": 304, "headers": headers}, _NO_BODY
         headers = [*self.body_headers, *self.other_headers, *extra]
         return (
             {"type": "http.response.start", "status": 200, "headers": headers},
-            {"type": "http.response.body", "body": self.body, "more_body": False},
+            _NO_BODY
+            if method == "HEAD"
+            else {"type": "http.response.body", "body": self.body, "more_body": False},
         )
 
     @property
