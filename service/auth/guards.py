@@ -21,7 +21,7 @@ from service.auth.limits import Allowance, RateDecision
 from service.auth.origins import host_of, is_foreign, read_host
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
-from service.http.asgi import Headers, header_of
+from service.http.asgi import Headers, field_of
 from service.http.ids import metric_of
 from service.settings import Settings, is_loopback
 
@@ -55,6 +55,7 @@ class Limits:
     def __init__(self, per_caller: int, per_metric: int) -> None:
         self._per_caller = Allowance(per_caller, WINDOW_S) if per_caller else None
         self._per_metric = Allowance(per_metric, WINDOW_S) if per_metric else None
+        self.any = bool(per_caller or per_metric)
 
     def take(self, principal: Principal, path: str) -> Headers:
         """Count a request. Return the rate limit headers. Raises `TooManyRequests`."""
@@ -79,8 +80,8 @@ class Gate:
     """ASGI layer: puts the caller into `scope["state"]["principal"]`, or answers instead of the app.
 
     At a public address the caller is None unless the request has a valid token. With AUTH=off, `tokens` is
-    None and every caller is `EVERYONE`, except pages of other sites. Answers to requests that do not pass the
-    layer use the same functions: `admit` or `known`, then `take` and `browser_headers`.
+    None and every caller is `EVERYONE`, except pages of other sites. For answers that do not pass the
+    layer, `admit`, `take` and `browser_headers` are its parts, and `known` is all of them without waiting.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Gate:
         self._for_origins = {origin.encode(): _cors(origin.encode()) for origin in self._origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extra = self.browser_headers(header_of(scope, b"origin").encode("latin-1"))
+        extra = self.browser_headers(field_of(scope, b"origin"))
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -107,7 +108,7 @@ class Gate:
             await send(message)
 
         if extra is not self._always and _is_preflight(scope):
-            await _allow_preflight(told, header_of(scope, b"access-control-request-headers"))
+            await _allow_preflight(told, field_of(scope, b"access-control-request-headers"))
             return
         try:
             principal = await self.admit(scope)
@@ -124,15 +125,31 @@ class Gate:
 
     def take(self, principal: Principal | None, path: str) -> Headers:
         """Count a request against the rate limits; return their headers. Raises `TooManyRequests`."""
-        return [] if principal is None else self._limits.take(principal, path)
+        return self._limits.take(principal, path) if principal is not None and self._limits.any else []
 
-    def known(self, headers: dict[bytes, bytes]) -> Principal | None:
-        """The caller that `admit` would find, if that takes no waiting; None if only `admit` can tell."""
-        host = headers.get(b"host", b"")
+    def known(self, headers: dict[bytes, bytes], path: str, scope: str) -> Headers | None:
+        """The headers for the answer to a caller that `admit` would admit, if that takes no waiting.
+
+        None for callers who only `admit` can admit, and for those it would refuse.
+        """
+        get = headers.get
         if self._tokens is None:
-            return EVERYONE if host in self._usual_hosts else None
-        given = headers.get(b"authorization", b"")
-        return self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " and read_host(host) else None
+            if get(b"host") not in self._usual_hosts:
+                return None
+            principal = EVERYONE
+        else:
+            given = get(b"authorization", b"")
+            found = self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " else None
+            if found is None or scope not in found.scopes or read_host(get(b"host", b"")) is None:
+                return None
+            principal = found
+        extra = self._for_origins.get(get(b"origin", b""), self._always)
+        if not self._limits.any:
+            return extra
+        try:
+            return [*extra, *self._limits.take(principal, path)]
+        except TooManyRequests:
+            return None
 
     async def admit(self, scope: Any) -> Principal | None:
         """The caller. Raises `BadRequest`, `Unauthorized`, `Forbidden` and the problems of its token."""
@@ -184,14 +201,14 @@ def _cors(origin: bytes) -> Headers:
 
 
 def _is_preflight(scope: Any) -> bool:
-    asked = header_of(scope, b"access-control-request-method")
+    asked = field_of(scope, b"access-control-request-method")
     return scope["type"] == "http" and scope["method"] == "OPTIONS" and bool(asked)
 
 
-async def _allow_preflight(send: Send, asked: str) -> None:
+async def _allow_preflight(send: Send, asked: bytes) -> None:
     answer = [
         (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-        (b"access-control-allow-headers", asked.encode("latin-1")),
+        (b"access-control-allow-headers", asked),
         (b"access-control-max-age", b"600"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": answer})

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from service.auth.guards import Gate, require
 from service.errors import FieldError, InvalidInput, Problem
-from service.http.asgi import SAFE_METHODS, App, Headers, Message, Receive, Scope, Send, header_of
+from service.http.asgi import SAFE_METHODS, App, Headers, Message, Receive, Scope, Send, field_of, header_of
 from service.http.fields import directives
 from service.http.ids import metric_of
 from service.http.representation import RepresentationMiddleware, choose_coding
@@ -87,7 +87,7 @@ class ResultEndpoint:
         if metric_id is None:
             await self._app(scope, receive, send)
             return
-        extra = self._gate.browser_headers(header_of(scope, b"origin").encode("latin-1"))
+        extra = self._gate.browser_headers(field_of(scope, b"origin"))
         try:
             principal = await self._gate.admit(scope)
             extra = [*extra, *self._gate.take(principal, scope["path"])]
@@ -96,8 +96,7 @@ class ResultEndpoint:
         except Problem as problem:
             await self._send(problem, scope, send, extra)
             return
-        condition = header_of(scope, b"if-none-match")
-        for message in reply.messages(scope["method"], condition, extra):
+        for message in reply.messages(scope["method"], field_of(scope, b"if-none-match"), extra):
             await send(message)
 
     async def _send(self, problem: Problem, scope: Scope, send: Send, extra: Headers) -> None:

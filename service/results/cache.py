@@ -127,17 +127,22 @@ class Results:
 
     def fresh(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve a cached result if it is fresh. Never start a run."""
-        entry = self.table.get(key)
         now = self.clock()
-        if entry is None or self.unread():
+        entry = self.fresh_entry(key, now)
+        if entry is None or directives.no_cache or _too_old(entry, directives, now):
             return None
-        if directives is not ANY and (directives.no_cache or _too_old(entry, directives, now)):
+        return CacheOutcome(entry)
+
+    def fresh_entry(self, key: Hashable, now: float) -> Entry | None:
+        """A cached result if it is fresh."""
+        entry = self.table.get(key)
+        if entry is None or self.unread():
             return None
         if entry.evaluated_at != self.generations.changes or now >= entry.policy.fresh_until:
             if evaluate_freshness(entry.policy, now, self.generations, None).state is not State.FRESH:
                 return None
             entry.evaluated_at = self.generations.changes
-        return CacheOutcome(entry)
+        return entry
 
     def composed(self, composition: Composition, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve a fresh composed result: the shared one, else the caller's own."""

@@ -2,21 +2,20 @@
 
 An endpoint validates a request once and records its cache key in `RequestIndex`. The same raw request then
 finds its key here. Requests with unusual headers always go to their endpoint. Both use the same functions for
-access (`Gate`), freshness (`Results.fresh`) and headers (`reply`).
+access (`Gate`), freshness (`Results`) and headers (`results/headers.py`).
 """
 
-from collections.abc import Hashable
+from collections.abc import Awaitable, Hashable
 from typing import Any, Final
 
 import structlog
 
 from service.auth.guards import Gate
-from service.errors import TooManyRequests
 from service.http.asgi import SAFE_METHODS, App, Receive, Scope, Send
 from service.http.representation import Coding
 from service.http.request_log import request_id_of
 from service.results.cache import Results
-from service.results.headers import reply
+from service.results.headers import hit
 from service.results.table import Messages
 
 Signature = tuple[str, bytes, bytes, bytes]
@@ -70,17 +69,13 @@ class CacheHitMiddleware:
         self._log_at = 0.0
         self.hits = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         try:
             response = self._respond(scope) if scope["type"] == "http" else None
         except Exception as error:  # noqa: BLE001 (the endpoint answers)
             self._log.error("a held answer could not be given", exc_info=error)
             response = None
-        if response is None:
-            await self._app(scope, receive, send)
-        else:
-            await send(response[0])
-            await send(response[1])
+        return self._app(scope, receive, send) if response is None else _sent(response, send)
 
     def _respond(self, scope: Scope) -> Messages | None:
         request = plain(scope)
@@ -90,33 +85,28 @@ class CacheHitMiddleware:
         if found is None:
             return None
         _, key, coding = found
-        outcome = self._results.fresh(key)
-        if outcome is None or coding not in outcome.entry.representations:
-            return None
-        gate, get = self._gate, request.get
-        principal = gate.known(request)
-        if principal is None or self._need not in principal.scopes:
-            return None
-        try:
-            limits = gate.take(principal, scope["path"])
-        except TooManyRequests:
-            return None
         now = self._results.clock()
+        entry = self._results.fresh_entry(key, now)
+        if entry is None or coding not in entry.representations:
+            return None
+        extra = self._gate.known(request, scope["path"], self._need)
+        if extra is None:
+            return None
         self.hits += 1
         if now >= self._log_at:
             self._log_hits(now)
-        extra = (
-            *gate.browser_headers(get(b"origin", b"")),
-            *limits,
-            (b"x-request-id", request_id_of(get(b"x-request-id"))),
-        )
-        condition = get(b"if-none-match", b"").decode("latin-1")
-        return reply(outcome, coding, now).messages(scope["method"], condition, extra)
+        extra = [*extra, (b"x-request-id", request_id_of(request.get(b"x-request-id")))]
+        return hit(entry, coding, now).messages(scope["method"], request.get(b"if-none-match", b""), extra)
 
     def _log_hits(self, now: float) -> None:
         """Log the number of hits since the last such line."""
         self._log.info("hits", number=self.hits - self._logged)
         self._logged, self._log_at = self.hits, now + LOG_EVERY_S
+
+
+async def _sent(response: Messages, send: Send) -> None:
+    await send(response[0])
+    await send(response[1])
 
 
 def plain(scope: Scope) -> dict[bytes, bytes] | None:
