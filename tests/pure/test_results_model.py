@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
+from service.http.fields import ANY, Directives
 from service.results.cache import PATIENCE_S, CacheRequest, Composition, Computed, Results
 from service.results.freshness import NAMES, FreshnessPolicy, Generations
-from service.results.headers import ANY, Directives
 from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
 
 DEFINITIONS = "definitions"
