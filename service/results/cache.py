@@ -235,6 +235,7 @@ class Results:
         self.generations.heard(self.clock())
 
     async def close(self) -> None:
+        self.generations.close(self.clock())
         await self._flights.close()
 
     def _served(self, outcome: CacheOutcome) -> CacheOutcome:
