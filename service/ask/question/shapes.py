@@ -8,7 +8,7 @@ from service.ask.sentence.reading import Bound, Direction
 
 
 class Unclear(ValueError):  # noqa: N818 (it is an answer, not a fault)
-    """The prompt does not say one thing that the schema can answer; the text says what is amiss."""
+    """The schema cannot answer the prompt, or not in one way. The text tells why."""
 
 
 class Ref(Struct, frozen=True):
@@ -52,7 +52,7 @@ class Condition(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """Everything that SQL and title are built from."""
+    """All that SQL and title are built from."""
 
     base: Table
     joins: tuple[Join, ...]

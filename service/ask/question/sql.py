@@ -24,7 +24,7 @@ _COMPARISONS: dict[str, type[exp.Binary]] = {
 
 
 class Parameter(Struct, frozen=True):
-    """A placeholder of the SQL; the default is the window that was asked for."""
+    """A placeholder of the SQL. Its default comes from the window of the prompt."""
 
     name: str
     type: str
@@ -78,7 +78,7 @@ class _Builder:
         return tree
 
     def _table(self, schema: str, name: str) -> exp.Table:
-        """Without its schema where the search path finds it, as people write it."""
+        """The table, without its schema if the search path finds it."""
         plain = (
             next((path for path in self.schema.search_path if self.schema.table(path, name)), None) == schema
         )
@@ -157,7 +157,7 @@ class _Builder:
     def _arranged(
         self, tree: exp.Select, groups: tuple[Group, ...], measures: tuple[Measure, ...]
     ) -> exp.Select:
-        """Time runs forward; categories go by size, or by name when nothing is measured."""
+        """Sort times forward, and categories by size, or by name without a measure."""
         question = self.question
         if not groups:
             return tree

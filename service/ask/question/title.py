@@ -10,7 +10,7 @@ _OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
 
 
 def understood(question: Question) -> tuple[str, ...]:
-    """What was made of a prompt, part by part."""
+    """How a prompt was understood, part by part."""
     parts = [_measured(measure, question.noun) for measure in question.measures] or [
         f"rows of {question.noun}"
     ]
@@ -29,7 +29,7 @@ def understood(question: Question) -> tuple[str, ...]:
 
 
 def title(question: Question) -> str:
-    """A heading from what was understood: `Count of alerts by type, June 2025`."""
+    """A title such as `Count of orders by status, June 2025`."""
     parts = [_head(question)]
     wheres = [_where(condition) for condition in question.conditions if condition.operator != "not null"]
     if wheres:

@@ -33,13 +33,13 @@ _EARLIEST_YEAR, _LATEST_YEAR = 1900, 2199
 
 
 class DateError(ValueError):
-    """A date phrase that names no possible window; the text says why."""
+    """A date phrase without a possible window. The text tells why."""
 
 
 class Window(Struct, frozen=True, kw_only=True):
     """Inclusive days, or a moving window (`rolling` units back from today, `period` units from this one).
 
-    `guessed` says that no year was named: `start` and `end` then lie in the latest year that can be meant.
+    `guessed`: no year was named, so `start` and `end` lie in the latest possible year.
     """
 
     start: date | None = None
@@ -51,7 +51,7 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 class Found(Struct, frozen=True):
-    """A window and the words `first` up to but not including `end` that said it."""
+    """A window and its words: from `first`, up to but not including `end`."""
 
     window: Window
     first: int
@@ -65,7 +65,7 @@ class _Period(Struct, frozen=True):
 
 
 def find(words: list[Word], today: date, last: date | None = None) -> list[Found]:
-    """All date phrases, in order. `last` is the latest day there are data for, if that is known.
+    """All date phrases, in order. `last` is the latest day with data, if known.
 
     Raises `DateError` for days that do not exist and windows that end before they begin.
     """
@@ -197,7 +197,7 @@ _LINK = rf",? ?(?:(?P<and>and|&)|{_AND})(?: including)?(?: the)?(?: end of)?(?: 
 
 
 def _between(left: _Period, right: _Period, end: int) -> tuple[Window, int]:
-    """A side without a year takes the other's."""
+    """A side without a year takes the year of the other side."""
     if left.guessed and not right.guessed:
         left = _in_year(left, right.start.year)
         if left.start > right.end:

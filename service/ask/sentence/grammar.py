@@ -1,6 +1,6 @@
-"""The grammar: one pass from left to right, each word acting on what was said so far.
+"""The grammar: one pass from left to right, in which each word changes the state so far.
 
-Nothing here decides which table a word belongs to; `question` does, once the whole sentence is known.
+`question` decides which table a word belongs to, once the whole sentence is read.
 """
 
 from msgspec import structs
@@ -15,7 +15,7 @@ _AUXILIARY = frozenset(_AUXILIARY_WORDS.split())
 
 
 def read(sentence: list[Token]) -> Reading:
-    """Fold the tokens into what they say together."""
+    """Fold the tokens into one reading."""
     ordered = _participles_last(sentence)
     reader = _Reader(ordered)
     for index, token in enumerate(ordered):
@@ -63,7 +63,7 @@ class _Reader(Names):
         return reading
 
     def _finish_numbers(self) -> None:
-        """A number that nothing took must not be passed over."""
+        """Use or report a number that no word has used."""
         reading = self.reading
         if self.number is not None:
             self.use_number_as_limit()
@@ -117,7 +117,7 @@ class _Reader(Names):
         self.reading.ignored.append(self.sentence[index].text)
 
     def _link(self, _index: int, _what: str) -> None:
-        """`in`, `for`, `with`: a list of dimensions ends, and so does what is asked for."""
+        """`in`, `for` and `with` end a list of dimensions, and the subject."""
         if self.slot in {"by", "ranked"} and self.filled:
             self.slot, self.filled = ("subject" if self.slot == "ranked" else "rest"), False
         elif self.slot == "subject" and (self.reading.subjects or self.reading.measures):
@@ -193,7 +193,7 @@ class _Reader(Names):
         self.slot, self.filled = "by", False
 
     def _average_of_totals(self) -> bool:
-        """`total parts flagged and average per day`: two numbers over the days' totals."""
+        """`total units sold and average per day` are two numbers over the days' totals."""
         measures = self.reading.measures
         if (
             self.pending != [("avg", False)]
@@ -400,7 +400,7 @@ def _participles_last(sentence: list[Token]) -> list[Token]:
 
 
 def _of_groups(measure: Measured) -> Measured:
-    """`the most parts flagged in a single day` is the most of the days' totals."""
+    """`the most units sold in a single day` is the largest of the days' totals."""
     if measure.function in {"min", "max"} and measure.outer is None:
         return structs.replace(measure, function="sum", outer=measure.function)
     return measure
