@@ -6,6 +6,9 @@ from service.ask.schema import Column, ForeignKey, Table
 from service.ask.sentence.dates import Unit, Window
 from service.ask.sentence.reading import Bound, Direction
 
+OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
+"""Words for functions over groups."""
+
 
 class Unclear(ValueError):  # noqa: N818 (it is an answer, not a fault)
     """The schema cannot answer the prompt, or not in one way. The text tells why."""

@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlglot import exp
 from sqlglot.generators.postgres import PostgresGenerator
 
-from service.ask.question.shapes import Condition, Group, Measure, Question, Ref
+from service.ask.question.shapes import OUTER, Condition, Group, Measure, Question, Ref
 from service.ask.schema import Schema
 from service.ask.sentence.dates import Unit, Window
 from service.sql.words import RESERVED
@@ -127,7 +127,7 @@ class _Builder:
         names = [exp.column(_name(group.name)) for group in kept]
         values = [
             exp.alias_(
-                _rounded(measure.outer or "sum", exp.column("value")),
+                _aggregate(measure.outer or "sum", exp.column("value")),
                 _outer_name(measure, question.groups[0]),
             )
             for measure in question.measures
@@ -269,13 +269,10 @@ class _Builder:
         ]
 
 
-_OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
-
-
 def _outer_name(measure: Measure, group: Group) -> str:
     if measure.outer in {None, "sum"}:
         return measure.name
-    return f"{_OUTER[measure.outer or 'sum']}_per_{group.name}"
+    return f"{OUTER[measure.outer or 'sum']}_per_{group.name}"
 
 
 def _name(name: str) -> exp.Identifier:
@@ -301,10 +298,6 @@ def _interval(count: int, unit: str) -> exp.Interval:
 def _aggregate(function: str, value: exp.Expr) -> exp.Expr:
     kinds: dict[str, type[exp.AggFunc]] = {"sum": exp.Sum, "avg": exp.Avg, "min": exp.Min, "max": exp.Max}
     return kinds[function](this=value)
-
-
-def _rounded(function: str, value: exp.Expr) -> exp.Expr:
-    return _aggregate(function, value)
 
 
 def _literal(value: str | float) -> exp.Expr:

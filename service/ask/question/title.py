@@ -2,11 +2,10 @@
 
 from datetime import date
 
-from service.ask.question.shapes import Condition, Measure, Question
+from service.ask.question.shapes import OUTER, Condition, Measure, Question
 from service.ask.sentence.dates import Window
 
 _WORDS = {"sum": "Total", "avg": "Average", "min": "Lowest", "max": "Highest", "count": "Count of"}
-_OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
 
 
 def understood(question: Question) -> tuple[str, ...]:
@@ -62,7 +61,7 @@ def _head(question: Question) -> str:
 
 
 def _measured(measure: Measure, noun: str) -> str:
-    outer = f"{_OUTER[measure.outer]} " if measure.outer and measure.outer != "sum" else ""
+    outer = f"{OUTER[measure.outer]} " if measure.outer and measure.outer != "sum" else ""
     if measure.ref is None:
         return f"{outer}count of {noun}"
     what = _words(f"{measure.unit}s" if measure.unit else measure.ref.column.name)

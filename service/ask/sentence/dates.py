@@ -111,15 +111,15 @@ def _last(match: re.Match[str]) -> Window:
     # `over last week` is seven days back in the stored queries that people know
     if match["which"] == "last" and (match["the"] or match["unit"] == "week"):
         return _rolling(1, match["unit"])
-    return Window(period=-1, unit=_unit(match["unit"]))
+    return Window(period=-1, unit=unit_named(match["unit"]))
 
 
 def _to_date(match: re.Match[str]) -> Window:
     short: dict[str | None, Unit] = {"w": "week", "m": "month", "q": "quarter", "y": "year"}
-    return Window(period=0, unit=short.get(match["short"]) or _unit(match["unit"]))
+    return Window(period=0, unit=short.get(match["short"]) or unit_named(match["unit"]))
 
 
-def _unit(text: str) -> Unit:
+def unit_named(text: str) -> Unit:
     units: dict[str, Unit] = {"week": "week", "month": "month", "quarter": "quarter", "year": "year"}
     return units.get(text, "day")
 
@@ -132,7 +132,7 @@ def _rolling(count: int, unit: str) -> Window:
         return Window(rolling=count * days[unit], unit="day")
     if unit == "quarter":
         return Window(rolling=3 * count, unit="month")
-    return Window(rolling=count, unit=_unit(unit))
+    return Window(rolling=count, unit=unit_named(unit))
 
 
 _THE = r"(?:(?:in|during|for|over|within|from|of|since|on|across|throughout) )?(?P<the>the )?"
@@ -145,7 +145,7 @@ _MOVING: tuple[tuple[str, Callable[[re.Match[str]], Window]], ...] = (
     (_THE + rf"(?P<which>last|previous|prior) {_UNIT}", _last),
     (
         r"(?:so far )?" + _THE + rf"(?:this|current) {_UNIT}(?: so far| to date)?",
-        lambda match: Window(period=0, unit=_unit(match["unit"])),
+        lambda match: Window(period=0, unit=unit_named(match["unit"])),
     ),
     (_THE + rf"(?:{_UNIT} to date|(?P<short>[wmqy])td)", _to_date),
     (
@@ -156,7 +156,7 @@ _MOVING: tuple[tuple[str, Callable[[re.Match[str]], Window]], ...] = (
     (r"(?:since|from) yesterday", lambda _match: _rolling(1, "day")),
     (
         rf"(?P<n>\d{{1,5}}) {_UNIT}s? ago",
-        lambda match: Window(period=-int(match["n"]), unit=_unit(match["unit"])),
+        lambda match: Window(period=-int(match["n"]), unit=unit_named(match["unit"])),
     ),
 )
 

@@ -5,7 +5,7 @@
 
 from msgspec import structs
 
-from service.ask.sentence.dates import Unit
+from service.ask.sentence.dates import unit_named
 from service.ask.sentence.names import Names
 from service.ask.sentence.reading import Bound, Dimension, Measured, Reading, Thing
 from service.ask.sentence.tokens import Keyword, Token
@@ -211,7 +211,7 @@ class _Reader(Names):
         if not unit:  # `over time` leaves the unit open
             self.over_time = True
             return
-        self.reading.dimensions.append(Dimension(time=_unit(unit)))
+        self.reading.dimensions.append(Dimension(time=unit_named(unit)))
         if self.slot == "by" and not self.filled:
             self.filled = True
 
@@ -224,21 +224,21 @@ class _Reader(Names):
         if self.number is not None and self.slot in {"ranked", "subject"}:
             self.use_counted_number()
         if self.slot in {"by", "ranked"} and (not self.filled or self.joined):
-            reading.dimensions.append(Dimension(time=_unit(unit)))
+            reading.dimensions.append(Dimension(time=unit_named(unit)))
             self.filled = True
         elif self.slot == "order":
-            reading.order = Dimension(time=_unit(unit))
+            reading.order = Dimension(time=unit_named(unit))
             self.slot = "rest"
         elif self.pending and self.pending[-1][0] == "count":
             self.pending.pop()
-            reading.measures.append(Measured("count", time=_unit(unit), distinct=True))
+            reading.measures.append(Measured("count", time=unit_named(unit), distinct=True))
         elif (
             self.slot == "subject"
             and not reading.subjects
             and not reading.measures
             and self._ranked_later(index)
         ):
-            reading.dimensions.append(Dimension(time=_unit(unit)))
+            reading.dimensions.append(Dimension(time=unit_named(unit)))
             self.ranking = True
         elif not (reading.dimensions and reading.dimensions[-1].time == unit):
             reading.unknown.append(self.sentence[index].text)
@@ -409,8 +409,3 @@ def _of_groups(measure: Measured) -> Measured:
 def _plural(text: str) -> bool:
     last = text.casefold().split()[-1]
     return last.endswith("s") and not last.endswith(("ss", "us", "is"))
-
-
-def _unit(text: str) -> Unit:
-    units: dict[str, Unit] = {"week": "week", "month": "month", "quarter": "quarter", "year": "year"}
-    return units.get(text, "day")
