@@ -89,5 +89,5 @@ class ListenConnection(asyncpg.Connection):
 
     def file_number(self) -> int:
         """The file descriptor of the socket."""
-        transport: Any = self._transport
-        return transport.get_extra_info("socket").fileno()
+        connection: Any = self
+        return int(connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001

@@ -64,11 +64,7 @@ class ExactConnection(DriverConnection):
                 return
         if base or kind["kind"] == _COMPOSITE:
             self.json_columns.add(oid)
-        self.decode_text(oid, kind["name"], _same, kind["ns"])
-
-
-def _same(text: str) -> str:
-    return text
+        self.decode_text(oid, kind["name"], str, kind["ns"])
 
 
 def _number(text: str) -> msgspec.Raw | None:
@@ -186,12 +182,10 @@ _UNLIKE_JSON: Final = {
 # Types whose values to_json writes exactly as we do, so that we need not walk their arrays.
 _SAME_AS_JSON: Final = frozenset(BUILTIN_TYPES) - {*_UNLIKE_JSON, _BYTEA, RECORD}
 _DECODERS: Final = {
-    **dict.fromkeys(
-        ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same
-    ),
-    **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "tsvector", "tsquery"), _same),
-    **dict.fromkeys(("point", "box", "line", "lseg", "path", "polygon", "circle"), _same),
-    **dict.fromkeys(("pg_lsn", "xid8", "tid", "pg_snapshot", "txid_snapshot"), _same),
+    **dict.fromkeys(("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), str),
+    **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "tsvector", "tsquery"), str),
+    **dict.fromkeys(("point", "box", "line", "lseg", "path", "polygon", "circle"), str),
+    **dict.fromkeys(("pg_lsn", "xid8", "tid", "pg_snapshot", "txid_snapshot"), str),
     "numeric": _number,
     "float4": _number,
     "json": _embedded_json,
