@@ -43,7 +43,7 @@ class Counts:
         scope: Scope,
         ask: Callable[..., Awaitable[Struct]],
         *args: Hashable,
-        tables: tuple[str, ...],
+        tables: tuple[str, ...] = COUNTED,
     ) -> Reply:
         """Reply with the result of `ask(database, *args)` as JSON. Raises the problems of `ask`."""
         version = self._results.definitions
