@@ -10,6 +10,7 @@ import asyncpg
 from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments
+from service.database.driver import ListenConnection
 from service.database.gateway import LOST_CONNECTION
 
 HEARTBEAT_S: Final = 1.0
@@ -26,18 +27,6 @@ class Handlers(Struct, frozen=True):
     announced: Callable[[str], None]
     silent: Callable[[], None]
     heard: Callable[[], None]
-
-
-class _ListenConnection(asyncpg.Connection):
-    """Calls the listeners as soon as a notification is read.
-
-    asyncpg schedules them at the end of the event loop's queue instead. Requests before them in that queue
-    would then be served stale results, and the socket would already be empty.
-    """
-
-    def _process_notification(self, pid: int, channel: str, payload: str) -> None:
-        for listener in self._listeners.get(channel, ()):
-            listener.cb(self, pid, channel, payload)
 
 
 class Listener:
@@ -77,7 +66,7 @@ class Listener:
             with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
                 connection = await asyncpg.connect(
                     **asyncpg_arguments(self._url, {"application_name": "tally listen"}),
-                    connection_class=_ListenConnection,
+                    connection_class=ListenConnection,
                 )
                 try:
                     pause = shortest
@@ -105,7 +94,7 @@ class Listener:
         for channel in channels:
             await connection.add_listener(channel, received)
         self._poll = select.poll()
-        self._poll.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 (no public way)
+        self._poll.register(connection.file_number(), select.POLLIN)
         self.connected.set()
         handlers.heard()
         while not closed.is_set():
