@@ -91,6 +91,7 @@ class ResultEndpoint:
             await self._app(scope, receive, send)
             return
         claims, extra = admitted
+        scope["state"]["claims"] = claims
         try:
             reply = await service.result(found[1], scope, claims)
         except Problem as problem:
