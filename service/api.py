@@ -1,25 +1,25 @@
 """The service's own routes: root, health, and the OpenAPI document with its pages."""
 
 from collections.abc import Callable
+from html import escape
 from importlib.resources import files
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Controller, Litestar, MediaType, Request, Response, get
+from litestar import Controller, MediaType, Request, Response, get
 from litestar.di import NamedDependency
-from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect
-from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from service import errors
-from service.auth.guards import page_headers, scope_of
-from service.auth.tokens import SCOPE_TEXTS
+from service.auth.guards import page_headers, require_scope
 from service.database.gateway import Database
 from service.database.migrate import pending
-from service.errors import InvalidInput, Problem
+from service.metrics.catalog import Catalog
+from service.metrics.execute import Executor
+from service.openapi import add_metrics, complete_document
 
 SWAGGER_UI: Final = files("swagger_ui") / "static"
 
@@ -46,17 +46,17 @@ class HealthController(Controller):
     tags = ("service",)
     opt = PUBLIC
 
-    @get("/", summary="Readiness with the result of each check")
+    @get("/", operation_id="getHealth", summary="Readiness with the result of each check")
     async def health(
         self, database: NamedDependency[Database], extra_checks: NamedDependency[ExtraChecks]
     ) -> Response[Health]:
         return await self._ready(database, extra_checks)
 
-    @get("/live", summary="Liveness of the process", sync_to_thread=False)
+    @get("/live", operation_id="getLiveness", summary="Liveness of the process", sync_to_thread=False)
     def live(self) -> Health:
         return Health("ok", {})
 
-    @get("/ready", summary="Readiness: the database answers and is migrated")
+    @get("/ready", operation_id="getReadiness", summary="Readiness: the database answers and is migrated")
     async def ready(
         self, database: NamedDependency[Database], extra_checks: NamedDependency[ExtraChecks]
     ) -> Response[Health]:
@@ -78,102 +78,63 @@ def welcome() -> Welcome:
     return Welcome("Tally: stored SQL as JSON metrics", "/docs", "/health")
 
 
-@get("/openapi.json", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
-def openapi_document(request: Request[Any, Any, Any]) -> Response[bytes]:
+@get("/openapi.json", include_in_schema=False, opt=PUBLIC)
+async def openapi_document(
+    request: Request[Any, Any, Any],
+    catalog: NamedDependency[Catalog],
+    executor: NamedDependency[Executor],
+    *,
+    metrics: Annotated[bool, QueryParameter(description="add each metric as a path of its own")] = False,
+) -> Response[bytes]:
     document = complete_document(request.app.openapi_schema.to_schema(), request.app)
-    return Response(msgspec.json.encode(document), media_type="application/json")
+    if metrics:
+        require_scope(request.scope, "metrics:read")
+        document = await add_metrics(document, catalog, executor)
+    return Response(_DOCUMENT.encode(document), media_type="application/json")
 
 
-def complete_document(document: dict[str, Any], app: Litestar) -> dict[str, Any]:
-    """Add problems and an example to each operation, which Litestar does not generate.
-
-    A handler declares them in `opt`: `problems` (classes besides those of every route) and `example`.
-    """
-    document["components"]["schemas"]["ProblemDocument"] = _PROBLEM_SCHEMA
-    document["components"]["securitySchemes"] = {"oauth2": _SECURITY}
-    for route in app.routes:
-        if isinstance(route, HTTPRoute) and (path := document["paths"].get(route.path_format)):
-            for handler in route.route_handlers:
-                for method in handler.http_methods:
-                    if operation := path.get(str(method).lower()):
-                        _complete_operation(operation, handler)
-    return document
-
-
-def _complete_operation(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
-    responses = operation["responses"]
-    responses.pop("400", None)
-    if example := handler.opt.get("example"):
-        responses[min(responses)]["content"]["application/json"]["example"] = example
-    for problem in (InvalidInput, *_gate_problems(handler), *handler.opt.get("problems", ())):
-        text = f"{problem.title}: {problem.__doc__}"
-        responses[str(problem.status)] = {"description": text, "content": content}
-    scope = scope_of(handler)
-    operation["security"] = [{"oauth2": [scope]}] if scope else []
-    if form := handler.opt.get("form"):
-        _complete_token_operation(operation, form)
+_DOCUMENT: Final = msgspec.json.Encoder(decimal_format="number")
+_PROBLEMS: Final = {each.code: each for each in errors.all_problems()}
+_PROBLEM_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style nonce="{nonce}">
+body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 3rem auto; max-width: 40rem; padding: 0 1rem }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>HTTP status {status}, code <code>{code}</code></p>
+<p>{meaning}</p>
+<h2>How to mend it</h2>
+<p>{remedy}</p>
+</body>
+</html>
+"""
 
 
-def _gate_problems(handler: HTTPRouteHandler) -> tuple[type[Problem], ...]:
-    if scope_of(handler) is None:
-        return (errors.BadRequest,)
-    return (
-        errors.BadRequest,
-        errors.Unauthorized,
-        errors.Forbidden,
-        errors.TooManyRequests,
-        errors.IssuerUnavailable,
+@get("/problems/{code:str}", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
+def problem_page(code: FromPath[str]) -> Response[str]:
+    """The page that the `type` of a problem document names."""
+    problem = _PROBLEMS.get(code)
+    if problem is None:
+        raise errors.NotFound(
+            f"There is no problem {code[:60]!r}; there are: {', '.join(sorted(_PROBLEMS))}."
+        )
+    nonce, headers = page_headers()
+    page = _PROBLEM_PAGE.format(
+        nonce=nonce,
+        code=code,
+        status=problem.status,
+        title=escape(problem.title),
+        meaning=escape(problem.__doc__ or ""),
+        remedy=escape(problem.remedy),
     )
+    return Response(page, media_type=MediaType.HTML, headers=headers)
 
-
-def _complete_token_operation(operation: dict[str, Any], form: dict[str, str]) -> None:
-    """The token endpoint takes a form and has its own error format (RFC 6749)."""
-    fields = (*form, "client_id", "client_secret")
-    schema = {
-        "type": "object",
-        "required": ["grant_type"],
-        "properties": {name: {"type": "string"} for name in fields},
-    }
-    media = {"application/x-www-form-urlencoded": {"schema": schema, "example": form}}
-    operation["requestBody"] = {"required": True, "content": media}
-    refusal = {
-        "type": "object",
-        "properties": {name: {"type": "string"} for name in ("error", "error_description")},
-    }
-    operation["responses"].pop("422")
-    for problem in (errors.TokenProblem, errors.ClientRefused, errors.ClientFailures):
-        text = f"{problem.title}: {problem.__doc__}"
-        content = {"application/json": {"schema": refusal}}
-        operation["responses"][str(problem.status)] = {"description": text, "content": content}
-
-
-_PROBLEM_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "A problem document (RFC 9457). Its log line has the same `request_id`.",
-    "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
-    "properties": {
-        **{
-            name: {"type": "string"} for name in ("type", "title", "detail", "instance", "code", "request_id")
-        },
-        "status": {"type": "integer"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-            },
-        },
-    },
-}
-
-
-_SECURITY: Final[dict[str, Any]] = {
-    "type": "oauth2",
-    "description": "A bearer token of this service or of the trusted issuer",
-    "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": SCOPE_TEXTS}},
-}
 
 _DOCS_PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -226,4 +187,4 @@ def docs_asset(name: FromPath[str]) -> Response[bytes]:
 
 
 def own_routes() -> list[ControllerRouterHandler]:
-    return [welcome, openapi_document, docs_page, redoc_page, docs_asset]
+    return [welcome, openapi_document, docs_page, redoc_page, docs_asset, problem_page]

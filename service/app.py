@@ -12,7 +12,7 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Tag
+from litestar.openapi.spec import License, Tag
 from litestar.types import ASGIApp
 from msgspec import Struct
 
@@ -43,7 +43,7 @@ from service.http.representation import RepresentationMiddleware
 from service.http.request_log import RequestLog
 from service.http.requests import ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, Importing, ImportsController, QuarantineController
-from service.imports.loading.turns import Turns
+from service.imports.run.turns import Turns
 from service.interactions.api import InteractionsController, StatsController
 from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController
@@ -189,10 +189,14 @@ def routed() -> Litestar:
             title="Tally",
             version=__version__,
             description="Stored SQL as live, cached, safe JSON metrics over Postgres.",
-            openapi_router=Router("/internal/openapi", route_handlers=[], opt={"scope": "admin"}),
+            openapi_router=Router(
+                "/internal/openapi", route_handlers=[], include_in_schema=False, opt={"scope": "admin"}
+            ),
+            license=License("Apache-2.0", identifier="Apache-2.0"),
             render_plugins=[JsonRenderPlugin()],
             tags=[
                 Tag("metrics", "Results and definitions"),
+                Tag("dashboards", "Metrics side by side, and where each of them sits"),
                 Tag("items", "A task list enriched from an external API"),
                 Tag("imports", "Imported files, dataset contracts, quarantined rows"),
                 Tag("tokens", "Tokens and the keys that verify them"),

@@ -6,10 +6,12 @@ NOTIFY matter, a clone of its own.
 
 import asyncio
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,11 +20,13 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import msgspec
+import psycopg
 import pytest
 from litestar import Litestar
 from msgspec import Struct
 
 from service.app import configured, layered, routed
+from service.auth import clients
 from service.database.embedded import running
 from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
@@ -35,9 +39,23 @@ from service.settings import Database as DatabaseSettings
 from tests.waiting import until
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]
+RUN = os.environ.setdefault("TALLY_TEST_RUN", uuid4().hex[:12])  # the workers inherit it
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
 
+MEMORY = Path("/dev/shm")  # noqa: S108 (each run makes a folder of its own there)
+MEMORY_BYTES = 6 << 30
+
+
+def _folder() -> str:
+    """A folder for the databases and files of this run: in memory if there is room, for disks are slow."""
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    folder = (MEMORY if in_memory else Path(tempfile.gettempdir())) / f"tally-tests-{RUN}"
+    folder.mkdir(mode=0o755)
+    return str(folder)
+
+
+FOLDER = Path(os.environ.get("TALLY_TEST_FOLDER") or os.environ.setdefault("TALLY_TEST_FOLDER", _folder()))
+tempfile.tempdir = os.environ["TMPDIR"] = str(FOLDER)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or services of tests would ignore it too
@@ -68,13 +86,27 @@ def _server() -> Generator[Server]:
         from testcontainers.postgres import PostgresContainer
 
         with PostgresContainer(f"postgres:{MAJOR}", driver=None) as container:
-            yield Server("container", container.get_connection_url())
+            yield Server("container", _quick_login(container.get_connection_url()))
     else:
         # All workers of a run share one server; the last one out stops it.
-        folder = Path(tempfile.gettempdir()) / f"tally-tests-{RUN}"
-        folder.mkdir(mode=0o755, exist_ok=True)
-        with running(folder, major=MAJOR, durable=False) as server:
-            yield Server("embedded", server.owner_url)
+        with running(FOLDER, major=MAJOR, durable=False) as server:
+            yield Server("embedded", _quick_login(server.owner_url))
+
+
+def pytest_unconfigure() -> None:
+    if WORKER == "main":  # the workers have ended
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def _quick_login(url: str) -> str:
+    """Hash passwords once, not 4,096 times: asyncpg does it in Python, and the tests log in often."""
+    password = urlsplit(url).password
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(1)")  # each worker does so
+        connection.execute("ALTER ROLE CURRENT_USER SET scram_iterations = 1")
+        connection.execute("SET scram_iterations = 1")
+        connection.execute(f"ALTER ROLE CURRENT_USER PASSWORD '{password}'")
+    return url
 
 
 def _docker_answers() -> bool:
@@ -88,6 +120,16 @@ def _docker_answers() -> bool:
             return engine.ping()
     except (DockerException, OSError):
         return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def computed_once() -> Generator[None]:
+    """A slow hash and the machine's certificates, which each service and HTTP client needs at its start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clients, "hash_chosen", cache(clients.hash_chosen))
+        default = httpx._transports.default
+        patch.setattr(default, "create_ssl_context", cache(default.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +177,20 @@ async def addresses(server: Server, template: str) -> AsyncGenerator[DatabaseSet
     """Settings of a database of this test's own."""
     async with _cloned(server, template) as settings:
         yield settings
+
+
+@pytest.fixture(scope="module")
+async def shared_addresses(server: Server, template: str) -> AsyncGenerator[DatabaseSettings]:
+    """Settings of a database that the tests of a module share, for they leave it as they find it."""
+    async with _cloned(server, template) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+async def shared_reader(shared_addresses: DatabaseSettings) -> AsyncGenerator[Reader]:
+    """The reader's way to the shared database."""
+    async with open_reader(shared_addresses.reader_url or "", shared_addresses) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -210,8 +266,11 @@ async def held(manager: AbstractAsyncContextManager[Any]) -> AsyncGenerator[Any]
 @asynccontextmanager
 async def _cloned(server: Server, template: str) -> AsyncGenerator[DatabaseSettings]:
     name = f"tally_{uuid4().hex[:16]}"
-    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    await _admin(server, f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')  # not copied from the template
+    await _admin(
+        server,
+        f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY',  # half the work of WAL_LOG
+        f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC',  # not copied from the template
+    )
     try:
         yield DatabaseSettings(url=server.url(name), reader_url=_reader_url(server, name))
     finally:
@@ -231,10 +290,11 @@ def _reader_url(server: Server, database: str) -> str:
     return server.url(database, f"tally_reader_{RUN}_{WORKER}", "reader")
 
 
-async def _admin(server: Server, sql: str) -> None:
+async def _admin(server: Server, *statements: str) -> None:
     connection = await asyncpg.connect(server.admin_url)
     try:
-        await connection.execute(sql)
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()
 

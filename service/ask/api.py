@@ -43,6 +43,7 @@ class AskController(Controller):
 
     @post(
         "/ask",
+        operation_id="draftMetric",
         summary="What a prompt would become",
         description="Writes SQL for the prompt and runs it for its first rows; stores nothing.",
         status_code=200,

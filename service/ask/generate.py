@@ -33,7 +33,7 @@ from service.metrics.store import Written
 from service.settings import Model as ModelSettings
 from service.sql.parameters import Declared, Mode, Parameter
 from service.sql.statements import IN_PROCESS_BYTES
-from service.sql.validation import is_lossy, parse
+from service.sql.validation import parse
 
 PREVIEW_ROWS: Final = 20
 TITLE_LENGTH_LIMIT: Final = 255
@@ -193,9 +193,9 @@ class PromptCompiler:
 
 def _rewritten(sql: str) -> str:
     """The SQL of a model in our layout and without comments, unless our parser would lose a part of it."""
-    if len(sql) > IN_PROCESS_BYTES or is_lossy(tree := parse(sql)):
+    if len(sql) > IN_PROCESS_BYTES or (statement := parse(sql)).lossy:
         return sql
-    return render(tree)
+    return render(statement.tree)
 
 
 def _metric(sql: str, title: str, window: Mode, declared: Mapping[str, Declared] = {}) -> Metric:

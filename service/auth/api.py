@@ -72,6 +72,7 @@ class TokenController(Controller):
 
     @post(
         "/oauth2/token",
+        operation_id="createToken",
         summary="Issue a token (OAuth2 client credentials, by HTTP Basic or in the form)",
         status_code=200,
         exception_handlers={TokenProblem: answer_token_problem},
@@ -98,12 +99,20 @@ class TokenController(Controller):
         signed = issuer.sign(client.id, scopes)
         return Response(Token(signed, "Bearer", TTL_S, " ".join(scopes)), headers=NOT_STORED)
 
-    @get("/.well-known/jwks.json", summary="Public keys that verify our tokens", sync_to_thread=False)
+    @get(
+        "/.well-known/jwks.json",
+        operation_id="getJwks",
+        summary="Public keys that verify our tokens",
+        sync_to_thread=False,
+    )
     def jwks(self, issuer: NamedDependency[Issuer]) -> Response[dict[str, Any]]:
         return Response(issuer.jwks(), headers={"Cache-Control": "public, max-age=60"})
 
     @get(
-        "/.well-known/openid-configuration", summary="OpenID Connect discovery document", sync_to_thread=False
+        "/.well-known/openid-configuration",
+        operation_id="getOpenidConfiguration",
+        summary="OpenID Connect discovery document",
+        sync_to_thread=False,
     )
     def discovery(self, issuer: NamedDependency[Issuer]) -> dict[str, Any]:
         return {
@@ -124,7 +133,12 @@ class AuditController(Controller):
     tags = ("audit",)
     opt = {"scope": "admin"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Audit log, newest first", opt={"problems": (DatabaseUnavailable,)})
+    @get(
+        "/",
+        operation_id="listAudit",
+        summary="Audit log, newest first",
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     async def entries(
         self,
         database: NamedDependency[Database],

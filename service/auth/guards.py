@@ -236,9 +236,14 @@ def allow(connection: Connection, handler: BaseRouteHandler) -> None:
     """Guard of the whole app: 403 without the route's scope, before path parameters or body are read."""
     if connection.scope["type"] == "http" and connection.scope["method"] == "OPTIONS":
         return
-    scope, principal = scope_of(handler), connection.scope["state"].get("principal")
-    if scope is None or (handler.opt.get("loopback") and _comes_from_here(connection)):
-        return
+    scope = scope_of(handler)
+    if scope is not None and not (handler.opt.get("loopback") and _comes_from_here(connection)):
+        require_scope(connection.scope, scope)
+
+
+def require_scope(call: Scope, scope: str) -> None:
+    """Raise 401 for a caller without a token, 403 for one whose token lacks the scope."""
+    principal: Principal | None = cast("Any", call)["state"].get("principal")
     if principal is None:
         raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
     if scope not in principal.scopes:

@@ -35,13 +35,14 @@ from service.errors import (
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
 from service.imports import quarantine
-from service.imports.datasets import DATASETS, Dataset, Reason, find, json_schema
-from service.imports.landing import Options, Position, Report, import_file, list_runs, one_run
-from service.imports.loading.pipeline import ValidateSql
-from service.imports.loading.turns import Turns
+from service.imports.contracts import Dataset, Reason
+from service.imports.datasets import DATASETS, find
 from service.imports.quarantine import QuarantinedRow, RetryReport, Status
 from service.imports.readers import Upload
 from service.imports.receive import Sent, received
+from service.imports.run.imports import Options, Position, Report, import_file, list_runs, one_run
+from service.imports.run.pipeline import ValidateSql
+from service.imports.run.turns import Turns
 from service.observe.events import ImportDone, Observe
 
 MAX_PAGE: Final = 500
@@ -94,12 +95,18 @@ class DatasetsController(Controller):
     tags = ("imports",)
     opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Datasets that files can be imported into", sync_to_thread=False)
+    @get(
+        "/",
+        operation_id="listDatasets",
+        summary="Datasets that files can be imported into",
+        sync_to_thread=False,
+    )
     def list_datasets(self) -> DatasetPage:
         return DatasetPage([_summary(dataset) for dataset in DATASETS], None)
 
     @get(
         "/{name:str}",
+        operation_id="getDataset",
         summary="A dataset's contract as JSON Schema",
         description="`x-aliases` are further headings. `x-key` marks the key. `x-refers-to` names the "
         "dataset that must hold the value. `x-vocabulary` names the list of words that keep one spelling.",
@@ -107,7 +114,7 @@ class DatasetsController(Controller):
         opt={"problems": (NotFound,)},
     )
     def dataset(self, name: FromPath[str]) -> Response[dict[str, Any]]:
-        return Response(json_schema(_dataset(name)), media_type="application/schema+json")
+        return Response(_dataset(name).json_schema, media_type="application/schema+json")
 
 
 class ImportsController(Controller):
@@ -115,13 +122,17 @@ class ImportsController(Controller):
     tags = ("imports",)
     opt = {"scope": "imports:write"}  # noqa: RUF012 (Litestar's way)
 
+    # OpenAPI allows one name for this part of the path: a dataset's name for POST, an import's id for GET.
+
     @post(
-        "/{dataset:str}",
+        "/{target:str}",
+        operation_id="importFile",
         summary="Import a file",
-        description="Send CSV, JSON or XLSX as the body, or as the multipart field `file`, plain or with "
-        "`Content-Encoding: gzip`. Another coding, or a Content-Type that is not a table, is 415. Text is "
-        "read in the charset that Content-Type states; without a charset it is detected. With "
-        "`Accept: text/event-stream` the answer is a stream: `progress` events, then `report` or `problem`.",
+        description="`target` is the dataset's name. Send CSV, JSON or XLSX as the body, or as the multipart "
+        "field `file`, plain or with `Content-Encoding: gzip`. Another coding, or a Content-Type that is not "
+        "a table, is 415. Text is read in the charset that Content-Type states; without a charset it is "
+        "detected. With `Accept: text/event-stream` a stream answers: `progress` events, then `report` or "
+        "`problem`.",
         request_max_body_size=None,
         responses={
             201: ResponseSpec(Report, generate_examples=False, description="The report of the import")
@@ -131,7 +142,7 @@ class ImportsController(Controller):
     async def import_file(
         self,
         *,
-        dataset: FromPath[str],
+        target: FromPath[str],
         request: Call,
         database: NamedDependency[Database],
         importing: NamedDependency[Importing],
@@ -142,7 +153,7 @@ class ImportsController(Controller):
             bool, QueryParameter(description="mark stored rows that the file lacks as gone")
         ] = False,
     ) -> Response[Any]:
-        found = _dataset(dataset)
+        found = _dataset(target)
         options = Options(
             validate_sql=importing.validate_sql,
             bytes_limit=importing.bytes_limit,
@@ -162,7 +173,12 @@ class ImportsController(Controller):
         headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
         return Response(report, status_code=201, headers=headers)
 
-    @get("/", summary="Imports, newest first", opt={"problems": (DatabaseUnavailable,)})
+    @get(
+        "/",
+        operation_id="listImports",
+        summary="Imports, newest first",
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     async def list_imports(
         self,
         database: NamedDependency[Database],
@@ -176,9 +192,9 @@ class ImportsController(Controller):
         last = found[:limit][-1] if more else None
         return RunPage(found[:limit], write_cursor((last.finished_at, last.id)) if last else None)
 
-    @get("/{import_id:str}", summary="An import's report", opt={"problems": PROBLEMS})
-    async def one_import(self, import_id: FromPath[str], database: NamedDependency[Database]) -> Report:
-        return await one_run(database, parse_uuid(import_id))
+    @get("/{target:str}", operation_id="getImport", summary="An import's report", opt={"problems": PROBLEMS})
+    async def one_import(self, target: FromPath[str], database: NamedDependency[Database]) -> Report:
+        return await one_run(database, parse_uuid(target))
 
 
 class QuarantineController(Controller):
@@ -188,6 +204,7 @@ class QuarantineController(Controller):
 
     @get(
         "/",
+        operation_id="listQuarantinedRows",
         summary="Quarantined rows",
         description="Quarantined rows broke their contract. A page of large rows holds fewer than `limit`; "
         "`next_cursor` tells whether more follow.",
@@ -216,6 +233,7 @@ class QuarantineController(Controller):
 
     @get(
         "/export",
+        operation_id="exportQuarantine",
         summary="Open rows as CSV, to be fixed and imported back",
         opt={"problems": PROBLEMS},
     )
@@ -228,7 +246,13 @@ class QuarantineController(Controller):
         headers = {"Content-Disposition": f'attachment; filename="{found.name}-quarantine.csv"'}
         return Stream(quarantine.export(database, found), media_type="text/csv", headers=headers)
 
-    @post("/retry", summary="Try open rows again", status_code=200, opt={"problems": (DatabaseUnavailable,)})
+    @post(
+        "/retry",
+        operation_id="retryQuarantine",
+        summary="Try open rows again",
+        status_code=200,
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     async def retry(
         self,
         request: Call,
@@ -241,11 +265,21 @@ class QuarantineController(Controller):
             database, found, importing.validate_sql, actor(request.scope), turns=importing.turns
         )
 
-    @get("/{row_id:str}", summary="A quarantined row", opt={"problems": PROBLEMS})
+    @get(
+        "/{row_id:str}",
+        operation_id="getQuarantinedRow",
+        summary="A quarantined row",
+        opt={"problems": PROBLEMS},
+    )
     async def one(self, row_id: FromPath[str], database: NamedDependency[Database]) -> QuarantinedRow:
         return await quarantine.one(database, parse_uuid(row_id))
 
-    @patch("/{row_id:str}", summary="Fix a row and load it", opt={"problems": (*PROBLEMS, Conflict)})
+    @patch(
+        "/{row_id:str}",
+        operation_id="fixQuarantinedRow",
+        summary="Fix a row and load it",
+        opt={"problems": (*PROBLEMS, Conflict)},
+    )
     async def fix(
         self,
         row_id: FromPath[str],
@@ -263,7 +297,12 @@ class QuarantineController(Controller):
             turns=importing.turns,
         )
 
-    @delete("/{row_id:str}", summary="Discard a row", opt={"problems": (*PROBLEMS, Conflict)})
+    @delete(
+        "/{row_id:str}",
+        operation_id="discardQuarantinedRow",
+        summary="Discard a row",
+        opt={"problems": (*PROBLEMS, Conflict)},
+    )
     async def discard(
         self,
         row_id: FromPath[str],
@@ -341,8 +380,8 @@ async def _body(request: Call) -> AsyncGenerator[bytes]:
 
 
 def _summary(dataset: Dataset) -> DatasetSummary:
-    row = dataset.row
-    return DatasetSummary(dataset.name, f"{row.schema}.{row.table}", row.__doc__ or "", dataset.key)
+    table = f"{dataset.schema}.{dataset.table}"
+    return DatasetSummary(dataset.name, table, dataset.description, dataset.key)
 
 
 def _dataset(name: str) -> Dataset:

@@ -18,8 +18,8 @@ from service.database.gateway import Database, open_database, reason
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.datasets import DATASETS, Dataset, find
 from service.imports.folder import Imported, Refusal, import_folder
-from service.imports.landing import Options, Progress, Report, import_file
 from service.imports.readers import REFUSALS, Upload
+from service.imports.run.imports import Options, Progress, Report, import_file
 from service.metrics.catalog import Catalog
 from service.postgres_url import where
 from service.settings import Settings

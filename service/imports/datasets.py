@@ -1,7 +1,7 @@
-"""The contracts: the rules that a row of each dataset must meet before it is stored.
+"""The built-in contracts: the rules that a row of each dataset must meet before it is stored.
 
 A dataset is one Struct below and its name in `DATASETS`; the Struct's field names are the table's columns.
-Field types choose the cleaning and the check (`checks.py`); `column(...)` adds what a type cannot say.
+Field types choose the cleaning and the check (`plan/cells.py`); `column(...)` adds what a type cannot say.
 How to add one stands in the README under "Adding a dataset".
 """
 
@@ -15,11 +15,15 @@ from uuid import UUID
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct, structs
 
-Kind = Literal["text", "sql", "integer", "number", "flag", "moment", "month", "uuid"]
-Reason = Literal[
-    "field-count", "missing-value", "wrong-type", "out-of-range", "unknown-column", "duplicate",
-    "conflict", "orphan", "encoding", "too-large", "sql-refused",
-]  # fmt: skip
+from service.imports.contracts import (
+    SQL_TYPES,
+    Dataset,
+    DatasetColumn,
+    Kind,
+    Reference,
+    fold,
+    literal,
+)
 
 INT4 = 2_147_483_647
 INT8 = 9_223_372_036_854_775_807
@@ -164,107 +168,82 @@ class ProductsOfDiscussion(Contract, frozen=True, kw_only=True):
     product: Annotated[str, column("products", key=True, vocabulary="product", max_length=200)]
 
 
-class DatasetColumn(Struct, frozen=True, kw_only=True):
-    """A field of a contract, for the readers and checks."""
-
-    name: str
-    kind: Kind
-    needs_heading: bool
-    needs_value: bool
-    default: str | None
-    key: bool
-    refers_to: str
-    vocabulary: str
-    headings: frozenset[str]
-    choices: tuple[str, ...]
-    least: int | None
-    most: int | None
-    longest: int | None
-
-
-class Dataset(Struct, frozen=True, kw_only=True):
-    name: str
-    row: type[Contract]
-    columns: tuple[DatasetColumn, ...]
-
-    @property
-    def target(self) -> str:
-        return f'"{self.row.schema}"."{self.row.table}"'
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """Columns that identify a row. Facts have none."""
-        return tuple(column.name for column in self.columns if column.key)
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Columns that a later file may change."""
-        return tuple(column.name for column in self.columns if not column.key)
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether its rows can be marked as gone. Catalogue rows cannot: they are edited elsewhere too."""
-        return self.row.schema == "data"
-
-    @property
-    def headings(self) -> dict[str, DatasetColumn]:
-        """The column of each accepted heading. Headings are folded."""
-        return {heading: column for column in self.columns for heading in column.headings}
-
-
-def fold(heading: str) -> str:
-    """Fold a heading, sheet name or file name for comparison."""
-    return "".join(part for part in heading.casefold() if part.isalnum())
-
-
-def describe(row: type[Contract]) -> Dataset:
-    return Dataset(name=row.dataset, row=row, columns=tuple(_columns(row)))
+def describe(row: type[Contract], *before: Dataset) -> Dataset:
+    """Turn a contract into a dataset. `before` holds the datasets that it may refer to."""
+    columns = tuple(_columns(row))
+    parents = {dataset.name: dataset for dataset in before}
+    return Dataset(
+        name=row.dataset,
+        description=row.__doc__ or "",
+        json_schema=msgspec.json.schema(row),
+        schema=row.schema,
+        table=row.table,
+        columns=columns,
+        references=tuple(
+            Reference(
+                columns=(column.name,),
+                to=parents[column.refers_to].target,
+                to_columns=parents[column.refers_to].key,
+                to_name=column.refers_to,
+            )
+            for column in columns
+            if column.refers_to
+        ),
+        json_part=row.json_part,
+        also_in=row.also_in,
+        on_update=row.on_update,
+        mirrored=row.schema == "data",
+    )
 
 
 def _columns(row: type[Contract]) -> Iterator[DatasetColumn]:
     hints = get_type_hints(row, include_extras=True)
-    for field in structs.fields(row):
+    for number, field in enumerate(structs.fields(row), 1):
         hint = hints[field.name]
         nullable = get_origin(hint) in {Union, types.UnionType}
-        kind, meta = get_args(next(iter(get_args(hint))) if nullable else hint)
+        python_type, meta = get_args(next(iter(get_args(hint))) if nullable else hint)
         own = meta.extra
         missing = field.default is NODEFAULT
+        kind: Kind = "sql" if own["sql"] else KINDS.get(python_type, "text")
+        default = None if missing or field.default is None else str(field.default)
         yield DatasetColumn(
             name=field.name,
-            kind="sql" if own["sql"] else KINDS.get(kind, "text"),
-            choices=get_args(kind) if get_origin(kind) is Literal else (),
+            cell=f"c{number}",
+            kind=kind,
+            type=SQL_TYPES[kind],
+            choices=get_args(python_type) if get_origin(python_type) is Literal else (),
             needs_heading=missing,
             needs_value=missing and not nullable,
-            default=None if missing or field.default is None else str(field.default),
+            default=None if default is None else f"{literal(default)}::{SQL_TYPES[kind]}",
             key=own["key"],
             refers_to=own["refers_to"],
             vocabulary=own["vocabulary"],
-            headings=frozenset(map(fold, (field.name, *own["aliases"]))),
+            aliases=own["aliases"],
             least=meta.ge,
             most=meta.le,
             longest=meta.max_length,
         )
 
 
-DATASETS: tuple[Dataset, ...] = tuple(
-    describe(row)
-    for row in (
-        Queries,
-        Metrics,
-        Layouts,
-        MetricRecords,
-        Customers,
-        ExternalInteractions,
-        ProductsOfDiscussion,
-    )
+def _described(*rows: type[Contract]) -> tuple[Dataset, ...]:
+    found: list[Dataset] = []
+    for row in rows:
+        found.append(describe(row, *found))
+    return tuple(found)
+
+
+DATASETS: tuple[Dataset, ...] = _described(
+    Queries,
+    Metrics,
+    Layouts,
+    MetricRecords,
+    Customers,
+    ExternalInteractions,
+    ProductsOfDiscussion,
 )
-"""All datasets. A dataset comes after the datasets that it refers to."""
+"""All built-in datasets. A dataset comes after the datasets that it refers to."""
 
 
 def find(name: str) -> Dataset | None:
-    """Find a dataset by name, in any case, with spaces or dashes for `_`."""
+    """Find a built-in dataset by name, in any case, with spaces or dashes for `_`."""
     return next((dataset for dataset in DATASETS if fold(dataset.name) == fold(name)), None)
-
-
-def json_schema(dataset: Dataset) -> dict[str, Any]:
-    return msgspec.json.schema(dataset.row)

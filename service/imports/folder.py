@@ -9,11 +9,12 @@ from msgspec import Struct
 
 from service.database.gateway import Database
 from service.errors import InvalidInput, Stop
-from service.imports.datasets import DATASETS, Dataset, find
-from service.imports.landing import Options, Report, import_file
+from service.imports.contracts import Dataset
+from service.imports.datasets import DATASETS, find
 from service.imports.readers import REFUSALS, Upload, inspect
 from service.imports.readers.documents import has_part
 from service.imports.readers.workbooks import sheet_names
+from service.imports.run.imports import Options, Report, import_file
 
 SUFFIXES: Final = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".xlsm", ".xls"}
 
@@ -69,10 +70,10 @@ async def _datasets_of(upload: Upload, options: Options) -> list[Dataset]:
         sheets = await sheet_names(upload.path, upload.source, bytes_limit=options.bytes_limit)
         found = [dataset for dataset in map(find, sheets) if dataset] or found
     elif facts.format == "json" and named:
-        others = (dataset for dataset in DATASETS if dataset.row.also_in == named.name)
+        others = (dataset for dataset in DATASETS if dataset.also_in == named.name)
         path, source = upload.path, upload.source
         found += [
-            other for other in others if await asyncio.to_thread(has_part, path, source, other.row.json_part)
+            other for other in others if await asyncio.to_thread(has_part, path, source, other.json_part)
         ]
     if not found:
         known = ", ".join(dataset.name for dataset in DATASETS)

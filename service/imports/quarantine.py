@@ -12,14 +12,23 @@ from msgspec import Struct
 from service import audit
 from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
-from service.database.queries import Command
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
-from service.imports.datasets import DATASETS, Dataset, Reason, find, fold
-from service.imports.landing import TIMEOUT_S, Position
-from service.imports.loading import loads
-from service.imports.loading.pipeline import SQL, ValidateSql, begin, land, load, lock, release
-from service.imports.loading.turns import Turns
+from service.imports.contracts import Dataset, Reason, fold
+from service.imports.datasets import DATASETS, find
+from service.imports.plan import SQL, plan_return
 from service.imports.readers.tables import Shaper, guarded
+from service.imports.run.imports import TIMEOUT_S, Position
+from service.imports.run.pipeline import (
+    Outcome,
+    ValidateSql,
+    begin,
+    copy_records,
+    lock,
+    release,
+    retry_rows,
+    run_plan,
+)
+from service.imports.run.turns import Turns
 
 Status = Literal["open", "loaded", "discarded"]
 
@@ -114,7 +123,7 @@ async def one(database: Database | Transaction, row_id: UUID) -> QuarantinedRow:
 
 async def export(database: Database | Transaction, dataset: Dataset) -> AsyncIterator[bytes]:
     """Yield the open rows of a dataset as CSV, to be fixed in a spreadsheet and imported back."""
-    columns = loads.all_columns(dataset)
+    columns = dataset.names
     yield await _csv_line((*columns, *OF_THE_EXPORT))
     after: Position | None = None
     while True:
@@ -144,13 +153,13 @@ async def fix(
     async with turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
         before = await _locked(tx, dataset, row_id)
         await begin(tx, dataset)
-        columns = loads.all_columns(dataset)
+        columns = dataset.names
         mended = _mended(dataset, before.raw, raw)
         pairs = [(name, _cell(value)) for name, value in mended.items()]
         shape = Shaper(dataset, columns)
         line, _, *rest = shape(before.line, pairs, None, msgspec.json.encode(mended).decode())
-        await land(tx, dataset, columns, [(line, str(row_id), *rest)])
-        outcome = await load(tx, dataset, validate_sql)
+        await copy_records(tx, dataset, columns, [(line, str(row_id), *rest)])
+        outcome = await run_plan(tx, plan_return(dataset), validate_sql)
         after = await one(tx, row_id)
         if outcome.quarantined:
             raise _unsound(dataset, after)
@@ -201,9 +210,7 @@ async def _page(
 
 
 async def _retried(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) -> RetryReport:
-    await begin(tx, dataset)
-    await tx.write(Command("land_waiting", loads.land_waiting(dataset, "true")))
-    outcome = await load(tx, dataset, validate_sql)
+    outcome = await retry_rows(tx, dataset, "true", validate_sql) or Outcome(0, 0, 0, 0, {}, 0)
     return RetryReport(
         rows_read=outcome.rows_read,
         inserted=outcome.inserted,
@@ -249,7 +256,7 @@ def _cell(value: Any) -> Any:
 
 def _unsound(dataset: Dataset, row: QuarantinedRow) -> InvalidInput:
     name, _, says = row.message.partition(": ")
-    if name not in loads.all_columns(dataset):
+    if name not in dataset.names:
         name, says = "raw", row.message
     return InvalidInput(f"Still unsound ({row.reason}): {row.message}", errors=(FieldError(name, says),))
 

@@ -33,6 +33,46 @@ SELECT set_config('datestyle', 'ISO, DMY', true) AS datestyle,
   set_config('work_mem', '128MB', true) AS work_mem,
   set_config('jit', 'off', true) AS jit;
 
+-- name: drop_tables
+-- The temporary tables of the import before in this transaction.
+DROP TABLE IF EXISTS pg_temp.landed, pg_temp.checked, pg_temp.facts;
+
+-- name: refuse_closed
+-- Refuse rows whose quarantined row is discarded or unknown. A fact ($2) that was loaded is a repeat.
+UPDATE pg_temp.checked AS c
+SET quarantine_id = NULL, repeated = r.repeats,
+  problem = CASE WHEN r.refused THEN -1 ELSE c.problem END,
+  reason = CASE WHEN r.refused THEN 'conflict' END,
+  message = CASE WHEN r.refused
+    THEN 'quarantine_id: "' || left(c.quarantine_id, 60) || '" is no open row of this dataset' END
+FROM (
+  SELECT c.nth, coalesce(q.status = 'loaded', false) AND $2::boolean AS repeats,
+    c.problem IS NULL AND q.status IS DISTINCT FROM 'loaded' AS refused
+  FROM pg_temp.checked AS c
+  LEFT JOIN quarantine.row AS q ON q.dataset = $1 AND q.id::text = lower(c.quarantine_id)
+  WHERE c.quarantine_id IS NOT NULL AND q.status IS DISTINCT FROM 'open'
+) AS r
+WHERE r.nth = c.nth;
+
+-- name: refuse_sql
+-- Refuse rows whose SQL is invalid: row numbers and messages, as arrays of equal length.
+UPDATE pg_temp.checked AS c
+SET problem = -1, reason = 'sql-refused', message = r.message
+FROM unnest($1::bigint[], $2::text[]) AS r(nth, message)
+WHERE c.nth = r.nth;
+
+-- name: update_reasons
+-- Update the reasons of rows from quarantine that are still invalid.
+UPDATE quarantine.row AS q
+SET reason = c.reason, message = c.message, waits_for = c.waits_for, waits_key = c.waits_key
+FROM pg_temp.checked AS c
+WHERE c.problem IS NOT NULL AND q.dataset = $1 AND q.id::text = lower(c.quarantine_id)
+  AND (q.reason, q.message) IS DISTINCT FROM (c.reason, c.message);
+
+-- name: count_checked
+-- Rows by reason. Valid rows have no reason.
+SELECT reason, count(*) AS rows FROM pg_temp.checked GROUP BY reason;
+
 -- name: list_runs
 SELECT id, dataset, source, 'done' AS status, rows_read, inserted, updated, unchanged, quarantined, reasons, gone,
   released, format, encoding, notes, finished_at

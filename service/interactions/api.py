@@ -82,6 +82,7 @@ class InteractionsController(Controller):
 
     @get(
         "/{customer_id:str}",
+        operation_id="getCustomerInteractions",
         summary="How often a customer was in touch, per channel",
         description="Every known channel is there, in the order in which they first appeared.",
         responses={200: ResponseSpec(CustomerAnswer, generate_examples=False, description="Counts")},
@@ -104,6 +105,7 @@ class InteractionsController(Controller):
 
     @get(
         "/",
+        operation_id="listCustomerInteractions",
         summary="How often each customer was in touch, per channel, paged",
         description="Customers in the order of their ids, also those who never were, with zeros.",
         responses={200: ResponseSpec(InteractionPage, generate_examples=False, description="Counts")},
@@ -134,6 +136,7 @@ class InteractionsController(Controller):
 
     @get(
         "/by/{dimensions:str}",
+        operation_id="getInteractionTotals",
         summary="How many interactions there were by channel, type of customer, product or their cross",
         description=f"Channels are all there; types and products if they count something. {TOPIC}",
         responses={200: ResponseSpec(Totals, generate_examples=False, description="Totals")},
@@ -172,6 +175,7 @@ class StatsController(Controller):
 
     @get(
         "/",
+        operation_id="getStatistics",
         summary="Rows, dates and keys of each dataset, and how many rows of it wait in quarantine",
         responses={200: ResponseSpec(Stats, generate_examples=False, description="Figures")},
         opt={"problems": PROBLEMS, "example": {"data": {"external_interactions": STATS_EXAMPLE}}},

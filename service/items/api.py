@@ -99,7 +99,13 @@ class ItemsController(Controller):
     tags = ("items",)
     dependencies = {"actor": Provide(actor_of, sync_to_thread=False)}  # noqa: RUF012 (Litestar's way)
 
-    @post("/", summary="Create an item", opt=_CREATE, response_headers=[ETAG, LOCATION])
+    @post(
+        "/",
+        operation_id="createItem",
+        summary="Create an item",
+        opt=_CREATE,
+        response_headers=[ETAG, LOCATION],
+    )
     async def create(
         self,
         data: JSONBody[NewItem],
@@ -110,7 +116,7 @@ class ItemsController(Controller):
         item = await store.create(database, data, actor)
         return _answer(item, Location=f"{request.scope['path'].rstrip('/')}/{item.id}")
 
-    @get("/", summary="Items, newest first, paged", opt=_LIST)
+    @get("/", operation_id="listItems", summary="Items, newest first, paged", opt=_LIST)
     async def list_items(
         self,
         database: NamedDependency[Database],
@@ -126,6 +132,7 @@ class ItemsController(Controller):
 
     @get(
         "/{item_id:str}",
+        operation_id="getItem",
         summary="An item",
         opt=_READ,
         response_headers=[ETAG],
@@ -136,6 +143,7 @@ class ItemsController(Controller):
 
     @put(
         "/{item_id:str}",
+        operation_id="replaceItem",
         summary="Replace an item",
         opt=_CHANGE,
         response_headers=[ETAG],
@@ -156,6 +164,7 @@ class ItemsController(Controller):
 
     @patch(
         "/{item_id:str}",
+        operation_id="changeItem",
         summary="Change an item",
         opt=_CHANGE,
         response_headers=[ETAG],
@@ -172,7 +181,7 @@ class ItemsController(Controller):
         versions = _versions(if_match)
         return _answer(await store.patch(database, parse_number(item_id, smallest=0), data, actor, versions))
 
-    @delete("/{item_id:str}", summary="Delete an item", opt=_DELETE)
+    @delete("/{item_id:str}", operation_id="deleteItem", summary="Delete an item", opt=_DELETE)
     async def remove(
         self,
         item_id: FromPath[str],
@@ -184,6 +193,7 @@ class ItemsController(Controller):
 
     @post(
         "/{item_id:str}/enrich",
+        operation_id="enrichItem",
         summary="Fetch the item's document from the outside API and keep it with the item",
         status_code=200,
         opt=_ENRICH,
@@ -202,6 +212,7 @@ class ItemsController(Controller):
 
     @post(
         "/{item_id:str}/summary",
+        operation_id="summariseItem",
         summary="Write and keep a short summary of title, description and external data",
         status_code=200,
         opt=_SUMMARISE,
@@ -227,6 +238,7 @@ class ExternalController(Controller):
 
     @get(
         "/fetch-data/{item_id:str}",
+        operation_id="fetchItemData",
         summary="The same as POST /items/{id}/enrich",
         opt=_ENRICH,
         response_headers=[ETAG],
@@ -241,7 +253,7 @@ class ExternalController(Controller):
         item = await external_api.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(item, **{"Cache-Control": "no-store"})
 
-    @get("/posts", summary="Posts of the outside API", opt=_POSTS)
+    @get("/posts", operation_id="listPosts", summary="Posts of the outside API", opt=_POSTS)
     async def posts(
         self,
         external_api: NamedDependency[ExternalApi],

@@ -34,6 +34,7 @@ from service.errors import (
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
+from service.http.openapi import FREE, WINDOW, result_operation
 from service.metrics import dashboards
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog, Dashboard
@@ -82,6 +83,9 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
     "as_of": "2025-08-02T09:00:00Z",
 }
 
+_RESULT: Final = result_operation(*WINDOW, FREE, formats=True)
+_DATA: Final = result_operation(*WINDOW, FREE, formats=False)
+
 Call = Request[Any, Any, Any]
 T = TypeVar("T")
 
@@ -109,7 +113,13 @@ class MetricsController(Controller):
     tags = ("metrics",)
     opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Metrics, paged", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
+    @get(
+        "/",
+        operation_id="listMetrics",
+        summary="Metrics, paged",
+        sync_to_thread=False,
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     def list_metrics(
         self,
         catalog: Catalogue,
@@ -122,11 +132,11 @@ class MetricsController(Controller):
 
     @get(
         "/{metric_id:str}",
+        operation_id="getMetricResult",
         summary="A metric's result",
-        description="Query parameters are the metric's parameters (see its definition) and `format`: json, "
-        "csv or ndjson. `excel=true` prefixes CSV cells that a spreadsheet would run as formulas.",
+        description="The first run computes it; later callers get it from memory until its tables change.",
         responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
-        opt={"problems": RUN_PROBLEMS, "free_query": True, "example": RESULT_EXAMPLE},
+        opt={"problems": RUN_PROBLEMS, "free_query": True, "operation": _RESULT, "example": RESULT_EXAMPLE},
     )
     async def result(self, metric_id: FromPath[str], request: Call, result_service: Service) -> ASGIResponse:
         # `ResultEndpoint` answers most requests. This route documents it and answers the rest.
@@ -135,6 +145,7 @@ class MetricsController(Controller):
 
     @get(
         "/{metric_id:str}/definition",
+        operation_id="getMetricDefinition",
         summary="A metric's SQL, parameters, columns and tables",
         opt={"problems": (NotFound, QueryTimeout, Busy)},
     )
@@ -145,6 +156,7 @@ class MetricsController(Controller):
 
     @post(
         "/",
+        operation_id="createMetric",
         summary="Create a metric from SQL or from a prompt",
         opt={"scope": "metrics:write", "problems": (*WRITE_PROBLEMS, *PROMPT_PROBLEMS)},
     )
@@ -163,6 +175,7 @@ class MetricsController(Controller):
 
     @patch(
         "/{metric_id:str}",
+        operation_id="changeMetric",
         summary="Change a metric",
         opt={"scope": "metrics:write", "problems": (*CHANGE_PROBLEMS, *PROMPT_PROBLEMS)},
     )
@@ -177,6 +190,7 @@ class MetricsController(Controller):
 
     @get(
         "/{metric_id:str}/versions",
+        operation_id="listMetricVersions",
         summary="All versions of a metric",
         opt={"problems": (NotFound, DatabaseUnavailable)},
     )
@@ -185,6 +199,7 @@ class MetricsController(Controller):
 
     @post(
         "/{metric_id:str}/versions/{version:int}/restore",
+        operation_id="restoreMetricVersion",
         summary="Restore an old version as a new version",
         status_code=200,
         opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
@@ -200,6 +215,7 @@ class MetricsController(Controller):
 
     @delete(
         "/{metric_id:str}",
+        operation_id="deleteMetric",
         summary="Delete a metric",
         opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
     )
@@ -208,7 +224,11 @@ class MetricsController(Controller):
         await editor.delete(parse_uuid(metric_id), if_match=condition, actor=actor(request.scope))
 
     @post(
-        "/batch", summary="Several metrics in one answer", status_code=200, opt={"problems": WRITE_PROBLEMS}
+        "/batch",
+        operation_id="getMetricResults",
+        summary="Several metrics in one answer",
+        status_code=200,
+        opt={"problems": WRITE_PROBLEMS},
     )
     async def batch(self, data: JSONBody[Batch], request: Call, batcher: NamedDependency[Batcher]) -> Tiles:
         return Tiles(await batcher.batch(data.metrics, _caller_of(request)))
@@ -219,7 +239,13 @@ class DashboardsController(Controller):
     tags = ("dashboards",)
     opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
 
-    @get("/", summary="Dashboards", sync_to_thread=False, opt={"problems": (DatabaseUnavailable,)})
+    @get(
+        "/",
+        operation_id="listDashboards",
+        summary="Dashboards",
+        sync_to_thread=False,
+        opt={"problems": (DatabaseUnavailable,)},
+    )
     def list_dashboards(
         self,
         catalog: Catalogue,
@@ -233,6 +259,7 @@ class DashboardsController(Controller):
 
     @post(
         "/",
+        operation_id="createDashboard",
         summary="Create a dashboard",
         opt={"scope": "metrics:write", "problems": (Conflict, *WRITE_PROBLEMS)},
     )
@@ -246,6 +273,7 @@ class DashboardsController(Controller):
 
     @get(
         "/{dashboard_id:str}",
+        operation_id="getDashboard",
         summary="A dashboard's metrics and layouts",
         sync_to_thread=False,
         opt={"problems": (NotFound, DatabaseUnavailable)},
@@ -255,6 +283,7 @@ class DashboardsController(Controller):
 
     @patch(
         "/{dashboard_id:str}",
+        operation_id="renameDashboard",
         summary="Rename a dashboard",
         opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
     )
@@ -271,6 +300,7 @@ class DashboardsController(Controller):
 
     @delete(
         "/{dashboard_id:str}",
+        operation_id="deleteDashboard",
         summary="Delete a dashboard; its metrics stay",
         opt={"scope": "metrics:write", "problems": (NotFound, Conflict, DatabaseUnavailable)},
     )
@@ -281,6 +311,7 @@ class DashboardsController(Controller):
 
     @put(
         "/{dashboard_id:str}/layouts",
+        operation_id="putDashboardLayouts",
         summary="Replace a dashboard's layouts",
         opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
     )
@@ -297,9 +328,10 @@ class DashboardsController(Controller):
 
     @get(
         "/{dashboard_id:str}/data",
+        operation_id="getDashboardData",
         summary="Results of all metrics of a dashboard",
         description="Each metric uses the query parameters that it knows. Its entry lists the others.",
-        opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True},
+        opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True, "operation": _DATA},
     )
     async def data(
         self,

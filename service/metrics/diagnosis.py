@@ -9,11 +9,12 @@ from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Reader
 from service.errors import FieldError, Problem, QueryFailed, SqlRefused
 from service.sql.parameters import Template
-from service.sql.validation import Unread, foreign
+from service.sql.validation import UnknownCall, Unread, foreign
 
 _SYNTAX_ERROR: Final = "42601"
+_NO_FUNCTION: Final = "42883"
 # Postgres finds no type for a parameter (`:kind IS NULL`), or two. Asking place by place may find one.
-_UNSURE: Final = frozenset({"42P08", "42P18", "42883", "42804", "42725"})
+_UNSURE: Final = frozenset({"42P08", "42P18", _NO_FUNCTION, "42804", "42725"})
 _NUMBER: Final = re.compile(r"\$([0-9]{1,6})")  # in Postgres's message, whatever its language
 _NO_TYPE: Final = frozenset({"42P08", "42P18"})
 _QUOTED: Final = re.compile(r'":([A-Za-z_][A-Za-z_0-9]{0,62})"')
@@ -62,14 +63,22 @@ async def _by_place(template: Template, reader: Reader, watch: Watch | None) -> 
     return None
 
 
-async def explained(gap: Unread, template: Template, reader: Reader, watch: Watch | None = None) -> Problem:
-    """Why our parser could not read a statement: Postgres refuses it too, or our parser has a gap."""
+async def explained(
+    gap: Unread | UnknownCall, template: Template, reader: Reader, watch: Watch | None = None
+) -> Problem:
+    """Why validation failed: Postgres refuses the statement too, or only we do.
+
+    Postgres refuses a function because of a typo, and says so.
+    """
     try:
         with placed(template.sql, lambda position: template.stored_position(position, typed=False)):
             await reader.parameter_types(template.probe().sql, watch)
     except QueryFailed as problem:
-        if problem.members["sqlstate"] not in _NO_TYPE:
+        state = problem.members["sqlstate"]
+        if state == _NO_FUNCTION if isinstance(gap, UnknownCall) else state not in _NO_TYPE:
             return SqlRefused(problem.detail, errors=problem.errors, **problem.members)
+    if isinstance(gap, UnknownCall):
+        return gap
     said = gap.detail.removesuffix(".")
     message = f"{said}, though Postgres can: write it otherwise, or an operator can trust it."
     return SqlRefused(message, errors=(FieldError("sql", message),), **gap.members)
@@ -105,7 +114,7 @@ def _advice(problem: QueryFailed, sql: str, start: int) -> str:
     """Postgres reads `@id` as an operator and `':day'` as text, so its own message does not help."""
     if problem.members["sqlstate"].startswith("22") and (found := _QUOTED.search(problem.detail)):
         return f"stands inside quotes, where it is text; write :{found[1]} without quotes"
-    if problem.members["sqlstate"] not in {"42883", "42703", _SYNTAX_ERROR}:
+    if problem.members["sqlstate"] not in {_NO_FUNCTION, "42703", _SYNTAX_ERROR}:
         return ""
     for at in range(max(0, start - 2), min(len(sql), start + 3)):
         if sql[at] in "@?" and (advice := foreign(sql, at)):

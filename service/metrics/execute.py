@@ -36,7 +36,7 @@ from service.results.single_flight import SingleFlight
 from service.settings import Settings
 from service.sql.parameters import BoundStatement, Template, declarations
 from service.sql.statements import Submission, validate
-from service.sql.validation import Unread
+from service.sql.validation import UnknownCall, Unread
 from service.sql.workers import Workers
 
 # SQLSTATE class of names, types and rights: the schema changed after the statement was described.
@@ -213,7 +213,7 @@ class Executor:
         except QueryFailed:
             template = template.without_windows(_NO_DATE)
         with placed(template.sql, template.stored_position):
-            description, dependencies = await self._described(metric, template.plain, watch)
+            description, dependencies = await self._described(template.plain, watch)
         return QueryPlan(
             metric=metric,
             template=template,
@@ -224,7 +224,7 @@ class Executor:
         )
 
     async def _validated(self, metric: Metric, watch: Watch) -> Template:
-        """Validate the SQL text. If our parser cannot read it, ask Postgres why."""
+        """Validate the SQL text. Ask Postgres about what we cannot read, and about unknown functions."""
         submission = Submission(
             sql=metric.sql,
             trusted=metric.trusted,
@@ -237,7 +237,7 @@ class Executor:
         )
         try:
             return await self._read(submission)
-        except Unread as gap:
+        except (Unread, UnknownCall) as gap:
             template = await self._read(msgspec.structs.replace(submission, trusted=True))
             raise await explained(gap, template, self._reader, watch) from None
 
@@ -256,11 +256,11 @@ class Executor:
         else:
             self._workers.submit(submission).result()
 
-    async def _described(self, metric: Metric, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
+    async def _described(self, plain: str, watch: Watch) -> tuple[Description, Dependencies]:
         """Describe a statement after all its dependencies are followed, so that no change is missed."""
         while True:
             description = await self._reader.describe(plain, watch)
-            dependencies = await self._changes.dependencies(metric.sql, description)
+            dependencies = await self._changes.dependencies(description)
             if dependencies.settled:
                 return description, dependencies
 
@@ -400,7 +400,7 @@ class Executor:
                 description.runnable(bound.sql),
                 bound.args,
                 claims=claims,
-                skip_reset=description.built_in and not plan.metric.trusted,
+                skip_reset=description.dependencies.built_in and not plan.metric.trusted,
                 twice_the_bytes=bool(description.json_columns),
                 weight=description.plan.weight,
                 watch=self._suspensions.watch(plan.metric),

@@ -10,7 +10,6 @@ An announcing table may be written past its triggers. Its counters therefore cou
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,6 @@ from service.database.session import Session
 from service.database.stored_sql.reader import Description
 from service.errors import Problem
 from service.results.freshness import Generations
-from service.sql.clock import CLOCK
 
 CHANNEL: Final = "tally_data"
 POLL_S: Final = 1.0
@@ -41,12 +39,6 @@ class Relation(Struct, frozen=True):
     name: str
     kind: str
     inherits: bool
-
-
-class Function(Struct, frozen=True):
-    """A function whose result may differ from call to call."""
-
-    name: str
 
 
 class RowType(Struct, frozen=True):
@@ -77,18 +69,10 @@ class TableFingerprint(Struct, frozen=True):
 
 _SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 _LIST_RELATIONS: Final = _SQL.rows("list_relations", Relation)
-_LIST_FUNCTIONS: Final = _SQL.rows("list_functions", Function)
 _LIST_ROW_TYPES: Final = _SQL.rows("list_row_types", RowType)
 _LIST_TABLES: Final = _SQL.rows("list_table_fingerprints", TableFingerprint)
 _LIST_FINGERPRINTS: Final = _SQL.rows("list_fingerprints", Fingerprint)
 
-# We also search literals and comments. A false match only shortens the life of a result.
-_CALLS: Final = (
-    re.compile(r'(?<!")"((?:[^"]|""){1,63}+)"\s*+\('),
-    re.compile(r'(?<![\w$])([^\W\d][\w$]*+)"?\s*+(?:\(|--|/\*)'),
-)
-# A literal with escapes or in several parts can hide its text from a search.
-_DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
 _PLAIN_KINDS: Final = frozenset("rpm")  # tables, partitioned tables, materialized views
 
 
@@ -137,17 +121,11 @@ class Changes:
         self._fingerprints: dict[str, str] = {}
         self._polling = asyncio.Lock()
 
-    async def dependencies(self, sql: str, description: Description) -> Dependencies:
-        """Read the dependencies of a statement from its text and description, and follow its tables."""
-        plan, reach = description.plan, description.dependencies
+    async def dependencies(self, description: Description) -> Dependencies:
+        """Read the dependencies of a statement from its description, and follow its tables."""
+        reach = description.dependencies
         relations = await self._relations(reach.tables)
-        # The plan shows what functions and policies do. The texts show calls that the plan folds or omits.
-        texts = "\n".join([sql, *(rule.text for rule in reach.rules), *plan.texts])
-        names = {name.replace('""', '"') for calls in _CALLS for name in calls.findall(texts)}
-        functions = await self._database.read(_LIST_FUNCTIONS, sorted({*names, *map(str.lower, names)}))
-        hidden = plan.hides or any(
-            relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations
-        )
+        hidden = any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
         pruned = await self._relations(reach.pruned_tables)
         tables = tuple(relation.name for relation in relations)
         followed = {*tables, *(relation.name for relation in pruned)}
@@ -157,7 +135,7 @@ class Changes:
         return Dependencies(
             tables=tables,
             followed=tuple(sorted(followed)),
-            timed=hidden or plan.cut or bool(functions or CLOCK.search(texts) or _DISGUISE.search(sql)),
+            timed=hidden or reach.timed,
             settled=settled,
         )
 

@@ -51,30 +51,6 @@ JOIN pg_type AS t ON t.oid = used.oid
 JOIN pg_class AS c ON c.oid = t.typrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 
--- name: list_functions
-SELECT p.proname::text AS name
-FROM pg_proc AS p
-JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE p.proname = ANY ($1::text[])
-    AND p.provolatile <> 'i'
-    -- These are STABLE only because of session settings. Every run has the same settings.
-    AND NOT (
-        n.nspname = 'pg_catalog'
-        AND p.provolatile = 's'
-        AND p.proname IN (
-            'array_to_json', 'array_to_string', 'concat', 'concat_ws', 'current_setting', 'date', 'date_add',
-            'date_part', 'date_subtract', 'date_trunc', 'extract', 'format', 'generate_series', 'interval',
-            'json_agg', 'json_agg_strict', 'json_build_array', 'json_build_object', 'json_object_agg',
-            'json_object_agg_strict', 'json_object_agg_unique', 'json_object_agg_unique_strict', 'jsonb_agg',
-            'jsonb_agg_strict', 'jsonb_build_array', 'jsonb_build_object', 'jsonb_object_agg',
-            'jsonb_object_agg_strict', 'jsonb_object_agg_unique', 'jsonb_object_agg_unique_strict',
-            'jsonb_path_exists_tz', 'jsonb_path_query_tz', 'length', 'make_timestamptz', 'numeric',
-            'overlaps', 'quote_literal', 'quote_nullable', 'row_to_json', 'text', 'time', 'timestamp',
-            'timestamptz', 'timetz', 'timezone', 'to_char', 'to_date', 'to_json', 'to_jsonb', 'to_number',
-            'to_timestamp', 'to_tsquery', 'to_tsvector', 'plainto_tsquery', 'websearch_to_tsquery'
-        )
-    )
-
 -- name: list_table_fingerprints
 WITH asked AS MATERIALIZED (
     -- Not to_regclass, which fails where the owner has no USAGE.

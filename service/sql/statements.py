@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 from service.errors import FieldError, InvalidInput, SqlRefused
 from service.sql.parameters import Declared, Mode, Template, analyse
-from service.sql.validation import Unread, parse, validate_sql
+from service.sql.validation import UnknownCall, Unread, parse, unparsed, validate_sql
 
 IN_PROCESS_BYTES: Final = 2000
 
@@ -52,28 +52,22 @@ class Outcome(Struct, frozen=True):
         return self.template
 
 
-_REFUSALS: Final = {kind.__name__: kind for kind in (SqlRefused, Unread, InvalidInput)}
+_REFUSALS: Final = {kind.__name__: kind for kind in (SqlRefused, Unread, UnknownCall, InvalidInput)}
 
 
 def validate(submission: Submission) -> Template:
     """Raises `SqlRefused` for SQL that may not run, `InvalidInput` for invalid parameter declarations."""
-    tree = None
-    if not submission.trusted:
-        tree = parse(submission.sql)
+    if submission.trusted:
+        statement = unparsed(submission.sql)
+    else:
+        statement = parse(submission.sql)
         validate_sql(
-            submission.sql,
+            statement,
             schemas=submission.schemas,
-            tree=tree,
             functions=submission.functions,
             database=submission.database,
         )
-    return analyse(
-        submission.sql,
-        tree,
-        submission.declared,
-        mode=submission.window,
-        time_zone=submission.time_zone,
-    )
+    return analyse(statement, submission.declared, mode=submission.window, time_zone=submission.time_zone)
 
 
 def answer(request: bytes | Raw) -> bytes:

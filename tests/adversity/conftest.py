@@ -1,19 +1,26 @@
 """Every attack on a running service goes under the watcher."""
 
+import io
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import httpx
 import pytest
 from msgspec import Struct
 
+from service.cli import main
 from service.database.embedded import running
+from service.environment import rows
 from tests.adversity.watcher import watched
 from tests.processes import free_port, start, tally, until_ready
 
 PATIENCE_S = 90
+
+Commanded = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Attacked(Struct):
@@ -61,3 +68,21 @@ def everybody_else(request: pytest.FixtureRequest) -> Generator[None]:
     with watched(service.port, service.service, service.postmaster) as reports:
         yield
     reports[0].assert_unharmed(postgres_bytes=2 << 30)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commanded:
+    """Run a command in this process, as `processes.tally` does in one of its own, which takes a second."""
+
+    def run(*arguments: str, stdin: str = "", **variables: object) -> subprocess.CompletedProcess[str]:
+        for row in rows():
+            monkeypatch.delenv(row.env, raising=False)
+        for name, value in ({"AUTH": "off"} | variables).items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, said.out, said.err)  # type: ignore[arg-type]
+
+    return run

@@ -597,6 +597,11 @@ HONEST: dict[str, str] = {
         "lpad(id, 5, '0'), left(id, 2), right(id, 2), split_part(id, '-', 1), overlay(id placing 'x' from 1), "
         "format('%s %I', id, id), concat_ws(',', id, 'x'), initcap(id), md5(id) FROM metrics"
     ),
+    "types before strings": "SELECT macaddr '08:00:2b:01:02:03' AS a, path '((0,0),(1,1))', varbit '101' = B'101'",
+    "national": "SELECT N'it''s', 'a'::national character(3), cast(id AS national char varying(9)) FROM metrics",
+    "similar substring": "SELECT substring(id SIMILAR '%#\"c_#\"%' ESCAPE '#') FROM metrics",
+    "bases": "SELECT 0o17 + 0b101 + 0x1F + 1_000",
+    "zone by function": "SELECT timezone('utc', now()) - timezone('utc', date) FROM metrics",
     "patterns": (
         "SELECT id FROM metrics WHERE id LIKE 'c%' AND id ILIKE 'C%' AND id NOT LIKE '%!_%' ESCAPE '!' AND id ~ '^c' "
         "AND id !~* 'z' AND id SIMILAR TO 'c(m|w)%' AND starts_with(id, 'c') AND regexp_replace(id, '[0-9]', '', 'g') <> ''"

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.adversity.conftest import Commanded
 from tests.processes import free_port, open_folder, readiness, start, tally, until_gone, until_ready
 from tests.waiting import eventually
 
@@ -25,26 +26,26 @@ def test_a_bad_setting_is_one_sentence_and_exit_2():
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["migrate", "seed"])
-def test_an_unreachable_database_is_one_sentence_and_exit_1(command: str):
-    done = tally(command, DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+@pytest.mark.parametrize("name", ["migrate", "seed"])
+def test_an_unreachable_database_is_one_sentence_and_exit_1(command: Commanded, name: str):
+    done = command(name, DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
     assert done.returncode == 1
     assert "127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_serving_another_database_needs_the_readers_address():
-    done = tally("serve", DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+def test_serving_another_database_needs_the_readers_address(command: Commanded):
+    done = command("serve", DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
     assert done.returncode == 2
     assert "READER_DATABASE_URL" in done.stderr
 
 
-def test_help_names_every_command():
-    done = tally("--help")
+def test_help_names_every_command(command: Commanded):
+    done = command("--help")
     assert done.returncode == 0
-    for command in ("serve", "migrate", "seed", "psql"):
-        assert command in done.stdout
+    for name in ("serve", "migrate", "seed", "psql"):
+        assert name in done.stdout
 
 
 def test_the_service_serves_seeds_and_stops_without_a_trace(data_dir: Path):

@@ -103,19 +103,21 @@ async def test_no_secret_is_printed_in_a_whole_run(addresses, tmp_path):
     ],
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
 )
-async def test_a_service_that_would_be_open_or_closed_to_all_does_not_start(addresses, tmp_path, more, said):
-    ended = tally("serve", **guarded(addresses, tmp_path, PORT=free_port(), **more))
+def test_a_service_that_would_be_open_or_closed_to_all_does_not_start(
+    command, shared_addresses, tmp_path, more, said
+):
+    ended = command("serve", **guarded(shared_addresses, tmp_path, PORT=free_port(), **more))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "plaintext" not in ended.stderr
 
 
-async def test_a_key_file_open_to_others_stops_the_start(addresses, tmp_path):
-    env = guarded(addresses, tmp_path, PORT=free_port())
-    assert tally("token", **env).returncode == 0
+def test_a_key_file_open_to_others_stops_the_start(command, shared_addresses, tmp_path):
+    env = guarded(shared_addresses, tmp_path, PORT=free_port())
+    assert command("token", **env).returncode == 0
     (tmp_path / "signing-keys.json").chmod(0o640)
-    ended = tally("serve", **env)
+    ended = command("serve", **env)
     assert (ended.returncode, "chmod 600" in ended.stderr) == (1, True)
 
 
@@ -137,24 +139,24 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), COMMANDS.values(), ids=COMMANDS)
-async def test_a_wrong_command_is_answered_in_one_sentence(addresses, tmp_path, arguments, said):
-    ended = tally(*arguments, stdin="short\n", **guarded(addresses, tmp_path))
+def test_a_wrong_command_is_answered_in_one_sentence(command, shared_addresses, tmp_path, arguments, said):
+    ended = command(*arguments, stdin="short\n", **guarded(shared_addresses, tmp_path))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
-async def test_clients_are_kept_by_commands(addresses, tmp_path):
+def test_clients_are_kept_by_commands(command, addresses, tmp_path):
     env = guarded(addresses, tmp_path)
-    made = tally("client", "add", "poller", "--scope", "metrics:read items:read", **env)
+    made = command("client", "add", "poller", "--scope", "metrics:read items:read", **env)
     assert re.fullmatch(r"[\w-]{43}\n", made.stdout)
-    chosen = tally("client", "add", "ann", "--scope", "admin", "--chosen", stdin="a chosen secret\n", **env)
+    chosen = command("client", "add", "ann", "--scope", "admin", "--chosen", stdin="a chosen secret\n", **env)
     assert (chosen.returncode, chosen.stdout) == (0, "")
-    assert tally("client", "revoke", "poller", **env).returncode == 0
-    renewed = tally("client", "renew", "ann", **env)
+    assert command("client", "revoke", "poller", **env).returncode == 0
+    renewed = command("client", "renew", "ann", **env)
     assert re.fullmatch(r"[\w-]{43}\n", renewed.stdout)
-    assert tally("client", "renew", "poller", **env).returncode == 2
-    ann, poller = map(json.loads, tally("client", "list", **env).stdout.splitlines())
+    assert command("client", "renew", "poller", **env).returncode == 2
+    ann, poller = map(json.loads, command("client", "list", **env).stdout.splitlines())
     assert (ann["id"], ann["scopes"], ann["chosen"], ann["revoked_at"]) == ("ann", ["admin"], False, None)
     assert (poller["id"], poller["scopes"], poller["chosen"]) == (
         "poller",

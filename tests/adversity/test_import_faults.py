@@ -23,8 +23,8 @@ from service.database.gateway import open_database
 from service.database.migrate import migrate
 from service.errors import DatabaseUnavailable
 from service.imports.datasets import find
-from service.imports.landing import Options, Report, import_file
 from service.imports.readers import Upload
+from service.imports.run.imports import Options, Report, import_file
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]

@@ -368,7 +368,7 @@ async def test_a_folded_constant_is_not_kept_of_a_plan_and_may_have_said_anythin
     assert described.plan.cut
     assert sum(map(len, described.plan.texts)) < 1000
     assert described.per_caller
-    assert not described.built_in
+    assert not described.dependencies.built_in
 
 
 @pytest.mark.parametrize("character", ["\n", "\t", "\x01", "\x7f", "\x85"], ids=repr)

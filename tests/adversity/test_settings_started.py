@@ -15,6 +15,7 @@ import pytest
 from service.cli import main
 from service.environment import rows
 from service.settings import Database as DatabaseSettings
+from tests.adversity.conftest import Commanded
 from tests.http.test_ask import FakeModel
 from tests.processes import free_port, open_folder, readiness, start, tally, until_ready
 from tests.waiting import eventually
@@ -212,7 +213,7 @@ async def test_the_service_becomes_ready_on_another_database_behind_a_pooler(
     assert "READER_DATABASE_URL: keepalives left out" in output
 
 
-async def test_a_start_that_cannot_be_is_told(addresses: DatabaseSettings, tmp_path: Path):
+def test_a_start_that_cannot_be_is_told(command: Commanded, addresses: DatabaseSettings, tmp_path: Path):
     owner, reader = addresses.url or "", addresses.reader_url or ""
     base = owner.rpartition("/")[0]
     common: dict[str, Any] = {"DATA_DIR": tmp_path, "PORT": free_port()}
@@ -223,7 +224,7 @@ async def test_a_start_that_cannot_be_is_told(addresses: DatabaseSettings, tmp_p
         "role of its own": (owner, owner.replace("127.0.0.1", "localhost"), 2),
     }
     for word, (owner_url, reader_url, status) in starts.items():
-        done = tally("serve", DATABASE_URL=owner_url, READER_DATABASE_URL=reader_url, **common)
+        done = command("serve", DATABASE_URL=owner_url, READER_DATABASE_URL=reader_url, **common)
         assert (done.returncode, done.stdout) == (status, "")
         assert word in done.stderr
         assert done.stderr.startswith("tally: ")

@@ -20,7 +20,7 @@ from service.audit import Actor
 from service.database.gateway import open_database
 from service.database.stored_sql.reader import Reader, open_reader
 from service.imports.folder import import_folder
-from service.imports.landing import Options
+from service.imports.run.imports import Options
 from service.settings import Database
 from tests.bench.load import database
 

@@ -25,7 +25,7 @@ from service.database.gateway import open_database
 from service.database.queries import Command
 from service.database.stored_sql.reader import Reader, open_reader
 from service.imports.folder import import_folder
-from service.imports.landing import Options
+from service.imports.run.imports import Options
 from service.results.feed import Change
 from service.sql.validation import validate_sql
 from tests.conftest import Server, _cloned

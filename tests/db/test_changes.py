@@ -7,6 +7,7 @@ from time import monotonic
 import asyncpg
 import pytest
 
+from service.database.gateway import open_database
 from service.database.listen import Handlers, Listener
 from service.database.session import Session
 from service.database.watch import watch
@@ -46,6 +47,23 @@ async def changes(addresses, clone, reader, generations, clock):
         yield Changes(clone, session, generations, clock, reader=reader.role, schemas=("data",))
 
 
+@pytest.fixture(scope="module")
+async def reads(shared_addresses, shared_reader):
+    """What SQL hangs on that needs no tables of its own."""
+    async with (
+        open_database(shared_addresses.url) as database,
+        aclosing(Session(shared_addresses.url, "tally poll", 5)) as session,
+    ):
+        changes = Changes(
+            database, session, Generations(), monotonic, reader=shared_reader.role, schemas=("data",)
+        )
+
+        async def depend(sql):
+            return await changes.dependencies(sql, await shared_reader.describe(sql))
+
+        yield depend
+
+
 @pytest.fixture
 async def depend(changes, reader, owner):
     """What SQL hangs on, after `setup` was run as the owner."""
@@ -53,7 +71,7 @@ async def depend(changes, reader, owner):
     async def depend(sql, setup=""):
         if setup:
             await owner.execute(setup)
-        return await changes.dependencies(sql, await reader.describe(sql))
+        return await changes.dependencies(await reader.describe(sql))
 
     return depend
 
@@ -73,8 +91,8 @@ async def depend(changes, reader, owner):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_names_the_tables_of_a_plan(depend, sql, tables):
-    found = await depend(sql)
+async def test_names_the_tables_of_a_plan(reads, sql, tables):
+    found = await reads(sql)
     assert (found.tables, found.timed) == (tables, False)
 
 
@@ -114,8 +132,8 @@ async def test_names_the_tables_of_a_plan(depend, sql, tables):
         "SELECT count(*) FROM metrics TABLESAMPLE bernoulli (50)",
     ],
 )
-async def test_time_bounds_what_reads_the_clock_or_is_volatile(depend, sql):
-    assert (await depend(sql)).timed
+async def test_time_bounds_what_reads_the_clock_or_is_volatile(reads, sql):
+    assert (await reads(sql)).timed
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,10 @@
 import json
 from contextlib import suppress
 
+import asyncpg
 import pytest
 
-from service.database.gateway import Database
-from service.database.queries import Command
-from service.database.stored_sql.reader import Reader
+from service.database.stored_sql.reader import Reader, open_reader
 from service.errors import QueryFailed
 
 SET_UP = """
@@ -60,11 +59,16 @@ NORTH = json.dumps({"sub": "ann", "region": "north"})
 SOUTH = json.dumps({"sub": "bob", "region": "south"})
 
 
-@pytest.fixture
-async def reader(clone: Database, reader: Reader):
-    for statement in SET_UP.split(";\n")[:-1]:
-        await clone.write(Command("set_up", statement))
-    return reader
+@pytest.fixture(scope="module")
+async def reader(shared_addresses, shared_reader: Reader):
+    await as_owner(shared_addresses, SET_UP)
+    return shared_reader
+
+
+async def as_owner(addresses, sql: str) -> None:
+    connection = await asyncpg.connect(addresses.url)
+    await connection.execute(sql)
+    await connection.close()
 
 
 async def values(reader: Reader, sql: str, claims: str | None):
@@ -140,16 +144,19 @@ async def test_a_view_with_its_owners_rights_counts_as_the_callers_own(reader):
     assert (await reader.describe("SELECT * FROM all_visits")).per_caller
 
 
-async def test_a_policy_counts_before_it_is_enabled(clone, reader):
+async def test_a_policy_counts_before_it_is_enabled(addresses):
     """Else what was planned in between would be shared by all callers afterwards."""
     policy = "CREATE POLICY own ON data.customers USING (type = current_setting('request.claims', true))"
-    for statement in ("ALTER TABLE data.customers DISABLE ROW LEVEL SECURITY", policy):
-        await clone.write(Command("set_up", statement))
-    assert (await reader.describe("SELECT count(*) FROM customers")).per_caller
+    await as_owner(addresses, f"ALTER TABLE data.customers DISABLE ROW LEVEL SECURITY; {policy}")
+    async with open_reader(addresses.reader_url, addresses) as own:
+        assert (await own.describe("SELECT count(*) FROM customers")).per_caller
 
 
-async def test_without_claims_a_policy_lets_nothing_through(reader):
-    assert await values(reader, "SELECT sum(visitors) FROM visits", None) == [None]
+async def test_without_claims_a_policy_lets_nothing_through(addresses):
+    """On a connection that never had any, as without authentication."""
+    await as_owner(addresses, SET_UP)
+    async with open_reader(addresses.reader_url, addresses) as own:
+        assert await values(own, "SELECT sum(visitors) FROM visits", None) == [None]
 
 
 async def test_claims_end_with_their_statement(reader):

@@ -14,8 +14,8 @@ from service.audit import Actor
 from service.database.gateway import Transaction
 from service.errors import InvalidInput, TooLarge
 from service.imports.datasets import find
-from service.imports.landing import Options, import_file
 from service.imports.readers import Upload
+from service.imports.run.imports import Options, import_file
 from tests.workbook import cells, workbook
 
 OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=16 << 20, actor=Actor("test", None))

@@ -13,10 +13,10 @@ from service.audit import Actor
 from service.database.gateway import Transaction
 from service.errors import InvalidInput, UnsupportedMediaType
 from service.imports.datasets import find
-from service.imports.landing import Options, Report, import_file
 from service.imports.readers import Upload, inspect
 from service.imports.readers.records import Records
 from service.imports.readers.tables import Doubtful, guarded, unguarded
+from service.imports.run.imports import Options, Report, import_file
 
 OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=32 << 20, actor=Actor("test", None))
 HEAD = "customer_id,occupation,type\n"

@@ -12,8 +12,8 @@ from service.database.gateway import Database, Transaction
 from service.errors import InvalidInput, SqlRefused
 from service.imports.datasets import find
 from service.imports.folder import import_folder
-from service.imports.landing import Options, Report, import_file
 from service.imports.readers import Upload
+from service.imports.run.imports import Options, Report, import_file
 
 Put = Callable[..., Awaitable[Report]]
 

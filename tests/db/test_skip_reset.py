@@ -48,7 +48,7 @@ async def test_a_call_of_anything_but_what_postgres_brings_is_seen(
     await clone.write(Command("relations", RELATIONS))
     grant = "DO $$ BEGIN EXECUTE 'GRANT SELECT ON data.hidden, data.own, data.operated TO PUBLIC'; END $$"
     await clone.write(Command("grant", grant))
-    assert (await reader.describe(sql)).built_in is built_in
+    assert (await reader.describe(sql)).dependencies.built_in is built_in
 
 
 async def test_a_changed_setting_never_meets_the_next_borrower(clone: Database, reader: Reader):

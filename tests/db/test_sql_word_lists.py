@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from service.database.gateway import Transaction
-from service.sql.validation import FUNCTIONS, RESERVED
+from service.sql.words import FUNCTIONS, RESERVED
 from tests.adversity.hostile import HONEST, STORED
 
 JSON_TABLE_SINCE = 17

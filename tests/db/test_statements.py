@@ -10,6 +10,8 @@ import pytest
 import service
 from service.database.gateway import Transaction
 from service.database.queries import Command, Statement
+from service.imports.datasets import find
+from service.imports.plan.cells import check, create_landed
 
 
 def _statements() -> Iterator[Statement[Any] | Command]:
@@ -30,6 +32,16 @@ def test_there_are_statements_to_check():
     assert {"list_metrics", "record_deed"} <= {statement.name for statement in STATEMENTS}
 
 
+@pytest.fixture
+async def temporary_tables(tx: Transaction):
+    """The tables of an import that some statements work on."""
+    customers = find("customers")
+    assert customers
+    await tx._connection.execute(create_landed(customers))
+    await tx._connection.execute(check(customers))
+
+
+@pytest.mark.usefixtures("temporary_tables")
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: statement.name)
 async def test_a_statement_fits_the_database_and_its_struct(
     tx: Transaction, statement: Statement[Any] | Command

@@ -135,7 +135,7 @@ def test_a_clocks_result_is_fresh_until_the_zones_midnight(zone, day):
     ],
 )
 def test_a_given_moment_is_read_in_the_zone(postgres, text, canonical):
-    template = analyse("SELECT :at", parse("SELECT :at"), {}, time_zone="Europe/Berlin")
+    template = analyse(parse("SELECT :at"), {}, time_zone="Europe/Berlin")
     typed = template.with_types({"at": postgres})
     assert typed.bind([("at", text)]).args == (canonical,)
 
@@ -144,7 +144,7 @@ async def test_a_declared_moment_covers_its_whole_day_in_the_zone(zoned):
     zone, service = zoned
     day = ZONES[zone][1]
     sql = "SELECT count(*) AS n FROM quarters WHERE z >= :start_date::timestamptz AND z <= :end_date"
-    template = analyse(sql, parse(sql), {"end_date": Declared("timestamp")}, time_zone=zone)
+    template = analyse(parse(sql), {"end_date": Declared("timestamp")}, time_zone=zone)
     bound = template.bind([("start_date", day), ("end_date", day)])
     connection = await asyncpg.connect(
         service.settings.url, server_settings={"timezone": zone, "search_path": "data"}

@@ -18,11 +18,12 @@ BY_HAND = "{0} >= '" + START + "' AND {0} < '2025-06-06'"
 # What `day_range=45` means of each window.
 RANGED = {
     **dict.fromkeys(
-        ("days", "half open", "last month"), "{0} >= CURRENT_DATE - 45 AND {0} < CURRENT_DATE + 1"
+        ("days", "half open", "other spellings", "last month"),
+        "{0} >= CURRENT_DATE - 45 AND {0} < CURRENT_DATE + 1",
     ),
     "cast": "{0}::date BETWEEN CURRENT_DATE - 45 AND CURRENT_DATE",
     "since": "{0} >= CURRENT_DATE - 45",
-    "last days": "{0} >= now() - interval '45 days'",
+    **dict.fromkeys(("last days", "days by function"), "{0} >= now() - interval '45 days'"),
     "last days of the calendar": "{0} >= CURRENT_DATE - INTERVAL '45' DAY",
     "up to today": "{0} BETWEEN CURRENT_DATE - 45 AND CURRENT_DATE",
 }
@@ -50,7 +51,7 @@ def written(text: str, window: str) -> str:
 
 
 def read(sql: str):
-    return analyse(sql, parse(sql), {})
+    return analyse(parse(sql), {})
 
 
 async def rows(connection, sql: str, args=()):
@@ -243,7 +244,7 @@ def test_four_weeks_stand_for_a_month_of_31_days():
 def test_days_of_another_offset_are_not_those_of_the_service(zone, offset, offered):
     low, high = f"2025-01-01T00:00:00{offset}", f"2025-02-01 00:00:00{offset}"
     sql = f"SELECT count(*) FROM tickets WHERE opened_at >= '{low}' AND opened_at < '{high}'"
-    window = analyse(sql, parse(sql), {}, time_zone=zone).window
+    window = analyse(parse(sql), {}, time_zone=zone).window
     assert window.offered == offered
     assert offered or "time zone of its own" in (window.why or "")
 

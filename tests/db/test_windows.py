@@ -4,12 +4,12 @@ from datetime import date, timedelta
 
 import asyncpg
 import pytest
-import sqlglot
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput, Problem
 from service.sql.parameters import Declared, analyse
+from service.sql.validation import parse, unparsed
 
 TABLE = """
 CREATE TABLE data.moments AS
@@ -19,10 +19,7 @@ FROM (SELECT day::timestamp + moment AS t
             UNION ALL SELECT generate_series(CURRENT_DATE - 40, CURRENT_DATE + 3, '1 day')) AS days(day),
            (VALUES (time '00:00'), (time '12:30'), (time '23:59:59.999999')) AS moments(moment)) AS ts
 """
-# Hypothesis runs many examples on one database; all of them only read.
-EXAMPLES = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = settings(max_examples=80, deadline=None)
 
 DAYS = st.dates(date(2025, 5, 25), date(2025, 7, 6))
 SUBJECTS = st.sampled_from(
@@ -51,9 +48,14 @@ FRAMES = st.sampled_from(
 )
 
 
-@pytest.fixture
-async def moments(addresses):
-    connection = await asyncpg.connect(addresses.url)
+@pytest.fixture(scope="module")
+def reader(shared_reader):
+    return shared_reader
+
+
+@pytest.fixture(scope="module")
+async def moments(shared_addresses):
+    connection = await asyncpg.connect(shared_addresses.url)
     try:
         await connection.execute(TABLE)
         yield connection
@@ -62,7 +64,7 @@ async def moments(addresses):
 
 
 def read(sql, **declared):
-    return analyse(sql, sqlglot.parse_one(sql, dialect="postgres"), declared)
+    return analyse(parse(sql), declared)
 
 
 async def rows(reader, sql, args=()):
@@ -280,7 +282,7 @@ async def test_a_trial_detects_a_window_on_days_stored_as_text(moments):
     "text", ["'a' 'b'", "E'a' -- :x\n '\\':x'", "1 -- '\r", "$a$ $$ :x $b$ $a$", "/* /* */ ' */ 1"]
 )
 async def test_our_tokens_end_where_postgres_tokens_end(reader, text):
-    bound = analyse(f"SELECT {text}\n, :v", None, {"v": Declared("integer")}).bind([("v", "7")])
+    bound = analyse(unparsed(f"SELECT {text}\n, :v"), {"v": Declared("integer")}).bind([("v", "7")])
     try:
         records = (await reader.run(bound.sql, bound.args)).records
     except Problem:

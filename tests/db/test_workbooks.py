@@ -14,9 +14,9 @@ from service.audit import Actor
 from service.database.gateway import Transaction
 from service.errors import InvalidInput, TooLarge
 from service.imports.datasets import find
-from service.imports.landing import Options, import_file
 from service.imports.readers import Upload, inspect, opened, workbooks
 from service.imports.readers.workbooks import sheet_names
+from service.imports.run.imports import Options, import_file
 from tests.waiting import until
 from tests.workbook import cells, packed, parts, workbook
 
@@ -200,17 +200,22 @@ async def test_a_known_workbook_is_not_opened_again(write, tx: Transaction, monk
 async def test_the_reader_ends_with_its_caller(write, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workbooks, "START", "import sys; sys.stdin.read()")  # it would wait for ever
     upload = write(workbook({"customers": cells([HEADINGS])}))
-    started: list[int] = []
+    waited_for: list[int] = []
     start = workbooks._start
-    monkeypatch.setattr(
-        workbooks, "_start", lambda *job: (process := start(*job), started.append(process.pid))[0]
-    )
+
+    def started(*job):
+        process = start(*job)
+        wait = process.wait
+        process.wait = lambda: (waited_for.append(process.pid), wait())[1]
+        return process
+
+    monkeypatch.setattr(workbooks, "_start", started)
     task = asyncio.create_task(rows(upload))
-    await until(lambda: started)
+    await until(lambda: waited_for)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not _alive(started[0]))
+    await until(lambda: not _alive(waited_for[0]))
 
 
 def _alive(pid: int) -> bool:

@@ -33,6 +33,8 @@ WINDOWS = {
     "days": "{0} BETWEEN '2025-02-01' AND '2025-02-28'",
     "half open": "{0} >= '2025-02-01' AND {0} < '2025-03-01'",
     "cast": "{0}::date BETWEEN DATE '2025-02-01' AND DATE '2025-02-28'",
+    "other spellings": "{0} >= '20250201' AND {0} < '2025/03/01'",
+    "days by function": "{0} >= timezone('utc', now()) - interval '30 days'",
     "since": "{0} >= '2025-02-01'",
     "last days": "{0} >= now() - interval '30 days'",
     "last days of the calendar": "{0} >= CURRENT_DATE - INTERVAL '30' DAY",

@@ -6,8 +6,8 @@ from pathlib import Path
 from service.audit import Actor
 from service.database.gateway import Transaction
 from service.imports import datasets
-from service.imports.landing import Options, import_file
 from service.imports.readers import Upload
+from service.imports.run.imports import Options, import_file
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README[README.index("### Adding a dataset") :]

@@ -13,6 +13,7 @@ from service.auth.tokens import SCOPES
 from service.settings import Server, Settings
 
 PUBLIC = {
+    "/problems/{code}",
     "/",
     "/docs",
     "/docs/assets/{name}",
@@ -309,9 +310,12 @@ async def test_the_document_says_what_each_operation_needs(visitor):
     flows = document["components"]["securitySchemes"]["oauth2"]["flows"]
     assert set(flows["clientCredentials"]["scopes"]) == set(SCOPES)
     metrics = document["paths"]["/api/v1/metrics"]["get"]
-    assert metrics["security"] == [{"oauth2": ["metrics:read"]}]
+    assert metrics["security"] == [{"oauth2": ["metrics:read"]}, {"bearer": ["metrics:read"]}]
     assert {"401", "403", "429"} <= set(metrics["responses"])
-    assert document["paths"]["/api/v1/audit"]["get"]["security"] == [{"oauth2": ["admin"]}]
+    assert document["paths"]["/api/v1/audit"]["get"]["security"] == [
+        {"oauth2": ["admin"]},
+        {"bearer": ["admin"]},
+    ]
     assert document["paths"]["/api/v1/health"]["get"]["security"] == []
     token = document["paths"]["/oauth2/token"]["post"]
     assert "application/x-www-form-urlencoded" in token["requestBody"]["content"]

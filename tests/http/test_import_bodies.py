@@ -23,7 +23,7 @@ async def test_what_is_no_table_is_415(client: httpx.AsyncClient, sent):
 
 async def test_415_is_documented(client: httpx.AsyncClient):
     paths = (await client.get("/openapi.json")).json()["paths"]
-    assert "415" in paths["/api/v1/imports/{dataset}"]["post"]["responses"]
+    assert "415" in paths["/api/v1/imports/{target}"]["post"]["responses"]
 
 
 async def test_a_gzipped_body_is_unpacked(client: httpx.AsyncClient):

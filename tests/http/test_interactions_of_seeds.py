@@ -11,7 +11,7 @@ import pytest
 from service.audit import Actor
 from service.database.gateway import open_database
 from service.imports.folder import import_folder
-from service.imports.landing import Options
+from service.imports.run.imports import Options
 from service.sql.validation import validate_sql
 from tests.conftest import Server, _cloned, everybody, serving
 

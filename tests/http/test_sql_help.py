@@ -142,3 +142,22 @@ async def test_a_text_parameter_has_a_length_limit(client):
     assert (fits["status"], fits["result"]["records"]) == (200, [{"n": 32_768}])
     assert refused["status"] == 422
     assert "65536 bytes" in refused["problem"]["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "call", ["cuont(*)", "data.cuont(1)", "pg_catalog.cuont(1)", "dat_trunc('day', date)"]
+)
+async def test_a_typo_in_a_function_gets_the_message_of_postgres(client, call):
+    problem = await posted(client, f"SELECT 1,\n {call} FROM metrics")
+
+    assert (problem["status"], problem["line"], problem["column"]) == (422, 2, 2)
+    assert problem["detail"].startswith(f"Postgres: function {call.split('(')[0]}(")
+    assert "does not exist" in problem["detail"]
+    assert "No function" in problem["hint"]
+
+
+async def test_a_function_that_exists_is_refused_by_name(client):
+    problem = await posted(client, "SELECT pg_sleep(1)")
+
+    assert problem["code"] == "sql-refused"
+    assert problem["detail"].startswith("The SQL calls pg_sleep, which stored SQL may not")

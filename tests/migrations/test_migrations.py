@@ -14,8 +14,8 @@ from service.database.gateway import open_database
 from service.database.migrate import MIGRATIONS, migrate, open_backend, pending
 from service.errors import Stop
 from service.imports.datasets import find
-from service.imports.landing import Options, import_file
 from service.imports.readers import Upload
+from service.imports.run.imports import Options, import_file
 from tests.conftest import Server, _admin
 
 READER = "postgresql://tally_test_reader:reader@127.0.0.1:1/x"

@@ -25,7 +25,7 @@ WINDOWS = st.sampled_from([frozenset(), frozenset({START}), frozenset({START, EN
 @given(pieces=st.lists(PIECES, min_size=1, max_size=5), windows=WINDOWS, typed=st.booleans())
 def test_each_position_leads_back_to_the_stored_text(pieces, windows, typed):
     sql = "SELECT n FROM data.t WHERE " + " AND ".join(pieces) + " ;"
-    template = analyse(sql, parse(sql), {})
+    template = analyse(parse(sql), {})
     rendered = template._render(windows, typed=typed)[0]
     inside = {place for slot in template.slots for place in range(slot.start, slot.end + 1)}
     found = [template.stored_position(at, windows, typed=typed) for at in range(1, len(rendered) + 1)]
@@ -37,5 +37,5 @@ def test_each_position_leads_back_to_the_stored_text(pieces, windows, typed):
 
 
 def test_text_without_slots_keeps_its_positions():
-    template = analyse("SELECT 1", parse("SELECT 1"), {})
+    template = analyse(parse("SELECT 1"), {})
     assert [template.stored_position(at) for at in range(1, 9)] == list(range(1, 9))

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from service.errors import FieldError, SqlRefused
-from service.sql.validation import FUNCTIONS, NODES, Unread, Verdict, is_lossy, parse, validate_sql
+from service.sql.validation import Statement, Unread, Verdict, parse, validate_sql
 from service.sql.validation.sizes import MAX_SIZE
+from service.sql.words import FUNCTIONS, NODES
 from tests.adversity.hostile import HONEST, HOSTILE, PARAMETERISED, STORED
 from tests.dashboards import DASHBOARDS
 
 
-def verdict(sql: str, *schemas: str, **options) -> Verdict:
+def verdict(sql: str | Statement, *schemas: str, **options) -> Verdict:
     return validate_sql(sql, schemas=schemas or ("data",), **options)
 
 
@@ -58,7 +59,7 @@ def test_allows_honest_sql(sql):
 
 @pytest.mark.parametrize("sql", cases(PARAMETERISED))
 def test_allows_named_parameters(sql):
-    assert parse(sql).find(exp.Placeholder) is not None
+    assert parse(sql).tree.find(exp.Placeholder) is not None
     assert isinstance(verdict(sql), Verdict)
 
 
@@ -243,13 +244,16 @@ def test_reports_sql_that_only_postgres_can_read():
 
 
 def test_a_tree_that_leaves_out_a_clause_is_lossy():
-    assert is_lossy(parse("SELECT * FROM t ORDER BY a USING >"))
-    assert is_lossy(parse("SELECT json_array(1 RETURNING jsonb)"))
-    assert not is_lossy(parse("SELECT 'a'\n'b', 1_000, a <<= b FROM ONLY (t) ORDER BY a"))
+    assert parse("SELECT * FROM t ORDER BY a USING >").lossy
+    assert parse("SELECT json_array(1 RETURNING jsonb)").lossy
+    assert not parse("SELECT 'a'\n'b', 1_000, a <<= b FROM ONLY (t) ORDER BY a").lossy
 
 
 def test_literals_keep_their_value():
-    assert parse("SELECT 'a'\n 'b', 1_000, a <<= b").sql("postgres") == "SELECT 'ab', 1000, a OPERATOR(<<=) b"
+    assert (
+        parse("SELECT 'a'\n 'b', 1_000, a <<= b").tree.sql("postgres")
+        == "SELECT 'ab', 1000, a OPERATOR(<<=) b"
+    )
 
 
 def test_gives_the_place_of_a_refused_name():
@@ -337,11 +341,11 @@ def test_reports_that_the_claims_are_read(call):
 def test_a_parsed_tree_saves_the_parse():
     sql = "WITH a AS (SELECT 1 AS x) SELECT x FROM a, metrics AS m(b)"
 
-    assert verdict(sql, tree=parse(sql)) == verdict(sql)
+    assert verdict(parse(sql)) == verdict(sql)
 
 
 def test_parse_returns_values_as_a_query():
-    assert parse("VALUES (1), (2)").sql("postgres") == "SELECT * FROM (VALUES (1), (2)) AS _values"
+    assert parse("VALUES (1), (2)").tree.sql("postgres") == "SELECT * FROM (VALUES (1), (2)) AS _values"
 
 
 # Size and depth
@@ -386,7 +390,7 @@ def test_refuses_instead_of_overflowing_a_nearly_full_stack():
 def test_validated_trees_can_be_copied_and_rendered(name):
     chains = {"honest": " OR a" * 499, "hostile": "::int" * 140}
 
-    tree = parse("SELECT 1 WHERE a" + chains[name])
+    tree = parse("SELECT 1 WHERE a" + chains[name]).tree
 
     assert tree.copy().sql("postgres")
 
@@ -394,10 +398,10 @@ def test_validated_trees_can_be_copied_and_rendered(name):
 def test_memory_for_many_ctes_grows_with_their_number():
     def peak(count: int) -> int:
         sql = "WITH " + ",".join(f"a{n}(x) AS (TABLE m)" for n in range(count)) + " SELECT 1"
-        tree = parse(sql)
+        statement = parse(sql)
         tracemalloc.start()
         try:
-            verdict(sql, tree=tree)
+            verdict(statement)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -10,7 +10,7 @@ from sqlglot.generators.postgres import PostgresGenerator
 from service.ask.question.shapes import Condition, Group, Measure, Question, Ref
 from service.ask.schema import Schema
 from service.ask.sentence.dates import Unit, Window
-from service.sql.validation import RESERVED
+from service.sql.words import RESERVED
 
 _SAFE_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _COMPARISONS: dict[str, type[exp.Binary]] = {

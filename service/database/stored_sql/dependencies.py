@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct
 
 from service.database.stored_sql.plans import Plan
+from service.sql.words import CLOCK
 
 
 class Rule(Struct, frozen=True):
@@ -22,14 +23,16 @@ class StatementDependencies(NamedTuple):
     Tables are given by schema and name. `tables` are those that the plan reads. `pruned_tables` are others
     that the rows may depend on: relations that the statement or a function names (tables, views, composite
     types), and tables behind views that a constraint or a policy removed from the plan and that may return.
-    `calls_own` is true if the statement calls functions that are not built into Postgres.
+    `timed` is true if the rows depend on the clock or on something that is not found here. `built_in` is true
+    if the statement calls only functions of pg_catalog.
     """
 
     rules: tuple[Rule, ...]
     tables: frozenset[tuple[str, str]]
     pruned_tables: frozenset[tuple[str, str]]
     per_caller: bool
-    calls_own: bool
+    timed: bool
+    built_in: bool
 
 
 # Rules of the plan's tables, of the given views, and of all relations that they read. A policy counts even
@@ -142,6 +145,39 @@ FROM unnest($1::oid[]) AS asked (oid)
 JOIN pg_proc AS p USING (oid)
 JOIN pg_language AS l ON l.oid = p.prolang
 LEFT JOIN pg_aggregate AS a ON a.aggfnoid = p.oid"""
+# Names before a parenthesis, also in literals and comments: a false match only shortens the life of a result.
+_CALLS: Final = (
+    re.compile(r'(?<!")"((?:[^"]|""){1,63}+)"\s*+\('),
+    re.compile(r'(?<![\w$])([^\W\d][\w$]*+)"?\s*+(?:\(|--|/\*)'),
+)
+_FIND_VARYING: Final = """
+SELECT
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE p.proname = ANY ($1::text[])
+    AND p.provolatile <> 'i'
+    -- These are STABLE only because of session settings. Every run has the same settings.
+    AND NOT (
+        n.nspname = 'pg_catalog'
+        AND p.provolatile = 's'
+        AND p.proname IN (
+            'array_to_json', 'array_to_string', 'concat', 'concat_ws', 'current_setting', 'date', 'date_add',
+            'date_part', 'date_subtract', 'date_trunc', 'extract', 'format', 'generate_series', 'interval',
+            'json_agg', 'json_agg_strict', 'json_build_array', 'json_build_object', 'json_object_agg',
+            'json_object_agg_strict', 'json_object_agg_unique', 'json_object_agg_unique_strict', 'jsonb_agg',
+            'jsonb_agg_strict', 'jsonb_build_array', 'jsonb_build_object', 'jsonb_object_agg',
+            'jsonb_object_agg_strict', 'jsonb_object_agg_unique', 'jsonb_object_agg_unique_strict',
+            'jsonb_path_exists_tz', 'jsonb_path_query_tz', 'length', 'make_timestamptz', 'numeric',
+            'overlaps', 'quote_literal', 'quote_nullable', 'row_to_json', 'text', 'time', 'timestamp',
+            'timestamptz', 'timetz', 'timezone', 'to_char', 'to_date', 'to_json', 'to_jsonb', 'to_number',
+            'to_timestamp', 'to_tsquery', 'to_tsvector', 'plainto_tsquery', 'websearch_to_tsquery'
+        )
+    )
+LIMIT 1"""
+# A literal with escapes or in several parts can hide its text from a search.
+_DISGUISE: Final = re.compile(r"(?<![\w'])(?:e'|u&['\"])|'[^\S\n]*+\n\s*+'", re.IGNORECASE)
+# A plan names functions on the search path without a schema; they are among our names. All others have one.
+_FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w"]++\(|operator\(', re.IGNORECASE)
 _WORD: Final = re.compile(r"\w+")
 _SETTING: Final = re.compile(r"current_setting|set_config|\bu&\"", re.IGNORECASE)
 
@@ -166,18 +202,30 @@ async def read_dependencies(connection: Any, sql: str, plan: Plan) -> StatementD
         [each.relation for each in own if each.kind == "v"],
     )
     rules = tuple(Rule(*row) for row in found)
-    everything = "\n".join([text, *(rule.text for rule in rules)])
-    further = await _named_within(connection, everything, names)
+    texts = [sql, *plan.texts, *(rule.text for rule in rules)]
+    further = await _named_within(connection, "\n".join(texts), names)
     named = await connection.fetch(_LIST_NAMED, [each.relation for each in further if each.relation])
     per_caller = (
         plan.cut
         or any(each.opaque for each in own)
         or any(rule.foreign for rule in rules)
-        or any(_SETTING.search(each) for each in (text, *(rule.text for rule in rules)))
+        or any(map(_SETTING.search, texts))
     )
-    calls_own = plan.cut or any(each.function for each in own)
+    built_in = not (
+        per_caller or any(each.function for each in own) or any(map(_FOREIGN_CALL.search, plan.texts))
+    )
     pruned_tables = frozenset((schema, name) for schema, name in named) - plan.tables
-    return StatementDependencies(rules, plan.tables, pruned_tables, per_caller, calls_own)
+    timed = plan.hides or plan.cut or await _varies(connection, sql, texts)
+    return StatementDependencies(rules, plan.tables, pruned_tables, per_caller, timed, built_in)
+
+
+async def _varies(connection: Any, sql: str, texts: list[str]) -> bool:
+    """Whether the rows may differ from run to run: by the clock, or by a function that is not IMMUTABLE."""
+    if any(map(CLOCK.search, texts)) or _DISGUISE.search(sql):
+        return True
+    found = (name for calls in _CALLS for text in texts for name in calls.findall(text))
+    names = {name.replace('""', '"') for name in found}
+    return bool(await connection.fetch(_FIND_VARYING, sorted({*names, *map(str.lower, names)})))
 
 
 class Own(NamedTuple):

@@ -70,8 +70,7 @@ class Description(Struct, frozen=True):
     `parameters` are type names as in `pg_type` (`int4`, `date`, `int4[]`). `plan` holds the needed parts of
     EXPLAIN's generic plan. `json_columns` are the columns that the driver cannot decode exactly. `per_caller`
     is true if the rows may depend on the caller: the run needs `claims`, and only the same claims may share
-    its result. `built_in` is true if the statement calls only functions of pg_catalog. `shape` is the shape
-    that a run must still return.
+    its result. `shape` is the shape that a run must still return.
     """
 
     parameters: tuple[str, ...]
@@ -79,7 +78,6 @@ class Description(Struct, frozen=True):
     plan: Plan
     json_columns: frozenset[int]
     dependencies: StatementDependencies
-    built_in: bool
     shape: Shape
 
     @property
@@ -181,8 +179,8 @@ class Reader:
 
         `twice_the_bytes` doubles the byte cap, for `json_columns`: they arrive in two forms. `skip_reset`
         declares that the statement cannot change its session, and saves the reset's round trip. That is true
-        for validated SQL that is `built_in`: no allowed function can change the session. `claims` is JSON
-        text that the statement and the policies of its tables read as
+        for validated SQL whose dependencies are `built_in`: no allowed function can change the session.
+        `claims` is JSON text that the statement and the policies of its tables read as
         `current_setting('request.claims', true)`; it is set for this statement only. `weight` is the plan's:
         the bytes of memory that keeping the statement prepared takes.
         """
@@ -327,17 +325,7 @@ async def _describe(connection: Any, statement: Any, sql: str) -> Description:
     )
     plan = read_plan(bytes(explained), sql, len(columns))
     dependencies = await read_dependencies(connection, sql, plan)
-    # The plan names functions on the search path without a schema, and `read_dependencies` finds those. It
-    # names all others with a schema.
-    built_in = (
-        not dependencies.per_caller
-        and not dependencies.calls_own
-        and not any(_FOREIGN_CALL.search(text) for text in plan.texts)
-    )
-    return Description(parameters, columns, plan, json_columns, dependencies, built_in, shape_of(attributes))
-
-
-_FOREIGN_CALL: Final = re.compile(r'[\w"]\.[\w"]++\(|operator\(', re.IGNORECASE)
+    return Description(parameters, columns, plan, json_columns, dependencies, shape_of(attributes))
 
 
 def _refuse_control_characters(columns: Iterable[ResultColumn]) -> None:

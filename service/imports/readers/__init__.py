@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge, UnsupportedMediaType
-from service.imports.datasets import Dataset
+from service.imports.contracts import Dataset
 from service.imports.readers.delimited import read_delimited
 from service.imports.readers.documents import read_document
 from service.imports.readers.encodings import (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import InvalidInput
-from service.imports.datasets import Dataset, fold
+from service.imports.contracts import Dataset, fold
 from service.imports.readers.records import Records, Row
 from service.imports.readers.tables import Doubtful, Table, grid_table
 

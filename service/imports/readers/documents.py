@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from service.errors import InvalidInput
-from service.imports.datasets import Dataset
+from service.imports.contracts import Dataset
 from service.imports.readers.tables import Pairs, Record, Shaper, Table
 
 CHUNK = 1 << 18
@@ -31,7 +31,7 @@ Element = tuple[int, Any, str | None]
 def read_document(path: Path, source: str, dataset: Dataset) -> Table:
     columns = tuple(column.name for column in dataset.columns)
     shape = Shaper(dataset, columns)
-    found = elements(path, source, part=dataset.row.json_part)
+    found = elements(path, source, part=dataset.json_part)
     return Table(columns, (_record(*element, shape) for element in found), shape.seen)
 
 

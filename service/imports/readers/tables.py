@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from service.errors import InvalidInput
 from service.imports.characters import IGNORABLE, SPACES
-from service.imports.datasets import Dataset, DatasetColumn, Reason, fold
+from service.imports.contracts import Dataset, DatasetColumn, Reason, fold
 
 Record = tuple[Any, ...]
 Problem = tuple[Reason, str]

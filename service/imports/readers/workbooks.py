@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge
-from service.imports.datasets import Dataset, DatasetColumn, fold
+from service.imports.contracts import Dataset, DatasetColumn, fold
 from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
 
 ROOT: Final = Path(__file__).parents[3]

@@ -14,7 +14,7 @@ from typing import IO, Final
 import msgspec
 
 from service.errors import InvalidInput, Problem, TooLarge
-from service.imports.datasets import fold
+from service.imports.contracts import fold
 from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
 from service.imports.xlsx.package import Package
 from service.imports.xlsx.parts import Book, read_book, read_formats, read_strings

@@ -13,12 +13,13 @@ from msgspec import Struct
 from sqlglot import exp
 
 from service.sql.parameters.days import COMPARISONS
+from service.sql.words import CLOCK_CALLS
 
 Side = Literal["lower", "upper"]
 
 LITERAL = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[ T]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)\s*(Z|[+-][0-9:]+)?)?"
+    r"(?P<day>[0-9]{4}(?P<dash>[-/]?)[0-9]{2}(?P=dash)[0-9]{2})"
+    r"(?:[ T](?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)\s*(?P<zone>Z|[+-][0-9:]+)?)?"
 )
 MIDNIGHT = re.compile(r"[0:.]*")
 LAST_SECOND = re.compile(r"23:59:59.*")
@@ -27,7 +28,6 @@ INTERVAL = re.compile(r"\s*([0-9]{1,5})\s*(days?|weeks?)?\s*", re.IGNORECASE)
 DAYS_IN = {"DAY": 1, "DAYS": 1, "WEEK": 7, "WEEKS": 7}
 ONE_DAY = timedelta(days=1)
 CLOCKS = (exp.CurrentDate, exp.CurrentTimestamp, exp.Localtimestamp)
-CLOCK_NAMES = frozenset({"transaction_timestamp", "statement_timestamp", "clock_timestamp"})
 OPERATORS: dict[type[exp.Expr], str] = {exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
 
 
@@ -155,15 +155,23 @@ def _limit(operand: exp.Expr, operator: str, subject: exp.Expr) -> Limit | None:
     )
 
 
-def _literal_limit(text: str, operator: str, *, as_day: bool, whole_days: bool) -> Limit | None:
+def day_in(text: str) -> date | None:
+    """The day of a date or timestamp in a text, as Postgres reads it; None if it is not certainly one."""
     found = LITERAL.fullmatch(text.strip())
     try:
-        day = date.fromisoformat(found[1]) if found else None
-        if found is None or day is None:
-            return None
-        time, zone = ("", "") if as_day else (found[2] or "", found[3] or "")
+        return date.fromisoformat(found["day"].replace("/", "-")) if found else None
+    except ValueError:
+        return None
+
+
+def _literal_limit(text: str, operator: str, *, as_day: bool, whole_days: bool) -> Limit | None:
+    found, day = LITERAL.fullmatch(text.strip()), day_in(text)
+    if found is None or day is None:
+        return None
+    time, zone = ("", "") if as_day else (found["time"] or "", found["zone"] or "")
+    try:
         default, exact = _default(day, time, operator, whole_days=whole_days)
-    except (ValueError, OverflowError):
+    except OverflowError:
         return None
     if zone:
         default, exact = None, False
@@ -205,7 +213,7 @@ def _is_moment(node: exp.Expr) -> bool:
 
 
 def is_clock(node: exp.Expr) -> bool:
-    named = isinstance(node, exp.Anonymous) and str(node.this).lower() in CLOCK_NAMES
+    named = isinstance(node, exp.Anonymous) and str(node.this).lower() in CLOCK_CALLS
     return isinstance(node, CLOCKS) or named
 
 

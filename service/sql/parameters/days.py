@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from service.sql.parameters.lexer import Token
+from service.sql.lexer import Lexeme, mark_of
 
 Shift = Literal["none", "last", "next", "before"]
 SHIFTS: dict[Shift, str] = {
@@ -17,14 +17,14 @@ SHIFTS: dict[Shift, str] = {
     "before": "({} - interval '1 microsecond')",
 }
 COMPARISONS = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-DAY_TYPES = frozenset({"DATE", "TIMESTAMP", "TIMESTAMPTZ"})
+DAY_TYPES = frozenset({"date", "timestamp", "timestamptz"})
 ENDS = frozenset(
-    {"", ")", ",", ";", "AND", "OR", "THEN", "WHEN", "ELSE", "END", "GROUP", "HAVING", "ORDER"}
+    {"", ")", ",", ";", "and", "or", "then", "when", "else", "end", "group", "having", "order"}
 ) | {
-    *{"LIMIT", "OFFSET", "FETCH", "FOR", "WINDOW", "UNION", "EXCEPT", "INTERSECT", "WHERE", "AS", "IS"},
-    *{"JOIN", "LEFT", "RIGHT", "FULL", "INNER", "CROSS", "NATURAL", "RETURNING"},
+    *{"limit", "offset", "fetch", "for", "window", "union", "except", "intersect", "where", "as", "is"},
+    *{"join", "left", "right", "full", "inner", "cross", "natural", "returning"},
 }
-STARTS = frozenset({"(", "AND", "OR", "NOT", "WHERE", "ON", "HAVING", "WHEN", "SELECT", ","})
+STARTS = frozenset({"(", "and", "or", "not", "where", "on", "having", "when", "select", ","})
 
 
 class Slot(Struct, frozen=True):
@@ -47,71 +47,67 @@ def shift_for(name: str, operator: str) -> Shift:
     return "before" if operator == ">" else "none"
 
 
-def day_slot(tokens: list[Token], at: int) -> Slot:
+def day_slot(lexemes: list[Lexeme], at: int) -> Slot:
     """The slot of the day placeholder at that index.
 
     Compared directly (also as `:end_date::date`, `CAST(:end_date AS date)`, `DATE(:end_date)`) the operand
     covers the whole given day. In any larger expression the author's arithmetic is unchanged.
     """
-    name = tokens[at].text[1:]
-    first, last = _operand(tokens, at)
-    shift = shift_for(name, _operator(tokens, first, last))
+    name = lexemes[at].text[1:]
+    first, last = _operand(lexemes, at)
+    shift = shift_for(name, _operator(lexemes, first, last))
     if shift == "none":
         first = last = at
-    return Slot(tokens[first].start, tokens[last].end, name, template=SHIFTS[shift])
+    return Slot(lexemes[first].start, lexemes[last].end, name, template=SHIFTS[shift])
 
 
-def _word(tokens: list[Token], at: int) -> str:
-    return tokens[at].word if 0 <= at < len(tokens) else ""
-
-
-def _operand(tokens: list[Token], at: int) -> tuple[int, int]:
+def _operand(lexemes: list[Lexeme], at: int) -> tuple[int, int]:
     """Extend a placeholder by the casts to a date or timestamp and the brackets that contain nothing else."""
     first = last = at
     while True:
-        before, after = _word(tokens, first - 1), _word(tokens, last + 1)
-        if after == "::" and _word(tokens, last + 2) in DAY_TYPES:
-            last = _end_of_type(tokens, last + 2)
+        before, after = mark_of(lexemes, first - 1), mark_of(lexemes, last + 1)
+        if after == "::" and mark_of(lexemes, last + 2) in DAY_TYPES:
+            last = _end_of_type(lexemes, last + 2)
         elif before == "(" and after == ")":
-            caller = _word(tokens, first - 2)
-            if caller != "DATE" and caller not in STARTS | {*COMPARISONS, "BETWEEN"}:
+            caller = mark_of(lexemes, first - 2)
+            if caller != "date" and caller not in STARTS | {*COMPARISONS, "between"}:
                 return first, last
-            first, last = first - (2 if caller == "DATE" else 1), last + 1
-        elif before == "(" and after == "AS" and _word(tokens, first - 2) == "CAST":
-            end = _end_of_type(tokens, last + 2)
-            if _word(tokens, last + 2) not in DAY_TYPES or _word(tokens, end + 1) != ")":
+            first, last = first - (2 if caller == "date" else 1), last + 1
+        elif before == "(" and after == "as" and mark_of(lexemes, first - 2) == "cast":
+            end = _end_of_type(lexemes, last + 2)
+            if mark_of(lexemes, last + 2) not in DAY_TYPES or mark_of(lexemes, end + 1) != ")":
                 return first, last
             first, last = first - 2, end + 1
         else:
             return first, last
 
 
-def _end_of_type(tokens: list[Token], at: int) -> int:
-    phrase = [_word(tokens, at + step) for step in (1, 2, 3)]
-    return at + 3 if phrase in (["WITH", "TIME", "ZONE"], ["WITHOUT", "TIME", "ZONE"]) else at
+def _end_of_type(lexemes: list[Lexeme], at: int) -> int:
+    phrase = [mark_of(lexemes, at + step) for step in (1, 2, 3)]
+    return at + 3 if phrase in (["with", "time", "zone"], ["without", "time", "zone"]) else at
 
 
-def _operator(tokens: list[Token], first: int, last: int) -> str:
+def _operator(lexemes: list[Lexeme], first: int, last: int) -> str:
     """The comparison whose right side the operand is (mirrored if it is the left side); empty if none."""
-    before, after = _word(tokens, first - 1), _word(tokens, last + 1)
+    before, after = mark_of(lexemes, first - 1), mark_of(lexemes, last + 1)
     if after in COMPARISONS:
         return COMPARISONS[after] if before in STARTS else ""
-    if before == "BETWEEN":
-        return ">=" if after == "AND" else ""
+    if before == "between":
+        return ">=" if after == "and" else ""
     if after not in ENDS:
         return ""
     if before in COMPARISONS:
         return before
-    return "<=" if before == "AND" and _closes_between(tokens, first - 1) else ""
+    return "<=" if before == "and" and _closes_between(lexemes, first - 1) else ""
 
 
-def _closes_between(tokens: list[Token], at: int) -> bool:
+def _closes_between(lexemes: list[Lexeme], at: int) -> bool:
     depth = 0
     for index in range(at - 1, -1, -1):
-        word = tokens[index].word
+        word = mark_of(lexemes, index)
         depth += (word in {")", "]"}) - (word in {"(", "["})
-        if depth < 0 or (depth == 0 and word in {"AND", "OR", "WHERE", "ON", "WHEN"}):
+        if depth < 0 or (depth == 0 and word in {"and", "or", "where", "on", "when"}):
             return False
-        if depth == 0 and word == "BETWEEN":
-            return _word(tokens, index + 1) != "SYMMETRIC"
+        if depth == 0 and word == "between":
+            return mark_of(lexemes, index + 1) != "symmetric"
     return False

@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from service.sql.parameters.bounds import bare, is_clock, unit_of
 from service.sql.parameters.period import interval_lengths, number_of, text_lengths
-from service.sql.validation.lists import words
+from service.sql.words import OTHER_CLOCKS, words
 
 Nodes = tuple[type[exp.Expr], ...]
 
@@ -28,7 +28,6 @@ AGES: Nodes = (
     *(exp.Avg, exp.Min, exp.Max),
 )
 CLOCK_NODES: Nodes = (exp.CurrentTime, exp.Localtime, exp.CurrentDatetime)
-CLOCK_CALLS = words("timeofday uuidv7")
 # Functions whose further arguments are positions and numbers of digits.
 TEXT_CALLS: Nodes = (
     *(exp.Left, exp.Right, exp.Substring, exp.Pad, exp.SplitPart, exp.Round),
@@ -73,7 +72,7 @@ def tells_time(node: exp.Expr) -> bool:
         return True
     if isinstance(node, exp.Anonymous):
         name = node.name.lower()
-        return name in CLOCK_CALLS or (name == "age" and len(node.expressions) == 1)
+        return name in OTHER_CLOCKS or (name == "age" and len(node.expressions) == 1)
     return False
 
 

@@ -11,7 +11,7 @@ from itertools import product
 from msgspec import Struct
 from sqlglot import exp
 
-from service.sql.parameters.bounds import LITERAL, WindowBound, bare, unit_of
+from service.sql.parameters.bounds import WindowBound, bare, day_in, unit_of
 
 DAYS_IN = {
     **dict.fromkeys(("day", "d"), 1.0),
@@ -134,11 +134,7 @@ class Period(Struct, frozen=True):
 
     def is_outside(self, text: str) -> bool:
         """Whether a date is outside of the window: an origin, or a sentinel that means "no date"."""
-        found = LITERAL.fullmatch(text.strip())
-        try:
-            day = date.fromisoformat(found[1]) if found else None
-        except ValueError:
-            return False
+        day = day_in(text)
         if day is None:
             return False
         if self.first is None and self.last is None:
@@ -307,8 +303,8 @@ def _day(bound: WindowBound) -> date | None:
     if bound.limit and bound.limit.default:
         return date.fromisoformat(bound.limit.default)
     for node in bound.operand.find_all(exp.Literal):
-        if node.is_string and (found := LITERAL.fullmatch(node.name.strip())):
-            return date.fromisoformat(found[1])
+        if node.is_string and (day := day_in(node.name)):
+            return day
     return None
 
 

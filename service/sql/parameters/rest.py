@@ -41,7 +41,7 @@ from service.sql.parameters.nodes import (
     uncast,
 )
 from service.sql.parameters.period import Period, interval_lengths, is_coded, number_of
-from service.sql.validation.lists import FUNCTIONS
+from service.sql.words import FUNCTIONS
 
 # Factors that convert seconds, minutes or hours to another unit.
 CONVERSIONS: Final = frozenset({24.0, 60.0, 1000.0, 1440.0, 3600.0, 86_400.0, 604_800.0, 1e6, 3.6e6, 8.64e7})

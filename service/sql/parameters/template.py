@@ -6,9 +6,9 @@ is replaced by a blank, so that the text can be wrapped.
 zone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import tzinfo
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -17,7 +17,6 @@ from msgspec import UNSET, Meta, Struct
 from service.errors import FieldError, InvalidInput
 from service.settings import zone_of
 from service.sql.parameters.days import Slot
-from service.sql.parameters.lexer import NAME_LIMIT
 from service.sql.parameters.values import (
     DAY,
     Canonical,
@@ -45,6 +44,7 @@ from service.sql.parameters.windows import (
 Source = Literal["placeholder", "window"]
 
 RANGE_LIMIT = 36_600
+NAME_LIMIT = 63
 DAY_KIND = Kind("date", "date")
 RANGE_KIND = Kind("integer", "int4")
 IMPLIED = {START: DAY_KIND, END: DAY_KIND, RANGE: RANGE_KIND}
@@ -137,15 +137,24 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def probe_places(self, as_text: frozenset[int]) -> Probe:
         """Like `probe`, but each place has its own number and type; the places in `as_text` are texts."""
         names: list[str] = []
-        pieces: list[str] = []
-        at = 0
-        for slot, _ in self._used(frozenset()):
-            names.append(slot.name)
-            cast = "::text" if len(names) in as_text else self._cast(slot.name, typed=False)
-            pieces += [self.sql[at : slot.start], slot.template.format(f"(${len(names)}{cast})")]
-            at = slot.end
-        pieces.append(self.sql[at:])
-        return Probe("".join(pieces), tuple(names))
+
+        def spelled(name: str) -> str:
+            names.append(name)
+            return f"${len(names)}" + ("::text" if len(names) in as_text else self._cast(name, typed=False))
+
+        sql = self._joined(self._filled(frozenset(), spelled))
+        return Probe(sql, tuple(names))
+
+    def moved(self, given: frozenset[str]) -> tuple[str, dict[tuple[int, int], tuple[int, int]]]:
+        """The SQL with windows moved by named parameters, and each of their slots' range before and after."""
+        filled = [each for each in self._filled(given, lambda name: f":{name}") if each[0].on is not None]
+        ranges: dict[tuple[int, int], tuple[int, int]] = {}
+        shift = 0
+        for slot, text in filled:
+            start = slot.start + shift
+            ranges[slot.start, slot.end] = (start, start + len(text))
+            shift += len(text) - (slot.end - slot.start)
+        return self._joined(filled), ranges
 
     def with_types(self, types: Mapping[str, str]) -> "Template":
         """Set the types that Postgres resolved, named as in `pg_type` (`int4`, `text[]`, `mood`).
@@ -160,13 +169,18 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         }
         return msgspec.structs.replace(self, kinds=kinds)
 
+    @property
+    def offered(self) -> tuple[frozenset[str], ...]:
+        """The parameters of its windows that callers may give together."""
+        every = (frozenset({START, END}), frozenset({RANGE}))
+        return tuple(given for given in every if given & {*self._window_names})
+
     def trials(self) -> tuple[str, ...]:
         """SQL with its windows in use: if Postgres cannot prepare one of them, use `without_windows`.
 
         That happens if the window's column is not a date, such as a day stored as text.
         """
-        offered = [frozenset({START, END}), frozenset({RANGE})]
-        return tuple(self._render(given)[0] for given in offered if given & {*self._window_names})
+        return tuple(self._render(given)[0] for given in self.offered)
 
     def without_windows(self, why_not: str) -> "Template":
         first = next((slot.start for slot in self.slots if slot.on is not None), None)
@@ -318,43 +332,53 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def _render(self, given: frozenset[str], *, typed: bool = True) -> tuple[str, tuple[str, ...], bool]:
         """The SQL with the given windows in use, the names of `$1, $2, ...`, and if it reads the clock."""
         numbers: dict[str, int] = {}
-        pieces: list[str] = []
-        at, clock = 0, False
-        for slot, ranged in self._used(given):
-            clock = clock or ranged
-            pieces += [self.sql[at : slot.start], self._fill(slot, numbers, ranged=ranged, typed=typed)]
-            at = slot.end
-        pieces.append(self.sql[at:])
-        return "".join(pieces), tuple(numbers), clock
+        sql = self._joined(self._filled(given, partial(self._numbered, numbers, typed=typed)))
+        clock = any(self._is_ranged(slot, given) for slot in self._used(given))
+        return sql, tuple(numbers), clock
 
     def stored_position(
         self, position: int, windows: frozenset[str] = frozenset(), *, typed: bool = True
     ) -> int:
         """Map a 1-based position of the rendered text to the stored text; a slot maps to its start."""
-        numbers: dict[str, int] = {}
         shift = 0
-        for slot, ranged in self._used(windows):
+        for slot, filled in self._filled(windows, partial(self._numbered, {}, typed=typed)):
             if position - shift <= slot.start:
                 break
-            filled = self._fill(slot, numbers, ranged=ranged, typed=typed)
             if position - shift <= slot.start + len(filled):
                 return slot.start + 1
             shift += len(filled) - (slot.end - slot.start)
         return position - shift
 
-    def _used(self, given: frozenset[str]) -> Iterator[tuple[Slot, bool]]:
-        """The slots in use, and whether `day_range` fills them."""
-        for slot in self.slots:
-            if slot.on is None or slot.on & given:
-                yield slot, RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
+    def _used(self, given: frozenset[str]) -> Iterator[Slot]:
+        return (slot for slot in self.slots if slot.on is None or slot.on & given)
 
-    def _fill(self, slot: Slot, numbers: dict[str, int], *, ranged: bool, typed: bool) -> str:
-        """The text for a slot; `numbers` are the parameters numbered so far."""
-        if ranged and slot.name == END:
-            return slot.template.format("CURRENT_DATE")
-        name = RANGE if ranged else slot.name
-        value = f"(${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)})"
-        return slot.template.format(f"(CURRENT_DATE - {value})" if ranged else value)
+    def _is_ranged(self, slot: Slot, given: frozenset[str]) -> bool:
+        """Whether `day_range` fills a slot."""
+        return RANGE in given and slot.name in {START, END} and slot.name not in self._fixed
+
+    def _filled(self, given: frozenset[str], spelled: Callable[[str], str]) -> Iterator[tuple[Slot, str]]:
+        """The slots in use and their texts; `spelled` gives the text for a parameter."""
+        for slot in self._used(given):
+            if not self._is_ranged(slot, given):
+                yield slot, slot.template.format(f"({spelled(slot.name)})")
+            elif slot.name == END:
+                yield slot, slot.template.format("CURRENT_DATE")
+            else:
+                yield slot, slot.template.format(f"(CURRENT_DATE - ({spelled(RANGE)}))")
+
+    def _joined(self, filled: Iterable[tuple[Slot, str]]) -> str:
+        """The SQL with these texts in place of the slots; the rest is unchanged."""
+        pieces: list[str] = []
+        at = 0
+        for slot, text in filled:
+            pieces += [self.sql[at : slot.start], text]
+            at = slot.end
+        pieces.append(self.sql[at:])
+        return "".join(pieces)
+
+    def _numbered(self, numbers: dict[str, int], name: str, *, typed: bool) -> str:
+        """`$1` with its cast; `numbers` are the parameters numbered so far."""
+        return f"${numbers.setdefault(name, len(numbers) + 1)}{self._cast(name, typed=typed)}"
 
     @cached_property
     def _fixed(self) -> frozenset[str]:

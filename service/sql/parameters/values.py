@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from service.sql.clock import CLOCK
+from service.sql.words import CLOCK
 
 Word = Literal["text", "integer", "number", "boolean", "date", "timestamp", "uuid", "enum"]
 Canonical: TypeAlias = str | list[str] | None

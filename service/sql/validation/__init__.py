@@ -1,18 +1,18 @@
 """Validate stored SQL: `parse` reads one statement within limits, `validate_sql` allows or refuses it."""
 
 from service.sql.validation.foreign import foreign
-from service.sql.validation.lexer import Unread
-from service.sql.validation.lists import FUNCTIONS, NODES, RESERVED
-from service.sql.validation.reading import Verdict, is_lossy, parse, validate_sql
+from service.sql.validation.limits import UnknownCall, Unread
+from service.sql.validation.parsing import Statement, UnparsedStatement, parse, unparsed
+from service.sql.validation.reading import Verdict, validate_sql
 
 __all__ = [
-    "FUNCTIONS",
-    "NODES",
-    "RESERVED",
+    "Statement",
+    "UnknownCall",
+    "UnparsedStatement",
     "Unread",
     "Verdict",
     "foreign",
-    "is_lossy",
     "parse",
+    "unparsed",
     "validate_sql",
 ]

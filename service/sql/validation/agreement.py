@@ -5,10 +5,14 @@ from typing import Final
 
 from sqlglot.tokenizer_core import Token, TokenType
 
-from service.sql.validation.lexer import GAP, Lexeme, near, refuse
+from service.sql.lexer import GAP, Lexeme
+from service.sql.validation.limits import near, refuse
 
 _STRINGS: Final = frozenset(
-    {TokenType.STRING, TokenType.BYTE_STRING, TokenType.BIT_STRING, TokenType.HEX_STRING}
+    {
+        *(TokenType.STRING, TokenType.BYTE_STRING, TokenType.BIT_STRING, TokenType.HEX_STRING),
+        TokenType.NATIONAL_STRING,
+    }
 )
 
 
@@ -16,7 +20,8 @@ def check_agreement(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]
     """Refuse text that our lexer and sqlglot's split differently.
 
     Each token of sqlglot must cover whole lexemes, a quoted name exactly one, and no lexeme may be left out.
-    A string or a number may be several tokens of sqlglot; these must be parts of this one lexeme only.
+    A string, a number, an operator or a parameter may be several tokens of sqlglot; these must be parts of
+    this one lexeme only.
     """
     at, inside = 0, 0
     for token in tokens:
@@ -41,15 +46,13 @@ def check_agreement(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]
 
 
 def _is_part(lexeme: Lexeme, token: Token) -> bool:
-    """Whether a token may be one of several that form a literal."""
+    """Whether a token may be one of several that form a lexeme."""
     if lexeme.kind == "string":
         return token.token_type in _STRINGS
-    return lexeme.kind == "number" and "_" in lexeme.text
+    return lexeme.kind in {"number", "mark", "parameter"}
 
 
 def _next_part(sql: str, lexeme: Lexeme, end: int) -> int:
-    """Where the literal continues: directly for a number, at the next quote for a string."""
-    if lexeme.kind == "number":
-        return end
-    gap = GAP.match(sql, end)
+    """Where the lexeme continues: at the next quote for a string, else directly."""
+    gap = GAP.match(sql, end) if lexeme.kind == "string" else None
     return gap.end() if gap else end

@@ -13,12 +13,11 @@ from sqlglot.dialects.postgres import Postgres
 from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.tokenizer_core import Token, TokenType
 
-from service.sql.validation.lexer import Lexeme
-from service.sql.validation.lists import words
+from service.sql.lexer import Lexeme
+from service.sql.words import words
 
 DIALECT: Final = Postgres()
 _NAMES: Final = {"word", "quoted"}
-_OPERATOR_CHARACTERS: Final = frozenset("~!@#^&|`?+-*/%<>=")
 # Postgres's built-in operators that sqlglot does not know.
 _UNKNOWN_OPERATORS: Final = words("""
     <<= >>= &< &> &<| |&> <<| |>> -|- ~= <-> <#> <=> <^ >^ ?# ?- ?| ?-| ?|| ## @-@ ~<~ ~<=~ ~>~ ~>=~ *= *<>
@@ -30,6 +29,10 @@ _NAMES_UNLESS: Final = {
     "insert": "into",
     **dict.fromkeys(words("values cube rollup if"), "("),
 }
+# Types of Postgres that sqlglot does not know before a string, as in macaddr '08:00:2b:01:02:03'.
+_STRING_TYPES: Final = words("""
+    box cidr circle jsonpath line lseg macaddr macaddr8 path polygon tsquery tsvector varbit
+""")
 _BARE_LABELS: Final = words("""
     and between collate cross distinct else ilike inner join lateral like not only or outer select then using
     values variadic when tablesample
@@ -71,9 +74,20 @@ def adapted(sql: str, lexemes: Sequence[Lexeme], tokens: Sequence[Token]) -> lis
         elif lexemes[at].kind in {"number", "string"} and len(own) > 1:
             found.append(_whole(sql, lexemes[at], own))
             at += 1
-        elif operator := _unknown_operator(lexemes, at):
-            found += _as_operator(own[0], operator)
-            at += len(operator)
+        elif _mark(lexemes, at) == "national" and _mark(lexemes, at + 1) in {"character", "char"}:
+            at += 1  # Postgres's other name for the type that follows
+        elif _mark(lexemes, at) == "nchar" and _mark(lexemes, at + 1) == "varying":
+            found.append(_token(own[0], TokenType.VARCHAR, "VARCHAR", lexemes[at + 1].end - 1))
+            at += 2
+        elif _is_typed_string(lexemes, at):
+            found += _as_cast(own[0], _whole(sql, lexemes[at + 1], owned[at + 1]))
+            at += 2
+        elif _is_unknown_operator(lexemes, at):
+            found += _as_operator(own[0], lexemes[at].text)
+            at += 1
+        elif lexemes[at].kind == "parameter":
+            found += [own[0], *map(_as_name, own[1:])]
+            at += 1
         elif (end := _only_in_parentheses(lexemes, at)) is not None:
             found += [token for inner in range(at + 1, end) for token in owned[inner]]
             at = end + 1
@@ -120,6 +134,18 @@ def _as_operator(token: Token, operator: str) -> list[Token]:
     return [_token(token, kind, text) for kind, text in parts]
 
 
+def _as_cast(name: Token, string: Token) -> list[Token]:
+    """`CAST('...' AS name)` for `name '...'`."""
+    parts = ((TokenType.VAR, "CAST"), (TokenType.L_PAREN, "("))
+    opening = [_token(name, kind, text) for kind, text in parts]
+    closing = [
+        _token(string, TokenType.ALIAS, "AS"),
+        _as_name(name),
+        _token(string, TokenType.R_PAREN, ")"),
+    ]
+    return [*opening, string, *closing]
+
+
 def _mark(lexemes: Sequence[Lexeme], at: int) -> str:
     """The word or symbol at that index; empty beyond the ends, `'` for a quoted name or a literal."""
     if not 0 <= at < len(lexemes):
@@ -127,19 +153,17 @@ def _mark(lexemes: Sequence[Lexeme], at: int) -> str:
     return lexemes[at].text if lexemes[at].kind in {"word", "mark"} else "'"
 
 
-def _unknown_operator(lexemes: Sequence[Lexeme], at: int) -> str:
-    """The operator that begins at that index by Postgres's rules, if sqlglot does not know it."""
-    end = at
-    while end < len(lexemes) and lexemes[end].kind == "mark" and lexemes[end].text in _OPERATOR_CHARACTERS:
-        if end > at and lexemes[end].start != lexemes[end - 1].end:
-            break
-        end += 1
-    joined = at and lexemes[at - 1].end == lexemes[at].start
-    inside = joined and _mark(lexemes, at - 1) in _OPERATOR_CHARACTERS
-    operator = "" if inside else "".join(lexeme.text for lexeme in lexemes[at:end])
-    while len(operator) > 1 and operator[-1] in "+-" and not set(operator) & set("~!@#^&|`?%"):
-        operator = operator[:-1]
-    return operator if operator in _UNKNOWN_OPERATORS and _ends_value(lexemes, at - 1) else ""
+def _is_typed_string(lexemes: Sequence[Lexeme], at: int) -> bool:
+    if _mark(lexemes, at) not in _STRING_TYPES or lexemes[at + 1 : at + 2] == []:
+        return False
+    before = _mark(lexemes, at - 1)
+    begins = before in _STARTS or (not _ends_value(lexemes, at - 1) and before != ".")
+    return begins and lexemes[at + 1].kind == "string"
+
+
+def _is_unknown_operator(lexemes: Sequence[Lexeme], at: int) -> bool:
+    kind, text, *_ = lexemes[at]
+    return text in _UNKNOWN_OPERATORS and kind == "mark" and _ends_value(lexemes, at - 1)
 
 
 def _only_in_parentheses(lexemes: Sequence[Lexeme], at: int) -> int | None:
@@ -162,7 +186,7 @@ def _is_name(lexemes: Sequence[Lexeme], at: int) -> bool:
     before, after = _mark(lexemes, at - 1), _mark(lexemes, at + 1)
     if kind != "word":
         return False
-    if before == "." or (before == ":" and lexemes[at - 1].end == start and not _is_cast(lexemes, at)):
+    if before == "." or (before == ":" and lexemes[at - 1].end == start):
         return True
     if word in _NAMES_UNLESS:
         return after != _NAMES_UNLESS[word] or not after
@@ -173,18 +197,32 @@ def _is_name(lexemes: Sequence[Lexeme], at: int) -> bool:
     return word in _BARE_LABELS and after in _LABEL_ENDS and at > 0 and _ends_operand(lexemes, at - 1)
 
 
-def _is_cast(lexemes: Sequence[Lexeme], at: int) -> bool:
-    return _mark(lexemes, at - 2) == ":" and lexemes[at - 2].end == lexemes[at - 1].start
-
-
 def _ends_operand(lexemes: Sequence[Lexeme], at: int) -> bool:
     """Whether a value certainly ends at that index."""
     kind, text, *_ = lexemes[at]
     return kind in {"number", "string", "quoted"} or (kind == "mark" and text in {")", "]"})
 
 
+def span_of(node: exp.Expr) -> tuple[int, int] | None:
+    """Where an operand of a comparison, a sum or a product is in the text that was parsed."""
+    return node.meta.get("span")
+
+
 def _absolute(parser: "Parser") -> exp.Expr:
     return parser.parse_absolute()
+
+
+def _substring(parser: "Parser") -> exp.Expr:
+    return parser.parse_substring()
+
+
+def _timezone(args: list[Any]) -> exp.Expr:
+    """`timezone(zone, value)`: the function of `value AT TIME ZONE zone`."""
+    if len(args) != 2:  # noqa: PLR2004 (zone and value)
+        return exp.Anonymous(this="TIMEZONE", expressions=args)
+    zone, value = args
+    simple = isinstance(value, exp.Column | exp.Func | exp.Paren)
+    return exp.AtTimeZone(this=value if simple else exp.Paren(this=value), zone=zone)
 
 
 def _json_call(parser: "Parser", name: str) -> exp.Expr:
@@ -209,8 +247,13 @@ class Parser(PostgresParser):
         **cast("dict[TokenType, Any]", PostgresParser.UNARY_PARSERS),
         TokenType.PARAMETER: _absolute,
     }
+    FUNCTIONS: ClassVar[dict[str, Any]] = {
+        **cast("dict[str, Any]", PostgresParser.FUNCTIONS),
+        "TIMEZONE": _timezone,
+    }
     FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
         **cast("dict[str, Any]", PostgresParser.FUNCTION_PARSERS),
+        "SUBSTRING": _substring,
         **{
             name: partial(_json_call, name=name)
             for name in (
@@ -225,6 +268,20 @@ class Parser(PostgresParser):
         self.fault_at = 0
         self.lossy = False
         super().__init__(dialect=dialect)
+
+    def _parse_bitwise(self) -> exp.Expr | None:
+        start = self._curr.start if self._curr else 0
+        return self._located(super()._parse_bitwise(), start)
+
+    def _parse_factor(self, *mode: Any, **modes: Any) -> exp.Expr | None:
+        start = self._curr.start if self._curr else 0
+        return self._located(super()._parse_factor(*mode, **modes), start)
+
+    def _located(self, node: exp.Expr | None, start: int) -> exp.Expr | None:
+        """Note where in the text an operand is: `span_of` tells it."""
+        if node is not None:
+            node.meta["span"] = (start, self._prev.end + 1)
+        return node
 
     def raise_error(self, message: str, token: Token | None = None) -> None:
         token = token or self._curr or self._prev
@@ -276,6 +333,17 @@ class Parser(PostgresParser):
             if self._curr.text in {",", ")", ";"}:
                 break
             self._advance()
+
+    def parse_substring(self) -> exp.Expr:
+        """`substring(value SIMILAR pattern ESCAPE character)`, and the forms that sqlglot knows."""
+        this = self._parse_substring()
+        if self._match_text_seq("SIMILAR"):
+            self.lossy = True
+            this.set("start", self._parse_bitwise())
+            if not self._match(TokenType.ESCAPE):
+                self.raise_error("Expected ESCAPE")
+            this.set("length", self._parse_bitwise())
+        return this
 
     def parse_absolute(self) -> exp.Expr:
         """`@ value`, which binds less tightly than + and -."""

@@ -8,20 +8,18 @@ and the limits of its pool are the second wall; they also stop long runs and lar
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn, cast
 
 from msgspec import Struct
 from sqlglot import exp
-from sqlglot.errors import ParseError
-from sqlglot.tokenizer_core import TokenType
 
-from service.errors import SqlRefused
-from service.sql.validation.agreement import check_agreement
-from service.sql.validation.dialect import DIALECT, Parser, adapted
-from service.sql.validation.foreign import FOREIGN, foreign
-from service.sql.validation.lexer import Lexeme, Unread, fold, lex, near, place, refuse
-from service.sql.validation.lists import (
+from service.sql.lexer import fold, mark_of
+from service.sql.validation.foreign import foreign
+from service.sql.validation.limits import UnknownCall, refuse
+from service.sql.validation.parsing import Statement, parse
+from service.sql.validation.sizes import Sizes
+from service.sql.words import (
     CATALOG_NAMES,
     CLAIMS,
     FUNCTIONS,
@@ -31,11 +29,6 @@ from service.sql.validation.lists import (
     SYNTAX,
     TYPES,
 )
-from service.sql.validation.sizes import Sizes
-
-MAX_DEPTH = 150  # nodes of the tree; a chain of one operator counts once
-MAX_CHAIN = 500  # a OR b OR ..., 1 + 1 + ...: Postgres and other programs walk chains by recursion
-PARSER_STEPS_PER_TOKEN = 8  # ordinary SQL takes fewer than 2; exponential backtracking takes thousands
 
 
 class Verdict(Struct, frozen=True):
@@ -47,8 +40,6 @@ class Verdict(Struct, frozen=True):
 
 TYPE_NAME = re.compile("[a-z_][a-z0-9_]*")
 TYPE_TEXT = re.compile(r"[a-z0-9_ ,()\[\]]+")
-LOOK_BACK = 5  # lexemes to check before the place where parsing stopped
-CHAINS = (exp.Connector, exp.Add, exp.Sub, exp.Mul, exp.DPipe, exp.SetOperation)
 FAULTS: dict[type[exp.Expr], str] = {
     exp.Lock: "locks rows (FOR UPDATE, FOR SHARE), which stored SQL may not; leave that clause out",
     exp.Into: "writes a table (SELECT INTO), which stored SQL may not; leave INTO out",
@@ -59,121 +50,33 @@ FAULTS: dict[type[exp.Expr], str] = {
 }
 
 
-def parse(sql: str) -> exp.Query:
-    """Parse one SELECT, WITH, VALUES or TABLE; the nodes' offsets are those of `sql`.
-
-    Raises SqlRefused with `line` and `column` for more than MAX_BYTES of UTF-8, for nesting that would
-    overflow a stack, for any other statement or several, and for text that cannot be parsed.
-    """
-    return _parse(sql, lex(sql))
-
-
 def validate_sql(
-    sql: str,
+    sql: str | Statement,
     *,
     schemas: tuple[str, ...],
-    tree: exp.Query | None = None,
     functions: frozenset[str] = frozenset(),
     database: str = "",
 ) -> Verdict:
     """Allow this SQL or raise SqlRefused, whose message names the refused part and how to fix it.
 
-    `tree` saves the parse and must be `parse(sql)`. `functions` are names that may be called without a
+    `functions` are names that may be called without a
     schema: functions of the data schemas whose names pg_catalog does not have (Postgres searches it first).
     `database` is the connected database's name, which may precede a schema.
     """
-    lexemes = lex(sql)
-    reading = _Reading(sql, lexemes, schemas, database)
-    relations = reading.walk(tree or _parse(sql, lexemes))
+    statement = parse(sql) if isinstance(sql, str) else sql
+    reading = _Reading(statement, schemas, database)
+    relations = reading.walk(statement.tree)
     reads_claims = reading.check_names(functions)
-    Sizes(sql, lexemes).check()
+    Sizes(statement.sql, statement.lexemes).check()
     return Verdict(relations=relations, reads_claims=reads_claims)
-
-
-def is_lossy(tree: exp.Query) -> bool:
-    """Whether a parsed tree leaves out a clause, so that only the text is the complete statement."""
-    return bool(tree.meta.get("lossy"))
-
-
-def _parse(sql: str, lexemes: Sequence[Lexeme]) -> exp.Query:
-    size = len(lexemes)
-    while size and lexemes[size - 1][:2] == ("mark", ";"):
-        size -= 1
-    lexemes = lexemes[:size]
-    second = next((part for part in lexemes if part[:2] == ("mark", ";")), None)
-    if second:
-        refuse("is more than one statement; store each on its own", sql, second.start)
-    first = next((part for part in lexemes if part[:2] != ("mark", "(")), None)
-    if first is None:
-        refuse("is empty; write a SELECT")
-    if first.kind != "word" or first.text not in {"select", "with", "values", "table"}:
-        word = sql[first.start : first.end][:40]
-        refuse(f"begins with {word}; stored SQL is one SELECT, WITH, VALUES or TABLE", sql, first.start)
-    tree = _read(sql, lexemes)
-    if isinstance(tree, exp.Values):
-        tree.set("alias", exp.TableAlias(this=exp.to_identifier("_values")))  # as for a nested VALUES
-        tree = exp.Select(expressions=[exp.Star()], from_=exp.From(this=tree))
-    if not isinstance(tree, exp.Query):
-        refuse("is not one SELECT, WITH, VALUES or TABLE")
-    _check_depth(tree)
-    return tree
-
-
-def _check_depth(tree: exp.Expr) -> None:
-    stack = [(tree, 0, 0)]
-    while stack:
-        node, depth, chain = stack.pop()
-        if depth > MAX_DEPTH or chain > MAX_CHAIN:
-            refuse("is nested too deep or chains too many operators; use IN, VALUES or a WITH")
-        for child in node.iter_expressions():
-            chained = type(child) is type(node) and isinstance(child, CHAINS)
-            stack.append((child, depth + (not chained), chain + 1 if chained else 0))
-
-
-def _read(sql: str, lexemes: Sequence[Lexeme]) -> exp.Expr | None:
-    parser = Parser(DIALECT, steps=1000 + PARSER_STEPS_PER_TOKEN * len(lexemes))
-    try:
-        tokens = [token for token in DIALECT.tokenize(sql) if token.token_type is not TokenType.SEMICOLON]
-        check_agreement(sql, lexemes, tokens)
-        trees = parser.parse(adapted(sql, lexemes, tokens), sql)
-    except SqlRefused:
-        raise
-    except ParseError:
-        _refuse_unread(sql, lexemes, parser.fault_at)
-    except RecursionError:
-        refuse("is nested too deep; put the inner parts into a WITH")
-    except Exception as error:  # noqa: BLE001 (sqlglot can raise any error, such as int() of 5,000 digits)
-        fault = f"cannot be read by this parser ({type(error).__name__}); write it more plainly"
-        refuse(fault, refusal=Unread)
-    tree = trees[0] if len(trees) == 1 else None
-    if tree is not None and parser.lossy:
-        tree.meta["lossy"] = True
-    return tree
-
-
-def _refuse_unread(sql: str, lexemes: Sequence[Lexeme], start: int) -> NoReturn:
-    """Refuse with the place where parsing stopped, or with advice if another tool's spelling stopped it."""
-    at = next((n for n, lexeme in enumerate(lexemes) if lexeme.start >= start), len(lexemes))
-    for lexeme in lexemes[max(0, at - LOOK_BACK) : at + 1]:
-        ends = lexeme.text != "]" or lexeme.start == start  # else it may end a subscript
-        if (
-            lexeme.kind == "mark"
-            and lexeme.text in FOREIGN
-            and ends
-            and (advice := foreign(sql, lexeme.start))
-        ):
-            refuse(advice, sql, lexeme.start)
-    line, column = place(sql, start)
-    fault = f"cannot be read at line {line}, column {column}, near {near(sql, start)}"
-    refuse(fault, sql, start, refusal=Unread)
 
 
 class _Reading:
     """The validation of one text."""
 
-    def __init__(self, sql: str, lexemes: Sequence[Lexeme], schemas: tuple[str, ...], database: str) -> None:
-        self.sql = sql
-        self.lexemes = lexemes
+    def __init__(self, statement: Statement, schemas: tuple[str, ...], database: str) -> None:
+        self.sql = statement.sql
+        self.lexemes = statement.lexemes
         self.schemas = schemas
         self.database = database
         self.relations: dict[str, None] = {}
@@ -278,7 +181,7 @@ class _Reading:
             if kind not in {"word", "quoted"}:
                 continue
             before, after = self.mark(at - 1), self.mark(at + 1)
-            if before == "@" and self.mark(at - 2) in {"=", "<", ">"}:
+            if before.endswith("@"):
                 self.check_variable(at)
             if name in CATALOG_NAMES or (before == "." and name.startswith("pg_") and after != "("):
                 self.refuse_at(
@@ -297,21 +200,18 @@ class _Reading:
         return claims
 
     def mark(self, at: int) -> str:
-        """The word or symbol at that index; empty for a quoted name, a string and beyond the ends."""
-        if not 0 <= at < len(self.lexemes) or self.lexemes[at].kind not in {"word", "mark"}:
-            return ""
-        return self.lexemes[at].text
+        return mark_of(self.lexemes, at)
 
     def check_variable(self, at: int) -> None:
         """Refuse `id = @id`, which Postgres reads as `id = abs(id)`; `@ id` with a blank is allowed."""
         sign = self.lexemes[at - 1]
-        if sign.end == self.lexemes[at].start and (advice := foreign(self.sql, sign.start)):
-            self.refuse_at(f"{advice} (or abs({self.lexemes[at].text}), if you mean that)", at - 1)
+        compared = (sign.text[:-1] or self.mark(at - 2)).endswith(("=", "<", ">"))
+        if compared and sign.end == self.lexemes[at].start and (advice := foreign(self.sql, sign.end - 1)):
+            refuse(f"{advice} (or abs({self.lexemes[at].text}), if you mean that)", self.sql, sign.end - 1)
 
     def is_label(self, at: int) -> bool:
         before = self.mark(at - 1)
-        labelled = before in {".", "as"} or self.lexemes[at].start in self.labels
-        return labelled or (before == ":" and self.mark(at - 2) != ":")
+        return before in {".", "as"} or self.lexemes[at].start in self.labels
 
     def check_catalog(self, at: int) -> None:
         """After `pg_catalog.`, allow only a call (checked by name), a type, an operator or a collation."""
@@ -350,7 +250,7 @@ class _Reading:
         )
         if "." not in written and not written.startswith("pg_"):
             fault += "; an extension's function is allowed when DATA_SCHEMAS names its schema"
-        self.refuse_at(fault, at)
+        refuse(fault, self.sql, self.lexemes[at].start, refusal=UnknownCall)
 
     def check_input_type(self, at: int) -> None:
         """Allow `pg_input_is_valid(text, 'type')` for a literal type that does not read the catalogs."""

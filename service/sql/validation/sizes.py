@@ -11,8 +11,9 @@ from bisect import bisect
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, NoReturn
 
-from service.sql.validation.lexer import Lexeme, refuse
-from service.sql.validation.lists import words
+from service.sql.lexer import Lexeme
+from service.sql.validation.limits import refuse
+from service.sql.words import words
 
 MAX_SIZE: Final = 10_000
 MAX_NESTED: Final = 10_000  # the product of the sizes of nested calls
@@ -121,7 +122,7 @@ class Sizes:
     def _repeat(self, at: int, parts: list[Part]) -> int:
         size = self._second(at, parts)
         text = parts[0]
-        if any(self._is_parameter(n) for n in range(*text)):
+        if any(self._lexemes[n].kind == "parameter" for n in range(*text)):
             if size * MAX_PARAMETER > MAX_REPEATED:
                 most = MAX_REPEATED // MAX_PARAMETER
                 self._refuse(at, f"repeats a parameter more than {most} times, and a parameter may be long")
@@ -194,8 +195,8 @@ class Sizes:
         start, end = part
         while self._text(start) == "(" and self._closing.get(start) == end - 1:
             start, end = start + 1, end - 1
-        if self._text(end - 1) in _INTEGER_TYPES and self._text(end - 2) == ":":
-            return self._size((start, max(start, end - 3)))
+        if self._text(end - 1) in _INTEGER_TYPES and self._text(end - 2) == "::":
+            return self._size((start, max(start, end - 2)))
         if self._text(start) in {"-", "+"} and end - start > 1 and self._lexemes[start + 1].kind == "number":
             start += 1
         if end - start == 1 and (digits := _DIGITS.fullmatch(self._lexemes[start].text)):
@@ -216,13 +217,13 @@ class Sizes:
         """The text of an argument made of strings joined by ||; None if an escape could hide a digit."""
         found: list[str] = []
         start, end = part
-        if self._text(end - 1) == "text" and self._text(end - 2) == ":":
-            end -= 3
+        if self._text(end - 1) == "text" and self._text(end - 2) == "::":
+            end -= 2
         for n, at in enumerate(range(start, end)):
             kind, text = self._lexemes[at].kind, self._lexeme_text(at)
-            if kind == "string" and n % 3 == 0 and not (text[0] in "eE" and _ESCAPES.search(text)):
+            if kind == "string" and n % 2 == 0 and not (text[0] in "eE" and _ESCAPES.search(text)):
                 found.append(_unquoted(text))
-            elif not (kind == "mark" and text == "|" and n % 3):
+            elif not (kind == "mark" and text == "||" and n % 2):
                 return None
         return "".join(found) if found else None
 
@@ -234,18 +235,10 @@ class Sizes:
     def _lexeme_text(self, at: int) -> str:
         return self._sql[self._lexemes[at].start : self._lexemes[at].end]
 
-    def _is_parameter(self, at: int) -> bool:
-        if (
-            self._text(at) != ":"
-            or self._lexemes[at].end != self._lexemes[min(at + 1, len(self._lexemes) - 1)].start
-        ):
-            return False
-        return self._text(at + 1).isidentifier() and self._text(at - 1) != ":"
-
     def _may_be_computed(self, part: Part) -> bool:
         """Whether an argument may contain a value that another query created."""
         return any(
-            self._lexemes[at].kind in {"word", "quoted"} and self._text(at - 1) != ":" for at in range(*part)
+            self._lexemes[at].kind in {"word", "quoted"} and self._text(at - 1) != "::" for at in range(*part)
         )
 
     # Sizes that multiply

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from service.errors import Busy
-from service.imports.datasets import DATASETS, Dataset
-from service.imports.loading import loads
+from service.imports.contracts import Dataset, children
+from service.imports.datasets import DATASETS
 from service.imports.readers.workbooks import READERS
 
 AT_ONCE: Final = 3
@@ -22,7 +22,7 @@ WAITING: Final = 64
 
 def locked_with(dataset: Dataset) -> list[str]:
     """The datasets that an import locks, in a fixed order: its own and those whose orphans it may release."""
-    concerned = {dataset.name, *(child.name for child in loads.children(dataset))}
+    concerned = {dataset.name, *(child.name for child in children(dataset, DATASETS))}
     return [other.name for other in DATASETS if other.name in concerned]
 
 

@@ -1,24 +1,25 @@
-# ruff: noqa: S608 (names come from the contracts, which are code; values are parameters)
-"""Build the SQL that cleans and checks landed rows from a dataset's contract.
+# ruff: noqa: S608 (names and values are quoted)
+"""The first half of a plan: SQL that cleans, checks and casts the landed cells.
 
 Landed cells are text. `check` cleans the cells, stores the number of each row's first problem and casts the
 cells of valid rows. `explain` turns problem numbers into reasons and messages. Dates are ISO or day first,
 without zone, never month first. Five digits are the day number of a spreadsheet.
+
+The temporary tables have fixed names, since one transaction runs one plan at a time. Their cells are named by
+position (`c1`, `c2`, ...), so that they never collide with the tables' own columns.
 """
 
 from itertools import product
 
 from service.imports.characters import ASCII_SPACES, IGNORABLE, UNSEEN_AT_ENDS, WIDE_SPACES
-from service.imports.datasets import Dataset, DatasetColumn, Kind, Reason
+from service.imports.contracts import Dataset, DatasetColumn, Kind, Reason, literal
 
+LANDED = "pg_temp.landed"
+CHECKED = "pg_temp.checked"
 CELL_BYTES = 1 << 20
 GIVEN = -1
 """The problem number of a row whose reason and message are set elsewhere."""
 
-SQL_TYPES: dict[Kind, str] = {
-    "text": "text", "sql": "text", "integer": "bigint", "number": "numeric", "flag": "boolean",
-    "moment": "timestamp", "month": "date", "uuid": "uuid",
-}  # fmt: skip
 EXPECTED: dict[Kind, str] = {
     "text": "a text", "sql": "a text", "integer": "a whole number", "number": "a number",
     "flag": "true or false", "moment": "a date (2019-10-04 09:00 or 04/10/2019 09:00, without zone)",
@@ -53,14 +54,6 @@ NUMBER_SHAPES = tuple(
 )
 
 
-def quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 WIDE = literal(WIDE_SPACES)
 
 
@@ -69,17 +62,9 @@ def trimmed(text: str) -> str:
     return f"btrim({text}, {literal(UNSEEN_AT_ENDS)})"
 
 
-def landing(dataset: Dataset) -> str:
-    return f'pg_temp."landing_{dataset.name}"'
-
-
-def checked(dataset: Dataset) -> str:
-    return f'pg_temp."checked_{dataset.name}"'
-
-
-def create_landing(dataset: Dataset) -> str:
-    cells = ", ".join(f"{quoted(column.name)} text" for column in dataset.columns)
-    return f"""CREATE TEMPORARY TABLE "landing_{dataset.name}" (
+def create_landed(dataset: Dataset) -> str:
+    cells = ", ".join(f"{column.cell} text" for column in dataset.columns)
+    return f"""CREATE TEMPORARY TABLE landed (
       nth bigint GENERATED ALWAYS AS IDENTITY, line bigint, quarantine_id text, raw text, reason text,
       message text, {cells}
     ) ON COMMIT DROP"""
@@ -91,21 +76,21 @@ def check(dataset: Dataset) -> str:
     `OFFSET 0` stops the planner from repeating a subquery's expressions at every use.
     """
     columns = dataset.columns
-    cleaned = ", ".join(f"{_cleaned(column)} AS {quoted(column.name)}" for column in columns)
-    shaped = ", ".join(f"{_shaped(column)} AS {quoted(column.name)}" for column in columns)
-    typed = ", ".join(f"{_typed(column)} AS {quoted(column.name)}" for column in columns)
-    sizes = ", ".join(f"octet_length({quoted(c.name)}) AS {_size(c)}" for c in columns)
+    cleaned = ", ".join(f"{_cleaned(column)} AS {column.cell}" for column in columns)
+    shaped = ", ".join(f"{_shaped(column)} AS {column.cell}" for column in columns)
+    typed = ", ".join(f"{_typed(column)} AS {column.cell}" for column in columns)
+    sizes = ", ".join(f"octet_length({column.cell}) AS {_size(column)}" for column in columns)
     cases = " ".join(f"WHEN {test} THEN {number}" for number, test, _, _ in _problems(dataset))
-    return f"""CREATE TEMPORARY TABLE "checked_{dataset.name}" ON COMMIT DROP AS
+    return f"""CREATE TEMPORARY TABLE checked ON COMMIT DROP AS
     SELECT nth, line, quarantine_id, problem, NULL::text AS reason, NULL::text AS message,
       NULL::text AS waits_for, NULL::text AS waits_key, false AS repeated, {typed}
     FROM (
-      SELECT nth, line, quarantine_id, {", ".join(quoted(c.name) for c in columns)},
+      SELECT nth, line, quarantine_id, {", ".join(column.cell for column in columns)},
         CASE WHEN reason IS NOT NULL THEN {GIVEN} {cases} END AS problem
       FROM (
         SELECT nth, line, quarantine_id, reason, {", ".join(map(_size, columns))}, {shaped}
         FROM (
-          SELECT nth, line, quarantine_id, reason, {sizes}, {cleaned} FROM {landing(dataset)} OFFSET 0
+          SELECT nth, line, quarantine_id, reason, {sizes}, {cleaned} FROM {LANDED} OFFSET 0
         ) AS cleaned OFFSET 0
       ) AS shaped OFFSET 0
     ) AS told"""
@@ -116,10 +101,10 @@ def explain(dataset: Dataset) -> str:
     problems = _problems(dataset)
     reasons = " ".join(f"WHEN {number} THEN {literal(reason)}" for number, _, reason, _ in problems)
     messages = " ".join(f"WHEN {number} THEN {message}" for number, _, _, message in problems)
-    return f"""UPDATE {checked(dataset)} AS c
+    return f"""UPDATE {CHECKED} AS c
     SET reason = CASE c.problem {reasons} ELSE l.reason END,
       message = CASE c.problem {messages} ELSE l.message END
-    FROM {landing(dataset)} AS l
+    FROM {LANDED} AS l
     WHERE c.nth = l.nth AND c.problem IS NOT NULL AND c.reason IS NULL"""
 
 
@@ -127,8 +112,8 @@ def _problems(dataset: Dataset) -> list[tuple[int, str, Reason, str]]:
     """Number, condition, reason and message (an expression over the landed row `l`) of each problem."""
     found: list[Rule] = []
     for column in dataset.columns:
-        shown = literal(f'{column.name}: "') + f" || left(l.{quoted(column.name)}, 60) || "
-        for test, reason, says in _rules(column, quoted(column.name)):
+        shown = literal(f'{column.name}: "') + f" || left(l.{column.cell}, 60) || "
+        for test, reason, says in _rules(column, column.cell):
             missing = reason == "missing-value"
             message = literal(f"{column.name}: {says}") if missing else shown + literal(f'" {says}')
             found.append((test, reason, message))
@@ -147,7 +132,7 @@ def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
 
 def _type_rules(column: DatasetColumn, cell: str) -> list[Rule]:
     wrong = f"is not {EXPECTED[column.kind]}"
-    valid = f"pg_input_is_valid({cell}, '{SQL_TYPES[column.kind]}')"
+    valid = f"pg_input_is_valid({cell}, {literal(column.type)})"
     match column.kind:
         case "text" | "sql":
             return []
@@ -205,11 +190,11 @@ def _array(words: tuple[str, ...]) -> str:
 
 
 def _size(column: DatasetColumn) -> str:
-    return quoted(f"size_{column.name}")
+    return f"{column.cell}_size"
 
 
 def _cleaned(column: DatasetColumn) -> str:
-    cell = quoted(column.name)
+    cell = column.cell
     if column.kind == "sql":
         return f"nullif({trimmed(cell)}, '')"
     if column.vocabulary:
@@ -226,7 +211,7 @@ def _cleaned(column: DatasetColumn) -> str:
 
 def _shaped(column: DatasetColumn) -> str:
     """Rewrite a cleaned cell so that its type can be cast."""
-    cell = quoted(column.name)
+    cell = column.cell
     shape = SHAPE.format(cell)
     seconds = f"make_interval(secs => round({cell}::numeric * 86400)::float8)"
     serial = (
@@ -249,14 +234,14 @@ def _shaped(column: DatasetColumn) -> str:
 
 
 def _typed(column: DatasetColumn) -> str:
-    cell = quoted(column.name)
+    cell = column.cell
     match column.kind:
         case "flag":
             value = f"lower({cell}) = ANY ({_array(TRUE)})"
         case "month":
             value = f"date_trunc('month', {cell}::timestamp)::date"
         case _:
-            value = f"{cell}::{SQL_TYPES[column.kind]}"
+            value = f"{cell}::{column.type}"
     if column.default is not None:
-        value = f"coalesce({value}, {literal(column.default)}::{SQL_TYPES[column.kind]})"
+        value = f"coalesce({value}, {column.default})"
     return f"CASE WHEN problem IS NULL THEN {value} END"

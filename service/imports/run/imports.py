@@ -1,4 +1,4 @@
-"""Import a file in one transaction: read, copy to the landing table, check, then load or quarantine each row.
+"""Import a file in one transaction: read, copy, then run the plan that stores or quarantines each row.
 
 An advisory lock lets only one import into a dataset run at a time. An import also locks the datasets whose
 orphans it may release. Locks are taken in the order of `DATASETS`, so imports cannot deadlock.
@@ -19,12 +19,13 @@ from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.database.queries import Statement
 from service.errors import NotFound
-from service.imports.datasets import Dataset
-from service.imports.loading import loads
-from service.imports.loading.pipeline import SQL, Run, ValidateSql, begin, land, load, lock, release
-from service.imports.loading.turns import Turns
+from service.imports.contracts import Dataset
+from service.imports.plan import SQL, Run, plan_import
+from service.imports.plan.storing import count_rows
 from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
+from service.imports.run.pipeline import ValidateSql, begin, copy_records, lock, release, run_plan
+from service.imports.run.turns import Turns
 
 Progress = Callable[[int], None]
 """Called with the number of rows read so far."""
@@ -200,9 +201,10 @@ async def _imported(
     tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options, *, table: Table
 ) -> Report:
     await begin(tx, dataset)
-    await _copy_records(tx, dataset, table, options.progress)
+    await _copy(tx, dataset, table, options.progress)
     run = await _next_run(tx, dataset, upload, facts)
-    outcome = await load(tx, dataset, options.validate_sql, run=run, table=table, mirror=options.mirror)
+    plan = plan_import(dataset, run, table, mirror=options.mirror)
+    outcome = await run_plan(tx, plan, options.validate_sql)
     report = Report(
         id=run.id,
         dataset=dataset.name,
@@ -224,7 +226,7 @@ async def _imported(
     return await _recorded(tx, dataset, report, run, options.actor)
 
 
-async def _copy_records(tx: Transaction, dataset: Dataset, table: Table, progress: Progress | None) -> None:
+async def _copy(tx: Transaction, dataset: Dataset, table: Table, progress: Progress | None) -> None:
     """COPY the records. A thread reads the next batch while Postgres copies the current one."""
     loop, copied = asyncio.get_running_loop(), 0
 
@@ -241,7 +243,7 @@ async def _copy_records(tx: Transaction, dataset: Dataset, table: Table, progres
     while batch:
         following = loop.run_in_executor(None, take)
         try:
-            await land(tx, dataset, table.columns, batch)
+            await copy_records(tx, dataset, table.columns, batch)
         finally:
             await asyncio.wait([following])
         copied += len(batch)
@@ -251,7 +253,7 @@ async def _copy_records(tx: Transaction, dataset: Dataset, table: Table, progres
 
 
 async def _count_rows(tx: Transaction, dataset: Dataset) -> int:
-    counted = await tx.read_one(Statement("count_rows", loads.count_rows(dataset), _Number))
+    counted = await tx.read_one(Statement("count_rows", count_rows(dataset), _Number))
     return counted.number if counted else 0
 
 

@@ -1,4 +1,7 @@
-"""The names that stored SQL may use; every name that is not listed is refused."""
+"""The words that stored SQL may use, and those that read the clock."""
+
+import re
+from typing import Final
 
 
 def words(text: str) -> frozenset[str]:
@@ -97,6 +100,16 @@ CATALOG_NAMES = words("""
     regprocedure regrole regtype _aclitem _regclass _regcollation _regconfig _regdictionary _regnamespace
     _regoper _regoperator _regproc _regprocedure _regrole _regtype information_schema
 """)  # types that look names up in the catalogs, and a schema of catalogs
+CLOCK_CALLS = words("clock_timestamp statement_timestamp transaction_timestamp")  # now() has its own node
+OTHER_CLOCKS = words("timeofday uuidv7")  # their value is not a timestamp
+CLOCK: Final = re.compile(
+    r"(?<![^\W\d_])"
+    r"(?:now|today|tomorrow|yesterday|current_(?:date|time|timestamp)|localtime(?:stamp)?|tablesample)"
+    r"(?![^\W\d_])",
+    re.IGNORECASE,
+)
+"""Words by which SQL, or a text that is cast to a time, means something new in each run."""
+
 CLAIMS = "'request.claims'"
 
 NODES = words("""
@@ -105,8 +118,9 @@ NODES = words("""
     DataTypeParam Distance Distinct Div Dot DPipe EQ Escape Except ExtendsLeft ExtendsRight Fetch Filter
     FormatJson From Group GroupingSets GT GTE Having HexString Identifier ILike In IntDiv Intersect Interval
     IntervalSpan Is Join JSON JSONColumnDef JSONKeyValue JSONPath JSONPathKey JSONPathRoot JSONPathSubscript
-    JSONSchema JSONValue Kwarg Lambda Lateral Like Limit LimitOptions Literal LT LTE Mod Mul Neg NEQ Not Null
-    NullSafeEQ NullSafeNEQ ObjectIdentifier Offset OnCondition Operator Order Ordered Overlaps Paren
-    Placeholder PropertyEQ RawString RecursiveWithSearch Rollup Select SimilarTo Slice Star Sub Subquery
-    Table TableAlias TableSample Tuple Union Values Var Variadic Where Window WindowSpec With WithinGroup
+    JSONSchema JSONValue Kwarg Lambda Lateral Like Limit LimitOptions Literal LT LTE Mod Mul National Neg
+    NEQ Not Null NullSafeEQ NullSafeNEQ ObjectIdentifier Offset OnCondition Operator Order Ordered Overlaps
+    Paren Placeholder PropertyEQ RawString RecursiveWithSearch Rollup Select SimilarTo Slice Star Sub
+    Subquery Table TableAlias TableSample Tuple Union Values Var Variadic Where Window WindowSpec With
+    WithinGroup
 """)  # kinds of sqlglot's nodes; functions are checked by their written names

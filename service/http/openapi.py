@@ -1,0 +1,74 @@
+"""Parts of the OpenAPI document that several routes share. A route adds them by `opt={"operation": ...}`."""
+
+from typing import Any, Final
+
+Object = dict[str, Any]
+
+
+def query(name: str, description: str, **schema: Any) -> Object:
+    """A query parameter. Without a schema it is text."""
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": schema or {"type": "string"},
+    }
+
+
+def _header(description: str, example: str) -> Object:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+WINDOW: Final = [
+    query("start_date", "first day of the reporting period", type="string", format="date"),
+    query("end_date", "last day of the reporting period; the whole day counts", type="string", format="date"),
+    query("day_range", "the last N days instead of two dates", type="integer", minimum=0),
+]
+FREE: Final = {
+    "name": "parameters",
+    "in": "query",
+    "required": False,
+    "style": "form",
+    "explode": True,
+    "description": "the metric's own parameters by name (`?region=north`); its definition lists them",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+FORMATS: Final = [
+    query("format", "wins over `Accept`", type="string", enum=["json", "csv", "ndjson"], default="json"),
+    query(
+        "excel",
+        "prefix CSV cells that a spreadsheet would run as formulas",
+        type="boolean",
+        default=False,
+    ),
+]
+IF_NONE_MATCH: Final[Object] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "the ETag that the client holds; 304 if the result is still the same",
+    "schema": {"type": "string"},
+}
+HEADERS: Final = {
+    "ETag": _header("strong; one for each format and coding", '"0f3c"'),
+    "Cache-Control": _header("how long clients may reuse the result", "private, max-age=0, must-revalidate"),
+    "Age": _header("seconds since the run began", "3"),
+    "Cache-Status": _header("how the result was found (RFC 9211)", "tally; hit"),
+    "Vary": _header("the request headers that choose the representation", "Accept, Accept-Encoding"),
+    "Server-Timing": _header("where the time of the run went", "db;dur=3.1"),
+    "X-Request-ID": _header("the same as in the log", "8a6e0804"),
+}
+_ROWS: Final = {"type": "string"}
+
+
+def result_operation(*parameters: Object, formats: bool) -> Object:
+    """What a route of cached results adds: its parameters, formats, headers and 304."""
+    rows: Object = {"text/csv": {"schema": _ROWS}, "application/x-ndjson": {"schema": _ROWS}}
+    return {
+        "parameters": [*parameters, *(FORMATS if formats else ()), IF_NONE_MATCH],
+        "responses": {
+            "200": {"headers": HEADERS, "content": rows if formats else {}},
+            "304": {"description": "Not modified: the client holds this result", "headers": HEADERS},
+        },
+    }

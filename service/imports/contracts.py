@@ -1,0 +1,126 @@
+"""What an import knows of a dataset: its table, its columns, their rules, and what they refer to.
+
+Contracts come from code (`datasets.py`). Everything behind this module sees only these Structs.
+"""
+
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+Kind = Literal["text", "sql", "integer", "number", "flag", "moment", "month", "uuid"]
+Reason = Literal[
+    "field-count", "missing-value", "wrong-type", "out-of-range", "unknown-column", "duplicate",
+    "conflict", "orphan", "encoding", "too-large", "sql-refused",
+]  # fmt: skip
+
+SQL_TYPES: Final[dict[Kind, str]] = {
+    "text": "text", "sql": "text", "integer": "bigint", "number": "numeric", "flag": "boolean",
+    "moment": "timestamp", "month": "date", "uuid": "uuid",
+}  # fmt: skip
+
+
+class DatasetColumn(Struct, frozen=True, kw_only=True):
+    """A column of the table, for the readers and the plan.
+
+    `cell` is its name in the temporary tables of an import, where any name of a user could be taken. `type`
+    is its SQL type, `default` an SQL expression. `refers_to` names the dataset that must hold the value.
+    """
+
+    name: str
+    cell: str
+    kind: Kind
+    type: str
+    needs_heading: bool
+    needs_value: bool
+    default: str | None
+    key: bool
+    refers_to: str
+    vocabulary: str
+    aliases: tuple[str, ...]
+    choices: tuple[str, ...]
+    least: int | None
+    most: int | None
+    longest: int | None
+
+    @property
+    def headings(self) -> frozenset[str]:
+        """Accepted headings, folded."""
+        return frozenset(map(fold, (self.name, *self.aliases)))
+
+
+class Reference(Struct, frozen=True, kw_only=True):
+    """A foreign key. `to` is the quoted table that must have a row with these values in `to_columns`."""
+
+    columns: tuple[str, ...]
+    to: str
+    to_columns: tuple[str, ...]
+    to_name: str
+
+
+class Dataset(Struct, frozen=True, kw_only=True):
+    """A named contract. `mirrored` rows can be marked as gone; rows without a key are facts.
+
+    `json_part` is the key that holds the rows if a JSON document is an object. `also_in` names the dataset
+    whose JSON files hold rows of this one too. `on_update` are further assignments for a changed row.
+    `json_schema` shows the contract to callers.
+    """
+
+    name: str
+    description: str
+    json_schema: dict[str, Any]
+    schema: str
+    table: str
+    columns: tuple[DatasetColumn, ...]
+    references: tuple[Reference, ...] = ()
+    json_part: str = "items"
+    also_in: str = ""
+    on_update: str = ""
+    mirrored: bool = False
+
+    @property
+    def target(self) -> str:
+        return f"{quoted(self.schema)}.{quoted(self.table)}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Columns that identify a row. Facts have none."""
+        return tuple(column.name for column in self.columns if column.key)
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Where the temporary tables hold each column."""
+        return {column.name: column.cell for column in self.columns}
+
+    @property
+    def headings(self) -> dict[str, DatasetColumn]:
+        """The column of each accepted heading. Headings are folded."""
+        return {heading: column for column in self.columns for heading in column.headings}
+
+
+def fold(heading: str) -> str:
+    """Fold a heading, sheet name or file name for comparison."""
+    return "".join(part for part in heading.casefold() if part.isalnum())
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def children(dataset: Dataset, datasets: tuple[Dataset, ...]) -> list[Dataset]:
+    """Datasets whose orphans may be released, directly or through other datasets, in the order of release."""
+    found: list[Dataset] = []
+    for other in datasets:
+        parents = {dataset.target, *(child.target for child in found)}
+        if any(reference.to in parents for reference in other.references):
+            found.append(other)
+    return found

@@ -1,1 +1,0 @@
-"""Build SQL from the contracts (`checks`, `loads`) and run it (`pipeline`)."""

@@ -1,0 +1,239 @@
+"""Complete the OpenAPI document that Litestar generates, and add a path for each metric."""
+
+import re
+from typing import Any, Final, cast
+
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from service import errors
+from service.auth.guards import scope_of
+from service.auth.tokens import SCOPE_TEXTS
+from service.errors import InvalidInput, Problem
+from service.http.openapi import FORMATS, Object, query
+from service.metrics.catalog import Catalog
+from service.metrics.execute import Executor, QueryPlan
+from service.metrics.models import Metric
+from service.sql.parameters import Parameter
+
+MOST_METRICS: Final = 500
+"""Metrics that one document describes: each is planned when it is asked for the first time."""
+
+_UNION: Final = ("oneOf", "anyOf")
+_RESULT_PATH: Final = "/api/v1/metrics/{metric_id}"
+_PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+
+
+def complete_document(document: Object, app: Litestar) -> Object:
+    """Add problems, examples and headers to each operation, which Litestar does not generate.
+
+    A handler declares them in `opt`: `problems` (classes besides those of every route), `example`, and
+    `operation` (parts of an OpenAPI operation).
+    """
+    document["components"]["schemas"]["ProblemDocument"] = _PROBLEM_SCHEMA
+    document["components"]["securitySchemes"] = {"oauth2": _OAUTH2, "bearer": _BEARER}
+    document["security"] = []
+    for route in app.routes:
+        if isinstance(route, HTTPRoute) and (path := document["paths"].get(route.path_format)):
+            for handler in route.route_handlers:
+                for method in handler.http_methods:
+                    if operation := path.get(str(method).lower()):
+                        _complete_operation(operation, handler)
+    _plain_unions(document)
+    return document
+
+
+async def add_metrics(document: Object, catalog: Catalog, executor: Executor) -> Object:
+    """Add a path for each of the first `MOST_METRICS` metrics, with its own parameters and columns."""
+    template: Object = document["paths"][_RESULT_PATH]["get"]
+    taken: set[str] = set()
+    for metric in catalog.page(None, MOST_METRICS - 1):
+        try:
+            plan = await executor.prepare(metric)
+        except Problem as problem:  # it answers this problem too
+            operation = _metric_operation(metric, template, taken)
+            operation["description"] = f"Now: {problem.detail}"
+        else:
+            operation = _metric_operation(metric, template, taken)
+            _describe(operation, plan)
+        document["paths"][f"/api/v1/metrics/{metric.id}"] = {"get": operation}
+    return document
+
+
+def _metric_operation(metric: Metric, template: Object, taken: set[str]) -> Object:
+    words = re.findall(r"[A-Za-z0-9]+", metric.shown_title or "")
+    name = "get" + "".join(word[:1].upper() + word[1:] for word in words)[:80]
+    if name in taken or name == "get":
+        name = f"{name}{metric.id.hex[:8].upper()}"
+    taken.add(name)
+    responses = {status: answer for status, answer in template["responses"].items() if status != "404"}
+    return template | {
+        "operationId": name,
+        "summary": metric.shown_title or f"Metric {metric.id}",
+        "parameters": [*FORMATS, template["parameters"][-1]],
+        "responses": responses,
+    }
+
+
+def _describe(operation: Object, plan: QueryPlan) -> None:
+    """Add the metric's parameters and columns."""
+    definition = plan.definition()
+    own = [_parameter(each) for each in definition.parameters]
+    operation["parameters"] = [*own, *operation["parameters"]]
+    row = {
+        "type": "object",
+        "required": [column.name for column in definition.columns],
+        "properties": {
+            column.name: _nullable(_JSON.get(column.type, {})) | {"description": column.type}
+            for column in definition.columns
+        },
+    }
+    records = {"type": "object", "properties": {"records": {"type": "array", "items": row}}}
+    answer = operation["responses"]["200"]
+    whole = {"allOf": [{"$ref": "#/components/schemas/Result"}, records]}
+    content = answer["content"] | {"application/json": {"schema": whole}}
+    operation["responses"] = operation["responses"] | {"200": answer | {"content": content}}
+
+
+def _parameter(parameter: Parameter) -> Object:
+    schema: Object = dict(_JSON.get(parameter.postgres_type) or _JSON.get(parameter.type, {"type": "string"}))
+    if parameter.values:
+        schema["enum"] = list(parameter.values)
+    if parameter.array:
+        schema = {"type": "array", "items": schema}
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    return query(parameter.name, f"Postgres type {parameter.postgres_type or parameter.type}", **schema) | {
+        "required": parameter.required
+    }
+
+
+def _nullable(schema: Object) -> Object:
+    return schema | {"type": [schema["type"], "null"]} if "type" in schema else schema
+
+
+def _complete_operation(operation: Object, handler: HTTPRouteHandler) -> None:
+    responses = operation["responses"]
+    responses.pop("400", None)
+    _merge(operation, handler.opt.get("operation", {}))
+    if example := handler.opt.get("example"):
+        responses[min(responses)]["content"]["application/json"]["example"] = example
+    for problem in (InvalidInput, *_gate_problems(handler), *handler.opt.get("problems", ())):
+        text = f"{problem.title}: {problem.__doc__}"
+        responses[str(problem.status)] = {"description": text, "content": _PROBLEM}
+    scope = scope_of(handler)
+    operation["security"] = [{"oauth2": [scope]}, {"bearer": [scope]}] if scope else []
+    for answer in responses.values():
+        for header in answer.get("headers", {}).values():
+            header.setdefault("schema", {"type": "string"})
+    if form := handler.opt.get("form"):
+        _complete_token_operation(operation, form)
+
+
+def _merge(into: Object, parts: Object) -> None:
+    """Add parts of an operation: lists are joined, objects are merged."""
+    for name, part in parts.items():
+        if isinstance(part, dict):
+            _merge(into.setdefault(name, {}), cast("Object", part))
+        elif isinstance(part, list):
+            into[name] = [*into.get(name, ()), *cast("list[Any]", part)]
+        else:
+            into[name] = part
+
+
+def _plain_unions(part: Any) -> None:
+    """Replace unions with one member by the member: Litestar writes them for fields that may be absent."""
+    if isinstance(part, list):
+        for each in cast("list[Any]", part):
+            _plain_unions(each)
+    if not isinstance(part, dict):
+        return
+    schema = cast("Object", part)
+    for each in schema.values():
+        _plain_unions(each)
+    for word in _UNION:
+        members: list[Object] = [each for each in schema.get(word, ()) if each]
+        if word in schema and len(members) <= 1:
+            del schema[word]
+            schema.update(*members)
+
+
+def _gate_problems(handler: HTTPRouteHandler) -> tuple[type[Problem], ...]:
+    if scope_of(handler) is None:
+        return (errors.BadRequest,)
+    return (
+        errors.BadRequest,
+        errors.Unauthorized,
+        errors.Forbidden,
+        errors.TooManyRequests,
+        errors.IssuerUnavailable,
+    )
+
+
+def _complete_token_operation(operation: Object, form: dict[str, str]) -> None:
+    """The token endpoint takes a form and has its own error format (RFC 6749)."""
+    fields = (*form, "client_id", "client_secret")
+    schema = {
+        "type": "object",
+        "required": ["grant_type"],
+        "properties": {name: {"type": "string"} for name in fields},
+    }
+    media = {"application/x-www-form-urlencoded": {"schema": schema, "example": form}}
+    operation["requestBody"] = {"required": True, "content": media}
+    refusal = {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("error", "error_description")},
+    }
+    operation["responses"].pop("422")
+    for problem in (errors.TokenProblem, errors.ClientRefused, errors.ClientFailures):
+        text = f"{problem.title}: {problem.__doc__}"
+        content = {"application/json": {"schema": refusal}}
+        operation["responses"][str(problem.status)] = {"description": text, "content": content}
+
+
+_INTEGER: Final[Object] = {"type": "integer"}
+_NUMBER: Final[Object] = {"type": "number"}
+_BOOLEAN: Final[Object] = {"type": "boolean"}
+_TEXT: Final[Object] = {"type": "string"}
+_DATE: Final[Object] = {"type": "string", "format": "date"}
+_JSON: Final[dict[str, Object]] = {
+    **dict.fromkeys(("smallint", "integer", "bigint", "int2", "int4", "int8"), _INTEGER),
+    **dict.fromkeys(("numeric", "real", "double precision", "float4", "float8", "number"), _NUMBER),
+    **dict.fromkeys(("boolean", "bool"), _BOOLEAN),
+    **dict.fromkeys(("text", "character varying", "character", "varchar", "uuid", "interval"), _TEXT),
+    "date": _DATE,
+}
+"""JSON types of Postgres types, by both of their names. Other types have no simple schema."""
+
+_PROBLEM_SCHEMA: Final[Object] = {
+    "type": "object",
+    "description": "A problem document (RFC 9457). Its log line has the same `request_id`. `type` is a page.",
+    "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
+    "properties": {
+        **{
+            name: {"type": "string"} for name in ("type", "title", "detail", "instance", "code", "request_id")
+        },
+        "status": {"type": "integer"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+
+_OAUTH2: Final[Object] = {
+    "type": "oauth2",
+    "description": "A client asks for a token with its id and secret",
+    "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": SCOPE_TEXTS}},
+}
+_BEARER: Final[Object] = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A token that you have: of `tally token`, of this service or of the trusted issuer",
+}
