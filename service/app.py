@@ -306,7 +306,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
                 services.catalog.keep(catalogue),
                 services.schema_cache.keep(data),
                 services.changes.keep(services.executor.redefined),
-                watch_login(config.reader_url, services.executor.locked_out),
+                watch_login(config.reader_url, services.executor.locked_out, base.observe),
             ):
                 yield
                 await services.executor.close()

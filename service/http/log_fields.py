@@ -1,9 +1,11 @@
 """The fields of a request's log line: short, and without secrets."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_plus
+
+from service.observe.events import Served
 
 VALUE_CHARACTERS: Final = 200
 QUERY_CHARACTERS: Final = 2000
@@ -40,7 +42,7 @@ def _cut(text: str, limit: int = VALUE_CHARACTERS) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
-def cache_outcome(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def cache_outcome(headers: Iterable[tuple[bytes, bytes]]) -> Served | None:
     """Read `Cache-Status`: a hit, a stale hit, a miss, or a miss that another caller's run answered."""
     status = next((value for name, value in headers if name.lower() == b"cache-status"), None)
     if status is None:
@@ -50,13 +52,7 @@ def cache_outcome(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return "joined" if b"collapsed" in status else "miss"
 
 
-def optional_fields(scope: Any, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Query, cache outcome, caller and client address, as far as there are any."""
-    principal, client = scope["state"].get("principal"), scope.get("client")
-    found = {
-        "query": shown_query(scope["query_string"]),
-        "cache": cache_outcome(headers),
-        "caller": principal.subject if principal is not None else None,
-        "address": client[0] if client else None,
-    }
-    return {name: value for name, value in found.items() if value}
+def caller_of(state: Mapping[str, Any]) -> str | None:
+    """The subject of the token; None where none was needed."""
+    principal = state.get("principal")
+    return None if principal is None else principal.subject

@@ -7,7 +7,8 @@ from typing import Any, Final, cast
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.observe.events import Observe, RequestDone
+from service.http.log_fields import cache_outcome, caller_of, shown_path, shown_query
+from service.observe.events import Observe, RequestDone, Served
 from service.observe.log import current_request_id
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -38,11 +39,13 @@ class RequestLog:
         started = time.perf_counter()
         status = 499  # nginx's status for a client that disconnected before the response
         size = 0
+        cache: Served | None = None
 
         async def observed(message: Message) -> None:
-            nonlocal status, size
+            nonlocal status, size, cache
             if message["type"] == "http.response.start":
                 status = message["status"]
+                cache = cache_outcome(message["headers"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
@@ -54,11 +57,15 @@ class RequestLog:
             self._observe(
                 RequestDone(
                     scope["method"],
-                    scope["path"],
+                    shown_path(scope["path"]),
                     cast("Any", scope).get("path_template", ""),
                     status,
                     size,
                     time.perf_counter() - started,
+                    query=shown_query(scope["query_string"]),
+                    cache=cache,
+                    caller=caller_of(scope["state"]),
+                    address=client[0] if (client := scope.get("client")) else None,
                 )
             )
             current_request_id.set(None)

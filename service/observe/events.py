@@ -15,7 +15,7 @@ Served = Literal["hit", "stale", "miss", "joined"]
 class RequestDone(Struct, frozen=True, gc=False):
     """A request ended that `CacheHitMiddleware` did not answer. `route` is a path template, empty if unknown.
 
-    Status 499 means that the client disconnected before the response.
+    Status 499 means that the client disconnected before the response. Path and query hold no secrets.
     """
 
     method: str
@@ -24,6 +24,10 @@ class RequestDone(Struct, frozen=True, gc=False):
     status: int
     bytes: int
     duration: float
+    query: str = ""
+    cache: Served | None = None
+    caller: str | None = None
+    address: str | None = None
 
 
 class HitsServed(Struct, frozen=True, gc=False):
@@ -57,13 +61,17 @@ class ChangeHeard(Struct, frozen=True, gc=False):
 
 
 class ConnectionLost(Struct, frozen=True, gc=False):
-    """Changes may go unnoticed: the listener is disconnected (`announcements`) or polls fail (`poll`)."""
+    """The listener is disconnected (`announcements`), polls fail (`poll`), or no `reader` can log in.
+
+    Without announcements and polls, changes may go unnoticed.
+    """
 
     source: str
+    why: str = ""
 
 
 class ConnectionRestored(Struct, frozen=True, gc=False):
-    """Announcements arrive again (`announcements`), or a poll succeeded after failures (`poll`)."""
+    """What `ConnectionLost` names works again."""
 
     source: str
 

@@ -115,10 +115,11 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     ResultServed: (logging.DEBUG, "result"),
     QueryRun: (logging.DEBUG, "query"),
     ChangeHeard: (logging.DEBUG, "change"),
-    ConnectionLost: (logging.WARNING, "changes go unnoticed"),
-    ConnectionRestored: (logging.INFO, "changes are noticed again"),
     ImportDone: (logging.INFO, "import"),
 }
+
+_CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}
+"""The names of the health checks."""
 
 
 class EventLog:
@@ -131,17 +132,31 @@ class EventLog:
         if isinstance(event, RequestDone):
             self._write_request(event)
             return
+        if isinstance(event, ConnectionLost | ConnectionRestored):
+            self._write_connection(event)
+            return
         level, line = _LINES[type(event)]
         if self._log.is_enabled_for(level):
             self._log.log(level, line, **msgspec.to_builtins(event))
 
     def _write_request(self, event: RequestDone) -> None:
         write = self._log.debug if "/health" in event.path else self._log.info
-        write(
-            "request",
-            method=event.method,
-            path=event.path,
-            status=event.status,
-            bytes=event.bytes,
-            ms=round(event.duration * 1000, 2),
-        )
+        fields = {
+            "method": event.method,
+            "path": event.path,
+            "query": event.query or None,
+            "status": event.status,
+            "ms": round(event.duration * 1000, 2),
+            "bytes": event.bytes,
+            "cache": event.cache,
+            "caller": event.caller,
+            "address": event.address,
+        }
+        write("request", **{name: value for name, value in fields.items() if value is not None})
+
+    def _write_connection(self, event: ConnectionLost | ConnectionRestored) -> None:
+        name = _CONNECTIONS.get(event.source, event.source)
+        if isinstance(event, ConnectionLost):
+            self._log.warning(f"{name} lost", **({"why": event.why} if event.why else {}))
+        else:
+            self._log.info(f"{name} is back")

@@ -122,8 +122,10 @@ EVENTS = {
     ResultServed("joined"): ("debug", {"event": "result", "outcome": "joined"}),
     QueryRun(ID, 0.5, 0.1, 3, 90): ("debug", {"event": "query", "metric_id": str(ID), "rows": 3}),
     ChangeHeard("data.a", 7): ("debug", {"event": "change", "table": "data.a", "transaction": 7}),
-    ConnectionLost("poll"): ("warning", {"event": "changes go unnoticed", "source": "poll"}),
-    ConnectionRestored("poll"): ("info", {"event": "changes are noticed again", "source": "poll"}),
+    ConnectionLost("poll"): ("warning", {"event": "database lost"}),
+    ConnectionRestored("poll"): ("info", {"event": "database is back"}),
+    ConnectionLost("announcements"): ("warning", {"event": "listening lost"}),
+    ConnectionLost("reader", "no"): ("warning", {"event": "reader lost", "why": "no"}),
     ImportDone("items", "done", 7, 1, 0.1): ("info", {"event": "import", "rows": 7, "quarantined": 1}),
 }  # fmt: skip
 

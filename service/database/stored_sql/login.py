@@ -12,7 +12,9 @@ from typing import Final
 import asyncpg
 import psycopg
 
+from service.database.connect import cause
 from service.database.gateway import LOST_CONNECTION
+from service.observe.events import ConnectionLost, ConnectionRestored, Observe, ignore
 
 PROBE_S: Final = 2.5
 TIMEOUT_S: Final = 2
@@ -26,30 +28,36 @@ REFUSED: Final = (
 )
 
 
-async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]]) -> None:
-    """Call `on_refused` each time the reader's login starts to be refused; run until cancelled."""
-    refused = False
+async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]], observe: Observe = ignore) -> None:
+    """Call `on_refused` each time the reader's login starts to be refused; run until cancelled.
+
+    `observe` gets each loss and return of the login, whatever the reason.
+    """
+    failure: Exception | None = None
     while True:
         await asyncio.sleep(PROBE_S)
-        before, refused = refused, await _is_refused(url)
-        if refused and not before:
+        before, failure = failure, await _failure(url)
+        if failure is not None and before is None:
+            observe(ConnectionLost("reader", cause(failure)))
+        elif failure is None and before is not None:
+            observe(ConnectionRestored("reader"))
+        if isinstance(failure, REFUSED) and not isinstance(before, REFUSED):
             await on_refused()
 
 
-async def _is_refused(url: str) -> bool:
+async def _failure(url: str) -> Exception | None:
+    """Why the reader cannot log in; None if it can."""
     # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
     # asyncpg gives the SQLSTATE, so we use it after a failure.
     if await asyncio.to_thread(_can_log_in, url):
-        return False
+        return None
     try:
         connection = await asyncpg.connect(url, timeout=TIMEOUT_S)
-    except REFUSED:
-        return True
-    except (*LOST_CONNECTION, asyncpg.PostgresError):
-        return False
+    except (*LOST_CONNECTION, asyncpg.PostgresError) as error:
+        return error
     with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
         await connection.close(timeout=TIMEOUT_S)
-    return False
+    return None
 
 
 def _can_log_in(url: str) -> bool:
