@@ -88,8 +88,8 @@ def dataset() -> None:
 @csv_option
 def list_datasets(*, as_csv: bool) -> None:
     """List all datasets."""
-    from service.cli.api import with_api
     from service.cli.output import show
+    from service.cli.routes import with_api
 
     found = with_api(lambda api: api.items("/datasets"))
     show(found, "name", "table", "key", "description", as_csv=as_csv)
@@ -111,9 +111,9 @@ def list_rows(dataset: str | None, reason: str | None, status: str, *, as_csv: b
     """List quarantined rows."""
     from typing import get_args
 
-    from service.cli.api import with_api
     from service.cli.output import show
-    from service.imports.datasets import Reason
+    from service.cli.routes import with_api
+    from service.imports.contracts import Reason
 
     if reason not in {None, *get_args(Reason)}:
         raise Stop(f"there is no reason {reason!r}; there are {', '.join(get_args(Reason))}", exit_code=2)
@@ -127,8 +127,8 @@ def list_rows(dataset: str | None, reason: str | None, status: str, *, as_csv: b
 @click.argument("values", metavar="HEADING=VALUE...", nargs=-1, required=True)
 def fix_row(row_id: UUID, values: tuple[str, ...]) -> None:
     """Give a row new values and load it. Other columns keep theirs."""
-    from service.cli.api import with_api
     from service.cli.output import show_object
+    from service.cli.routes import with_api
 
     body = {"raw": pairs(values)}
     show_object(with_api(lambda api: api.call("PATCH", f"/quarantine/{row_id}", body=body)))
@@ -138,8 +138,8 @@ def fix_row(row_id: UUID, values: tuple[str, ...]) -> None:
 @click.argument("dataset", required=False)
 def retry_rows(dataset: str | None) -> None:
     """Try the open rows of DATASET again, or all of them."""
-    from service.cli.api import with_api
     from service.cli.output import show_object
+    from service.cli.routes import with_api
 
     show_object(with_api(lambda api: api.call("POST", "/quarantine/retry", query={"dataset": dataset})))
 
@@ -148,8 +148,8 @@ def retry_rows(dataset: str | None) -> None:
 @click.argument("dataset")
 def export_rows(dataset: str) -> None:
     """Print the open rows of DATASET as CSV, to be fixed and imported back."""
-    from service.cli.api import with_api
     from service.cli.output import write
+    from service.cli.routes import with_api
 
     query = {"dataset": dataset}
     with_api(lambda api: api.call("GET", "/quarantine/export", query=query, accept="text/csv", write=write))

@@ -20,8 +20,8 @@ def metric() -> None:
 @csv_option
 def list_metrics(*, as_csv: bool) -> None:
     """List all metrics."""
-    from service.cli.api import with_api
     from service.cli.output import show
+    from service.cli.routes import with_api
 
     found = with_api(lambda api: api.items("/metrics"))
     show(found, "id", "title", "query_id", "is_editable", as_csv=as_csv)
@@ -31,8 +31,8 @@ def list_metrics(*, as_csv: bool) -> None:
 @click.argument("metric_id", metavar="ID", type=click.UUID)
 def show_metric(metric_id: UUID) -> None:
     """Show a metric's SQL, parameters, columns and tables."""
-    from service.cli.api import with_api
     from service.cli.output import show_object
+    from service.cli.routes import with_api
 
     show_object(with_api(lambda api: api.call("GET", f"/metrics/{metric_id}/definition")))
 
@@ -44,7 +44,7 @@ def show_metric(metric_id: UUID) -> None:
 def run_metric(metric_id: UUID, parameters: tuple[str, ...], *, as_csv: bool) -> None:
     """Run a metric, with values for its parameters such as start_date=2025-06-01."""
     from service.cli import output
-    from service.cli.api import with_api
+    from service.cli.routes import with_api
 
     is_table = output.on_terminal() and not as_csv
     form = "text/csv" if as_csv else "application/json" if is_table else "application/x-ndjson"
@@ -68,8 +68,8 @@ def add_metric(
     sql: str | None, source: str | None, prompt: str | None, title: str | None, dashboards: tuple[str, ...]
 ) -> None:
     """Create a metric from SQL or from a prompt."""
-    from service.cli.api import with_api
     from service.cli.output import show_object
+    from service.cli.routes import with_api
 
     if sum(each is not None for each in (sql, source, prompt)) != 1:
         raise Stop("give one of --sql, --file and --prompt", exit_code=2)
@@ -101,8 +101,8 @@ def dashboard() -> None:
 @csv_option
 def list_dashboards(*, as_csv: bool) -> None:
     """List all dashboards."""
-    from service.cli.api import with_api
     from service.cli.output import show
+    from service.cli.routes import with_api
 
     show(with_api(lambda api: api.items("/dashboards")), "id", "title", "metrics", as_csv=as_csv)
 
@@ -112,8 +112,8 @@ def list_dashboards(*, as_csv: bool) -> None:
 @click.option("--id", "dashboard_id", help="Its id in addresses (default: made from the title).")
 def add_dashboard(title: str, dashboard_id: str | None) -> None:
     """Create an empty dashboard."""
-    from service.cli.api import with_api
     from service.cli.output import show_object
+    from service.cli.routes import with_api
 
     body = {"title": title} | ({} if dashboard_id is None else {"id": dashboard_id})
     show_object(with_api(lambda api: api.call("POST", "/dashboards", body=body)))
@@ -125,7 +125,7 @@ def add_dashboard(title: str, dashboard_id: str | None) -> None:
 def ask(prompt: str, *, as_csv: bool) -> None:
     """Answer a question in plain words: the SQL that is written for it, and its first rows."""
     from service.cli import output
-    from service.cli.api import with_api
+    from service.cli.routes import with_api
 
     answer = with_api(lambda api: api.call("POST", "/metrics/ask", body={"prompt": prompt}))
     output.show_answer(answer, as_csv=as_csv)

@@ -46,10 +46,11 @@ def _bind(held: socket.socket, address: str, server: Server) -> None:
 
 
 def _refused(place: str, error: OSError) -> Stop:
-    if error.errno == errno.EADDRNOTAVAIL:
-        return Stop(f"cannot listen on {place}: {os.strerror(error.errno)}; set HOST", exit_code=2)
+    number = error.errno or 0
+    if number == errno.EADDRNOTAVAIL:
+        return Stop(f"cannot listen on {place}: {os.strerror(number)}; set HOST", exit_code=2)
     mend = {
         errno.EADDRINUSE: "stop what listens there, or set PORT (serve --port)",
         errno.EACCES: "ports below 1024 need a privilege; set PORT (serve --port)",
-    }.get(error.errno or 0, "set PORT or HOST")
-    return Stop(f"cannot listen on {place}: {os.strerror(error.errno or 0)}; {mend}")
+    }.get(number, "set PORT or HOST")
+    return Stop(f"cannot listen on {place}: {os.strerror(number)}; {mend}")

@@ -6,7 +6,6 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
-from litestar import Litestar
 from msgspec import Raw, Struct
 
 from service.app import create_app
@@ -78,9 +77,9 @@ class _Exchange:
 class Api:
     """The routes of an app whose lifespan is open."""
 
-    def __init__(self, app: Litestar) -> None:
-        self._litestar = app
-        self._app: Any = app.state.router
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._router = app.state.router
 
     async def call(
         self,
@@ -115,10 +114,10 @@ class Api:
             "server": ("127.0.0.1", 0),
             "root_path": "",
             "state": {"principal": OPERATOR},
-            "litestar_app": self._litestar,
+            "litestar_app": self._app,
         }
         exchange = _Exchange(content, write)
-        await self._app(scope, exchange.receive, exchange.send)
+        await self._router(scope, exchange.receive, exchange.send)
         if exchange.unwritten is not None:
             raise exchange.unwritten
         answer = b"".join(exchange.parts)
