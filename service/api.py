@@ -14,7 +14,7 @@ from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from service import errors
-from service.auth.guards import page_headers, require_scope
+from service.auth.guards import page_headers, require
 from service.database.gateway import Database
 from service.database.migrate import pending
 from service.metrics.catalog import Catalog
@@ -88,7 +88,7 @@ async def openapi_document(
 ) -> Response[bytes]:
     document = complete_document(request.app.openapi_schema.to_schema(), request.app)
     if metrics:
-        require_scope(request.scope, "metrics:read")
+        require(request.scope["state"].get("principal"), "metrics:read")
         document = await add_metrics(document, catalog, executor)
     return Response(_DOCUMENT.encode(document), media_type="application/json")
 

@@ -24,7 +24,7 @@ from service.ask.knowledge import SchemaCache
 from service.ask.model import open_model
 from service.auth.api import AuditController, TokenController
 from service.auth.clients import Clients, find, parse_clients
-from service.auth.guards import Cors, Gate, allow, public_addresses
+from service.auth.guards import Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
@@ -54,7 +54,7 @@ from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
-from service.metrics.result_endpoint import ResultEndpoint, ResultService
+from service.metrics.result_endpoint import READ, ResultEndpoint, ResultService
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe
@@ -115,9 +115,8 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     clients whose requests run.
     """
     base: Base = app.state.base
-    admit = partial(base.gate.admit, need="metrics:read")
     endpoint = ResultEndpoint(
-        RepresentationMiddleware(cast("App", app)), lambda: _result_service(app), admit, send_problem
+        RepresentationMiddleware(cast("App", app)), base.gate, lambda: _result_service(app), send_problem
     )
     limited = RequestBounds(
         cast("Any", DisconnectMiddleware(endpoint)),
@@ -125,15 +124,22 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
         base.settings.server.body_timeout_s,
     )
     inner = RequestLog(ErrorMiddleware(cast("ASGIApp", limited)), base.observe)
-    return cast(
-        "ASGIApp",
-        CacheHitMiddleware(cast("App", inner), base.request_index, base.results, admit, base.observe),
+    hits = CacheHitMiddleware(
+        cast("App", inner),
+        base.request_index,
+        base.results,
+        base.gate,
+        need=READ,
+        observe=base.observe,
     )
+    return cast("ASGIApp", hits)
 
 
-def _result_service(app: Litestar) -> ResultService | None:
+def _result_service(app: Litestar) -> ResultService:
     services: Services | None = app.state.services
-    return services.result_service if services else None
+    if services is None:  # the lifespan has not begun, or is over
+        raise DatabaseUnavailable(headers={"Retry-After": "2"})
+    return services.result_service
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -257,8 +263,6 @@ def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
         settings=settings,
         refuse=send_problem,
     )
-    if auth.cors_origins:
-        app.asgi_handler = Cors(app.asgi_handler, auth.cors_origins)
     return issuer, tokens, gate
 
 

@@ -2,13 +2,14 @@
 
 from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from service.database.gateway import Database, Transaction
-from service.database.queries import Command, Statement
+from service.database.queries import SqlFile
 from service.http.ids import MAX_ID
 
 
@@ -44,18 +45,9 @@ class Entry(Struct, frozen=True):
     request_id: str | None
 
 
-_PAGE: Final = Statement(
-    "page_of_audit",
-    "SELECT id, actor, action, target, at, request_id FROM app.audit"
-    " WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR target = $3)"
-    " ORDER BY id DESC LIMIT $4",
-    Entry,
-)
-_RECORD: Final = Command(
-    "record_deed",
-    "INSERT INTO app.audit (actor, action, target, request_id, before_hash, after_hash)"
-    " VALUES ($1, $2, $3, $4, $5, $6)",
-)
+_SQL: Final = SqlFile(Path(__file__).with_suffix(".sql"))
+_PAGE: Final = _SQL.rows("list_events", Entry)
+_RECORD: Final = _SQL.command("record_event")
 
 
 async def record(transaction: Transaction, event: AuditEvent) -> None:

@@ -34,7 +34,7 @@ def examples(prompt: str, schema: Schema, lexicon: Lexicon, today: date) -> list
 
 
 def known(schema: Schema) -> list[str]:
-    """What there is to ask about: tables with their columns."""
+    """Tables with their columns, one line each."""
     return [
         f"{table.name}: {', '.join(column.name for column in table.columns)}"
         for table in schema.tables[:NAMES_SHOWN]
@@ -42,7 +42,7 @@ def known(schema: Schema) -> list[str]:
 
 
 def advice(schema: Schema, prompts: list[str]) -> str:
-    """One sentence or two: what there is to ask about, and a prompt that works."""
+    """One or two sentences: the tables to ask about, and a prompt that works."""
     if not schema.tables:
         return "There is no table to ask about: see DATA_SCHEMAS and what the reader may read."
     told = [_told(table) for table in schema.tables[:TABLES_TOLD]]

@@ -92,7 +92,7 @@ class _Rows(Struct, frozen=True):
 
 
 class PromptCompiler:
-    """Writes SQL for prompts. `today` is asked for at each prompt."""
+    """Writes SQL for prompts. `today` gives the date of each prompt."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class ColumnRow(Struct, frozen=True):
 
 
 class KeyRow(Struct, frozen=True):
-    """A foreign key, or a primary key where the target is empty."""
+    """A foreign key, or a primary key if the target is empty."""
 
     schema: str
     table_name: str

@@ -63,7 +63,7 @@ Today is %(today)s.
 
 
 class Suggestion(Struct, frozen=True):
-    """`sql` is None if the model says that the data cannot answer; `said` is its whole answer."""
+    """`sql` is None if the model finds no answer in the data. `said` is its whole answer."""
 
     sql: str | None
     title: str | None
@@ -91,15 +91,15 @@ Messages = list[dict[str, str]]
 
 
 def open_model(settings: ModelSettings, client: Any) -> "Model | None":
-    """None when no endpoint is configured; `Stop` when one is, but no model of it."""
+    """None without an endpoint. Raises `Stop` for an endpoint without a model."""
     return None if settings.base_url is None else Model(settings, client)
 
 
 class Model:
-    """One configured model; remembers whether its server takes an answer format."""
+    """The configured model. It remembers whether the server supports an answer format."""
 
     def __init__(self, settings: ModelSettings, client: Any) -> None:
-        """`client` is the one of `Outbound`, which caps whatever is sent to us, errors too."""
+        """`client` is `Outbound.client`, which limits all responses, also errors."""
         if settings.name is None:
             raise Stop("LLM_BASE_URL needs LLM_MODEL: the name of a model that it serves", exit_code=2)
         self.name = settings.name
@@ -114,12 +114,12 @@ class Model:
         )
 
     async def suggest(self, messages: Messages) -> Suggestion:
-        """Raises `UpstreamFailed` or `UpstreamTimeout`; the caller sets the deadline for all tries."""
+        """Raises `UpstreamFailed` or `UpstreamTimeout`. The caller sets the deadline for all tries."""
         with _translated():
             return read_answer(await self._complete(messages))
 
     async def summarise(self, text: str) -> str:
-        """Two or three sentences; raises as `suggest` does, under one deadline for all tries."""
+        """Summarise in two or three sentences. Raises like `suggest`; one deadline covers all tries."""
         messages = [{"role": "system", "content": _SUMMARY}, {"role": "user", "content": text}]
         try:
             with _translated():
@@ -176,13 +176,13 @@ def opening(prompt: str, schema: Schema, today: str) -> Messages:
 
 
 def correction(suggestion: Suggestion, problem: str) -> Messages:
-    """What to add to a conversation whose SQL did not work."""
+    """The messages that ask for a correction of SQL that failed."""
     request = f"That does not work: {problem}\nAnswer again in the same form, with corrected SQL."
     return [{"role": "assistant", "content": suggestion.said[:10_000]}, {"role": "user", "content": request}]
 
 
 def read_answer(said: str) -> Suggestion:
-    """SQL as JSON, in a fence, or bare; prose without any is a suggestion of empty SQL."""
+    """Find SQL as JSON, in a code fence, or bare. Without SQL the suggestion is empty."""
     fences: list[str] = _FENCE.findall(said)
     for text in (said, *fences):
         try:
@@ -197,7 +197,7 @@ def read_answer(said: str) -> Suggestion:
 
 
 def describe(schema: Schema) -> str:
-    """The schema as the model is told it: names, types, comments, and words of small vocabularies."""
+    """The schema as text for the model: names, types, comments, and words of small vocabularies."""
     text = "\n".join(_describe_table(table, schema) for table in schema.tables)
     return text[:SCHEMA_LENGTH_LIMIT]
 

@@ -32,10 +32,10 @@ _SHORT_COMMENT_WORDS = 4
 
 
 class Column(Struct, frozen=True, kw_only=True):
-    """`type` is Postgres's name (`int8`, an enum's own); `values` is empty unless they are few and short.
+    """`type` is Postgres's name (`int8`, or the enum's). `values` is empty unless they are few and short.
 
-    `partial` marks a column that many rows leave NULL, as where facts of several kinds share a table.
-    `last` is the latest day in a date column: a month named without its year is sought up to there.
+    `partial`: many rows have NULL here, as when facts of several kinds share a table.
+    `last` is the latest day of a date column. A month without a year means the last one up to that day.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Table(Struct, frozen=True, kw_only=True):
         raise KeyError(name)
 
     def is_key(self, name: str) -> bool:
-        """Whether the column identifies rows, here or elsewhere: such numbers are never added up."""
+        """Whether the column identifies rows, of this or another table. Such numbers are never added."""
         return (
             name in self.primary_key
             or name == "id"
@@ -106,7 +106,7 @@ class Schema(Struct, frozen=True, kw_only=True):
 
 
 def row_names(comment: str) -> list[str]:
-    """What a comment calls the rows that fill its column: `rows: approvals, decisions`."""
+    """Names that a comment gives to the rows that fill its column: `rows: approvals, decisions`."""
     return [
         name.strip() for match in _ROW_NAMES.finditer(comment) for name in match[1].split(",") if name.strip()
     ]

@@ -24,9 +24,9 @@ from service import audit
 from service.audit import AuditEvent
 from service.auth.limits import Allowance
 from service.auth.tokens import BACKEND, SCOPES, granted
-from service.database.gateway import Database, Transaction
+from service.database.gateway import Database, Transaction, violation
 from service.database.queries import SqlFile
-from service.errors import ClientFailures, ClientRefused, NotFound, ScopeRefused, Stop
+from service.errors import ClientFailures, ClientRefused, Conflict, NotFound, ScopeRefused, Stop
 
 FAILURES_A_MINUTE = 60
 CHECKS_AT_ONCE = 2
@@ -146,7 +146,8 @@ async def add(
         )
     secret, hashed = _secret(chosen)
     async with db.transaction() as tx:
-        await tx.write(_ADD, client_id, hashed, list(scopes))
+        with violation("api_client_pkey", Conflict("A client with this id exists already, or was revoked.")):
+            await tx.write(_ADD, client_id, hashed, list(scopes))
         await audit.record(tx, AuditEvent(actor=actor, action="client.add", target=client_id))
     return secret
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from secrets import token_urlsafe
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -22,7 +21,8 @@ from service.auth.limits import Allowance, RateDecision
 from service.auth.origins import host_of, is_foreign, read_host
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
-from service.http.ids import read_uuid
+from service.http.asgi import Headers, field_of
+from service.http.ids import metric_of
 from service.settings import Settings, is_loopback
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -57,15 +57,15 @@ class Limits:
         self._per_metric = Allowance(per_metric, WINDOW_S) if per_metric else None
         self.any = bool(per_caller or per_metric)
 
-    def take(self, principal: Principal, path: str) -> tuple[tuple[bytes, bytes], ...]:
+    def take(self, principal: Principal, path: str) -> Headers:
         """Count a request. Return the rate limit headers. Raises `TooManyRequests`."""
         verdicts: dict[str, RateDecision] = {}
         if self._per_caller is not None:
             verdicts["caller"] = self._per_caller.take(principal.subject)
-        if self._per_metric is not None and (metric := _metric_of(path)):
+        if self._per_metric is not None and (metric := metric_of(path)):
             verdicts["metric"] = self._per_metric.take((principal.subject, metric))
         if not verdicts:
-            return ()
+            return []
         policy = ", ".join(f'"{name}";q={verdict.limit};w={WINDOW_S}' for name, verdict in verdicts.items())
         state = ", ".join(
             f'"{name}";r={verdict.remaining};t={verdict.reset_s}' for name, verdict in verdicts.items()
@@ -73,22 +73,15 @@ class Limits:
         headers = {"RateLimit-Policy": policy, "RateLimit": state}
         if wait := max(verdict.retry_s for verdict in verdicts.values()):
             raise TooManyRequests(headers=headers | {"Retry-After": str(wait)})
-        return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
-
-
-def _metric_of(path: str) -> UUID | None:
-    """The metric of a path. Like the router, it treats repeated slashes as one."""
-    parts = [part for part in path.split("/") if part]
-    if parts[:2] == ["api", "v1"]:
-        del parts[:2]
-    return read_uuid(parts[1]) if len(parts) > 1 and parts[0] == "metrics" else None
+        return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 class Gate:
     """ASGI layer: puts the caller into `scope["state"]["principal"]`, or answers instead of the app.
 
     At a public address the caller is None unless the request has a valid token. With AUTH=off, `tokens` is
-    None and every caller is `EVERYONE`, except pages of other sites.
+    None and every caller is `EVERYONE`, except pages of other sites. For answers that do not pass the
+    layer, `admit`, `take` and `browser_headers` are its parts, and `known` is all of them without waiting.
     """
 
     def __init__(
@@ -103,51 +96,63 @@ class Gate:
         self._usual_hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
         self._origins = frozenset(settings.auth.cors_origins)
         self._refuse = refuse
-        self._always = [*_ALWAYS, *((_VARY_ORIGIN,) if self._origins else ())]
+        self._always: Headers = [*_ALWAYS, *((_VARY_ORIGIN,) if self._origins else ())]
+        self._for_origins = {origin.encode(): _cors(origin.encode()) for origin in self._origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extra = _ALWAYS
+        extra = self.browser_headers(field_of(scope, b"origin"))
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 
+        if extra is not self._always and _is_preflight(scope):
+            await _allow_preflight(told, field_of(scope, b"access-control-request-headers"))
+            return
         try:
-            principal = await self._principal(scope)
-            if principal is not None:
-                extra += self._limits.take(principal, scope["path"])
+            principal = await self.admit(scope)
+            extra = [*extra, *self.take(principal, scope["path"])]
         except Problem as problem:
             await self._refuse(scope, told, problem)
             return
         scope["state"]["principal"] = principal
         await self._app(scope, receive, told)
 
-    def admit(
-        self, headers: dict[bytes, bytes], path: str, need: str
-    ) -> tuple[str, list[tuple[bytes, bytes]]] | None:
-        """Admit a caller with a cached token and the scope. Return claims and headers for the answer.
+    def browser_headers(self, origin: bytes) -> Headers:
+        """Response headers for browsers. Only pages of CORS_ORIGINS may read the response."""
+        return self._for_origins.get(origin, self._always)
 
-        None for all others. The full check admits or refuses them.
+    def take(self, principal: Principal | None, path: str) -> Headers:
+        """Count a request against the rate limits; return their headers. Raises `TooManyRequests`."""
+        return self._limits.take(principal, path) if principal is not None and self._limits.any else []
+
+    def known(self, headers: dict[bytes, bytes], path: str, scope: str) -> Headers | None:
+        """The headers for the answer to a caller that `admit` would admit, if that takes no waiting.
+
+        None for callers who only `admit` can admit, and for those it would refuse.
         """
-        host = headers.get(b"host", b"")
+        get = headers.get
         if self._tokens is None:
-            principal = EVERYONE if host in self._usual_hosts else None
-        elif read_host(host) is None:
-            principal = None
+            if get(b"host") not in self._usual_hosts:
+                return None
+            principal = EVERYONE
         else:
-            given = headers.get(b"authorization", b"")
-            principal = self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " else None
-        if principal is None or need not in principal.scopes:
-            return None
+            given = get(b"authorization", b"")
+            found = self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " else None
+            if found is None or scope not in found.scopes or read_host(get(b"host", b"")) is None:
+                return None
+            principal = found
+        extra = self._for_origins.get(get(b"origin", b""), self._always)
         if not self._limits.any:
-            return principal.claims, self._always
+            return extra
         try:
-            return principal.claims, [*self._limits.take(principal, path), *self._always]
+            return [*extra, *self._limits.take(principal, path)]
         except TooManyRequests:
             return None
 
-    async def _principal(self, scope: Call) -> Principal | None:
+    async def admit(self, scope: Any) -> Principal | None:
+        """The caller. Raises `BadRequest`, `Unauthorized`, `Forbidden` and the problems of its token."""
         host = host_of(scope)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) > 1:
@@ -187,45 +192,23 @@ class Gate:
         return VISITOR
 
 
-class Cors:
-    """ASGI layer that lets pages of CORS_ORIGINS call the API. Browsers block other origins."""
-
-    EXPOSED: Final = (
+def _cors(origin: bytes) -> Headers:
+    exposed = (
         "ETag, Age, Cache-Status, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
     )
-
-    def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:
-        self._app = app
-        self._origins = frozenset(origin.encode() for origin in origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers: dict[bytes, bytes] = dict(cast("list[tuple[bytes, bytes]]", scope["headers"]))
-        origin = headers.get(b"origin")
-        allowed: list[tuple[bytes, bytes]] = []
-        if origin is not None and origin in self._origins:
-            allowed = [
-                (b"access-control-allow-origin", origin),
-                (b"access-control-expose-headers", self.EXPOSED.encode()),
-            ]
-
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *allowed, _VARY_ORIGIN]
-            await send(message)
-
-        if allowed and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-            await _preflight(told, headers)
-        else:
-            await self._app(scope, receive, told)
+    allowed = (b"access-control-allow-origin", origin)
+    return [*_ALWAYS, allowed, (b"access-control-expose-headers", exposed.encode()), _VARY_ORIGIN]
 
 
-async def _preflight(send: Send, headers: dict[bytes, bytes]) -> None:
+def _is_preflight(scope: Any) -> bool:
+    asked = field_of(scope, b"access-control-request-method")
+    return scope["type"] == "http" and scope["method"] == "OPTIONS" and bool(asked)
+
+
+async def _allow_preflight(send: Send, asked: bytes) -> None:
     answer = [
         (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-        (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
+        (b"access-control-allow-headers", asked),
         (b"access-control-max-age", b"600"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": answer})
@@ -238,12 +221,11 @@ def allow(connection: Connection, handler: BaseRouteHandler) -> None:
         return
     scope = scope_of(handler)
     if scope is not None and not (handler.opt.get("loopback") and _comes_from_here(connection)):
-        require_scope(connection.scope, scope)
+        require(connection.scope["state"].get("principal"), scope)
 
 
-def require_scope(call: Scope, scope: str) -> None:
-    """Raise 401 for a caller without a token, 403 for one whose token lacks the scope."""
-    principal: Principal | None = cast("Any", call)["state"].get("principal")
+def require(principal: Principal | None, scope: str) -> Principal:
+    """The caller, who has this scope. Raises `Unauthorized` or `Forbidden`."""
     if principal is None:
         raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
     if scope not in principal.scopes:
@@ -251,6 +233,7 @@ def require_scope(call: Scope, scope: str) -> None:
             raise Forbidden(_NO_CHANGES)
         challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
         raise Forbidden(f"This needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+    return principal
 
 
 def scope_of(handler: BaseRouteHandler) -> str | None:

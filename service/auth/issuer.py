@@ -4,7 +4,6 @@ The newest key signs. A rotated key still verifies until the overlap ends. All p
 DATA_DIR share the keys. They see a rotation at once, because they check the file before each use.
 """
 
-import base64
 import fcntl
 import json
 import os
@@ -24,6 +23,7 @@ from msgspec import Meta, Struct
 
 from service.auth.keys import RSA_BITS, Keys, Trust
 from service.errors import Stop
+from service.http import base64url
 from service.settings import is_loopback_address
 
 AUDIENCE = "tally"
@@ -165,7 +165,7 @@ class Issuer:
 def _new_key(now: float) -> SigningKey:
     jwk = RSAAlgorithm.to_jwk(generate_private_key(65537, RSA_BITS), as_dict=True)
     thumbprint = json.dumps({part: jwk[part] for part in ("e", "kty", "n")}, separators=(",", ":"))
-    kid = base64.urlsafe_b64encode(sha256(thumbprint.encode()).digest()).rstrip(b"=").decode()
+    kid = base64url.encode(sha256(thumbprint.encode()).digest()).decode()
     return SigningKey(kid, now, jwk)
 
 

@@ -24,6 +24,7 @@ _HOST: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_TELLING: Final = frozenset({b"origin", b"sec-fetch-site", b"referer"})
 _OWN_PAGE: Final = frozenset({"", "none", "same-origin"})
 
 
@@ -61,6 +62,8 @@ def is_foreign(scope: Any, host: bytes, allowed: AbstractSet[str]) -> bool:
     Browsers say so in `Origin`; where they leave it out (`<img>`, a link) in `Sec-Fetch-Site`, old ones in
     `Referer`. Another port is another origin: `same-site` is foreign too. No page can forge these headers.
     """
+    if _TELLING.isdisjoint([name for name, _ in scope["headers"]]):
+        return False
     own = {f"{scheme}://{host.decode()}" for scheme in ("http", "https")} | allowed
     if origin := header_of(scope, b"origin"):
         return origin not in own

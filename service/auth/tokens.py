@@ -7,8 +7,6 @@ its own keys, so what a token's header claims about keys (`jku`, `x5u`, `jwk`, `
 import asyncio
 import json
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from math import inf, isfinite
@@ -20,6 +18,7 @@ from msgspec import Meta, Struct
 
 from service.auth.keys import ALGORITHMS, Trust
 from service.errors import InvalidToken
+from service.http import base64url
 from service.settings import is_loopback_address
 
 SCOPE_TEXTS = {
@@ -161,14 +160,11 @@ def _reason(error: Exception) -> str:
 
 
 def _base64(part: bytes) -> bytes:
-    """Without padding and in its only spelling, else two texts would be one token."""
+    """In its only spelling, else two texts would be one token."""
     try:
-        decoded = urlsafe_b64decode(part + b"=" * (-len(part) % 4))
-    except Base64Error:
-        decoded = b""
-    if urlsafe_b64encode(decoded).rstrip(b"=") != part:
-        raise InvalidToken("The token is not base64url.")
-    return decoded
+        return base64url.decode(part)
+    except ValueError:
+        raise InvalidToken("The token is not base64url.") from None
 
 
 def _json(part: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Stored SQL never runs here: `reader` has its own role and its own pool.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,14 +16,7 @@ from msgspec import Struct
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.queries import Command, Statement
-from service.errors import (
-    Conflict,
-    DatabaseUnavailable,
-    FieldError,
-    InvalidInput,
-    NotFound,
-    Problem,
-)
+from service.errors import DatabaseUnavailable, Problem
 
 if TYPE_CHECKING:  # generic for the type checker only
     RawConnection = asyncpg.Connection[asyncpg.Record]
@@ -60,18 +53,6 @@ NOT_MIGRATED: Final = (
     asyncpg.UndefinedColumnError,
     asyncpg.InvalidSchemaNameError,
 )
-
-# A named constraint is a domain rule: the problem that a caller gets when a write violates it.
-CONSTRAINTS: Final[dict[str, Callable[[], Problem]]] = {
-    "metric_query_id_fkey": lambda: InvalidInput(errors=(FieldError("query_id", "no query has this id"),)),
-    "metric_pkey": lambda: Conflict("A metric with this id exists already."),
-    "query_pkey": lambda: Conflict("A query with this id exists already."),
-    "api_client_pkey": lambda: Conflict("A client with this id exists already, or was revoked."),
-    "layout_item_dashboard_id_fkey": lambda: NotFound("There is no dashboard with this id."),
-    "layout_item_metric_id_fkey": lambda: InvalidInput(
-        errors=(FieldError("i", "no metric has this id"),),
-    ),
-}
 
 
 class Verbs:
@@ -198,11 +179,6 @@ def translated() -> Generator[None]:
     """Translate the driver's errors into `Problem`s; programming errors pass through unchanged."""
     try:
         yield
-    except asyncpg.IntegrityConstraintViolationError as error:
-        known = CONSTRAINTS.get(error.constraint_name or "")
-        if known is None:
-            raise
-        raise known() from error
     except NOT_MIGRATED as error:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
     except EXHAUSTED as error:
@@ -213,6 +189,17 @@ def translated() -> Generator[None]:
         ) from error
     except LOST_CONNECTION as error:
         raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+
+
+@contextmanager
+def violation(constraint: str, problem: Problem) -> Generator[None]:
+    """Raise the caller's problem if a statement of the block violates this named constraint."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        if error.constraint_name != constraint:
+            raise
+        raise problem from error
 
 
 def reason(error: BaseException) -> str:

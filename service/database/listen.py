@@ -10,6 +10,7 @@ import asyncpg
 from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments
+from service.database.driver import ListenConnection
 from service.database.gateway import LOST_CONNECTION
 
 HEARTBEAT_S: Final = 1.0
@@ -28,18 +29,6 @@ class Handlers(Struct, frozen=True):
     heard: Callable[[], None]
 
 
-class _ListenConnection(asyncpg.Connection):
-    """Calls the listeners as soon as a notification is read.
-
-    asyncpg schedules them at the end of the event loop's queue instead. Requests before them in that queue
-    would then be served stale results, and the socket would already be empty.
-    """
-
-    def _process_notification(self, pid: int, channel: str, payload: str) -> None:
-        for listener in self._listeners.get(channel, ()):
-            listener.cb(self, pid, channel, payload)
-
-
 class Listener:
     """Hears announcements, and reports when some may have been lost.
 
@@ -51,7 +40,6 @@ class Listener:
         self.connected = asyncio.Event()
         self._poll: select.poll | None = None
         self._checked = False
-        self._ends = False
 
     def unread(self) -> bool:
         """Whether notifications have arrived that a busy event loop has not yet read.
@@ -78,25 +66,18 @@ class Listener:
             with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
                 connection = await asyncpg.connect(
                     **asyncpg_arguments(self._url, {"application_name": "tally listen"}),
-                    connection_class=_ListenConnection,
+                    connection_class=ListenConnection,
                 )
                 try:
                     pause = shortest
                     await self._listen(connection, channels, handlers)
-                except asyncio.CancelledError:
-                    self._ends = True  # this is no loss
-                    raise
                 finally:
                     self._poll = None
                     self.connected.clear()
-                    self._fall_silent(handlers)
+                    handlers.silent()
                     connection.terminate()
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
-
-    def _fall_silent(self, handlers: Handlers) -> None:
-        if not self._ends:
-            handlers.silent()
 
     async def _listen(self, connection: Any, channels: Iterable[str], handlers: Handlers) -> None:
         closed = asyncio.Event()
@@ -104,7 +85,7 @@ class Listener:
         def close(_connection: object) -> None:
             self._poll = None
             closed.set()
-            self._fall_silent(handlers)
+            handlers.silent()
 
         def received(_connection: object, _pid: int, _channel: str, payload: object) -> None:
             handlers.announced(str(payload))
@@ -113,7 +94,7 @@ class Listener:
         for channel in channels:
             await connection.add_listener(channel, received)
         self._poll = select.poll()
-        self._poll.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 (no public way)
+        self._poll.register(connection.file_number(), select.POLLIN)
         self.connected.set()
         handlers.heard()
         while not closed.is_set():

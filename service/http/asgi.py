@@ -7,13 +7,18 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def header_of(scope: Scope, name: bytes) -> str:
+def header_of(scope: Any, name: bytes) -> str:
     """A request header's value: all its lines joined by commas, or empty if it is missing."""
-    lines = [value for each, value in scope["headers"] if each == name]
-    return b",".join(lines).decode("latin-1") if lines else ""
+    return field_of(scope, name).decode("latin-1")
+
+
+def field_of(scope: Any, name: bytes) -> bytes:
+    """The same as it was sent."""
+    return b",".join([value for each, value in scope["headers"] if each == name])
 
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})

@@ -1,12 +1,12 @@
 """Cursors of paged lists. A cursor is an opaque text that encodes the position of a page's last item."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Annotated, TypeVar
 
 import msgspec
 from litestar.params import QueryParameter
 
 from service.errors import FieldError, InvalidInput
+from service.http import base64url
 from service.http.ids import MAX_ID
 
 T = TypeVar("T")
@@ -15,13 +15,13 @@ Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the 
 
 
 def write_cursor(position: object) -> str:
-    return urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+    return base64url.encode(msgspec.json.encode(position)).decode()
 
 
 def read_cursor(cursor: str, position: type[T]) -> T:
     """Decode a position of this type. Raises `InvalidInput` unless `write_cursor` made the text."""
     try:
-        decoded = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=position)
+        decoded = msgspec.json.decode(base64url.decode(cursor.encode()), type=position)
     except (ValueError, msgspec.MsgspecError):
         decoded = None
     if decoded is None or write_cursor(decoded) != cursor:

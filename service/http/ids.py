@@ -24,8 +24,28 @@ def parse_uuid(text: str) -> UUID:
     """Parse a UUID. Raises `InvalidInput` for every other text."""
     found = read_uuid(text)
     if found is None:
-        raise InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),))
+        raise not_a_uuid(text)
     return found
+
+
+def not_a_uuid(text: str) -> InvalidInput:
+    return InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),))
+
+
+def metric_of(path: str, *, whole: bool = False) -> UUID | None:
+    """The metric that a path is about; `whole`: only if the path names nothing but the metric.
+
+    Like the router, it treats repeated slashes as one.
+    """
+    parts = [part for part in path.split("/") if part]
+    if parts[:2] == ["api", "v1"]:
+        del parts[:2]
+    if len(parts) < _METRIC_PARTS or parts[0] != "metrics" or (whole and len(parts) > _METRIC_PARTS):
+        return None
+    return read_uuid(parts[1])
+
+
+_METRIC_PARTS: Final = 2
 
 
 def parse_number(text: str, field: str = "id", *, smallest: int = 1) -> int:

@@ -5,9 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-import msgspec
-from msgspec import Struct
-
 from service.observe.events import Served
 
 VALUE_CHARACTERS: Final = 200
@@ -19,10 +16,6 @@ _SECRET_NAME: Final = re.compile(
 )
 _TOKEN: Final = re.compile(r"[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")  # a JWT, and whatever looks like one
 _LINK: Final = re.compile(r"(?<=^/s/)[^/]+")
-
-
-class _Subject(Struct):
-    sub: str
 
 
 def shown_path(path: str) -> str:
@@ -61,7 +54,5 @@ def cache_outcome(headers: Iterable[tuple[bytes, bytes]]) -> Served | None:
 
 def caller_of(state: Mapping[str, Any]) -> str | None:
     """The subject of the token; None where none was needed."""
-    if (principal := state.get("principal")) is not None:
-        return principal.subject
-    claims = state.get("claims")
-    return None if claims is None else msgspec.json.decode(claims, type=_Subject).sub
+    principal = state.get("principal")
+    return None if principal is None else principal.subject

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import zstandard
 
 from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send, header_of
+from service.http.fields import has_tag, weights
 
 Coding = Literal["zstd", "gzip", "identity"]
 
@@ -77,7 +78,11 @@ class _Response:
         if tag is not None:
             headers.append((b"etag", tag))
             condition = header_of(self._request, b"if-none-match")
-            if start["status"] == _OK and self._method in SAFE_METHODS and matches(condition, tag.decode()):
+            if (
+                start["status"] == _OK
+                and self._method in SAFE_METHODS
+                and has_tag(condition, tag.decode(), weak=True)
+            ):
                 remaining = [(name, value) for name, value in headers if name not in _BODY_HEADERS]
                 await self._send({**start, "status": 304, "headers": remaining})
                 await self._send({"type": "http.response.body", "body": b""})
@@ -97,30 +102,17 @@ _BODY_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 @lru_cache(maxsize=256)
 def choose_coding(accept_encoding: str) -> Coding:
     """The coding that the client prefers (RFC 9110). With equal weights zstd comes before gzip."""
-    weights: dict[str, float] = {}
-    for part in accept_encoding.lower().split(","):
-        name, _, options = part.strip().partition(";")
-        weights[name.strip()] = _quality(options)
-    any_coding = weights.get("*", 0.0)
+    found = weights(accept_encoding)
+    any_coding = found.get("*", 0.0)
     best: Coding = "identity"
     weight = 0.0
     for coding in CODINGS:
-        if (preference := weights.get(coding, any_coding)) > weight:
+        if (preference := found.get(coding, any_coding)) > weight:
             best, weight = coding, preference
-    return best if weight >= weights.get("identity", 0.0) else "identity"
+    return best if weight >= found.get("identity", 0.0) else "identity"
 
 
 CODINGS: Final[tuple[Coding, ...]] = ("zstd", "gzip")
-
-
-def _quality(options: str) -> float:
-    text = options.replace(" ", "")
-    if not text.startswith("q="):
-        return 1.0
-    try:
-        return min(max(float(text[2:]), 0.0), 1.0)
-    except ValueError:
-        return 0.0
 
 
 def compress(body: bytes, coding: Coding) -> bytes:
@@ -143,21 +135,6 @@ async def compressed(body: bytes, coding: Coding) -> bytes:
 def tag_of_coding(tag: str, coding: Coding) -> str:
     """The strong ETag of a coded representation: `"abc"` becomes `"abc-gzip"`."""
     return tag if coding == "identity" else f'{tag[:-1]}-{coding}"'
-
-
-def uncoded(tag: str) -> str:
-    """The ETag of the identity representation: `"abc-gzip"` becomes `"abc"`."""
-    for coding in CODINGS:
-        tag = tag.removesuffix(f'-{coding}"') + '"' if tag.endswith(f'-{coding}"') else tag
-    return tag
-
-
-def matches(if_none_match: str, tag: str) -> bool:
-    """Whether `If-None-Match` matches an ETag by weak comparison (RFC 9110, 13.1.2)."""
-    if if_none_match == tag:
-        return True
-    tags = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return tags == ["*"] or tag.removeprefix("W/") in tags
 
 
 def _can_compress(headers: Mapping[bytes, bytes], body: bytes) -> bool:

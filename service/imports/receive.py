@@ -18,6 +18,7 @@ from msgspec import Struct
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from service.errors import FieldError, InvalidInput, TooLarge, UnsupportedMediaType
+from service.http.fields import items
 from service.imports.readers import Upload
 from service.imports.readers.encodings import stated_encoding
 
@@ -214,8 +215,7 @@ def _header(part: MultipartSegment, name: str) -> str:
 
 
 def _unpacker(content_encoding: str) -> _Plain | _Gunzip:
-    codings = [word.strip().lower() for word in content_encoding.split(",")]
-    codings = [word for word in codings if word not in {"", "identity"}]
+    codings = [coding for coding in items(content_encoding.lower()) if coding != "identity"]
     if not codings:
         return _Plain()
     if codings in (["gzip"], ["x-gzip"]):

@@ -10,9 +10,9 @@ from msgspec import Struct
 from service.database.gateway import Database
 from service.errors import Problem
 from service.http.asgi import Scope, header_of
+from service.http.fields import Directives, directives
 from service.metrics.result_endpoint import ResultService
 from service.results.cache import CacheRequest, Computed, Results
-from service.results.headers import Directives, directives
 from service.results.table import CacheOutcome, Reply
 
 COUNTED: Final = (

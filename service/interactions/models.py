@@ -42,9 +42,9 @@ class Totals(Struct, frozen=True):
 
 
 class DatasetStats(Struct, frozen=True):
-    """A dataset's figures; `distinct_keys` counts natural keys, or ids where rows are facts without a key.
+    """A dataset's figures. `distinct_keys` counts natural keys, or ids if the rows are facts without a key.
 
-    `waiting_rows` are in quarantine.
+    `waiting_rows` counts rows in quarantine.
     """
 
     rows: int

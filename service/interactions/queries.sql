@@ -17,8 +17,8 @@ WHERE gone_at IS NULL
 ORDER BY 1
 
 -- name: count_by_customer
--- One statement for one customer and for a page of them: the ids from $1 to $2, $3 of them at most, fewer
--- where there are so many channels that a page would hold over 100,000 numbers.
+-- Serves one customer and pages of customers: ids from $1 to $2, at most $3 customers. With many channels the
+-- page is smaller, so that it holds at most 100,000 numbers.
 WITH known AS MATERIALIZED (
     SELECT folded, spelling, row_number() OVER (ORDER BY position, folded) AS place
     FROM data.vocabulary
@@ -62,8 +62,8 @@ CROSS JOIN LATERAL (
 ORDER BY c.customer_id
 
 -- name: count_totals
--- Counted per month before products are joined, so that a million rows meet a handful of products. What
--- $1, $2 and $3 (by channel, by type, by product) leave out is null, and Postgres then drops its part.
+-- We count per month before we join products, so that the join has few rows. $1, $2 and $3 select the
+-- dimensions: channel, type, product. Other dimensions are null, and Postgres drops their part of the plan.
 WITH counted AS (
     SELECT CASE WHEN $1::boolean OR $5::text[] IS NOT NULL THEN i.interaction END AS channel,
            CASE WHEN $2::boolean THEN c.type END AS customer_type,
@@ -94,8 +94,8 @@ FROM quarantine.row
 WHERE dataset = 'external_interactions' AND status = 'open' AND waits_for = 'customers' AND waits_key = $1
 
 -- name: list_datasets
--- Rows as stored SQL sees them. Natural keys are primary keys, so there are as many as rows; recorded facts
--- have none, and their ids are found by going from one to the next in the index.
+-- Counts the rows that stored SQL sees. A natural key is a primary key, so there are as many keys as rows.
+-- Recorded facts have no key: we step through the index from one id to the next.
 WITH RECURSIVE ids AS (
     (SELECT id FROM data.metrics WHERE gone_at IS NULL ORDER BY id LIMIT 1)
     UNION ALL

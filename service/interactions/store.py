@@ -42,7 +42,7 @@ class Word(Struct, frozen=True):
 
 
 class CustomerCounts(Struct, frozen=True):
-    """`counts` are of `channels`, in their order; `page_size` is how many rows there were to be at most."""
+    """`counts` belong to `channels`, in the same order. `page_size` is the row limit of the statement."""
 
     customer_id: int
     channels: list[str]
@@ -153,10 +153,9 @@ async def of_customer(database: Database | Transaction, customer_id: int, asked:
 
 
 async def page(database: Database | Transaction, after: int, limit: int, asked: Filters) -> InteractionPage:
-    """Customers in the order of their ids, also those who were never in touch.
+    """Customers in order of their ids, also customers without interactions.
 
-    A page begins after customer `after`. It holds fewer than `limit` where the channels are so many that it
-    would grow too large.
+    A page begins after customer `after`. With very many channels it holds fewer than `limit` customers.
     """
     filters = await _resolve(database, asked)
     found = await _count_by_customer(database, after + 1, MAX_ID, limit + 1, filters)

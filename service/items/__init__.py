@@ -1,1 +1,1 @@
-"""A small task list whose records are enriched from an outside API."""
+"""A small task list whose records are enriched from an external API."""

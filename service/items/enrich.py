@@ -45,9 +45,9 @@ class ExternalApi:
         self._failed_at = -inf
 
     async def enrich(self, database: Database, item_id: int, actor: Actor) -> Item:
-        """Fetch `/posts/{id}` and keep it with the item, which stays as it was after any failure.
+        """Fetch `/posts/{id}` and store it with the item. After a failure the item is unchanged.
 
-        Raises `NotFound`, and what `Outbound.get_json` raises.
+        Raises `NotFound` and the problems of `Outbound.get_json`.
         """
         await store.get(database, item_id)
         document = await self._outbound.get_json(f"{self._api_url}/posts/{item_id}", dict[str, Raw])

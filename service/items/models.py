@@ -48,7 +48,7 @@ class Item(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         document = cast("object", self.external_data)
-        if isinstance(document, str):  # as the database gives it; its numbers pass through exactly
+        if isinstance(document, str):  # from the database; numbers stay exact
             force_setattr(self, "external_data", json.decode(document, type=dict[str, Raw]))
 
 
@@ -60,7 +60,7 @@ class ItemPage(Struct, frozen=True):
 
 
 class SummarisedItem(Item, frozen=True):
-    """An item with a new summary, and who wrote that: `extractive` or `model:<name>`."""
+    """An item with a new summary, written by `generator`: `extractive` or `model:<name>`."""
 
     generator: str
 
@@ -70,7 +70,7 @@ class SummarisedItem(Item, frozen=True):
 
 
 class Post(Struct, frozen=True, rename="camel"):
-    """A post of the outside API (JSONPlaceholder's shape); further fields are left out."""
+    """A post of the external API (JSONPlaceholder's shape) without its further fields."""
 
     user_id: int
     id: int

@@ -16,11 +16,11 @@ from service.errors import NotFound, PreconditionFailed, UpstreamFailed
 from service.http.ids import MAX_ID
 from service.items.models import Item, ItemPatch, NewItem
 
-PAGE_BYTES: Final = 8_388_608  # of outside documents in a page of a list, which ends early then
+PAGE_BYTES: Final = 8_388_608  # of external documents; a page with more ends early
 
 
 class Picked(Struct, frozen=True):
-    """An item of a page; `more` when another one follows it."""
+    """An item of a page. `more` tells whether another item follows."""
 
     id: int
     more: bool
@@ -63,7 +63,7 @@ def version(item: Item) -> str:
 
 
 async def get(db: Database | Transaction, item_id: int) -> Item:
-    """Raises `NotFound`, as every function here does that takes an id."""
+    """Raises `NotFound`, like all functions here that take an id."""
     return await _item(db, _READ, item_id)
 
 
@@ -72,7 +72,7 @@ async def page(
 ) -> tuple[list[Item], int | None]:
     """Up to `limit` items with ids below `before`, newest first, and the `before` of the next page if any.
 
-    `part` is any part of the title.
+    With `part`, only items whose title contains it.
     """
     if part is None:
         picked = await db.read(_PICK_NEWEST, before, limit, PAGE_BYTES)
@@ -150,7 +150,7 @@ async def store_summary(
 async def _locked(
     db: Database | Transaction, item_id: int, versions: Versions = ANY_VERSION
 ) -> AsyncGenerator[tuple[Transaction, Item]]:
-    """Hold the item's row until the transaction ends: of two changes to one version the second fails."""
+    """Lock the item's row until the transaction ends: of two changes of one version the second fails."""
     async with db.transaction() as transaction:
         before = await _item(transaction, _LOCK, item_id)
         if not versions.allow(before):

@@ -1,4 +1,4 @@
-"""Short summaries of items, by whoever is configured; without a language model by picking sentences."""
+"""Summarise items with the configured language model, or without one by choosing sentences."""
 
 import re
 from collections import Counter
@@ -20,20 +20,20 @@ SENTENCE_LENGTH: Final = 200
 SUMMARY_LENGTH: Final = 2_000
 
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
-_TELLING_WORD: Final = re.compile(r"\w{4,}")  # shorter words are mostly the grammar's
+_TELLING_WORD: Final = re.compile(r"\w{4,}")  # shorter words are mostly function words
 
 
 class Summariser(Struct, frozen=True):
-    """Who writes summaries: `extractive` or `model:<name>`, and how."""
+    """Writes summaries. `name` is `extractive` or `model:<name>`."""
 
     name: str
     write: Callable[[str], Awaitable[str]]
 
 
 async def summarise(database: Database, summariser: Summariser, item_id: int, actor: Actor) -> Item:
-    """Store a new summary of the item; no connection is held while it is written.
+    """Write a summary and store it. No connection is held while it is written.
 
-    Raises `NotFound`, and what the summariser raises; `UpstreamFailed` when it wrote nothing.
+    Raises `NotFound`, the problems of the summariser, and `UpstreamFailed` for an empty summary.
     """
     item = await store.get(database, item_id)
     summary = (await summariser.write(text_of(item))).replace("\0", "").strip()[:SUMMARY_LENGTH]
@@ -43,7 +43,7 @@ async def summarise(database: Database, summariser: Summariser, item_id: int, ac
 
 
 def text_of(item: Item) -> str:
-    """Title, description and the texts of the outside's document, a paragraph each."""
+    """Title, description and the texts of the external document, one paragraph each."""
     texts = [
         msgspec.json.decode(value, type=str)
         for name, value in (item.external_data or {}).items()
@@ -53,7 +53,7 @@ def text_of(item: Item) -> str:
 
 
 async def extract(text: str) -> str:
-    """The first sentence and the two with most of the text's frequent words, in their order.
+    """The first sentence and the two sentences with most frequent words, in the order of the text.
 
     The same text gives the same summary.
     """

@@ -33,7 +33,7 @@ from service.errors import (
 )
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
-from service.http.ids import parse_uuid
+from service.http.ids import not_a_uuid, parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
 from service.metrics import dashboards
 from service.metrics.batch import Batcher, Caller, Tiles
@@ -136,12 +136,12 @@ class MetricsController(Controller):
         summary="A metric's result",
         description="The first run computes it; later callers get it from memory until its tables change.",
         responses={200: ResponseSpec(Result, generate_examples=False, description="The result")},
+        sync_to_thread=False,
         opt={"problems": RUN_PROBLEMS, "free_query": True, "operation": _RESULT, "example": RESULT_EXAMPLE},
     )
-    async def result(self, metric_id: FromPath[str], request: Call, result_service: Service) -> ASGIResponse:
-        # `ResultEndpoint` answers most requests. This route documents it and answers the rest.
-        scope = cast("Scope", request.scope)
-        return _send(await result_service.result(metric_id, scope, caller(request.scope).claims))
+    def result(self, metric_id: FromPath[str]) -> None:
+        # `ResultEndpoint` answers all others before the router.
+        raise not_a_uuid(metric_id)
 
     @get(
         "/{metric_id:str}/definition",

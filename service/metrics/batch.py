@@ -11,12 +11,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from service.errors import FieldError, InvalidInput, Problem, QueryTimeout, ResultTooLarge
 from service.http import bodies
+from service.http.fields import Directives
 from service.http.ids import parse_uuid
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.execute import Executor
 from service.metrics.models import BatchEntry
 from service.results.cache import Composition, Results
-from service.results.headers import Directives
 from service.results.table import CacheOutcome
 from service.sql.parameters import exact
 

@@ -13,8 +13,8 @@ import msgspec
 
 from service import audit
 from service.audit import Actor, AuditEvent
-from service.database.gateway import Database, Transaction
-from service.errors import Conflict, FieldError, InvalidInput
+from service.database.gateway import Database, Transaction, violation
+from service.errors import Conflict, FieldError, InvalidInput, NotFound
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
 from service.metrics.models import DashboardPlace, Layout, NewDashboard, Places
 
@@ -90,7 +90,9 @@ async def put_layouts(
     async with database.transaction() as tx:
         await _lock(tx, catalog, dashboard_id)
         await tx.write(_DELETE_LAYOUTS, dashboard_id)
-        await _insert(tx, rows)
+        unknown = InvalidInput(errors=(FieldError("i", "no metric has this id"),))
+        with violation("layout_item_metric_id_fkey", unknown):
+            await _insert(tx, rows)
         event = AuditEvent(
             actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
         )
@@ -103,7 +105,8 @@ async def place_on_default(tx: Transaction, metric_id: UUID, layouts: Sequence[L
     """Insert a metric's layouts on the default dashboard."""
     if len({each.breakpoint for each in layouts}) != len(layouts):
         raise InvalidInput(errors=(FieldError("layouts", "a breakpoint is given twice"),))
-    await _insert(tx, [_item(DEFAULT_DASHBOARD, metric_id, each) for each in layouts])
+    with violation("layout_item_dashboard_id_fkey", NotFound("There is no dashboard `default`.")):
+        await _insert(tx, [_item(DEFAULT_DASHBOARD, metric_id, each) for each in layouts])
 
 
 async def place_on(tx: Transaction, metric_id: UUID, wanted: Sequence[DashboardPlace]) -> None:

@@ -77,6 +77,9 @@ async def explained(
         state = problem.members["sqlstate"]
         if state == _NO_FUNCTION if isinstance(gap, UnknownCall) else state not in _NO_TYPE:
             return SqlRefused(problem.detail, errors=problem.errors, **problem.members)
+    except Problem:  # a busy or lost database: our own refusal needs none
+        if not isinstance(gap, UnknownCall):
+            raise
     if isinstance(gap, UnknownCall):
         return gap
     said = gap.detail.removesuffix(".")

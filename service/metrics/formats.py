@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from service.database.stored_sql.reader import ResultColumn
 from service.errors import NotAcceptable, ResultTooLarge
+from service.http.fields import media_weight
 from service.metrics.models import Metric, Result
 from service.results.headers import VARY
 
@@ -207,7 +208,8 @@ def choose(accept: str, asked: str | None) -> Format:
         if not accept:
             return "json"
         weights: dict[Format, float] = {
-            form: _weight(accept, media_type.split(";")[0]) for form, media_type in MEDIA_TYPES.items()
+            form: media_weight(accept, media_type.partition(";")[0])
+            for form, media_type in MEDIA_TYPES.items()
         }
         best = max(weights, key=weights.__getitem__)
         if weights[best]:
@@ -215,26 +217,3 @@ def choose(accept: str, asked: str | None) -> Format:
     elif asked in MEDIA_TYPES:
         return asked
     raise NotAcceptable(headers={"Vary": VARY})
-
-
-def _weight(accept: str, media_type: str) -> float:
-    """The weight of a media type in an Accept header (RFC 9110). The most specific range decides."""
-    if not accept.strip():
-        return 1.0
-    found: tuple[int, float] = (-1, 0.0)
-    for part in accept.split(","):
-        name, *options = (piece.strip() for piece in part.lower().split(";"))
-        ranges = (media_type, f"{media_type.split('/', maxsplit=1)[0]}/*", "*/*")
-        if name in ranges:
-            found = max(found, (2 - ranges.index(name), _quality(options)))
-    return found[1]
-
-
-def _quality(options: Sequence[str]) -> float:
-    for option in options:
-        if option.startswith("q="):
-            try:
-                return min(max(float(option[2:]), 0.0), 1.0)
-            except ValueError:
-                return 0.0
-    return 1.0

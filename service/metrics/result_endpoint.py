@@ -1,31 +1,36 @@
 """Serve results over HTTP: read the request, get the result, choose its headers and content coding.
 
-`ResultEndpoint` answers a metric's GET before the framework, the gate and the compression run. It calls the
-same functions as the route that documents it, and takes a fraction of the time.
+`ResultEndpoint` answers before the framework. The route in `metrics/api.py` only documents it.
 """
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import unquote_plus
+from uuid import UUID
 
+from service.auth.guards import Gate, require
 from service.errors import FieldError, InvalidInput, Problem
-from service.http.asgi import App, Message, Receive, Scope, Send, header_of
-from service.http.ids import parse_uuid
+from service.http.asgi import SAFE_METHODS, App, Headers, Message, Receive, Scope, Send, field_of, header_of
+from service.http.fields import directives
+from service.http.ids import metric_of
 from service.http.representation import RepresentationMiddleware, choose_coding
 from service.metrics.batch import Caller
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 from service.metrics.formats import choose
 from service.results.cache import Results
-from service.results.cache_hits import Admit, RequestIndex, plain
-from service.results.headers import directives, reply
-from service.results.table import CacheOutcome, Headers, Reply
+from service.results.cache_hits import RequestIndex
+from service.results.headers import reply
+from service.results.table import CacheOutcome, Reply
 
 # Query parameters that choose the format. All other query parameters belong to the metric.
 ANSWER_PARAMETERS: Final = ("format", "excel")
 
-_RESULT: Final = re.compile(r"(?:/api/v1)?/metrics/([^/]+)")
+PATH: Final = "/api/v1/metrics/{metric_id}"
+"""The path that the route documents, for `RequestDone`."""
+
+READ: Final = "metrics:read"
+"""The scope that results need."""
 
 
 class ResultService:
@@ -39,10 +44,10 @@ class ResultService:
         self._results = results
         self._request_index = request_index
 
-    async def result(self, metric_id: str, scope: Scope, claims: str) -> Reply:
+    async def result(self, metric_id: UUID, scope: Scope, claims: str) -> Reply:
         """Answer a metric's GET. Raises the problems of the metric, its parameters and its run."""
         version = self._catalog.version
-        metric = self._catalog.get(parse_uuid(metric_id))
+        metric = self._catalog.get(metric_id)
         pairs = _pairs(scope["query_string"].decode("latin-1"))
         given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
         options = _options(pairs) if len(given) < len(pairs) else {}
@@ -63,41 +68,40 @@ class ResultService:
 
 
 class ResultEndpoint:
-    """ASGI endpoint for results of metrics: plain GET requests with a token that was verified before.
+    """ASGI layer that answers every GET and HEAD of a metric's result. Other requests go to `app`.
 
-    All other requests go to `app`. `refuse` answers with a problem.
+    `gate` authenticates. `refuse` answers with a problem.
     """
 
     def __init__(
         self,
         app: App,
-        service: Callable[[], ResultService | None],
-        admit: Admit,
+        gate: Gate,
+        service: Callable[[], ResultService],
         refuse: Callable[[Any, Any, Problem], Awaitable[None]],
     ) -> None:
         self._app = app
+        self._gate = gate
         self._service = service
-        self._admit = admit
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = (
-            _RESULT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
-        )
-        service = self._service()
-        request = plain(scope) if found and service else None
-        admitted = self._admit(request, scope["path"]) if request is not None else None
-        if found is None or service is None or request is None or admitted is None:
+        metric_id = _metric_of(scope)
+        if metric_id is None:
             await self._app(scope, receive, send)
             return
-        claims, extra = admitted
-        scope["state"]["claims"] = claims
+        scope["path_template"] = PATH
+        extra = self._gate.browser_headers(field_of(scope, b"origin"))
         try:
-            reply = await service.result(found[1], scope, claims)
+            principal = await self._gate.admit(scope)
+            scope["state"]["principal"] = principal
+            extra = [*extra, *self._gate.take(principal, scope["path"])]
+            claims = require(principal, READ).claims
+            reply = await self._service().result(metric_id, scope, claims)
         except Problem as problem:
             await self._send(problem, scope, send, extra)
             return
-        for message in reply.messages(request.get(b"if-none-match"), extra):
+        for message in reply.messages(scope["method"], field_of(scope, b"if-none-match"), extra):
             await send(message)
 
     async def _send(self, problem: Problem, scope: Scope, send: Send, extra: Headers) -> None:
@@ -110,6 +114,13 @@ class ResultEndpoint:
             await self._refuse(scope, send, problem)
 
         await RepresentationMiddleware(refuse)(scope, _nothing_more, told)
+
+
+def _metric_of(scope: Scope) -> UUID | None:
+    """The metric whose result a request reads. The router answers paths whose id is no UUID."""
+    if scope["type"] != "http" or scope["method"] not in SAFE_METHODS:
+        return None
+    return metric_of(scope["path"], whole=True)
 
 
 async def _nothing_more() -> Message:

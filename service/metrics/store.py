@@ -12,7 +12,8 @@ from service import audit
 from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
-from service.http.representation import uncoded
+from service.http.fields import has_tag
+from service.http.representation import CODINGS, Coding, tag_of_coding
 from service.metrics.catalog import SQL, Catalog, LayoutItem
 from service.metrics.dashboards import place_on, place_on_default
 from service.metrics.execute import Executor, QueryPlan, fingerprint_of
@@ -207,13 +208,14 @@ async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> M
     metric = await _read(tx, metric_id)
     if not metric.is_editable:
         raise NotEditable
-    if if_match is not None and if_match.strip() != "*" and tag(metric) not in _tags(if_match):
+    if if_match is not None and not _holds(if_match, metric):
         raise PreconditionFailed
     return metric
 
 
-def _tags(header: str) -> set[str]:
-    return {uncoded(part.strip()) for part in header.split(",")}
+def _holds(if_match: str, metric: Metric) -> bool:
+    codings: tuple[Coding, ...] = ("identity", *CODINGS)
+    return any(has_tag(if_match, tag_of_coding(tag(metric), coding)) for coding in codings)
 
 
 async def _read(tx: Transaction, metric_id: UUID) -> Metric:

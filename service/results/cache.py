@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
+from service.http.fields import ANY, Directives
 from service.http.representation import WORK_HERE, Coding, compress, compressed
 from service.observe.events import Observe, ResultServed, ignore
 from service.results.feed import Subscription
@@ -19,7 +20,6 @@ from service.results.freshness import (
     combine,
     evaluate_freshness,
 )
-from service.results.headers import ANY, Directives
 from service.results.single_flight import Run, SingleFlight
 from service.results.table import CacheOutcome, Entry, MissReason, Representation, ResultTable, plain
 
@@ -149,17 +149,22 @@ class Results:
 
     def fresh(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
         """Look for a fresh cached result. Whoever serves it tells `observe`."""
-        entry = self.table.get(key)
         now = self.clock()
-        if entry is None or self._unread():
+        entry = self.fresh_entry(key, now)
+        if entry is None or directives.no_cache or _too_old(entry, directives, now):
             return None
-        if directives is not ANY and (directives.no_cache or _too_old(entry, directives, now)):
+        return CacheOutcome(entry)
+
+    def fresh_entry(self, key: Hashable, now: float) -> Entry | None:
+        """A cached result if it is fresh."""
+        entry = self.table.get(key)
+        if entry is None or self._unread():
             return None
         if entry.evaluated_at != self.generations.changes or now >= entry.policy.fresh_until:
             if evaluate_freshness(entry.policy, now, self.generations, None).state is not State.FRESH:
                 return None
             entry.evaluated_at = self.generations.changes
-        return CacheOutcome(entry)
+        return entry
 
     def composed(self, composition: Composition, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve a fresh composed result: the shared one, else the caller's own."""
@@ -230,6 +235,7 @@ class Results:
         self.generations.heard(self.clock())
 
     async def close(self) -> None:
+        self.generations.close(self.clock())
         await self._flights.close()
 
     def _served(self, outcome: CacheOutcome) -> CacheOutcome:

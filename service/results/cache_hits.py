@@ -1,32 +1,31 @@
-"""Serve cache hits from memory, before logging and routing.
+"""Serve cache hits from memory, before logging and routing: a shortcut past the endpoints.
 
-The full path validates a request once and records its cache key in `RequestIndex`. The same raw request then
-finds its key here. Requests with unusual headers always take the full path. Both paths use the same functions
-for access (`admit`), freshness (`Results.fresh`) and headers (`reply`).
+An endpoint validates a request once and records its cache key in `RequestIndex`. The same raw request then
+finds its key here. Requests with unusual headers always go to their endpoint. Both use the same functions for
+access (`Gate`), freshness (`Results`) and headers (`results/headers.py`).
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Hashable
 from typing import Any, Final
 
 import structlog
 
-from service.http.asgi import App, Receive, Scope, Send
+from service.auth.guards import Gate
+from service.http.asgi import SAFE_METHODS, App, Receive, Scope, Send
 from service.http.representation import Coding
 from service.http.request_log import request_id_of
 from service.observe.events import HitsServed, Observe
 from service.results.cache import Results
-from service.results.headers import reply
-from service.results.table import Headers, Messages
+from service.results.headers import hit
+from service.results.table import Messages
 
-Admit = Callable[[dict[bytes, bytes], str], tuple[str, Headers] | None]
-"""Takes a request's headers and path. Returns the caller's claims and headers to add to the response."""
 Signature = tuple[str, bytes, bytes, bytes]
 
 MAX_REQUESTS: Final = 32_768
 MAX_SIGNATURE: Final = 1024  # characters; longer signatures are not indexed
 TELL_EVERY_S: Final = 10.0
 
-_NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"origin", b"range", b"transfer-encoding"})
+_NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"range", b"transfer-encoding"})
 
 
 class RequestIndex:
@@ -58,35 +57,32 @@ class RequestIndex:
 
 
 class CacheHitMiddleware:
-    """The outermost ASGI layer. `admit` authenticates callers and checks that they may read metrics.
+    """The outermost ASGI layer. Callers of cached results need the scope `need`.
 
     Hits are counted. `observe` is told their number at most every `TELL_EVERY_S`.
     """
 
     def __init__(
-        self, app: App, index: RequestIndex, results: Results, admit: Admit, observe: Observe
+        self, app: App, index: RequestIndex, results: Results, gate: Gate, *, need: str, observe: Observe
     ) -> None:
         self._app = app
         self._index = index
         self._results = results
-        self._admit = admit
+        self._gate = gate
+        self._need = need
         self._observe = observe
         self._log: Any = structlog.get_logger("hits")
         self._told = 0
         self._tell_at = 0.0
         self.hits = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         try:
-            response = self._respond(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        except Exception as error:  # noqa: BLE001 (the full path answers)
+            response = self._respond(scope) if scope["type"] == "http" else None
+        except Exception as error:  # noqa: BLE001 (the endpoint answers)
             self._log.error("a held answer could not be given", exc_info=error)
             response = None
-        if response is None:
-            await self._app(scope, receive, send)
-        else:
-            await send(response[0])
-            await send(response[1])
+        return self._app(scope, receive, send) if response is None else _sent(response, send)
 
     def _respond(self, scope: Scope) -> Messages | None:
         request = plain(scope)
@@ -96,19 +92,19 @@ class CacheHitMiddleware:
         if found is None:
             return None
         _, key, coding = found
-        outcome = self._results.fresh(key)
-        if outcome is None or coding not in outcome.entry.representations:
-            return None
-        admitted = self._admit(request, scope["path"])
-        if admitted is None:
-            return None
         now = self._results.clock()
+        entry = self._results.fresh_entry(key, now)
+        if entry is None or coding not in entry.representations:
+            return None
+        extra = self._gate.known(request, scope["path"], self._need)
+        if extra is None:
+            return None
         self.hits += 1
         if now >= self._tell_at:
             self._tell_at = now + TELL_EVERY_S
             self.tell_hits()
-        request_id = (b"x-request-id", request_id_of(request.get(b"x-request-id")))
-        return reply(outcome, coding, now).messages(request.get(b"if-none-match"), (*admitted[1], request_id))
+        extra = [*extra, (b"x-request-id", request_id_of(request.get(b"x-request-id")))]
+        return hit(entry, coding, now).messages(scope["method"], request.get(b"if-none-match", b""), extra)
 
     def tell_hits(self) -> None:
         """Tell `observe` the number of hits since the last time."""
@@ -116,11 +112,16 @@ class CacheHitMiddleware:
         self._observe(HitsServed(number))
 
 
+async def _sent(response: Messages, send: Send) -> None:
+    await send(response[0])
+    await send(response[1])
+
+
 def plain(scope: Scope) -> dict[bytes, bytes] | None:
-    """A request's headers; None if only the full path can handle the request."""
+    """The headers of a GET or HEAD; None if only the endpoint can handle the request."""
     headers = dict(scope["headers"])
     if len(headers) == len(scope["headers"]) and _NOT_PLAIN.isdisjoint(headers):
-        return headers
+        return headers if scope["method"] in SAFE_METHODS else None
     return None
 
 

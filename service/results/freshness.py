@@ -145,6 +145,11 @@ class Generations:
             self._count_silence()
             self._observe(ConnectionLost(source))
 
+    def close(self, now: float) -> None:
+        """The service stops: nothing is known to be fresh from now on, and no more events are told."""
+        self._observe = ignore
+        self.silent(now)
+
     def heard(self, now: float) -> None:
         """Note that announcements arrive again. Announcements during the silence are lost."""
         self._recovered("announcements")

@@ -1,78 +1,58 @@
-"""Read a request's cache directives, and write a result's response headers.
+"""Write a result's response headers: `CacheHitMiddleware` and `ResultEndpoint` share them."""
 
-The cache-hit path and the full path both use this module, so their headers are the same.
-"""
-
-import re
 from math import inf
 from typing import Final
 
-from msgspec import Struct
-
+from service.http.asgi import Headers
 from service.http.representation import Coding
-from service.results.table import CacheOutcome, Headers, Reply
+from service.results.table import CacheOutcome, Entry, Reply
 
 # All formats of a result have the same Vary header.
 VARY: Final = "Accept, Accept-Encoding"
-
-_MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
-
-
-class Directives(Struct, frozen=True):
-    """A request's Cache-Control: force a new run, or accept no result older than `max_age` seconds."""
-
-    no_cache: bool = False
-    max_age: int | None = None
-
-
-ANY: Final = Directives()
-
-
-def directives(cache_control: str) -> Directives:
-    """Read `Cache-Control`. Unknown directives are ignored (RFC 9111)."""
-    if not cache_control:
-        return ANY
-    no_cache, ages = False, list[int]()
-    for part in cache_control.lower().split(","):
-        directive = part.strip()
-        no_cache = no_cache or directive == "no-cache"
-        if found := _MAX_AGE.fullmatch(directive):
-            ages.append(int(found[1]))
-    return Directives(no_cache, min(ages, default=None))
 
 
 def reply(outcome: CacheOutcome, coding: Coding, now: float) -> Reply:
     """Make the reply for an outcome at time `now`. The entry already holds the coding's bytes."""
     entry = outcome.entry
     age = max(0, int(now - entry.policy.made_at))
-    if outcome.forward is not None or outcome.stale_s:
-        return _reply(outcome, coding, age)
-    cached = entry.hits.get(coding)
-    if cached is None or cached[0] != age:
-        cached = entry.hits[coding] = age, _reply(outcome, coding, age)
-    return cached[1]
+    made = _reply(outcome, coding, age)
+    if outcome.forward is None and not outcome.stale_s:
+        entry.hits[coding] = entry.policy.made_at + age + 1, made
+    return made
+
+
+def hit(entry: Entry, coding: Coding, now: float) -> Reply:
+    """The reply to a hit: the same as `reply` makes, within a second the very one."""
+    until, made = entry.hits.get(coding, _NEVER)
+    if made is None or now >= until:
+        return reply(CacheOutcome(entry), coding, now)
+    return made
+
+
+_NEVER: Final = (0.0, None)
 
 
 def _reply(outcome: CacheOutcome, coding: Coding, age: int) -> Reply:
     entry, policy = outcome.entry, outcome.entry.policy
     representation = entry.representations[coding]
-    body, etag = representation
-    body_headers: Headers = [
+    body, etag = representation[0], representation[1].encode()
+    lines: Headers = [
         (b"content-type", entry.media_type.encode()),
         (b"content-length", b"%d" % len(body)),
     ]
     if representation is not entry.representations["identity"]:
-        body_headers.append((b"content-encoding", coding.encode()))
+        lines.append((b"content-encoding", coding.encode()))
+    omitted = len(lines)
     lifetime = f"private, max-age={policy.max_age}, stale-while-revalidate={int(policy.stale_for_s)}"
-    other_headers: Headers = [
-        (b"etag", etag.encode()),
+    lines += (
+        (b"etag", etag),
         (b"cache-control", f"{lifetime}, stale-if-error={int(policy.stale_if_error_s)}".encode()),
         (b"vary", VARY.encode()),
         (b"age", b"%d" % age),
         (b"cache-status", _cache_status(outcome, age)),
         (b"server-timing", entry.timings.encode() if outcome.forward else b"hit"),
-    ]
-    return Reply(body, etag, body_headers, other_headers)
+    )
+    return Reply(etag, lines, omitted, {"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _cache_status(outcome: CacheOutcome, age: int) -> bytes:

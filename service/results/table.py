@@ -5,18 +5,18 @@ read again enter the main queue. So a scan of one-time results does not evict re
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
-from service.http.asgi import Message
-from service.http.representation import CODINGS, SMALLEST, Coding, matches, tag_of_coding
+from service.http.asgi import Headers, Message
+from service.http.fields import has_tag
+from service.http.representation import CODINGS, SMALLEST, Coding, tag_of_coding
 from service.observe.events import Served
 from service.results.freshness import FreshnessPolicy
 
-Headers = list[tuple[bytes, bytes]]
 Messages = tuple[Message, Message]
 MissReason = Literal["miss", "stale", "request"]
 Queue = OrderedDict[Hashable, "Entry"]
@@ -42,28 +42,34 @@ def plain(body: bytes) -> dict[Coding, Representation]:
 
 
 class Reply(NamedTuple):
-    """A response: its body, the headers that a 304 omits (`body_headers`), and all other headers."""
+    """A response: its ETag, the lines of its head, of which a 304 omits the first `omitted`, and its body."""
 
-    body: bytes
-    etag: str
-    body_headers: Headers
-    other_headers: Headers
+    etag: bytes
+    lines: Headers
+    omitted: int
+    content: Message
 
-    def messages(self, if_none_match: bytes | None, extra: Iterable[tuple[bytes, bytes]]) -> Messages:
-        """The messages of the response to a GET: 304 if `if_none_match` matches."""
-        if if_none_match is not None and matches(if_none_match.decode("latin-1"), self.etag):
-            headers = [*self.other_headers, *extra]
+    def messages(self, method: str, condition: bytes, extra: Headers) -> Messages:
+        """The messages of the response to a GET or HEAD: 304 if `condition`, an If-None-Match, holds."""
+        if condition and (condition == self.etag or _holds(condition, self.etag)):
+            headers = [*self.lines[self.omitted :], *extra]
             return {"type": "http.response.start", "status": 304, "headers": headers}, _NO_BODY
-        headers = [*self.body_headers, *self.other_headers, *extra]
         return (
-            {"type": "http.response.start", "status": 200, "headers": headers},
-            {"type": "http.response.body", "body": self.body, "more_body": False},
+            {"type": "http.response.start", "status": 200, "headers": [*self.lines, *extra]},
+            _NO_BODY if method == "HEAD" else self.content,
         )
 
     @property
+    def body(self) -> bytes:
+        return self.content["body"]
+
+    @property
     def headers(self) -> dict[str, str]:
-        lines = (*self.body_headers, *self.other_headers)
-        return {name.decode(): value.decode() for name, value in lines}
+        return {name.decode(): value.decode() for name, value in self.lines}
+
+
+def _holds(condition: bytes, etag: bytes) -> bool:
+    return has_tag(condition.decode("latin-1"), etag.decode(), weak=True)
 
 
 _NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -79,7 +85,7 @@ class Entry(Struct, eq=False, kw_only=True):
     - `timings`: the `Server-Timing` of its run.
     - `shared`: whether everybody who may read metrics may get it.
     - `evaluated_at`: the value of `Generations.changes` at which it was last found fresh.
-    - `hits`: by coding, the reply to a hit and the age in seconds that it states.
+    - `hits`: by coding, the reply to a hit and until when the age is right that it states.
     """
 
     key: Hashable
@@ -93,7 +99,7 @@ class Entry(Struct, eq=False, kw_only=True):
     shared: bool = True
     asked: int = 0
     evaluated_at: int = -1
-    hits: dict[Coding, tuple[int, Reply]] = {}
+    hits: dict[Coding, tuple[float, Reply]] = {}
     weight: int = OVERHEAD
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from service.errors import Stop
 from service.settings import Server
@@ -38,9 +38,9 @@ def _bind(held: socket.socket, address: str, server: Server) -> None:
         with socket.create_server((address, server.port), family=held.family):
             pass
         if sys.platform == "linux":  # where the workers share the port with this socket, which never listens
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((address, server.port))
+            with suppress(OSError):  # connections of an earlier program are still closing: nothing is held
+                held.bind((address, server.port))
     except OSError as error:
         raise _refused(f"{server.host}:{server.port}", error) from None
 

@@ -29,7 +29,7 @@ STATEMENTS = list(_statements())
 
 
 def test_there_are_statements_to_check():
-    assert {"list_metrics", "record_deed"} <= {statement.name for statement in STATEMENTS}
+    assert {"list_metrics", "record_event", "is_running"} <= {statement.name for statement in STATEMENTS}
 
 
 @pytest.fixture

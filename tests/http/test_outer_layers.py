@@ -2,6 +2,7 @@
 
 import io
 import json
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -81,10 +82,10 @@ async def test_the_whole_service_answers_what_a_layer_raises(settings, monkeypat
     def fail(*_):
         raise RuntimeError("a layer broke")
 
-    monkeypatch.setattr(app.state.base.gate, "_principal", fail)
     monkeypatch.setattr(app.state.base.gate, "admit", fail)
+    monkeypatch.setattr(app.state.base.gate, "known", fail)
     async with asking(layered(app)) as client:
-        for path in ("/health/live", "/api/v1/metrics/0"):
+        for path in ("/health/live", "/api/v1/metrics/0", f"/metrics/{uuid4()}"):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()["code"]) == (500, "internal-error")
             assert answer.json()["request_id"] == answer.headers["X-Request-ID"]

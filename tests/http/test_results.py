@@ -1,9 +1,9 @@
-"""Results over HTTP: held, fresh, stale and said so; the hot lane and the normal path answer alike."""
+"""Results over HTTP: cached, fresh, stale and said so; the shortcut answers as the endpoint does."""
 
 import asyncio
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -14,10 +14,7 @@ from service.app import create_app, layered
 from service.database.gateway import open_database
 from service.database.queries import Command
 from service.errors import DatabaseUnavailable
-from service.http.representation import RepresentationMiddleware
-from service.http.request_log import RequestLog
 from service.metrics.batch import SIDE_BY_SIDE
-from service.observe.events import ignore
 from service.observe.log import set_up_logs
 from service.results.cache_hits import CacheHitMiddleware
 from service.settings import Logs, Results
@@ -45,7 +42,7 @@ async def owner(addresses):
 
 @pytest.fixture
 async def service(settings):
-    """The app as a server runs it, and both its ends: with the hot lane, and what lies behind it."""
+    """The app as a server runs it: with the shortcut for cache hits, and without it."""
     async with running(settings) as found:
         yield found
 
@@ -62,11 +59,8 @@ async def running(settings):
     app = create_app(settings)
     async with held(app.lifespan()):
         lane = layered(app)
-        routed = RequestLog(
-            RepresentationMiddleware(app), ignore
-        )  # without what answers a metric's GET before it is routed
-        async with calls(lane) as fast, calls(lane._app) as slow, calls(routed) as slowest:
-            yield Service(app, lane, fast, slow, slowest)
+        async with calls(lane) as fast, calls(lane._app) as slow:
+            yield Service(app, lane, fast, slow)
 
 
 def calls(app):
@@ -79,7 +73,6 @@ class Service(msgspec.Struct):
     lane: CacheHitMiddleware
     fast: httpx.AsyncClient
     slow: httpx.AsyncClient
-    slowest: httpx.AsyncClient
 
     def moved(self):
         """Fulfilled when the next change has been heard."""
@@ -130,6 +123,7 @@ async def test_every_answer_carries_the_contract(service, make_metric):
 
 
 SUBJECT = "current_setting('request.claims', true)::json ->> 'sub'"
+SITE = "https://board.test"
 CASES = {
     "plain": {},
     "gzip": {"accept-encoding": "gzip"},
@@ -145,10 +139,17 @@ CASES = {
     "any tag": {"if-none-match": "*"},
     "another tag": {"if-none-match": '"other"'},
     "a page of another site": {"origin": "http://elsewhere.test"},
+    "a page of an allowed site": {"origin": SITE},
+    "an image of another site": {"sec-fetch-site": "cross-site"},
     "another host": {"host": "evil.test"},
     "a request id": {"x-request-id": "abc"},
     "a bad request id": {"x-request-id": "a b"},
     "a range": {"range": "bytes=0-1"},
+    "an old directive": {"pragma": "no-cache"},
+    "no host": {"host": ""},
+    "a broken host": {"host": "a@b"},
+    "two ranges of media": {"accept": "text/csv;q=0.1, application/json"},
+    "a body": {"content-length": "2"},
 }
 
 
@@ -156,14 +157,75 @@ CASES = {
     "query", ["", "?rows=200", "?format=csv", "?format=xml", "?rows=2&rows=3", "?other=1", "?rows="]
 )
 @pytest.mark.parametrize("headers", CASES.values(), ids=CASES)
-async def test_all_paths_answer_alike(shared_service, shared_metric, query, headers):
+async def test_the_shortcut_answers_as_the_endpoint_does(shared_service, shared_metric, query, headers):
     address = f"/api/v1/metrics/{shared_metric}{query}"
     base = {"accept-encoding": "identity", **headers}
     first = await shared_service.slow.get(address, headers=base | {"if-none-match": '"none"'})
     sent = {name: value.replace("TAG", first.headers.get("etag", "")) for name, value in base.items()}
-    sides = (shared_service.slowest, shared_service.slow, shared_service.fast)
-    slowest, slow, fast = [comparable(await side.get(address, headers=sent)) for side in sides]
-    assert fast == slow == slowest
+    sides = (shared_service.slow, shared_service.fast)
+    for method in ("GET", "HEAD"):
+        slow, fast = [comparable(await side.request(method, address, headers=sent)) for side in sides]
+        assert fast == slow
+        assert method == "GET" or not slow[2]
+
+
+async def test_the_endpoint_takes_every_spelling_that_the_router_gives_to_its_route(
+    shared_service, shared_metric
+):
+    """The route itself refuses whatever arrives."""
+    found = UUID(shared_metric)
+    first = await ask(shared_service.fast, found)
+    for path in (
+        f"/metrics/{found}/",
+        f"//api///v1//metrics//{found}//",
+        f"/api/v1/%6detrics/{found.hex.upper()}",
+        f"/api%2Fv1%2Fmetrics%2f{found}",
+    ):
+        for side in (shared_service.slow, shared_service.fast):
+            answer = await side.get(f"http://127.0.0.1:8000{path}")
+            assert (answer.status_code, answer.content) == (200, first.content), path
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ("GET /metrics/batch", 405, "method-not-allowed"),
+        ("GET /metrics/none", 422, "invalid-input"),
+        ("HEAD /metrics/none", 422, None),
+        ("GET /metrics/{}/nothing", 404, "not-found"),
+        ("GET /api/v2/metrics/{}", 404, "not-found"),
+        ("POST /metrics/{}", 405, "method-not-allowed"),
+        ("BREW /metrics/{}", 405, "method-not-allowed"),
+        ("OPTIONS /metrics/{}", 204, None),
+    ],
+)
+async def test_the_router_answers_everything_else(shared_service, shared_metric, asked, status, code):
+    method, path = asked.format(shared_metric).split()
+    answer = await shared_service.fast.request(method, path)
+    assert answer.status_code == status
+    assert code is None or answer.json()["code"] == code
+
+
+async def test_lists_may_be_sent_in_several_lines(shared_service, shared_metric):
+    address = f"/metrics/{shared_metric}"
+    tag = (await shared_service.fast.get(address)).headers["etag"]
+    lines = [("If-None-Match", '"other"'), ("If-None-Match", tag)]
+    assert (await shared_service.fast.get(address, headers=lines)).status_code == 304
+    lines = [("Accept", "image/png"), ("Accept", "text/csv")]
+    answer = await shared_service.fast.get(address, headers=lines)
+    assert answer.headers["content-type"].startswith("text/csv")
+
+
+async def test_pages_of_allowed_sites_get_hits(shared_service, shared_metric):
+    for client in (shared_service.slow, shared_service.fast):
+        answer = await ask(client, shared_metric, origin=SITE)
+        assert answer.headers["access-control-allow-origin"] == SITE
+        assert answer.headers.get_list("vary") == ["Accept, Accept-Encoding", "Origin"]
+    before = shared_service.lane.hits
+    await ask(shared_service.fast, shared_metric, origin=SITE)
+    other = await ask(shared_service.fast, shared_metric, origin="https://elsewhere.test")
+    assert "access-control-allow-origin" not in other.headers
+    assert shared_service.lane.hits == before + 2
 
 
 def comparable(answer):
@@ -171,7 +233,7 @@ def comparable(answer):
     forced = "fwd=request" in headers.get("cache-status", "")
     if forced:  # each is a run of its own
         headers.pop("etag")
-    if "problem" in headers.get("content-type", ""):
+    if "problem" in headers.get("content-type", "") and answer.content:
         return answer.status_code, headers, {**answer.json(), "request_id": ""}
     return answer.status_code, headers, None if forced else answer.content
 
@@ -192,7 +254,7 @@ async def shared_settings(server, template, tmp_path_factory):
 
     async with held(_cloned(server, template)) as addresses:
         own = msgspec.structs.replace(addresses, data_dir=tmp_path_factory.mktemp("shared"))
-        yield Settings(database=own, auth=Auth(mode="off"))
+        yield Settings(database=own, auth=Auth(mode="off", cors_origins=(SITE,)))
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +282,7 @@ async def test_each_coding_has_its_own_tag_and_the_same_content(shared_service, 
     assert coded.headers["content-encoding"] == again.headers["content-encoding"] == coding
     assert plain.content == coded.content == again.content
     assert plain.headers["etag"] != coded.headers["etag"] == again.headers["etag"]
-    assert plain.headers["vary"] == coded.headers["vary"] == "Accept, Accept-Encoding"
+    assert plain.headers["vary"] == coded.headers["vary"] == "Accept, Accept-Encoding, Origin"
 
 
 async def test_a_body_that_grows_is_compressed_from_then_on_and_one_that_shrinks_no_longer(

@@ -5,6 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.database.stored_sql.reader import Reader
+from service.errors import Busy
+
 
 async def posted(client: httpx.AsyncClient, sql: str) -> dict[str, Any]:
     answer = await client.post("/metrics", json={"sql": sql})
@@ -161,3 +164,14 @@ async def test_a_function_that_exists_is_refused_by_name(client):
 
     assert problem["code"] == "sql-refused"
     assert problem["detail"].startswith("The SQL calls pg_sleep, which stored SQL may not")
+
+
+async def test_a_call_is_refused_even_if_postgres_cannot_be_asked(client, monkeypatch):
+    async def busy(*_: object) -> None:
+        raise Busy
+
+    monkeypatch.setattr(Reader, "parameter_types", busy)
+    problem = await posted(client, "SELECT cuont(*) FROM metrics")
+
+    assert (problem["status"], problem["code"]) == (422, "sql-refused")
+    assert problem["detail"].startswith("The SQL calls cuont")

@@ -160,3 +160,14 @@ def test_with_too_many_names_older_results_are_suspect_and_transactions_stay_kno
     assert evaluate_freshness(policy, 12.0, generations, None).state is State.SUSPECT
     assert generations.transactions(["data.a"]) == (frozenset(), 9)
     assert evaluate_freshness(make(generations, "data.a"), 12.0, generations, None).state is State.FRESH
+
+
+def test_nothing_is_fresh_or_told_once_the_service_stops():
+    events = []
+    generations = Generations(events.append)
+    generations.heard(0.0)
+    policy = make(generations, "data.a")
+    generations.close(11.0)
+    generations.silent(12.0)
+    assert evaluate_freshness(policy, 12.0, generations, None).state is State.SUSPECT
+    assert events == []

@@ -67,7 +67,6 @@ def test_an_answer_without_the_cache_has_no_outcome():
     assert cache_outcome([(b"etag", b'"a"')]) is None
 
 
-def test_the_caller_is_told_by_the_token_or_by_its_claims():
+def test_the_caller_is_the_subject_of_the_token():
     assert caller_of({"principal": EVERYONE}) == "local"
-    assert caller_of({"claims": '{"aud":"x","sub":"grafana"}'}) == "grafana"
-    assert caller_of({}) is None
+    assert caller_of({"principal": None}) is caller_of({}) is None

@@ -1,30 +1,12 @@
-"""Request directives are read, and response headers describe the result."""
+"""Response headers describe the result."""
 
 from math import inf
 
 import pytest
 
 from service.results.freshness import Basis, FreshnessPolicy
-from service.results.headers import Directives, directives, reply
+from service.results.headers import reply
 from service.results.table import CacheOutcome, Entry, plain
-
-
-@pytest.mark.parametrize(
-    ("field", "expected"),
-    [
-        ("", Directives()),
-        ("no-cache", Directives(no_cache=True)),
-        ("No-Cache, foo=bar", Directives(no_cache=True)),
-        ("max-age=0", Directives(max_age=0)),
-        ('max-age="15"', Directives(max_age=15)),
-        ("max-age=30,max-age=10, no-transform", Directives(max_age=10)),
-        ("max-age=-1", Directives()),
-        ("max-age=ten", Directives()),
-        ("x-no-cache, no-cached, no-store", Directives()),
-    ],
-)
-def test_reads_cache_control(field, expected):
-    assert directives(field) == expected
 
 
 def make_outcome(*, fresh_until=inf, max_age=0, **rest):

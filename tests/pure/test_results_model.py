@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
+from service.http.fields import ANY, Directives
 from service.results.cache import PATIENCE_S, CacheRequest, Composition, Computed, Results
+from service.results.feed import Change
 from service.results.freshness import NAMES, FreshnessPolicy, Generations
-from service.results.headers import ANY, Directives
 from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
 
 DEFINITIONS = "definitions"
@@ -430,4 +431,22 @@ async def test_a_failed_run_also_ends_the_freshness_of_composed_results():
         await results.get(request, Directives(no_cache=True))
     assert results.fresh("key") is None
     assert results.composed(composition) is None
+    await results.close()
+
+
+async def test_a_subscriber_hears_of_a_new_definition_when_the_old_results_are_gone():
+    generations = Generations()
+    generations.heard(0.0)
+    results = Results(generations, ResultTable(ROOM), lambda: 1.0, wait_s=WAIT_S, stale_if_error_s=0)
+
+    async def run():
+        return Computed(b"1", "", 1)
+
+    await results.get(CacheRequest("key", "metric", (), 10_000, run), ANY)
+    with results.subscribe(["data.a"], ["metric"]) as subscription:
+        results.redefined(7, ["metric", "other"])
+        assert await anext(subscription) == Change(redefined=frozenset(["metric"]))
+        assert (results.table.get("key"), results.definitions) == (None, 7)
+        results.announced("data.a 9")
+        assert await anext(subscription) == Change(frozenset(["data.a"]))
     await results.close()

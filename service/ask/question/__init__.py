@@ -1,1 +1,1 @@
-"""What a reading asks of a schema, as SQL and as a title; pure."""
+"""Turn a reading into a question to the schema, its SQL and its title. No I/O."""

@@ -1,6 +1,6 @@
-"""The one table that a question starts from: every name is tried from each, and the best fit wins.
+"""Choose the base table of a question: try all names from each table, and take the best fit.
 
-From the base, joins only go to the one row that a foreign key points at, so that no row is ever multiplied.
+Joins only follow foreign keys away from the base, so that no row is multiplied.
 """
 
 from collections import deque
@@ -35,7 +35,7 @@ class Base(Struct):
 
 
 def reach(table: Table, schema: Schema) -> dict[tuple[str, str], tuple[Join, ...]]:
-    """All tables that have one row for each row of this one, with the shortest way to each."""
+    """All tables with one row for each row of this table, with the shortest path of joins."""
     ways: dict[tuple[str, str], tuple[Join, ...]] = {table.key: ()}
     queue = deque([table])
     while queue:
@@ -49,7 +49,7 @@ def reach(table: Table, schema: Schema) -> dict[tuple[str, str], tuple[Join, ...
 
 
 def roles(reading: Reading) -> list[tuple[Mention, Role]]:
-    """Every name of the reading with the part it plays."""
+    """All names of the reading with their roles."""
     parts: list[tuple[Thing | None, Role]] = []
 
     def add(role: Role, *things: Thing | None) -> None:
@@ -114,7 +114,7 @@ def _hop(base: Base, dimension: Dimension, reading: Reading) -> bool:
 
 
 def _links(base: Base, reading: Reading) -> bool:
-    """Whether an unnamed table joins the two or more that were named, as order items do."""
+    """Whether an unnamed table joins several named tables, as order items join orders and products."""
     named: set[tuple[str, str]] = set()
     for mention, role in roles(reading):
         fit = best_fit(mention, role, base)
@@ -127,7 +127,7 @@ def _links(base: Base, reading: Reading) -> bool:
 
 
 def _refers(base: Base, reading: Reading) -> bool:
-    """Whether `most active customers` can mean rows of this table: it points straight at what is ranked."""
+    """Whether `most active customers` can count rows of this table: it refers directly to customers."""
     fits = [
         fit
         for dimension in reading.dimensions
@@ -160,7 +160,7 @@ def unfitting(mention: Mention, role: Role, base: Base) -> str:
 
 
 def best_fit(mention: Mention, role: Role, base: Base) -> tuple[float, list[Meaning]] | None:
-    """The best meanings of a name in its role from this base, with their score."""
+    """The best meanings of a name in this role, seen from this base, and their score."""
     found: list[tuple[float, Meaning]] = []
     for meaning in mention.meanings:
         distance = base.distance(meaning.table)
@@ -212,7 +212,7 @@ def _bonus(meaning: Meaning, role: Role) -> float:
 
 
 def moment_of(base: Base, reading: Reading) -> Ref | None:
-    """The date column that windows and units mean: one that was named, else the nearest."""
+    """The date column for windows and units: a named one, else the nearest."""
     for mention, _ in roles(reading):
         for meaning in mention.meanings:
             if (

@@ -1,4 +1,4 @@
-"""What the answer's columns are: groups to split by and what is measured in each."""
+"""The columns of the answer: groups, and measures of each group."""
 
 from msgspec import structs
 
@@ -30,7 +30,7 @@ _TOPIC_KINDS = ("type", "kind")
 
 
 class Columns:
-    """The base that was chosen, and what the reading names as seen from there."""
+    """Resolves the names of a reading from its base table."""
 
     def __init__(self, base: Base, reading: Reading) -> None:
         self.base, self.reading = base, reading
@@ -43,7 +43,7 @@ class Columns:
         return fit[1]
 
     def key(self, table: Table) -> Ref:
-        """The single column that identifies a row of `table`, taken from the base where it refers to it."""
+        """The column that identifies a row of `table`; the base's own foreign key if it has one."""
         path = self.base.reach[table.key]
         if path and len(path[-1].reference.columns) == 1:
             return Ref(path[-1].child, path[-1].child.column(path[-1].reference.columns[0]))
@@ -53,7 +53,7 @@ class Columns:
 
     @staticmethod
     def kinds(topic: Meaning) -> list[Ref]:
-        """The columns that only rows about this topic fill: `alert_type`, or all of `alert_...`."""
+        """The columns that only rows of this topic fill."""
         if topic.column is not None:
             return [Ref(topic.table, topic.column)]
         columns = [
@@ -161,7 +161,7 @@ class Columns:
         return self._rows(said, meaning)
 
     def _meant(self, said: Measured) -> Meaning | None:
-        """What a function applies to: its own column, else the subject's; None for rows."""
+        """The meaning that a function applies to: its own column, else the subject's. None for rows."""
         thing, function = said.thing, said.function
         if thing is None and function and self.reading.subjects:
             counts = function == "count" and self.text_subject() is not None  # `channel counts`, per channel
@@ -202,13 +202,13 @@ class Columns:
         return Measure(function, ref, f"{prefix}_{column.name}", outer=outer)
 
     def _is_extreme(self) -> bool:
-        """`the most parts flagged in June`: nothing is ranked, so it is the row with the most."""
+        """In `the most units sold in June` nothing is ranked: it means the largest value of a row."""
         reading = self.reading
         ranked = reading.dimensions or reading.asked or reading.limit or reading.order
         return reading.direction is not None and not ranked
 
     def _rows(self, said: Measured, meaning: Meaning | None) -> Measure:
-        """Count rows of the base, or the distinct rows that it points at."""
+        """Count rows of the base, or distinct rows that it refers to."""
         function, outer = said.function, said.outer
         if function is None and self._is_extreme():  # `the most alerts in June`
             function = "max"

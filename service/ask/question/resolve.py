@@ -1,4 +1,4 @@
-"""A reading meets the schema: every name gets its table and column, or the question is unclear."""
+"""Resolve a reading against the schema: each name gets a table and column, or the question is unclear."""
 
 import operator
 
@@ -12,7 +12,7 @@ from service.ask.sentence.words import stem, stems
 
 
 def resolve(reading: Reading, schema: Schema) -> Question:
-    """Decide what every name means; raises `Unclear` when nothing, or nothing single, fits."""
+    """Decide the meaning of all names. Raises `Unclear` if none fits, or several."""
     if len(reading.windows) > 1:
         raise Unclear("it names several windows of time: ask for one")
     candidates = [scored(Base(table, reach(table, schema)), reading) for table in schema.tables]
@@ -78,7 +78,7 @@ class _Resolver(Columns):
         )
 
     def _place_loose(self) -> None:
-        """A column that stands beside its table is what to split by; the rest is unclear."""
+        """Split by a column that stands beside its table. Other loose names are unclear."""
         reading = self.reading
         extra = [*reading.subjects[1:], *reading.loose]
         for thing in extra:
@@ -92,7 +92,7 @@ class _Resolver(Columns):
             reading.dimensions.append(Dimension(thing))
 
     def _list_different(self) -> None:
-        """`the different channels`, `which alerts`: not counted and not split, it is a list of them."""
+        """List the values of a name that is neither counted nor split, as in `the different countries`."""
         reading = self.reading
         ranked = reading.direction or any(bound.thing is None for bound in reading.bounds)
         if reading.asked and not ranked and not reading.measures and len(reading.dimensions) == 1:
@@ -114,7 +114,7 @@ class _Resolver(Columns):
             reading.subjects, reading.measures, reading.listing = [only.thing], [], True
 
     def _missing(self) -> list[Condition]:
-        """`customers without orders`: rows that no row of the other table points at."""
+        """`customers without orders`: rows that no row of the other table refers to."""
         thing = self.reading.missing
         if thing is None or thing.mention is None:
             return []
@@ -138,7 +138,7 @@ class _Resolver(Columns):
         raise Unclear(f"nothing says which {spoken(self.base.table.name)} have {thing.text}")
 
     def _one_kind(self, measures: list[Measure], conditions: list[Condition]) -> None:
-        """Facts of different kinds share no row: a filter for one kind would empty the other."""
+        """Refuse a filter that fits only one of two kinds of facts, as they never share a row."""
         partial = {m.ref.column.name for m in measures if m.ref and m.ref.column.partial}
         chosen = {c.ref.column.name for c in conditions if c.ref.column.partial and c.operator != "not null"}
         if chosen and (len(partial) > 1 or (len(measures) > 1 and chosen - partial)):
@@ -188,7 +188,7 @@ class _Resolver(Columns):
     def _present(
         self, groups: list[Group], measures: list[Measure], conditions: list[Condition]
     ) -> list[Condition]:
-        """Where facts of several kinds share a table, keep the rows that the question is about."""
+        """If a table holds facts of several kinds, keep only the rows of the kind in question."""
         named = {c.ref.column.name for c in conditions} | {g.ref.column.name for g in groups}
         named |= {m.ref.column.name for m in measures if m.ref}
         found: list[Condition] = []
@@ -218,7 +218,7 @@ class _Resolver(Columns):
     def _shape(
         self, groups: list[Group], measures: list[Measure]
     ) -> tuple[list[Group], list[Measure], list[Ref]]:
-        """Groups, measures and listed columns: a list, what was asked for, or the days of a plain noun."""
+        """The groups, measures and listed columns of the answer."""
         reading = self.reading
         if reading.recent and not reading.when and not reading.measures and not groups:
             if self.moment is None:
@@ -247,7 +247,7 @@ class _Resolver(Columns):
         return groups or self._days(), measures, []
 
     def _asked(self, groups: list[Group]) -> tuple[list[Group], list[Measure], list[Ref]]:
-        """`which engineers emailed`: whom the named values stand for."""
+        """The answer to `which`, without a group: the rows that the named values stand for."""
         if groups:
             return groups, [], []
         for chosen in self.reading.chosen[:1]:
@@ -265,7 +265,7 @@ class _Resolver(Columns):
             raise Unclear("it asks for an average, a highest or a lowest of counts, but not per what")
 
     def _days(self) -> list[Group]:
-        """A plain noun (`critical alerts in June`) is drawn day by day, a plain column value by value."""
+        """Group a plain noun (`paid orders in June`) by day, and a plain column by its values."""
         reading = self.reading
         if reading.direction or reading.when or reading.bounds or reading.listing:
             return []
@@ -304,7 +304,7 @@ class _Resolver(Columns):
         return any(m.column == column for mention, _ in roles(self.reading) for m in mention.meanings[:1])
 
     def _ordered(self, groups: list[Group], measures: list[Measure]) -> Group | None:
-        """The group to sort by; None where it is what is measured."""
+        """The group to sort by. None if the answer is sorted by a measure."""
         order = self.reading.order
         if order is None:
             return None

@@ -6,9 +6,12 @@ from service.ask.schema import Column, ForeignKey, Table
 from service.ask.sentence.dates import Unit, Window
 from service.ask.sentence.reading import Bound, Direction
 
+OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
+"""Words for functions over groups."""
+
 
 class Unclear(ValueError):  # noqa: N818 (it is an answer, not a fault)
-    """The prompt does not say one thing that the schema can answer; the text says what is amiss."""
+    """The schema cannot answer the prompt, or not in one way. The text tells why."""
 
 
 class Ref(Struct, frozen=True):
@@ -52,7 +55,7 @@ class Condition(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """Everything that SQL and title are built from."""
+    """All that SQL and title are built from."""
 
     base: Table
     joins: tuple[Join, ...]

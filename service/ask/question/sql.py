@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlglot import exp
 from sqlglot.generators.postgres import PostgresGenerator
 
-from service.ask.question.shapes import Condition, Group, Measure, Question, Ref
+from service.ask.question.shapes import OUTER, Condition, Group, Measure, Question, Ref
 from service.ask.schema import Schema
 from service.ask.sentence.dates import Unit, Window
 from service.sql.words import RESERVED
@@ -24,7 +24,7 @@ _COMPARISONS: dict[str, type[exp.Binary]] = {
 
 
 class Parameter(Struct, frozen=True):
-    """A placeholder of the SQL; the default is the window that was asked for."""
+    """A placeholder of the SQL. Its default comes from the window of the prompt."""
 
     name: str
     type: str
@@ -78,7 +78,7 @@ class _Builder:
         return tree
 
     def _table(self, schema: str, name: str) -> exp.Table:
-        """Without its schema where the search path finds it, as people write it."""
+        """The table, without its schema if the search path finds it."""
         plain = (
             next((path for path in self.schema.search_path if self.schema.table(path, name)), None) == schema
         )
@@ -127,7 +127,7 @@ class _Builder:
         names = [exp.column(_name(group.name)) for group in kept]
         values = [
             exp.alias_(
-                _rounded(measure.outer or "sum", exp.column("value")),
+                _aggregate(measure.outer or "sum", exp.column("value")),
                 _outer_name(measure, question.groups[0]),
             )
             for measure in question.measures
@@ -157,7 +157,7 @@ class _Builder:
     def _arranged(
         self, tree: exp.Select, groups: tuple[Group, ...], measures: tuple[Measure, ...]
     ) -> exp.Select:
-        """Time runs forward; categories go by size, or by name when nothing is measured."""
+        """Sort times forward, and categories by size, or by name without a measure."""
         question = self.question
         if not groups:
             return tree
@@ -269,13 +269,10 @@ class _Builder:
         ]
 
 
-_OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
-
-
 def _outer_name(measure: Measure, group: Group) -> str:
     if measure.outer in {None, "sum"}:
         return measure.name
-    return f"{_OUTER[measure.outer or 'sum']}_per_{group.name}"
+    return f"{OUTER[measure.outer or 'sum']}_per_{group.name}"
 
 
 def _name(name: str) -> exp.Identifier:
@@ -301,10 +298,6 @@ def _interval(count: int, unit: str) -> exp.Interval:
 def _aggregate(function: str, value: exp.Expr) -> exp.Expr:
     kinds: dict[str, type[exp.AggFunc]] = {"sum": exp.Sum, "avg": exp.Avg, "min": exp.Min, "max": exp.Max}
     return kinds[function](this=value)
-
-
-def _rounded(function: str, value: exp.Expr) -> exp.Expr:
-    return _aggregate(function, value)
 
 
 def _literal(value: str | float) -> exp.Expr:

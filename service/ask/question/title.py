@@ -2,15 +2,14 @@
 
 from datetime import date
 
-from service.ask.question.shapes import Condition, Measure, Question
+from service.ask.question.shapes import OUTER, Condition, Measure, Question
 from service.ask.sentence.dates import Window
 
 _WORDS = {"sum": "Total", "avg": "Average", "min": "Lowest", "max": "Highest", "count": "Count of"}
-_OUTER = {"avg": "average", "min": "lowest", "max": "highest", "sum": "total"}
 
 
 def understood(question: Question) -> tuple[str, ...]:
-    """What was made of a prompt, part by part."""
+    """How a prompt was understood, part by part."""
     parts = [_measured(measure, question.noun) for measure in question.measures] or [
         f"rows of {question.noun}"
     ]
@@ -29,7 +28,7 @@ def understood(question: Question) -> tuple[str, ...]:
 
 
 def title(question: Question) -> str:
-    """A heading from what was understood: `Count of alerts by type, June 2025`."""
+    """A title such as `Count of orders by status, June 2025`."""
     parts = [_head(question)]
     wheres = [_where(condition) for condition in question.conditions if condition.operator != "not null"]
     if wheres:
@@ -62,7 +61,7 @@ def _head(question: Question) -> str:
 
 
 def _measured(measure: Measure, noun: str) -> str:
-    outer = f"{_OUTER[measure.outer]} " if measure.outer and measure.outer != "sum" else ""
+    outer = f"{OUTER[measure.outer]} " if measure.outer and measure.outer != "sum" else ""
     if measure.ref is None:
         return f"{outer}count of {noun}"
     what = _words(f"{measure.unit}s" if measure.unit else measure.ref.column.name)

@@ -1,1 +1,1 @@
-"""A sentence read by rules: words, dates and names, then who does what; pure."""
+"""Read a sentence by rules: words, dates, names, then their roles. No I/O."""

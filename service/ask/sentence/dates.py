@@ -33,13 +33,13 @@ _EARLIEST_YEAR, _LATEST_YEAR = 1900, 2199
 
 
 class DateError(ValueError):
-    """A date phrase that names no possible window; the text says why."""
+    """A date phrase without a possible window. The text tells why."""
 
 
 class Window(Struct, frozen=True, kw_only=True):
     """Inclusive days, or a moving window (`rolling` units back from today, `period` units from this one).
 
-    `guessed` says that no year was named: `start` and `end` then lie in the latest year that can be meant.
+    `guessed`: no year was named, so `start` and `end` lie in the latest possible year.
     """
 
     start: date | None = None
@@ -51,7 +51,7 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 class Found(Struct, frozen=True):
-    """A window and the words `first` up to but not including `end` that said it."""
+    """A window and its words: from `first`, up to but not including `end`."""
 
     window: Window
     first: int
@@ -65,7 +65,7 @@ class _Period(Struct, frozen=True):
 
 
 def find(words: list[Word], today: date, last: date | None = None) -> list[Found]:
-    """All date phrases, in order. `last` is the latest day there are data for, if that is known.
+    """All date phrases, in order. `last` is the latest day with data, if known.
 
     Raises `DateError` for days that do not exist and windows that end before they begin.
     """
@@ -111,15 +111,15 @@ def _last(match: re.Match[str]) -> Window:
     # `over last week` is seven days back in the stored queries that people know
     if match["which"] == "last" and (match["the"] or match["unit"] == "week"):
         return _rolling(1, match["unit"])
-    return Window(period=-1, unit=_unit(match["unit"]))
+    return Window(period=-1, unit=unit_named(match["unit"]))
 
 
 def _to_date(match: re.Match[str]) -> Window:
     short: dict[str | None, Unit] = {"w": "week", "m": "month", "q": "quarter", "y": "year"}
-    return Window(period=0, unit=short.get(match["short"]) or _unit(match["unit"]))
+    return Window(period=0, unit=short.get(match["short"]) or unit_named(match["unit"]))
 
 
-def _unit(text: str) -> Unit:
+def unit_named(text: str) -> Unit:
     units: dict[str, Unit] = {"week": "week", "month": "month", "quarter": "quarter", "year": "year"}
     return units.get(text, "day")
 
@@ -132,7 +132,7 @@ def _rolling(count: int, unit: str) -> Window:
         return Window(rolling=count * days[unit], unit="day")
     if unit == "quarter":
         return Window(rolling=3 * count, unit="month")
-    return Window(rolling=count, unit=_unit(unit))
+    return Window(rolling=count, unit=unit_named(unit))
 
 
 _THE = r"(?:(?:in|during|for|over|within|from|of|since|on|across|throughout) )?(?P<the>the )?"
@@ -145,7 +145,7 @@ _MOVING: tuple[tuple[str, Callable[[re.Match[str]], Window]], ...] = (
     (_THE + rf"(?P<which>last|previous|prior) {_UNIT}", _last),
     (
         r"(?:so far )?" + _THE + rf"(?:this|current) {_UNIT}(?: so far| to date)?",
-        lambda match: Window(period=0, unit=_unit(match["unit"])),
+        lambda match: Window(period=0, unit=unit_named(match["unit"])),
     ),
     (_THE + rf"(?:{_UNIT} to date|(?P<short>[wmqy])td)", _to_date),
     (
@@ -156,7 +156,7 @@ _MOVING: tuple[tuple[str, Callable[[re.Match[str]], Window]], ...] = (
     (r"(?:since|from) yesterday", lambda _match: _rolling(1, "day")),
     (
         rf"(?P<n>\d{{1,5}}) {_UNIT}s? ago",
-        lambda match: Window(period=-int(match["n"]), unit=_unit(match["unit"])),
+        lambda match: Window(period=-int(match["n"]), unit=unit_named(match["unit"])),
     ),
 )
 
@@ -197,7 +197,7 @@ _LINK = rf",? ?(?:(?P<and>and|&)|{_AND})(?: including)?(?: the)?(?: end of)?(?: 
 
 
 def _between(left: _Period, right: _Period, end: int) -> tuple[Window, int]:
-    """A side without a year takes the other's."""
+    """A side without a year takes the year of the other side."""
     if left.guessed and not right.guessed:
         left = _in_year(left, right.start.year)
         if left.start > right.end:

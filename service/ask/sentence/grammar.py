@@ -1,11 +1,11 @@
-"""The grammar: one pass from left to right, each word acting on what was said so far.
+"""The grammar: one pass from left to right, in which each word changes the state so far.
 
-Nothing here decides which table a word belongs to; `question` does, once the whole sentence is known.
+`question` decides which table a word belongs to, once the whole sentence is read.
 """
 
 from msgspec import structs
 
-from service.ask.sentence.dates import Unit
+from service.ask.sentence.dates import unit_named
 from service.ask.sentence.names import Names
 from service.ask.sentence.reading import Bound, Dimension, Measured, Reading, Thing
 from service.ask.sentence.tokens import Keyword, Token
@@ -15,7 +15,7 @@ _AUXILIARY = frozenset(_AUXILIARY_WORDS.split())
 
 
 def read(sentence: list[Token]) -> Reading:
-    """Fold the tokens into what they say together."""
+    """Fold the tokens into one reading."""
     ordered = _participles_last(sentence)
     reader = _Reader(ordered)
     for index, token in enumerate(ordered):
@@ -63,7 +63,7 @@ class _Reader(Names):
         return reading
 
     def _finish_numbers(self) -> None:
-        """A number that nothing took must not be passed over."""
+        """Use or report a number that no word has used."""
         reading = self.reading
         if self.number is not None:
             self.use_number_as_limit()
@@ -117,7 +117,7 @@ class _Reader(Names):
         self.reading.ignored.append(self.sentence[index].text)
 
     def _link(self, _index: int, _what: str) -> None:
-        """`in`, `for`, `with`: a list of dimensions ends, and so does what is asked for."""
+        """`in`, `for` and `with` end a list of dimensions, and the subject."""
         if self.slot in {"by", "ranked"} and self.filled:
             self.slot, self.filled = ("subject" if self.slot == "ranked" else "rest"), False
         elif self.slot == "subject" and (self.reading.subjects or self.reading.measures):
@@ -193,7 +193,7 @@ class _Reader(Names):
         self.slot, self.filled = "by", False
 
     def _average_of_totals(self) -> bool:
-        """`total parts flagged and average per day`: two numbers over the days' totals."""
+        """`total units sold and average per day` are two numbers over the days' totals."""
         measures = self.reading.measures
         if (
             self.pending != [("avg", False)]
@@ -211,7 +211,7 @@ class _Reader(Names):
         if not unit:  # `over time` leaves the unit open
             self.over_time = True
             return
-        self.reading.dimensions.append(Dimension(time=_unit(unit)))
+        self.reading.dimensions.append(Dimension(time=unit_named(unit)))
         if self.slot == "by" and not self.filled:
             self.filled = True
 
@@ -224,21 +224,21 @@ class _Reader(Names):
         if self.number is not None and self.slot in {"ranked", "subject"}:
             self.use_counted_number()
         if self.slot in {"by", "ranked"} and (not self.filled or self.joined):
-            reading.dimensions.append(Dimension(time=_unit(unit)))
+            reading.dimensions.append(Dimension(time=unit_named(unit)))
             self.filled = True
         elif self.slot == "order":
-            reading.order = Dimension(time=_unit(unit))
+            reading.order = Dimension(time=unit_named(unit))
             self.slot = "rest"
         elif self.pending and self.pending[-1][0] == "count":
             self.pending.pop()
-            reading.measures.append(Measured("count", time=_unit(unit), distinct=True))
+            reading.measures.append(Measured("count", time=unit_named(unit), distinct=True))
         elif (
             self.slot == "subject"
             and not reading.subjects
             and not reading.measures
             and self._ranked_later(index)
         ):
-            reading.dimensions.append(Dimension(time=_unit(unit)))
+            reading.dimensions.append(Dimension(time=unit_named(unit)))
             self.ranking = True
         elif not (reading.dimensions and reading.dimensions[-1].time == unit):
             reading.unknown.append(self.sentence[index].text)
@@ -400,7 +400,7 @@ def _participles_last(sentence: list[Token]) -> list[Token]:
 
 
 def _of_groups(measure: Measured) -> Measured:
-    """`the most parts flagged in a single day` is the most of the days' totals."""
+    """`the most units sold in a single day` is the largest of the days' totals."""
     if measure.function in {"min", "max"} and measure.outer is None:
         return structs.replace(measure, function="sum", outer=measure.function)
     return measure
@@ -409,8 +409,3 @@ def _of_groups(measure: Measured) -> Measured:
 def _plural(text: str) -> bool:
     last = text.casefold().split()[-1]
     return last.endswith("s") and not last.endswith(("ss", "us", "is"))
-
-
-def _unit(text: str) -> Unit:
-    units: dict[str, Unit] = {"week": "week", "month": "month", "quarter": "quarter", "year": "year"}
-    return units.get(text, "day")

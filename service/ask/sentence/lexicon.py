@@ -1,7 +1,7 @@
-"""Which words of a prompt name a table, a column or a value that stands in one.
+"""Find the words of a prompt that name a table, a column or a value.
 
-Every name and value of the schema becomes a phrase of stems, looked up without regard to order, so that
-`flagged parts` finds `parts_flagged` and `approval needed` finds `Need approval`. Longer phrases win.
+Every name and value of the schema becomes a set of stems, so that the order of words does not matter:
+`sold units` finds `units_sold`. Longer phrases win.
 """
 
 from collections import defaultdict
@@ -60,8 +60,8 @@ _SHORTEST_MISSPELT = 5
 class Meaning(Struct, frozen=True):
     """One reading of a phrase.
 
-    `weight` orders them, more for one that is `spelt` so and not merely of the same stems; a `topic` is what
-    rows that fill a column (or, without one, the columns that begin with its name) are.
+    `weight` orders readings; the exact spelling `spelt` weighs more than equal stems. A `topic` names rows
+    that fill a column, or, without a column, the columns that begin with its name.
     """
 
     kind: MeaningKind
@@ -74,7 +74,7 @@ class Meaning(Struct, frozen=True):
 
 
 class Mention(Struct, frozen=True):
-    """Words `first` up to but not including `end`, and what they can mean, the likeliest first."""
+    """Words from `first`, up to but not including `end`, and their meanings, the most likely first."""
 
     first: int
     end: int
@@ -84,7 +84,7 @@ class Mention(Struct, frozen=True):
 
 
 class Lexicon:
-    """Phrases of one schema; immutable once built, so it is kept as long as the schema stands."""
+    """The phrases of one schema. Immutable once built."""
 
     def __init__(self, schema: Schema) -> None:
         self._phrases: dict[tuple[str, ...], list[Meaning]] = defaultdict(list)
@@ -98,7 +98,7 @@ class Lexicon:
                     self._add_value(table, column, value)
 
     def at(self, words: list[Word], first: int, barriers: frozenset[int]) -> Mention | None:
-        """The longest phrase that begins with the word `first` and crosses none of `barriers`."""
+        """The longest phrase that begins at word `first` and does not cross `barriers`."""
         if words[first].quoted:
             return self._quoted(words[first], first)
         span = [first]
@@ -118,7 +118,7 @@ class Lexicon:
         return None
 
     def near(self, words: list[Word], index: int) -> Mention | None:
-        """What a misspelt word may mean: one letter wrong, missing, extra or swapped."""
+        """The meanings of a misspelt word: one letter is wrong, missing, extra or swapped."""
         text = words[index].text
         if len(text) < _SHORTEST_MISSPELT or not text.isalpha():
             return None
@@ -190,7 +190,7 @@ class Lexicon:
 
 
 def _column_names(table: Table, column: Column) -> Iterator[tuple[tuple[str, ...], int]]:
-    """What a column may be called, and how surely that is what is meant."""
+    """Possible names of a column, with their weights."""
     written, head = stems(column.name), _head(table.name)
     name = _spelt_out(written)
     if name != written:
@@ -241,14 +241,14 @@ def _spelt_out(name: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _head(name: str) -> str:
-    """The noun that a table's name is about: `interaction` of external_interactions."""
+    """The main noun of a table's name: `item` of order_items."""
     whole = stems(name.split("_of_", maxsplit=1)[0])
     kept = [part for part in whole if part not in _AFFIXES] or list(whole)
     return kept[-1] if kept else ""
 
 
 def _topics(table: Table) -> list[str]:
-    """First words that several columns share, such as `alert` of alert_type and alert_category."""
+    """First words that several columns share, such as `ticket` of ticket_type and ticket_state."""
     seen: dict[str, int] = defaultdict(int)
     for column in table.columns:
         name = stems(column.name)

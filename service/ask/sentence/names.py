@@ -1,4 +1,4 @@
-"""The first half of the grammar: what becomes of names, values and numbers where they stand."""
+"""The first half of the grammar: the roles of names, values and numbers."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Slot = Literal["subject", "by", "ranked", "measure", "order", "rest"]
 
 
 class Names:
-    """State of the fold: `slot` is what the next name will be taken for."""
+    """State of the fold. `slot` is the role of the next name."""
 
     def __init__(self, sentence: list[Token]) -> None:
         self.sentence = sentence
@@ -32,7 +32,7 @@ class Names:
         self.said: set[Role] = set()
 
     def previous(self, index: int) -> Token | None:
-        """The token before, words that say nothing left out."""
+        """The previous token, without silent words."""
         return next((t for t in reversed(self.sentence[:index]) if t.role not in SILENT), None)
 
     def following(self, index: int) -> Token | None:
@@ -121,7 +121,7 @@ class Names:
             self.negated = False
 
     def _stands_alone(self, index: int) -> bool:
-        """Whether a value is itself what is counted (`how many calls`), not said of a noun after it."""
+        """Whether the value itself is counted (`how many calls`), and does not describe a noun after it."""
         for token in self.sentence[index + 1 :]:
             if (token.mention and token.mention.meanings[0].kind != "value") or token.role == "rows":
                 return False
@@ -130,7 +130,7 @@ class Names:
         return True
 
     def _merge_value(self, index: int, mention: Mention) -> bool:
-        """`type Critical`, `Critical type`: the column only says where the value stands."""
+        """In `status Paid` and `Paid status` the column only tells where to find the value."""
         before = next((t for t in reversed(self.sentence[:index]) if not _transparent(t)), None)
         if before is None or before.mention is None:
             return False
@@ -168,7 +168,7 @@ class Names:
         return False
 
     def _splits(self, column: Mention) -> bool:
-        """Whether the column was named to split by, where `by channel, Email only` keeps both."""
+        """Whether the column was named to split by: `by country, France only` keeps both."""
         dimensions = self.reading.dimensions
         return (
             bool(dimensions)
@@ -238,7 +238,7 @@ class Names:
         self.distinct = False
 
     def _bounded(self, bound: tuple[str, float], thing: Thing, *, numeric: bool) -> None:
-        """`more than 5` of this thing: of a column row by row, of rows group by group."""
+        """Compare `more than 5` with a column in each row, or with the number of rows in each group."""
         reading = self.reading
         if reading.measures and not reading.subjects and not reading.dimensions and not numeric:
             counted = reading.measures.pop()
@@ -253,7 +253,7 @@ class Names:
         reading.asked = True
 
     def _named_already(self, thing: Thing) -> bool:
-        """`obsolescence cost that we avoided` names one column twice."""
+        """Whether the name repeats the last measure, as in `cost that we spent` for one column."""
         last = self.reading.measures[-1].thing if self.reading.measures else None
         return bool(
             last
@@ -270,7 +270,7 @@ class Names:
             reading.subjects.append(thing)
 
     def close_pending(self, thing: Thing | None = None) -> None:
-        """Give the functions that were asked for their column, or the one named before them."""
+        """Give the pending functions their column, or the column named before them."""
         reading = self.reading
         functions, self.pending = self.pending, []
         plain: list[tuple[str, str | None]] = []

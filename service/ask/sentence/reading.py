@@ -1,4 +1,4 @@
-"""What a prompt says, in its own words: names are not decided yet, only their place in the sentence is."""
+"""A read prompt: the role of each name in the sentence, before names get their meaning."""
 
 from typing import Literal
 
@@ -11,14 +11,14 @@ Direction = Literal["asc", "desc"]
 
 
 class Thing(Struct, frozen=True):
-    """Something of the schema as the prompt names it; `mention` is None for `records` and their like."""
+    """A name of the schema in a prompt. `mention` is None for words such as `records`."""
 
     mention: Mention | None
     text: str
 
 
 class Measured(Struct, frozen=True):
-    """One measured column of the answer; `outer` aggregates over the groups of the first dimension."""
+    """One measured column. `outer` aggregates over the groups of the first dimension."""
 
     function: str | None
     thing: Thing | None = None
@@ -33,7 +33,7 @@ class Dimension(Struct, frozen=True):
 
 
 class Chosen(Struct, frozen=True):
-    """Rows whose column holds (or, `negated`, does not hold) a value that was named."""
+    """Rows whose column has a named value, or, `negated`, has another one."""
 
     mention: Mention
     negated: bool = False
@@ -41,7 +41,7 @@ class Chosen(Struct, frozen=True):
 
 
 class Bound(Struct, frozen=True):
-    """A number compared with a column, with a key, or (`thing` None) with what is measured per group."""
+    """A number that is compared with a column, a key, or (`thing` None) the measure of each group."""
 
     operator: str
     number: float
@@ -49,7 +49,7 @@ class Bound(Struct, frozen=True):
 
 
 class Reading(Struct):
-    """What a prompt says, in its own words."""
+    """The parts of a read prompt."""
 
     measures: list[Measured] = field(default_factory=list)
     subjects: list[Thing] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A prompt cut into steps: dates, names of the schema, words that ask, numbers, and what nobody knows."""
+"""Cut a prompt into tokens: dates, names of the schema, keywords, numbers, unknown words."""
 
 from pathlib import Path
 from typing import Final, Literal
@@ -70,7 +70,7 @@ LONGEST: Final = max(len(phrase) for phrase in KEYWORDS)
 
 
 class Token(Struct, frozen=True):
-    """One step of the sentence: exactly one of the last four is set, or none for an unknown word."""
+    """One token. Exactly one of the last four fields is set, or none for an unknown word."""
 
     words: tuple[Word, ...]
     keyword: Keyword | None = None
@@ -88,7 +88,7 @@ class Token(Struct, frozen=True):
 
 
 def tokens(words: list[Word], lexicon: Lexicon, found: list[Found]) -> list[Token]:
-    """Cover the words: dates first, then whatever is longest; asking words win over names of equal length."""
+    """Cover all words: dates first, then the longest match. Keywords win over names of equal length."""
     found = [item for item in found if not _counts(words, item, lexicon)]
     windows = {item.first: item for item in found}
     barriers = frozenset(index for item in found for index in range(item.first, item.end)) | _stops(words)
@@ -121,7 +121,7 @@ def _counts(words: list[Word], found: Found, lexicon: Lexicon) -> bool:
 
 
 def _stops(words: list[Word]) -> frozenset[int]:
-    """Words that no name reaches across."""
+    """The places of words that no name may cross."""
     roles = {"by", "every", "and", "versus", "not", "aggregate", "order", "superlative", "compare"}
     keywords = (KEYWORDS.get(_keys([word])) for word in words)
     return frozenset(index for index, keyword in enumerate(keywords) if keyword and keyword.role in roles)

@@ -1,4 +1,4 @@
-"""A prompt as words: cut, number words turned into digits, endings cut off so that forms meet."""
+"""Cut a prompt into words, turn number words into digits, and cut endings off."""
 
 import re
 import unicodedata
@@ -57,7 +57,7 @@ _ENDINGS = (
 
 
 class Word(Struct, frozen=True):
-    """`text` is case-folded; a number word is its digits; `quoted` keeps what stood in quotes whole."""
+    """`text` is case-folded, with number words as digits. A `quoted` text is one word."""
 
     text: str
     raw: str
@@ -75,19 +75,19 @@ class Word(Struct, frozen=True):
 
 
 def cut(prompt: str) -> list[Word]:
-    """The words and signs of a prompt in order, one over `WORDS` at most; only spaces are dropped."""
+    """The words and signs of a prompt in order, without spaces; at most `WORDS` + 1."""
     text = unicodedata.normalize("NFKC", prompt).translate(_QUOTES)
     return list(_join_numbers(_pending(list(islice(_cut(text), WORDS + 1)))))
 
 
 def stems(text: str) -> tuple[str, ...]:
-    """The stems of a name as it stands in a schema: `alertType`, `alert_type`, `Need approval`."""
+    """The stems of a name of a schema, such as `orderType`, `order_type` or `On order`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", unicodedata.normalize("NFKC", text))
     return tuple(stem(part.casefold()) for part in re.findall(r"[^\W_]+", spaced))
 
 
 def stem(word: str) -> str:
-    """Cut plural and verb endings: wrong as English now and then, but the same for every form of a word."""
+    """Cut plural and verb endings. The stem may be no English word, but all forms of a word share it."""
     short = singular(word)
     for ending, rest in _ENDINGS:
         if short.endswith(ending) and len(short) - len(ending) >= rest and not short.endswith("eed"):
@@ -125,7 +125,7 @@ def _cut(text: str) -> Iterator[Word]:
 
 
 def _pending(words: list[Word]) -> Iterator[Word]:
-    """`to be approved` is not approved: it says `pending approved`."""
+    """Read `to be approved` as `pending approved`, which differs from `approved`."""
     skipped = False
     for word, following, after in zip(words, [*words[1:], None], [*words[2:], None, None], strict=False):
         if skipped:
@@ -144,7 +144,7 @@ def _digits(word: str) -> str:
 
 
 def _join_numbers(words: Iterator[Word]) -> Iterator[Word]:
-    """Make one of `twenty five` and `twenty-five`; digits that were written as digits stay apart."""
+    """Join `twenty five` and `twenty-five`. Numbers written in digits stay apart."""
     kept: list[Word] = []
     for word in words:
         tens = _spelled(kept[-1]) if kept and kept[-1].text != "-" else 0

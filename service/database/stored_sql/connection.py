@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
+from service.database.queries import SqlFile
 from service.database.stored_sql.exact import ExactConnection
+
+SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 
 UNLOCK: Final = "SELECT pg_catalog.pg_advisory_unlock_all();"
 
@@ -48,7 +52,6 @@ class ReaderConnection(ExactConnection):
         """The limiter's generation when it was acquired from the pool: see `ConnectionLimiter.retire`."""
         self._skip_reset = False
         self._deallocate_sql = ""
-        self._statement: Any = None
         self._next = ("", 0)
         self._prepared_bytes = 0
         self._shapes: dict[str, Shape] = {}
@@ -70,12 +73,9 @@ class ReaderConnection(ExactConnection):
         self, sql: str, args: Sequence[Any], limit: int
     ) -> tuple[list[asyncpg.Record], Shape]:
         """Up to `limit` rows, and their shape."""
-        driver: Any = super()
-        # The protocol's row limit; `fetchrow` uses it with 1.
-        records: list[asyncpg.Record] = await driver._execute(sql, args, limit, None)  # noqa: SLF001
-        return records, self._shape()
+        return await self.fetch_limited(sql, args, limit), self._shape()
 
-    def prepares(self, sql: str, weight: int) -> bool:
+    def expect(self, sql: str, weight: int) -> bool:
         """Note the next statement, and return whether it will be kept prepared.
 
         Otherwise it is an unnamed statement, which only a reset frees: the next simple query replaces it.
@@ -84,32 +84,26 @@ class ReaderConnection(ExactConnection):
         return weight <= HEAVY_STATEMENT
 
     def _shape(self) -> Shape:
-        statement = self._statement
-        shape = self._shapes.get(statement.name) if statement.name else None
+        name = self.last_statement.name
+        shape = self._shapes.get(name) if name else None
         if shape is None:
-            shape = shape_of(statement._get_attributes())  # noqa: SLF001 (the driver's own statement)
-            if statement.name:
-                self._shapes[statement.name] = shape
+            shape = shape_of(self.last_attributes())
+            if name:
+                self._shapes[name] = shape
         return shape
 
-    async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
-        driver: Any = super()
-        expected, weight = self._next
-        if query == expected and weight > HEAVY_STATEMENT:
-            options["use_cache"] = False
+    def keeps(self, query: str) -> bool:
         if self._prepared_bytes > STATEMENT_BYTES or len(self._shapes) > 2 * STATEMENTS:
-            self._drop_prepared()
-        statement = self._statement = await driver._get_statement(query, *args, **options)  # noqa: SLF001
-        if query == expected and statement.name and statement.name not in self._shapes:
-            self._prepared_bytes += weight
-        return statement
+            self.drop_prepared()
+            self._shapes.clear()
+            self._prepared_bytes = 0
+        expected, weight = self._next
+        return query != expected or weight <= HEAVY_STATEMENT
 
-    def _drop_prepared(self) -> None:
-        """Drop all prepared statements; the driver closes them after it has prepared the next one."""
-        cache: Any = self
-        cache._stmt_cache.clear()  # noqa: SLF001 (the driver's own)
-        self._shapes.clear()
-        self._prepared_bytes = 0
+    def prepared(self, query: str, name: str) -> None:
+        expected, weight = self._next
+        if query == expected and name and name not in self._shapes:
+            self._prepared_bytes += weight
 
     async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (the driver's signature)
         """Roll back and reset the session in one round trip, or in none where a reset is not needed."""

@@ -10,15 +10,14 @@ it would be outside a composite. Domains and parts with the same name stay as Po
 """
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from asyncpg.protocol.protocol import BUILTIN_TYPE_OID_MAP
 
-from service.database.gateway import RawConnection
+from service.database.driver import BUILTIN_TYPES, DriverConnection
 
 _COMPOSITE: Final = b"c"
 _DOMAIN: Final = b"d"
@@ -36,31 +35,26 @@ _FIELD: Final = struct.Struct("!Ii")
 _ARRAY: Final = struct.Struct("!iiI")
 
 
-class ExactConnection(RawConnection):
+class ExactConnection(DriverConnection):
     """A connection that decodes values exactly, and knows Postgres's built-in types without a query."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.json_columns: set[int] = {RECORD, _INT2VECTOR, _OIDVECTOR}
-        protocol: Any = args[0]
-        self._codecs: Any = protocol.get_settings()
-        for oid, name in BUILTIN_TYPE_OID_MAP.items():
+        for oid, name in BUILTIN_TYPES.items():
             if decoder := _DECODERS.get(name):
-                self._codecs.add_python_codec(oid, name, "pg_catalog", None, "scalar", str, decoder, "text")
-        self._codecs.add_python_codec(RECORD, "record", "pg_catalog", None, "scalar", bytes, Pair, "binary")
+                self.decode_text(oid, name, decoder, "pg_catalog")
+        self.decode_binary(RECORD, "record", Pair)
 
-    async def _introspect_types(self, typeoids: Collection[int], *limits: Any) -> Any:
+    def introspected(self, types: Iterable[Any]) -> list[Any]:
         """Leave only arrays and domains to the driver; it must not decode types whose parts come as text."""
-        driver: Any = super()
-        types, statement = await driver._introspect_types(typeoids, *limits)  # noqa: SLF001
         found: dict[int, Any] = {kind["oid"]: kind for kind in types}
         for oid in found:  # parts of composites too, as the driver would decode them
             self._register(oid, found)
-        derived = [kind for oid, kind in found.items() if self._codecs.get_data_codec(oid) is None]
-        return derived, statement
+        return [kind for oid, kind in found.items() if not self.has_codec(oid)]
 
     def _register(self, oid: int, found: dict[int, Any]) -> None:
-        if self._codecs.get_data_codec(oid) is not None:
+        if self.has_codec(oid):
             return
         kind = found[oid]
         base = kind["basetype"] if kind["kind"] == _DOMAIN else kind["elemtype"]
@@ -70,11 +64,7 @@ class ExactConnection(RawConnection):
                 return
         if base or kind["kind"] == _COMPOSITE:
             self.json_columns.add(oid)
-        self._codecs.add_python_codec(oid, kind["name"], kind["ns"], None, "scalar", str, _same, "text")
-
-
-def _same(text: str) -> str:
-    return text
+        self.decode_text(oid, kind["name"], str, kind["ns"])
 
 
 def _number(text: str) -> msgspec.Raw | None:
@@ -190,14 +180,12 @@ _UNLIKE_JSON: Final = {
     1184: _timestamptz,
 }
 # Types whose values to_json writes exactly as we do, so that we need not walk their arrays.
-_SAME_AS_JSON: Final = frozenset(BUILTIN_TYPE_OID_MAP) - {*_UNLIKE_JSON, _BYTEA, RECORD}
+_SAME_AS_JSON: Final = frozenset(BUILTIN_TYPES) - {*_UNLIKE_JSON, _BYTEA, RECORD}
 _DECODERS: Final = {
-    **dict.fromkeys(
-        ("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), _same
-    ),
-    **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "tsvector", "tsquery"), _same),
-    **dict.fromkeys(("point", "box", "line", "lseg", "path", "polygon", "circle"), _same),
-    **dict.fromkeys(("pg_lsn", "xid8", "tid", "pg_snapshot", "txid_snapshot"), _same),
+    **dict.fromkeys(("date", "time", "timetz", "interval", "uuid", "money", "xml", "char", "jsonpath"), str),
+    **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "tsvector", "tsquery"), str),
+    **dict.fromkeys(("point", "box", "line", "lseg", "path", "polygon", "circle"), str),
+    **dict.fromkeys(("pg_lsn", "xid8", "tid", "pg_snapshot", "txid_snapshot"), str),
     "numeric": _number,
     "float4": _number,
     "json": _embedded_json,

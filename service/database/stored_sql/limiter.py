@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 import structlog
+from msgspec import Struct
 
 from service.database.gateway import LOST_CONNECTION, Pool
-from service.database.stored_sql.connection import ByteCap
+from service.database.stored_sql.connection import SQL, ByteCap
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -35,12 +36,18 @@ NOTICE_S: Final = 0.25
 """Delay before the first check of a statement that did not end within GRACE_S of its cancellation."""
 
 
-# Behind a pooler only the session's name identifies the backend; otherwise the session has no own name.
-_BACKEND: Final = "(pid = $1 OR application_name = $2) AND usename = current_user AND state = 'active'"
-_IS_RUNNING: Final = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {_BACKEND})"  # noqa: S608 (a constant)
-_TERMINATE: Final = f"SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity WHERE {_BACKEND}"  # noqa: S608
 CUT_S: Final = 0.05
 """Delay before the check of a statement whose connection was aborted: most have ended by then."""
+
+
+class _Backend(Struct, frozen=True):
+    """Whether a backend was found."""
+
+    found: bool
+
+
+_IS_RUNNING: Final = SQL.rows("is_running", _Backend)
+_TERMINATE: Final = SQL.rows("terminate", _Backend)
 
 
 class Watch(NamedTuple):
@@ -185,7 +192,7 @@ class ConnectionLimiter:
         """
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             async with asyncio.timeout(QUEUE_WAIT_S):
-                if not await self._pool.fetchval(_TERMINATE, *backend):
+                if not await self._pool.fetchval(_TERMINATE.sql, *backend):
                     return False
         return await self._is_running(backend, CUT_S) is True
 
@@ -205,7 +212,7 @@ class ConnectionLimiter:
         await asyncio.sleep(wait_s)
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             async with asyncio.timeout(QUEUE_WAIT_S):
-                return await self._pool.fetchval(_IS_RUNNING, *backend)
+                return await self._pool.fetchval(_IS_RUNNING.sql, *backend)
         return None
 
     async def _wait_for_slot(self) -> Any:

@@ -30,6 +30,7 @@ from service.database.connect import asyncpg_arguments
 from service.database.gateway import Pool
 from service.database.stored_sql.connection import (
     RESET,
+    SQL,
     STATEMENTS,
     UNLOCK,
     ReaderConnection,
@@ -115,6 +116,18 @@ class Description(Struct, frozen=True):
         return bool(self.json_columns) or rows.shape == self.shape
 
 
+class _Names(Struct, frozen=True):
+    names: list[str]
+
+
+class _Claims(Struct, frozen=True):
+    claims: str
+
+
+_TYPE_NAMES: Final = SQL.rows("list_type_names", _Names)
+_SET_CLAIMS: Final = SQL.rows("set_claims", _Claims)
+
+
 class Rows(Struct, frozen=True):
     """The rows of one run (at most `row_limit`), the bytes received, and the durations in seconds."""
 
@@ -186,7 +199,7 @@ class Reader:
         """
         requested = time.perf_counter()
         async with self._run_limiter.acquire(watch) as connection:
-            if connection.prepares(sql, weight_of(sql) if weight is None else weight) and skip_reset:
+            if connection.expect(sql, weight_of(sql) if weight is None else weight) and skip_reset:
                 connection.skip_reset()
             if twice_the_bytes:
                 connection.cap.start(2 * self._settings.result_bytes_limit)
@@ -212,7 +225,7 @@ class Reader:
         if claims is not None or self._settings.reader_pooler != "none":
             await connection.execute(self._beginning(connection))
         if claims is not None:
-            await connection.execute("SELECT pg_catalog.set_config('request.claims', $1, true)", claims)
+            await connection.execute(_SET_CLAIMS.sql, claims)
         return await connection.fetch_some(sql, args, self._settings.row_limit + 1)
 
     @property
@@ -306,12 +319,8 @@ def _begin(settings: DatabaseSettings) -> str:
 async def _describe(connection: Any, statement: Any, sql: str) -> Description:
     attributes = statement.get_attributes()
     parameters = tuple(kind.name for kind in statement.get_parameters())
-    types = await connection.fetchval(
-        "SELECT array_agg(format_type(oid, NULL) ORDER BY n)"
-        " FROM unnest($1::oid[]) WITH ORDINALITY AS t(oid, n)",
-        [attribute.type.oid for attribute in attributes],
-    )
-    columns = tuple(map(ResultColumn, _unique(attribute.name for attribute in attributes), types or ()))
+    types = await connection.fetchval(_TYPE_NAMES.sql, [attribute.type.oid for attribute in attributes])
+    columns = tuple(map(ResultColumn, _unique(attribute.name for attribute in attributes), types))
     _refuse_control_characters(columns)
     json_columns = frozenset(
         n for n, attribute in enumerate(attributes) if attribute.type.oid in connection.json_columns
