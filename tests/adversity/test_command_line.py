@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from service.cli import main
@@ -159,6 +160,17 @@ def test_rows_of_standard_input_are_imported_fixed_and_exported(run: Run):
     assert "customer_id" in err
     assert json.loads(run("quarantine", "fix", row["id"], "customer_id=2")[1])["status"] == "loaded"
     assert run("quarantine", "list", "--dataset", "customers")[1] == ""
+
+
+def test_a_table_is_watched_and_unwatched(run: Run, database: dict[str, str]):
+    with psycopg.connect(database["DATABASE_URL"], autocommit=True) as owner:
+        owner.execute("CREATE TABLE data.own (n integer)")
+        count = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'data.own'::regclass"
+        assert run("watch", "data.own") == (0, "data.own announces its changes\n", "")
+        assert owner.execute(count).fetchone() == (4,)
+        assert run("unwatch", "data.own") == (0, "data.own announces its changes no more\n", "")
+        assert owner.execute(count).fetchone() == (0,)
+    assert run("unwatch", "data.nothing")[0] == 2
 
 
 def test_datasets_are_listed(run: Run):
