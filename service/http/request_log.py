@@ -65,7 +65,7 @@ class RequestLog:
                     query=shown_query(scope["query_string"]),
                     cache=cache,
                     caller=caller_of(scope["state"]),
-                    address=client[0] if (client := scope["client"]) else None,
+                    address=client[0] if (client := scope.get("client")) else None,
                 )
             )
             current_request_id.set(None)

@@ -93,8 +93,7 @@ class ResultEndpoint:
         scope["path_template"] = PATH
         extra = self._gate.browser_headers(field_of(scope, b"origin"))
         try:
-            principal = await self._gate.admit(scope)
-            scope["state"]["principal"] = principal
+            principal = scope["state"]["principal"] = await self._gate.admit(scope)
             extra = [*extra, *self._gate.take(principal, scope["path"])]
             claims = require(principal, READ).claims
             reply = await self._service().result(metric_id, scope, claims)
