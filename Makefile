@@ -41,6 +41,7 @@ venv: $(VENV)/.dev ## Prepare .venv and nothing else
 # Nobody needs a token on one's own machine; anywhere else the service asks for one.
 run: export AUTH ?= $(if $(filter 127.% localhost ::1,$(HOST)),off,on)
 run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
+	@$(BIN)/python -m service serve --check
 	@echo "==> migrating" && $(BIN)/python -m service migrate
 	@echo "==> seeding" && { $(BIN)/python -m service seed || echo "some files were refused (see above): serving what loaded"; }
 	@exec $(BIN)/python -m service serve

@@ -18,7 +18,13 @@ from service.errors import DatabaseUnavailable, Problem, Stop
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
-    "Service": (serve.serve, databases.migrate_database, databases.watch, databases.psql),
+    "Service": (
+        serve.serve,
+        databases.migrate_database,
+        databases.watch_table,
+        databases.unwatch_table,
+        databases.psql,
+    ),
     "Data": (files.seed_database, files.import_files, files.dataset, files.quarantine),
     "Metrics": (metrics.metric, metrics.dashboard, metrics.ask, metrics.query),
     "Access": (access.token, access.client, access.key),

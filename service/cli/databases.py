@@ -52,16 +52,28 @@ def _look(look: str) -> None:
             print(f"-- {name}", (MIGRATIONS / f"{name}.sql").read_text(), sep="\n")
 
 
-@click.command(cls=Command)
+@click.command("watch", cls=Command)
 @click.argument("table", metavar="TABLE")
-def watch(table: str) -> None:
+def watch_table(table: str) -> None:
     """Let a table of your own (schema.table) announce its changes, so that results follow them at once."""
     from service.cli.opened import database_ready, started
-    from service.database.watch import watch as install
+    from service.database.watch import watch
 
     with database_ready(started()) as (ready, _):
-        watched = install(ready.database.url or "", table)
+        watched = watch(ready.database.url or "", table)
     print("\n".join(f"{each} announces its changes" for each in watched))
+
+
+@click.command("unwatch", cls=Command)
+@click.argument("table", metavar="TABLE")
+def unwatch_table(table: str) -> None:
+    """Remove what `watch` added to a table (schema.table)."""
+    from service.cli.opened import database_ready, started
+    from service.database.watch import unwatch
+
+    with database_ready(started()) as (ready, _):
+        left = unwatch(ready.database.url or "", table)
+    print("\n".join(f"{each} announces its changes no more" for each in left))
 
 
 @click.command(cls=Command)

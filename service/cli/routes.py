@@ -1,4 +1,4 @@
-"""Call the service's own routes in this process: the very functions of HTTP, without a server and a token."""
+"""Call the service's own routes in this process: all that HTTP passes, without a server and a token."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,20 +6,18 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
-from litestar import Litestar
 from msgspec import Raw, Struct
 
-from service.app import create_app
-from service.auth.tokens import SCOPES, Principal
+from service.app import create_app, layered
 from service.cli.opened import database_ready, started
 from service.database.preflight import check_service
 from service.errors import InvalidInput, Stop
+from service.settings import Auth
 
 T = TypeVar("T")
 Message = dict[str, Any]
 Write = Callable[[bytes], object]
 
-OPERATOR: Final = Principal("cli", frozenset(SCOPES), '{"sub":"cli"}')
 SERVER_ERROR: Final = 500
 FAILED: Final = 400
 
@@ -76,11 +74,10 @@ class _Exchange:
 
 
 class Api:
-    """The routes of an app whose lifespan is open."""
+    """The layers and routes of an app whose lifespan is open."""
 
-    def __init__(self, app: Litestar) -> None:
-        self._litestar = app
-        self._app: Any = app.state.router
+    def __init__(self, app: Any) -> None:
+        self._app = app
 
     async def call(
         self,
@@ -114,8 +111,6 @@ class Api:
             "client": ("127.0.0.1", 0),
             "server": ("127.0.0.1", 0),
             "root_path": "",
-            "state": {"principal": OPERATOR},
-            "litestar_app": self._litestar,
         }
         exchange = _Exchange(content, write)
         await self._app(scope, exchange.receive, exchange.send)
@@ -161,10 +156,10 @@ def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
             raise Stop(obstacle)
 
         async def run() -> tuple[T, None] | tuple[None, Exception]:
-            app = create_app(ready)
+            app = create_app(msgspec.structs.replace(ready, auth=Auth(mode="off")))
             async with app.lifespan():  # an error that left it would come as a group
                 try:
-                    return await work(Api(app)), None
+                    return await work(Api(layered(app))), None
                 except Exception as error:  # noqa: BLE001 (raised again outside)
                     return None, error
 

@@ -40,7 +40,6 @@ class Listener:
         self.connected = asyncio.Event()
         self._poll: select.poll | None = None
         self._checked = False
-        self._ends = False
 
     def unread(self) -> bool:
         """Whether notifications have arrived that a busy event loop has not yet read.
@@ -72,20 +71,13 @@ class Listener:
                 try:
                     pause = shortest
                     await self._listen(connection, channels, handlers)
-                except asyncio.CancelledError:
-                    self._ends = True  # this is no loss
-                    raise
                 finally:
                     self._poll = None
                     self.connected.clear()
-                    self._fall_silent(handlers)
+                    handlers.silent()
                     connection.terminate()
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
-
-    def _fall_silent(self, handlers: Handlers) -> None:
-        if not self._ends:
-            handlers.silent()
 
     async def _listen(self, connection: Any, channels: Iterable[str], handlers: Handlers) -> None:
         closed = asyncio.Event()
@@ -93,7 +85,7 @@ class Listener:
         def close(_connection: object) -> None:
             self._poll = None
             closed.set()
-            self._fall_silent(handlers)
+            handlers.silent()
 
         def received(_connection: object, _pid: int, _channel: str, payload: object) -> None:
             handlers.announced(str(payload))

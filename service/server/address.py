@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from service.errors import Stop
 from service.settings import Server
@@ -38,18 +38,19 @@ def _bind(held: socket.socket, address: str, server: Server) -> None:
         with socket.create_server((address, server.port), family=held.family):
             pass
         if sys.platform == "linux":  # where the workers share the port with this socket, which never listens
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((address, server.port))
+            with suppress(OSError):  # connections of an earlier program are still closing: nothing is held
+                held.bind((address, server.port))
     except OSError as error:
         raise _refused(f"{server.host}:{server.port}", error) from None
 
 
 def _refused(place: str, error: OSError) -> Stop:
-    if error.errno == errno.EADDRNOTAVAIL:
-        return Stop(f"cannot listen on {place}: {os.strerror(errno.EADDRNOTAVAIL)}; set HOST", exit_code=2)
+    number = error.errno or 0
+    if number == errno.EADDRNOTAVAIL:
+        return Stop(f"cannot listen on {place}: {os.strerror(number)}; set HOST", exit_code=2)
     mend = {
         errno.EADDRINUSE: "stop what listens there, or set PORT (serve --port)",
         errno.EACCES: "ports below 1024 need a privilege; set PORT (serve --port)",
-    }.get(error.errno or 0, "set PORT or HOST")
-    return Stop(f"cannot listen on {place}: {os.strerror(error.errno or 0)}; {mend}")
+    }.get(number, "set PORT or HOST")
+    return Stop(f"cannot listen on {place}: {os.strerror(number)}; {mend}")

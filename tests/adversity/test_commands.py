@@ -70,7 +70,7 @@ def test_the_service_serves_seeds_and_stops_without_a_trace(data_dir: Path):
         service.send_signal(signal.SIGINT)
         output, _ = service.communicate(timeout=20)
     assert service.returncode == 0
-    assert f"http://127.0.0.1:{port}" in output
+    assert output.count(f"serves on http://127.0.0.1:{port}") == 1
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from service.app import configured, layered, routed
+from service.auth.tokens import EVERYONE
 from service.http.problems import ErrorMiddleware
 from service.http.request_log import RequestLog
 from service.observe.log import EventLog, set_up_logs
@@ -54,6 +55,24 @@ async def test_an_error_of_an_outer_layer_is_a_problem_and_a_log_line(lines):
     assert (error["level"], error["request_id"]) == ("error", "abc")
     assert error["exception"][0]["exc_value"] == "a layer broke"
     assert (request["status"], request["request_id"], request["path"]) == (500, "abc", "/odd/[")
+
+
+async def answered(scope, receive, send):
+    scope["state"]["principal"] = EVERYONE
+    headers = [(b"cache-status", b"tally; hit; ttl=-3; detail=stale")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"abc"})
+
+
+async def test_a_line_tells_who_asked_for_what_and_how_it_was_answered(lines):
+    async with asking(RequestLog(answered, EventLog())) as client:
+        await client.get(f"/metrics?ticket=abc&q={'x' * 300}")
+    (line,) = lines()
+    fields = ["timestamp", "level", "event", "method", "path", "query", "status", "ms", "bytes", "cache"]
+    assert list(line) == [*fields, "caller", "address", "request_id"]
+    assert line["query"] == f"ticket=***&q={'x' * 200}..."
+    assert (line["cache"], line["caller"], line["address"]) == ("stale", "local", "127.0.0.1")
+    assert (line["status"], line["bytes"]) == (200, 3)
 
 
 async def test_an_answer_that_has_begun_is_cut(lines):
