@@ -159,7 +159,7 @@ def test_settings_of_the_environment_reach_the_container():
     fixed = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "DATA_DIR", "HOST", "AUTH", "SEEDS_DIR"}
     environment = COMPOSE["services"]["service"]["environment"]
     passed_on = {name for name, value in environment.items() if value is None}
-    assert passed_on == {row.env for row in rows()} - fixed - {"PORT"}
+    assert passed_on == {row.env for row in rows()} - fixed - {"PORT", "SAMPLE"}
     assert environment["PORT"] == "${PORT:-8000}"
 
 
