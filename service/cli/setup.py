@@ -11,7 +11,7 @@ from service.cli.group import Command
 @click.command("connect", cls=Command)
 @click.argument("url", required=False)
 @click.option("--schemas", default="", help="Schemas that stored SQL may read, comma-separated.")
-@click.option("--watch", help="Tables that shall announce their changes: all, none, or names, comma-separated.")
+@click.option("--watch", help="Tables that announce their changes: all, none, or names, comma-separated.")
 @click.option("--print", "print_only", is_flag=True, help="Print what to set instead of writing .env.")
 def connect_database(url: str | None, schemas: str, watch: str | None, *, print_only: bool) -> int:
     """Connect a database of your own (postgresql://user:password@host:5432/name)."""

@@ -19,8 +19,8 @@ from service.database.stored_sql.reader import open_reader
 from service.errors import Problem
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
-from service.metrics.models import NewMetric, Written
-from service.metrics.store import Editor
+from service.metrics.models import NewMetric
+from service.metrics.store import Editor, Written
 from service.metrics.suspensions import Suspensions
 from service.results import changes
 from service.results.changes import Changes
@@ -139,5 +139,5 @@ async def _opened(settings: Settings) -> AsyncGenerator[Editor]:
         await executor.close()
 
 
-async def _write_nothing(_prompt: str, _fallback: bool) -> Written:  # noqa: FBT001 (the editor's interface)
+async def _write_nothing(*_asked: object) -> Written:
     raise NotImplementedError
