@@ -18,7 +18,7 @@ from service.errors import DatabaseUnavailable, Problem, Stop
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
-    "Start": (setup.connect_database,),
+    "Start": (setup.connect_database, setup.doctor, setup.uninstall),
     "Service": (serve.serve, databases.migrate_database, databases.watch, databases.psql),
     "Data": (files.seed_database, files.import_files, files.dataset, files.quarantine),
     "Metrics": (metrics.metric, metrics.dashboard, metrics.ask, metrics.query),

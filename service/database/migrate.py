@@ -15,6 +15,7 @@ from yoyo.migrations import default_migration_table
 
 from service import bundled
 from service.database.gateway import Database
+from service.database.plain import select
 from service.database.preflight import NoLogin, log_in, reader_roles, refuse_same_role, refuse_unfit
 from service.database.queries import Statement
 from service.database.rights import (
@@ -63,6 +64,14 @@ async def pending(database: Database) -> list[str]:
     if (table := await database.read_one(_HAS_MIGRATIONS)) and table.found:
         applied = {row.migration_id for row in await database.read(_LIST_APPLIED)}
     return [name for name in names() if name not in applied]
+
+
+def unapplied(session: psycopg.Connection) -> list[str]:
+    """Ids of migrations that the database lacks, on a plain session."""
+    if not any(row.found for row in select(session, _HAS_MIGRATIONS)):
+        return _names()
+    applied = {row.migration_id for row in select(session, _LIST_APPLIED)}
+    return [name for name in _names() if name not in applied]
 
 
 def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) -> Migrated:

@@ -170,6 +170,12 @@ def grant(session: psycopg.Connection, reader: str, reader_url: str, schemas: tu
     return refused
 
 
+def lacking(session: psycopg.Connection, reader: str, reader_url: str, schemas: tuple[str, ...]) -> list[str]:
+    """The statements that `grant` would run or return."""
+    rights = _rights(session, reader, reader_url, schemas)
+    return [right.statement.as_string(session) + ";" for right in rights if _lacks(session, right)]
+
+
 def _lacks(session: psycopg.Connection, right: _Right) -> bool:
     if right.lacking is None:
         return True
