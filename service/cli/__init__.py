@@ -19,7 +19,7 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
     "Start": (setup.connect_database, setup.doctor, setup.uninstall),
-    "Service": (serve.serve, databases.migrate_database, databases.watch, databases.psql),
+    "Service": (serve.serve, databases.migrate_database, databases.watch, databases.unwatch, databases.psql),
     "Data": (files.seed_database, files.import_files, files.dataset, files.quarantine),
     "Metrics": (metrics.metric, metrics.dashboard, metrics.ask, metrics.query),
     "Access": (access.token, access.client, access.key),

@@ -65,6 +65,18 @@ def watch(table: str) -> None:
 
 
 @click.command(cls=Command)
+@click.argument("table", metavar="TABLE")
+def unwatch(table: str) -> None:
+    """Take the triggers of `watch` away from a table (schema.table)."""
+    from service.cli.opened import database_ready, started
+    from service.database.watch import unwatch as remove
+
+    with database_ready(started()) as (ready, _):
+        members = remove(ready.database.url or "", table)
+    print("\n".join(f"{each} announces its changes no more" for each in members))
+
+
+@click.command(cls=Command)
 def psql() -> int:
     """Open psql on the database."""
     from service.cli.opened import database_ready, started

@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 def started(*, quiet: bool = False) -> Settings:
-    """Read the settings, those of `.env` too, and set up the logs: only warnings if `quiet`, unless LOG_LEVEL asks for more.
+    """Read the settings, those of `.env` too, and set up the logs. Raises `Stop`.
 
-    Raises `Stop`.
+    With `quiet` only warnings are logged, unless LOG_LEVEL asks for more.
     """
     os.environ.update(with_env_file(os.environ))
     settings = load(os.environ)

@@ -69,9 +69,9 @@ async def pending(database: Database) -> list[str]:
 def unapplied(session: psycopg.Connection) -> list[str]:
     """Ids of migrations that the database lacks, on a plain session."""
     if not any(row.found for row in select(session, _HAS_MIGRATIONS)):
-        return _names()
+        return names()
     applied = {row.migration_id for row in select(session, _LIST_APPLIED)}
-    return [name for name in _names() if name not in applied]
+    return [name for name in names() if name not in applied]
 
 
 def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) -> Migrated:

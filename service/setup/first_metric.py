@@ -134,6 +134,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Editor]:
             clock=time.monotonic,
             changes=followed,
             suspensions=Suspensions(database, catalog),
+            observe=lambda _event: None,
         )
         yield Editor(database, catalog, executor, _write_nothing)
         await executor.close()

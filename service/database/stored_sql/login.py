@@ -25,22 +25,46 @@ REFUSED: Final = (
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
+REFUSED_STATE: Final = "refused"
+_MAY_USE: Final = """
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ANY (%s) AND has_schema_privilege(oid, 'USAGE'))
+"""
 
-async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]]) -> None:
-    """Call `on_refused` each time the reader's login starts to be refused; run until cancelled."""
-    refused = False
-    while True:
-        await asyncio.sleep(PROBE_S)
-        before, refused = refused, await _is_refused(url)
-        if refused and not before:
-            await on_refused()
+
+class ReaderLogin:
+    """Whether stored SQL can be answered at all: the reader may log in and use a schema of DATA_SCHEMAS."""
+
+    def __init__(self, url: str, schemas: tuple[str, ...]) -> None:
+        self._url = url
+        self._schemas = list(schemas)
+        self._state: str | None = None
+
+    async def state(self) -> str:
+        """`ok`, or why not; at most `PROBE_S` old while `watch` runs."""
+        if self._state is None:
+            await self._probe()
+        return self._state or "unknown"
+
+    async def watch(self, on_refused: Callable[[], Awaitable[None]]) -> None:
+        """Call `on_refused` each time the reader's login starts to be refused; run until cancelled."""
+        while True:
+            await asyncio.sleep(PROBE_S)
+            before = self._state
+            await self._probe()
+            if self._state == REFUSED_STATE and before != REFUSED_STATE:
+                await on_refused()
+
+    async def _probe(self) -> None:
+        # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
+        # asyncpg gives the SQLSTATE, so we use it after a failure.
+        usable = await asyncio.to_thread(_may_use, self._url, self._schemas)
+        if usable is None:
+            self._state = REFUSED_STATE if await _is_refused(self._url) else "unreachable"
+        else:
+            self._state = "ok" if usable else "may use no schema of DATA_SCHEMAS: see `tally doctor`"
 
 
 async def _is_refused(url: str) -> bool:
-    # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
-    # asyncpg gives the SQLSTATE, so we use it after a failure.
-    if await asyncio.to_thread(_can_log_in, url):
-        return False
     try:
         connection = await asyncpg.connect(url, timeout=TIMEOUT_S)
     except REFUSED:
@@ -52,8 +76,9 @@ async def _is_refused(url: str) -> bool:
     return False
 
 
-def _can_log_in(url: str) -> bool:
-    with suppress(psycopg.Error):
-        psycopg.connect(url, connect_timeout=TIMEOUT_S).close()
-        return True
-    return False
+def _may_use(url: str, schemas: list[str]) -> bool | None:
+    """Whether the reader may use one of the schemas; None if it cannot log in."""
+    with suppress(psycopg.Error), psycopg.connect(url, connect_timeout=TIMEOUT_S) as session:
+        row = session.execute(_MAY_USE, [schemas]).fetchone()
+        return row == (True,)
+    return None
