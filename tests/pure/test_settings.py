@@ -177,7 +177,7 @@ def test_a_line_of_the_file_that_is_no_setting_is_named(tmp_path: Path):
         ({}, True),
         ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x"}, False),
         ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x", "SAMPLE": "on"}, True),
-        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x", "SEEDS_DIR": "/tmp"}, True),
+        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x", "SEEDS_DIR": "mine"}, True),
         ({"SAMPLE": "off"}, False),
     ],
     ids=["embedded", "a database of one's own", "asked for", "seeds of one's own", "refused"],
