@@ -2,7 +2,7 @@
 
 A dataset is one Struct below and its name in `DATASETS`; the Struct's field names are the table's columns.
 Field types choose the cleaning and the check (`plan/cells.py`); `column(...)` adds what a type cannot say.
-How to add one stands in the README under "Adding a dataset".
+How to add one: `docs/imports.md`, "A dataset in code".
 """
 
 import types

@@ -1,4 +1,4 @@
-"""The README's way to a new dataset, followed to the letter."""
+"""The documented way to a new dataset, followed to the letter."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ from service.imports import datasets
 from service.imports.readers import Upload
 from service.imports.run.imports import Options, import_file
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = README[README.index("### Adding a dataset") :]
+PAGE = (Path(__file__).parents[2] / "docs" / "imports.md").read_text()
+SECTION = PAGE[PAGE.index("## A dataset in code") :]
 OPTIONS = Options(validate_sql=lambda sql: sql, bytes_limit=1 << 20, actor=Actor("test", None))
 FILE = """Supplier;Supplier Name;Country;Since Date
 7;Ball & Sons;France;04/10/2019

@@ -1,16 +1,22 @@
 """What the README says is so: its settings are the service's, its examples run as pasted."""
 
+import json
 import re
 import subprocess
+import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
+import click
 import pytest
 
+from service.cli import tally
 from service.environment import rows
 from tests.processes import serving_seeds
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def test_the_settings_table_is_that_of_the_service():
@@ -20,8 +26,8 @@ def test_the_settings_table_is_that_of_the_service():
 
 
 def test_every_make_target_that_is_named_exists():
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    for target in set(re.findall(r"`make ([a-z]+)", README)):
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:`|^)make ([a-z]+)", "\n".join(PAGES), re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
@@ -36,7 +42,24 @@ def test_the_map_of_the_tests_names_every_folder_and_only_what_is_there():
     assert [file for file in files if not (TESTS / file).is_file()] == []
 
 
-EXAMPLES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+def test_every_page_of_the_map_exists():
+    for name in re.findall(r"\]\(([\w./-]+\.md)\)", README):
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_command_that_is_named_exists():
+    named = re.findall(r"(?:`|^|/)tally ([a-z]+)(?: ([a-z]+))?", "\n".join(PAGES), re.MULTILINE)
+    assert len(named) > 10
+    context = click.Context(tally)
+    for first, second in named:
+        command = tally.get_command(context, first)
+        assert command is not None, first
+        if isinstance(command, click.Group) and second:
+            assert command.get_command(context, second) is not None, f"{first} {second}"
+
+
+EXAMPLES = [example for page in PAGES for example in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+ANSWER = re.search(r"```json\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +68,15 @@ def address() -> Generator[str]:
         yield base
 
 
-def test_there_are_five_examples():
-    assert len(EXAMPLES) >= 5
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 8
+
+
+def test_the_answer_that_is_shown_is_the_answer(address: str):
+    assert ANSWER
+    shown = json.loads(ANSWER[1])
+    with urllib.request.urlopen(f"{address}/api/v1/metrics/{shown['id']}") as answer:
+        assert json.load(answer) | {"as_of": ""} == shown | {"as_of": ""}
 
 
 def test_the_examples_run_as_pasted_and_in_order(address: str):
@@ -54,7 +84,7 @@ def test_the_examples_run_as_pasted_and_in_order(address: str):
         script = example.replace("http://127.0.0.1:8000", address).replace(
             "curl -s", "curl -s --fail-with-body"
         )
-        done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=False)
+        done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (example, done.stdout)
         assert done.stdout
         assert '"status":422' not in done.stdout, done.stdout
