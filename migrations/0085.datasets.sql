@@ -1,0 +1,120 @@
+-- Tables of a user's own that files can be imported into. The contract is read from the table at each import.
+
+CREATE TABLE imports.dataset (
+    name text CONSTRAINT dataset_pkey PRIMARY KEY,
+    -- The table by name: a table that is dropped and made again is the same dataset.
+    table_schema text NOT NULL,
+    table_name text NOT NULL,
+    -- The columns of the natural key. Null: as the table declares it; empty: none, the rows are facts.
+    key text[],
+    -- Columns whose words keep one spelling.
+    vocabulary text[] NOT NULL DEFAULT '{}',
+    -- Statements that undo what was added to the table, in their order.
+    undo text[] NOT NULL DEFAULT '{}',
+    added_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT dataset_table_key UNIQUE (table_schema, table_name)
+);
+
+COMMENT ON TABLE imports.dataset IS 'Tables of a user that can be imported';
+
+-- Null where other writers change the table too: then no count tells whether a file still stands.
+ALTER TABLE imports.run ALTER COLUMN rows_after DROP NOT NULL;
+
+-- What Postgres says against a value of a type, for types whose input functions may end the statement.
+CREATE FUNCTION imports.input_error(value text, type text) RETURNS text
+LANGUAGE plpgsql STRICT
+AS $$
+BEGIN
+    RETURN (pg_catalog.pg_input_error_info(value, type)).message;
+EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error
+    OR syntax_error_or_access_rule_violation OR feature_not_supported THEN
+    RETURN SQLERRM;
+END
+$$;
+
+-- Try a rule of a table in advance. A rule that cannot be evaluated here is left to the table itself.
+CREATE FUNCTION imports.try_rule(statement text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    EXECUTE statement;
+EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error
+    OR syntax_error_or_access_rule_violation OR feature_not_supported THEN
+    NULL;
+END
+$$;
+
+-- Store checked rows with a statement over row numbers $1 to $2: all at once, or, if the table refuses a row,
+-- in parts, and in the part of the refused row one by one. The refused row gets the problem.
+CREATE FUNCTION imports.store_rows(statement text) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    stored bigint := 0;
+    affected bigint;
+    part record;
+    one record;
+    state text;
+    broken text;
+    says text;
+    detail text;
+BEGIN
+    BEGIN
+        EXECUTE statement USING 0::bigint, 9223372036854775807;
+        GET DIAGNOSTICS stored = ROW_COUNT;
+        RETURN stored;
+    EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported THEN
+        -- Not about a row: a trigger that does not work, or a right that is missing.
+        RAISE EXCEPTION 'the table refuses the import: %', SQLERRM;
+    WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
+        CREATE INDEX IF NOT EXISTS checked_nth ON pg_temp.checked (nth);
+        ANALYZE pg_temp.checked;
+    END;
+    FOR part IN
+        SELECT min(c.nth) AS first, max(c.nth) AS last
+        FROM (
+            SELECT nth, row_number() OVER (ORDER BY nth) / 500 AS part
+            FROM pg_temp.checked WHERE problem IS NULL AND NOT repeated
+        ) AS c
+        GROUP BY c.part ORDER BY c.part
+    LOOP
+        BEGIN
+            EXECUTE statement USING part.first, part.last;
+            GET DIAGNOSTICS affected = ROW_COUNT;
+            stored := stored + affected;
+            CONTINUE;
+        EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
+            NULL;
+        END;
+        FOR one IN
+            SELECT nth FROM pg_temp.checked
+            WHERE problem IS NULL AND NOT repeated AND nth BETWEEN part.first AND part.last ORDER BY nth
+        LOOP
+            BEGIN
+                EXECUTE statement USING one.nth, one.nth;
+                GET DIAGNOSTICS affected = ROW_COUNT;
+                stored := stored + affected;
+            EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
+                GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, broken = CONSTRAINT_NAME,
+                    says = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+                UPDATE pg_temp.checked
+                SET problem = -1,
+                    reason = CASE
+                        WHEN state = '23502' THEN 'missing-value'
+                        WHEN state = '23503' THEN 'orphan'
+                        WHEN state = '23505' THEN 'duplicate'
+                        WHEN state = '23514' THEN 'out-of-range'
+                        WHEN state = '22001' THEN 'too-large'
+                        WHEN state LIKE '22%' THEN 'wrong-type'
+                        ELSE 'conflict' END,
+                    message = concat_ws(': ', nullif(broken, ''), says,
+                        CASE WHEN state IN ('23503', '23505', '23P01') THEN detail END),
+                    waits_for = CASE WHEN state = '23503' THEN substring(detail FROM 'table "(.*)"') END,
+                    waits_key = CASE WHEN state = '23503' THEN substring(detail FROM '\)=\((.*)\) ') END
+                WHERE nth = one.nth;
+            END;
+        END LOOP;
+    END LOOP;
+    RETURN stored;
+END
+$$;
