@@ -127,12 +127,10 @@ def add_dataset(
 @click.option("--force", is_flag=True, help="Also if rows wait in quarantine: they are lost.")
 def remove_dataset(name: str, *, force: bool) -> None:
     """Make a table not importable any more. Its rows stay; what was added with the dataset goes."""
-    from urllib.parse import quote
-
     from service.cli.api import with_api
 
     query = {"force": "true" if force else None}
-    with_api(lambda api: api.call("DELETE", f"/datasets/{quote(name, safe='')}", query=query))
+    with_api(lambda api: api.call("DELETE", f"/datasets/{name}", query=query))
     print(f"{name} is no dataset any more")
 
 

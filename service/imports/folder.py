@@ -41,11 +41,11 @@ async def import_folder(database: Database, folder: Path, options: Options) -> I
     options = msgspec.structs.replace(options, keep_edits=True, datasets=datasets)
     for upload in await asyncio.to_thread(_uploads, folder):
         try:
-            datasets = await _datasets_of(upload, options)
+            held = await _datasets_of(upload, options)
         except REFUSALS as refusal:
             refusals.append(Refusal(upload.source, refusal.detail))
         else:
-            jobs += [(dataset, upload) for dataset in datasets]
+            jobs += [(dataset, upload) for dataset in held]
     for dataset, upload in sorted(jobs, key=lambda job: datasets.index(job[0])):
         try:
             reports.append(await import_file(database, upload, dataset, options))

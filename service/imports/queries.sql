@@ -40,7 +40,7 @@ SET CONSTRAINTS ALL IMMEDIATE;
 
 -- name: announce
 -- As the triggers of `app.watch` do. Equal notifications of one transaction are one.
-SELECT pg_notify('tally_data', format('%I.%I %s', $1::text, $2::text, pg_current_xact_id()));
+SELECT FROM pg_notify('tally_data', format('%I.%I %s', $1::text, $2::text, pg_current_xact_id()));
 
 -- name: drop_tables
 -- The temporary tables of the import before in this transaction.
@@ -71,7 +71,7 @@ FROM unnest($1::bigint[], $2::text[]) AS r(nth, message)
 WHERE c.nth = r.nth;
 
 -- name: try_rule
-SELECT imports.try_rule($1);
+SELECT FROM imports.try_rule($1);
 
 -- name: update_reasons
 -- Update the reasons of rows from quarantine that are still invalid.
