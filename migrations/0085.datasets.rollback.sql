@@ -1,4 +1,4 @@
-DROP FUNCTION imports.store_rows(text);
+DROP FUNCTION imports.store_rows(text, bigint, bigint, integer);
 DROP FUNCTION imports.try_rule(text);
 DROP FUNCTION imports.input_error(text, text);
 UPDATE imports.run SET rows_after = -1 WHERE rows_after IS NULL;

@@ -44,76 +44,64 @@ EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error
 END
 $$;
 
--- Store checked rows with a statement over row numbers $1 to $2: all at once, or, if the table refuses a row,
--- in parts, and in the part of the refused row one by one. The refused row gets the problem.
-CREATE FUNCTION imports.store_rows(statement text) RETURNS bigint
+-- Store checked rows with a statement over row numbers $1 to $2: all at once, or, if the table refuses a row, in
+-- ever smaller parts. A row that is refused alone gets the problem.
+CREATE FUNCTION imports.store_rows(
+    statement text, first bigint DEFAULT 0, last bigint DEFAULT 9223372036854775807, size integer DEFAULT 500
+) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
 DECLARE
     stored bigint := 0;
-    affected bigint;
     part record;
-    one record;
     state text;
     broken text;
     says text;
     detail text;
 BEGIN
     BEGIN
-        EXECUTE statement USING 0::bigint, 9223372036854775807;
+        EXECUTE statement USING first, last;
         GET DIAGNOSTICS stored = ROW_COUNT;
         RETURN stored;
     EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported THEN
         -- Not about a row: a trigger that does not work, or a right that is missing.
-        RAISE EXCEPTION 'the table refuses the import: %', SQLERRM;
-    WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
-        CREATE INDEX IF NOT EXISTS checked_nth ON pg_temp.checked (nth);
-        ANALYZE pg_temp.checked;
+        RAISE EXCEPTION USING ERRCODE = 'assert_failure', MESSAGE = 'the table refuses the import: ' || SQLERRM;
+    WHEN data_exception OR integrity_constraint_violation OR raise_exception OR plpgsql_error THEN
+        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, broken = CONSTRAINT_NAME, says = MESSAGE_TEXT,
+            detail = PG_EXCEPTION_DETAIL;
     END;
+    IF first = last THEN
+        UPDATE pg_temp.checked AS c
+        SET problem = -1,
+            reason = CASE
+                WHEN state = '23502' THEN 'missing-value'
+                WHEN state = '23503' THEN 'orphan'
+                WHEN state = '23505' THEN 'duplicate'
+                WHEN state = '23514' THEN 'out-of-range'
+                WHEN state = '22001' THEN 'too-large'
+                WHEN state LIKE '22%' THEN 'wrong-type'
+                ELSE 'conflict' END,
+            message = concat_ws(': ', nullif(broken, ''), says,
+                CASE WHEN state IN ('23503', '23505', '23P01') THEN detail END),
+            waits_for = CASE WHEN state = '23503' THEN substring(detail FROM 'table "(.*)"') END,
+            waits_key = CASE WHEN state = '23503' THEN substring(detail FROM '\)=\((.*)\) ') END
+        WHERE c.nth = first;
+        RETURN 0;
+    END IF;
+    IF size = 500 THEN  -- for the first time
+        CREATE INDEX IF NOT EXISTS checked_nth ON pg_temp.checked (nth);
+    END IF;
     FOR part IN
         SELECT min(c.nth) AS first, max(c.nth) AS last
         FROM (
-            SELECT nth, row_number() OVER (ORDER BY nth) / 500 AS part
-            FROM pg_temp.checked WHERE problem IS NULL AND NOT repeated
+            SELECT nth, (row_number() OVER (ORDER BY nth) - 1) / size AS part
+            FROM pg_temp.checked WHERE problem IS NULL AND NOT repeated AND nth BETWEEN first AND last
         ) AS c
         GROUP BY c.part ORDER BY c.part
     LOOP
-        BEGIN
-            EXECUTE statement USING part.first, part.last;
-            GET DIAGNOSTICS affected = ROW_COUNT;
-            stored := stored + affected;
-            CONTINUE;
-        EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
-            NULL;
-        END;
-        FOR one IN
-            SELECT nth FROM pg_temp.checked
-            WHERE problem IS NULL AND NOT repeated AND nth BETWEEN part.first AND part.last ORDER BY nth
-        LOOP
-            BEGIN
-                EXECUTE statement USING one.nth, one.nth;
-                GET DIAGNOSTICS affected = ROW_COUNT;
-                stored := stored + affected;
-            EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error THEN
-                GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, broken = CONSTRAINT_NAME,
-                    says = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-                UPDATE pg_temp.checked
-                SET problem = -1,
-                    reason = CASE
-                        WHEN state = '23502' THEN 'missing-value'
-                        WHEN state = '23503' THEN 'orphan'
-                        WHEN state = '23505' THEN 'duplicate'
-                        WHEN state = '23514' THEN 'out-of-range'
-                        WHEN state = '22001' THEN 'too-large'
-                        WHEN state LIKE '22%' THEN 'wrong-type'
-                        ELSE 'conflict' END,
-                    message = concat_ws(': ', nullif(broken, ''), says,
-                        CASE WHEN state IN ('23503', '23505', '23P01') THEN detail END),
-                    waits_for = CASE WHEN state = '23503' THEN substring(detail FROM 'table "(.*)"') END,
-                    waits_key = CASE WHEN state = '23503' THEN substring(detail FROM '\)=\((.*)\) ') END
-                WHERE nth = one.nth;
-            END;
-        END LOOP;
+        stored := stored + imports.store_rows(
+            statement, part.first, part.last, CASE size WHEN 500 THEN 20 ELSE 1 END
+        );
     END LOOP;
     RETURN stored;
 END

@@ -183,7 +183,7 @@ def translated() -> Generator[None]:
         raise Busy("Others work on the same tables right now.", headers={"Retry-After": "5"}) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseUnavailable(f"The role of DATABASE_URL lacks a right: {error}") from error
-    except asyncpg.RaiseError as error:  # by a trigger of a user's table, or about its errors
+    except (asyncpg.RaiseError, asyncpg.AssertError) as error:  # a user's trigger refuses or fails
         raise Conflict(str(error)) from error
     except NOT_MIGRATED as error:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
