@@ -111,8 +111,8 @@ def add_dataset(
     mirror: bool,
 ) -> None:
     """Make a table importable, and tell what was added."""
-    from service.cli.api import with_api
     from service.cli.output import show_object
+    from service.cli.routes import with_api
 
     if key and facts:
         raise click.UsageError("--facts have no --key")
@@ -127,7 +127,7 @@ def add_dataset(
 @click.option("--force", is_flag=True, help="Also if rows wait in quarantine: they are lost.")
 def remove_dataset(name: str, *, force: bool) -> None:
     """Make a table not importable any more. Its rows stay; what was added with the dataset goes."""
-    from service.cli.api import with_api
+    from service.cli.routes import with_api
 
     query = {"force": "true" if force else None}
     with_api(lambda api: api.call("DELETE", f"/datasets/{name}", query=query))
