@@ -26,8 +26,10 @@ LANGUAGE plpgsql STRICT
 AS $$
 BEGIN
     RETURN (pg_catalog.pg_input_error_info(value, type)).message;
-EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error
-    OR syntax_error_or_access_rule_violation OR feature_not_supported THEN
+EXCEPTION WHEN OTHERS THEN
+    IF left(SQLSTATE, 2) IN ('53', '57', '58', 'XX') THEN
+        RAISE;
+    END IF;
     RETURN SQLERRM;
 END
 $$;
@@ -38,9 +40,10 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     EXECUTE statement;
-EXCEPTION WHEN data_exception OR integrity_constraint_violation OR plpgsql_error
-    OR syntax_error_or_access_rule_violation OR feature_not_supported THEN
-    NULL;
+EXCEPTION WHEN OTHERS THEN
+    IF left(SQLSTATE, 2) IN ('40', '53', '55', '57', '58', 'XX') THEN
+        RAISE;
+    END IF;
 END
 $$;
 
@@ -63,12 +66,15 @@ BEGIN
         EXECUTE statement USING first, last;
         GET DIAGNOSTICS stored = ROW_COUNT;
         RETURN stored;
-    EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported THEN
-        -- Not about a row: a trigger that does not work, or a right that is missing.
-        RAISE EXCEPTION USING ERRCODE = 'assert_failure', MESSAGE = 'the table refuses the import: ' || SQLERRM;
-    WHEN data_exception OR integrity_constraint_violation OR raise_exception OR plpgsql_error THEN
+    EXCEPTION WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, broken = CONSTRAINT_NAME, says = MESSAGE_TEXT,
             detail = PG_EXCEPTION_DETAIL;
+        IF left(state, 2) IN ('08', '25', '26', '28', '2D', '3B', '3D', '40', '53', '55', '57', '58', 'F0', 'XX') THEN
+            RAISE;  -- the server's or the connection's fault, not the row's
+        ELSIF left(state, 2) IN ('0A', '3F', '42') AND says NOT LIKE '%row-level security%' THEN
+            -- A trigger that does not work, or a right that is missing.
+            RAISE EXCEPTION USING ERRCODE = 'assert_failure', MESSAGE = 'the table refuses the import: ' || says;
+        END IF;
     END;
     IF first = last THEN
         UPDATE pg_temp.checked AS c
@@ -78,7 +84,7 @@ BEGIN
                 WHEN state = '23503' THEN 'orphan'
                 WHEN state = '23505' THEN 'duplicate'
                 WHEN state = '23514' THEN 'out-of-range'
-                WHEN state = '22001' THEN 'too-large'
+                WHEN state IN ('22001', '54000') THEN 'too-large'
                 WHEN state LIKE '22%' THEN 'wrong-type'
                 ELSE 'conflict' END,
             message = concat_ws(': ', nullif(broken, ''), says,

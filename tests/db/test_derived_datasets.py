@@ -170,7 +170,7 @@ async def test_what_only_the_table_knows_is_found_row_by_row(bare: Shop):
         CREATE TABLE public.t1 PARTITION OF public.t FOR VALUES FROM (0) TO (1000);
         ALTER TABLE public.t1 ADD CONSTRAINT one_name UNIQUE (name);
         CREATE FUNCTION public.no_devil() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN IF NEW.size = 6 THEN RAISE EXCEPTION 'size 6 is not sold'; END IF; RETURN NEW; END $$;
+        BEGIN IF NEW.size = 6 THEN RAISE EXCEPTION 'size 6 is not sold' USING ERRCODE = 'SHOP1'; END IF; RETURN NEW; END $$;
         CREATE TRIGGER no_devil BEFORE INSERT ON public.t1 FOR EACH ROW EXECUTE FUNCTION public.no_devil();
     """)
     await bare.add("public.t")
@@ -339,6 +339,22 @@ async def test_deferred_constraints_and_triggers_that_rely_on_the_search_path_wo
     with pytest.raises(Conflict, match='relation "log" does not exist'):
         async with bare.tx.transaction():
             await bare.put("child", "id,parent\n3,1\n")
+
+
+async def test_rules_that_fail_instead_of_refusing_harm_their_own_row_only(bare: Shop):
+    await bare.run("""
+        CREATE FUNCTION public.picky(text) RETURNS boolean LANGUAGE plpgsql AS
+            $$ BEGIN IF $1 = 'bad' THEN RAISE EXCEPTION 'picky' USING ERRCODE = 'SHOP2'; END IF; RETURN true; END $$;
+        CREATE DOMAIN public.word AS text CHECK (public.picky(VALUE));
+        CREATE TABLE public.picked (id int PRIMARY KEY, w public.word,
+            n int CONSTRAINT shares CHECK (100 / n > 1), "when" timestamptz);
+    """)
+    await bare.add("picked")
+    report = await bare.put("picked", "id,w,n,when\n1,good,5,\n2,bad,5,\n3,good,0,\n4,good,99,\n5,good,7,\n")
+    assert counts(report) == (5, 2, 0, 0, 3)
+    messages = [message for _, _, message in await bare.kept()]
+    for message, says in zip(messages, ("picky", "division by zero", "shares"), strict=True):
+        assert says in message
 
 
 @pytest.mark.parametrize(
