@@ -60,6 +60,7 @@ from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe
 from service.observe.log import EventLog
 from service.outbound import Outbound
+from service.postgres_url import parameters
 from service.results import changes
 from service.results.cache import Results
 from service.results.cache_hits import CacheHitMiddleware, RequestIndex
@@ -387,7 +388,13 @@ def _connect(
         clients=Clients(parse_clients(settings.auth.clients), partial(find, database)),
         external_api=ExternalApi(outbound, settings.outbound.external_api_url),
         summariser=Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE,
-        importing=Importing(executor.check, settings.imports.bytes_limit, Turns(), base.observe),
+        importing=Importing(
+            executor.check,
+            settings.imports.bytes_limit,
+            Turns(),
+            base.observe,
+            reader=parameters(config.reader_url or "").get("user", ""),
+        ),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
         reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
         extra_checks=partial(_check_stored_sql, reader, suspensions),

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from service.cli.group import Command, Group, pairs
+from service.cli.group import Command, Group, SeveralValues, pairs
 from service.cli.output import csv_option
 from service.errors import Stop
 
@@ -52,7 +52,6 @@ def import_files(dataset: str, files: tuple[str, ...], *, dry_run: bool, mirror:
     if files.count(STANDARD_INPUT) > 1:
         raise Stop("- (standard input) can be read once", exit_code=2)
     settings = started()
-    found = commands.dataset_named(dataset)
     with ExitStack() as held:
         uploads = [
             Upload(held.enter_context(_stored_input(settings.imports.bytes_limit)), "stdin")
@@ -61,7 +60,7 @@ def import_files(dataset: str, files: tuple[str, ...], *, dry_run: bool, mirror:
             for file in files
         ]
         ready, _ = held.enter_context(database_ready(settings))
-        return commands.import_files(ready, found, uploads, dry_run=dry_run, mirror=mirror, strict=strict)
+        return commands.import_files(ready, dataset, uploads, dry_run=dry_run, mirror=mirror, strict=strict)
 
 
 @contextmanager
@@ -99,6 +98,46 @@ def list_datasets(*, as_csv: bool) -> None:
 
     found = with_api(lambda api: api.items("/datasets"))
     show(found, "name", "table", "key", "description", as_csv=as_csv)
+
+
+@dataset.command("add")
+@click.argument("table", metavar="SCHEMA.TABLE")
+@click.option("--name", help="Name of the dataset. [default: the table's]")
+@click.option("--key", cls=SeveralValues, help="Columns of a primary key or unique constraint.")
+@click.option("--facts", is_flag=True, help="No key: rows are told apart by their content.")
+@click.option("--vocabulary", cls=SeveralValues, help="Columns whose words keep one spelling.")
+@click.option("--mirror", is_flag=True, help="Add a column that marks rows as gone, for import --mirror.")
+def add_dataset(
+    table: str,
+    name: str | None,
+    key: tuple[str, ...],
+    vocabulary: tuple[str, ...],
+    *,
+    facts: bool,
+    mirror: bool,
+) -> None:
+    """Make a table importable, and tell what was added."""
+    from service.cli.output import show_object
+    from service.cli.routes import with_api
+
+    if key and facts:
+        raise click.UsageError("--facts have no --key")
+    body = {"table": table, "vocabulary": list(vocabulary), "mirror": mirror}
+    body |= {"name": name} if name else {}
+    body |= {"key": list(key)} if key or facts else {}
+    show_object(with_api(lambda api: api.call("POST", "/datasets", body=body)))
+
+
+@dataset.command("remove")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also if rows wait in quarantine: they are lost.")
+def remove_dataset(name: str, *, force: bool) -> None:
+    """Make a table not importable any more. Its rows stay; what was added with the dataset goes."""
+    from service.cli.routes import with_api
+
+    query = {"force": "true" if force else None}
+    with_api(lambda api: api.call("DELETE", f"/datasets/{name}", query=query))
+    print(f"{name} is no dataset any more")
 
 
 @click.group(cls=Group)

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.queries import Command, Statement
-from service.errors import DatabaseUnavailable, Problem
+from service.errors import Busy, Conflict, DatabaseUnavailable, Problem
 
 if TYPE_CHECKING:  # generic for the type checker only
     RawConnection = asyncpg.Connection[asyncpg.Record]
@@ -179,6 +179,12 @@ def translated() -> Generator[None]:
     """Translate the driver's errors into `Problem`s; programming errors pass through unchanged."""
     try:
         yield
+    except asyncpg.LockNotAvailableError as error:
+        raise Busy("Others work on the same tables right now.", headers={"Retry-After": "5"}) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseUnavailable(f"The role of DATABASE_URL lacks a right: {error}") from error
+    except (asyncpg.RaiseError, asyncpg.AssertError) as error:  # a user's trigger refuses or fails
+        raise Conflict(str(error)) from error
     except NOT_MIGRATED as error:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
     except EXHAUSTED as error:

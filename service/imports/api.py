@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -35,11 +36,12 @@ from service.errors import (
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
 from service.imports import quarantine
-from service.imports.contracts import Dataset, Reason
-from service.imports.datasets import DATASETS, find
+from service.imports.contracts import Dataset, Reason, find_among
+from service.imports.derived import read_datasets
 from service.imports.quarantine import QuarantinedRow, RetryReport, Status
 from service.imports.readers import Upload
 from service.imports.receive import Sent, received
+from service.imports.registering import AddedDataset, NewDataset, add_dataset, remove_dataset
 from service.imports.run.imports import Options, Position, Report, import_file, list_runs, one_run
 from service.imports.run.pipeline import ValidateSql
 from service.imports.run.turns import Turns
@@ -54,12 +56,13 @@ OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset"
 
 
 class Importing(Struct, frozen=True):
-    """The dependencies of imports apart from the database."""
+    """The dependencies of imports apart from the database. `reader` is the role that runs stored SQL."""
 
     validate_sql: ValidateSql
     bytes_limit: int
     turns: Turns
     observe: Observe
+    reader: str
 
 
 class RunPage(Struct, frozen=True):
@@ -99,22 +102,59 @@ class DatasetsController(Controller):
         "/",
         operation_id="listDatasets",
         summary="Datasets that files can be imported into",
-        sync_to_thread=False,
+        opt={"problems": (DatabaseUnavailable,)},
     )
-    def list_datasets(self) -> DatasetPage:
-        return DatasetPage([_summary(dataset) for dataset in DATASETS], None)
+    async def list_datasets(self, database: NamedDependency[Database]) -> DatasetPage:
+        return DatasetPage([_summary(dataset) for dataset in await read_datasets(database)], None)
 
     @get(
         "/{name:str}",
         operation_id="getDataset",
         summary="A dataset's contract as JSON Schema",
         description="`x-aliases` are further headings. `x-key` marks the key. `x-refers-to` names the "
-        "dataset that must hold the value. `x-vocabulary` names the list of words that keep one spelling.",
-        sync_to_thread=False,
-        opt={"problems": (NotFound,)},
+        "dataset that must hold the value. `x-vocabulary` names the list of words that keep one spelling. "
+        "`x-type` and `x-default` are those of a table that was added.",
+        opt={"problems": PROBLEMS},
     )
-    def dataset(self, name: FromPath[str]) -> Response[dict[str, Any]]:
-        return Response(_dataset(name).json_schema, media_type="application/schema+json")
+    async def dataset(
+        self, name: FromPath[str], database: NamedDependency[Database]
+    ) -> Response[dict[str, Any]]:
+        found = await _dataset(database, name)
+        return Response(found.json_schema, media_type="application/schema+json")
+
+    @post(
+        "/",
+        operation_id="addDataset",
+        summary="Make a table importable",
+        description="The contract is read from the table at each import. `added` tells all that was added.",
+        opt={"scope": "admin", "problems": (*PROBLEMS, Busy, Conflict)},
+    )
+    async def add(
+        self,
+        data: JSONBody[NewDataset],
+        request: Call,
+        database: NamedDependency[Database],
+        importing: NamedDependency[Importing],
+    ) -> Response[AddedDataset]:
+        made = await add_dataset(database, data, importing.reader, actor(request.scope))
+        return Response(made, headers={"Location": f"/api/v1/datasets/{quote(made.name)}"})
+
+    @delete(
+        "/{name:str}",
+        operation_id="removeDataset",
+        summary="Make a table not importable any more",
+        description="What was added with the dataset goes, its import history too; the table's rows stay.",
+        opt={"scope": "admin", "problems": (*PROBLEMS, Busy, Conflict)},
+    )
+    async def remove(
+        self,
+        *,
+        name: FromPath[str],
+        request: Call,
+        database: NamedDependency[Database],
+        force: Annotated[bool, QueryParameter(description="also if rows wait in quarantine")] = False,
+    ) -> None:
+        await remove_dataset(database, name, actor(request.scope), force=force)
 
 
 class ImportsController(Controller):
@@ -137,7 +177,7 @@ class ImportsController(Controller):
         responses={
             201: ResponseSpec(Report, generate_examples=False, description="The report of the import")
         },
-        opt={"problems": (*PROBLEMS, BadRequest, Busy, TooLarge, UnsupportedMediaType)},
+        opt={"problems": (*PROBLEMS, BadRequest, Busy, Conflict, TooLarge, UnsupportedMediaType)},
     )
     async def import_file(
         self,
@@ -153,7 +193,7 @@ class ImportsController(Controller):
             bool, QueryParameter(description="mark stored rows that the file lacks as gone")
         ] = False,
     ) -> Response[Any]:
-        found = _dataset(target)
+        found = await _dataset(database, target)
         options = Options(
             validate_sql=importing.validate_sql,
             bytes_limit=importing.bytes_limit,
@@ -186,7 +226,7 @@ class ImportsController(Controller):
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> RunPage:
-        name = _dataset_name(dataset)
+        name = await _dataset_name(database, dataset)
         found = await list_runs(database, dataset=name, before=_position(cursor), limit=limit)
         more = len(found) > limit
         last = found[:limit][-1] if more else None
@@ -222,7 +262,7 @@ class QuarantineController(Controller):
     ) -> QuarantinePage:
         found = await quarantine.rows(
             database,
-            dataset=_dataset_name(dataset),
+            dataset=await _dataset_name(database, dataset),
             reason=reason,
             status=status,
             after=_position(cursor),
@@ -242,7 +282,7 @@ class QuarantineController(Controller):
         database: NamedDependency[Database],
         dataset: Annotated[str, QueryParameter(description="name of a dataset")],
     ) -> Stream:
-        found = _known(dataset)
+        found = await _known(database, dataset)
         headers = {"Content-Disposition": f'attachment; filename="{found.name}-quarantine.csv"'}
         return Stream(quarantine.export(database, found), media_type="text/csv", headers=headers)
 
@@ -251,7 +291,7 @@ class QuarantineController(Controller):
         operation_id="retryQuarantine",
         summary="Try open rows again",
         status_code=200,
-        opt={"problems": (DatabaseUnavailable,)},
+        opt={"problems": (DatabaseUnavailable, Conflict)},
     )
     async def retry(
         self,
@@ -260,7 +300,7 @@ class QuarantineController(Controller):
         importing: NamedDependency[Importing],
         dataset: OfDataset = None,
     ) -> RetryReport:
-        found = None if dataset is None else _known(dataset)
+        found = None if dataset is None else await _known(database, dataset)
         return await quarantine.retry(
             database, found, importing.validate_sql, actor(request.scope), turns=importing.turns
         )
@@ -384,26 +424,30 @@ def _summary(dataset: Dataset) -> DatasetSummary:
     return DatasetSummary(dataset.name, table, dataset.description, dataset.key)
 
 
-def _dataset(name: str) -> Dataset:
+async def _dataset(database: Database, name: str) -> Dataset:
     """Find the dataset of a path. Raises `NotFound`, which lists the known names."""
-    if found := find(name):
+    datasets = await read_datasets(database)
+    if found := find_among(datasets, name):
         return found
-    raise NotFound(f"There is no dataset {name[:60]!r}; there are {_names()}.")
+    raise NotFound(f"There is no dataset {name[:60]!r}; there are {_names(datasets)}.")
 
 
-def _known(name: str) -> Dataset:
+async def _known(database: Database, name: str) -> Dataset:
     """Find the dataset of a parameter. Raises `InvalidInput`."""
-    if found := find(name):
+    datasets = await read_datasets(database)
+    if found := find_among(datasets, name):
         return found
-    raise InvalidInput(errors=(FieldError("dataset", f"no dataset is named so; there are {_names()}"),))
+    raise InvalidInput(
+        errors=(FieldError("dataset", f"no dataset is named so; there are {_names(datasets)}"),)
+    )
 
 
-def _dataset_name(name: str | None) -> str | None:
-    return None if name is None else _known(name).name
+async def _dataset_name(database: Database, name: str | None) -> str | None:
+    return None if name is None else (await _known(database, name)).name
 
 
-def _names() -> str:
-    return ", ".join(dataset.name for dataset in DATASETS)
+def _names(datasets: tuple[Dataset, ...]) -> str:
+    return ", ".join(dataset.name for dataset in datasets)
 
 
 def _position(cursor: str | None) -> Position | None:

@@ -16,7 +16,8 @@ from rich.table import Table
 from service.audit import Actor
 from service.database.gateway import Database, open_database, reason
 from service.errors import DatabaseUnavailable, Stop
-from service.imports.datasets import DATASETS, Dataset, find
+from service.imports.contracts import Dataset, find_among
+from service.imports.derived import read_datasets
 from service.imports.folder import Imported, Refusal, import_folder
 from service.imports.readers import REFUSALS, Upload
 from service.imports.run.imports import Options, Progress, Report, import_file
@@ -28,17 +29,9 @@ from service.sql.validation import validate_sql
 COLUMNS: Final = ("dataset", "file", "read", "inserted", "updated", "unchanged", "quarantined")
 
 
-def dataset_named(name: str) -> Dataset:
-    """Raises `Stop` for an unknown dataset, with the known ones."""
-    if found := find(name):
-        return found
-    known = ", ".join(each.name for each in DATASETS)
-    raise Stop(f"there is no dataset {name!r}; there are {known}", exit_code=2)
-
-
 def import_files(
     settings: Settings,
-    dataset: Dataset,
+    dataset: str,
     uploads: Sequence[Upload],
     *,
     dry_run: bool,
@@ -47,18 +40,19 @@ def import_files(
 ) -> int:
     """Import files into a dataset. Exit status 1: rows were quarantined (`strict`); 2: a file was refused.
 
-    Raises `Stop` for the database.
+    Raises `Stop` for an unknown dataset and for the database.
     """
 
     async def run() -> Imported:
         imported = Imported([], [])
         async with _opened(settings) as (database, usual):
             options = msgspec.structs.replace(usual, dry_run=dry_run, mirror=mirror)
+            found = await _find(database, dataset)
             for upload in uploads:
                 try:
                     with _progress(upload.source) as progress:
                         watched = msgspec.structs.replace(options, progress=progress)
-                        report = await import_file(database, upload, dataset, watched)
+                        report = await import_file(database, upload, found, watched)
                     imported.reports.append(report)
                 except REFUSALS as refusal:
                     imported.refusals.append(Refusal(upload.source, refusal.detail))
@@ -71,6 +65,14 @@ def import_files(
     if imported.refusals:
         return 2
     return int(strict and any(report.quarantined for report in imported.reports))
+
+
+async def _find(database: Database, name: str) -> Dataset:
+    datasets = await read_datasets(database)
+    if found := find_among(datasets, name):
+        return found
+    known = ", ".join(each.name for each in datasets)
+    raise Stop(f"there is no dataset {name!r}; there are {known}", exit_code=2)
 
 
 def seed(settings: Settings) -> int:

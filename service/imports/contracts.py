@@ -1,22 +1,21 @@
 """What an import knows of a dataset: its table, its columns, their rules, and what they refer to.
 
-Contracts come from code (`datasets.py`). Everything behind this module sees only these Structs.
+Contracts come from code (`datasets.py`) or from the catalogue of Postgres (`derived.py`). Everything behind
+this module sees only these Structs.
 """
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
-Kind = Literal["text", "sql", "integer", "number", "flag", "moment", "month", "uuid"]
+Kind = Literal[
+    "text", "sql", "integer", "number", "flag", "moment", "month", "uuid",
+    "day", "instant", "clock", "array", "json", "other",
+]  # fmt: skip
 Reason = Literal[
     "field-count", "missing-value", "wrong-type", "out-of-range", "unknown-column", "duplicate",
     "conflict", "orphan", "encoding", "too-large", "sql-refused",
 ]  # fmt: skip
-
-SQL_TYPES: Final[dict[Kind, str]] = {
-    "text": "text", "sql": "text", "integer": "bigint", "number": "numeric", "flag": "boolean",
-    "moment": "timestamp", "month": "date", "uuid": "uuid",
-}  # fmt: skip
 
 
 class DatasetColumn(Struct, frozen=True, kw_only=True):
@@ -24,6 +23,8 @@ class DatasetColumn(Struct, frozen=True, kw_only=True):
 
     `cell` is its name in the temporary tables of an import, where any name of a user could be taken. `type`
     is its SQL type, `default` an SQL expression. `refers_to` names the dataset that must hold the value.
+    `declared` types are those of a user's table: Postgres itself has the last word on each value, by
+    `pg_input_is_valid` for types that are `known` to report errors, else by a function that catches them.
     """
 
     name: str
@@ -41,11 +42,24 @@ class DatasetColumn(Struct, frozen=True, kw_only=True):
     least: int | None
     most: int | None
     longest: int | None
+    declared: bool = False
+    nullable: bool = True
+    known: bool = True
+    comparable: bool = True
 
     @property
     def headings(self) -> frozenset[str]:
         """Accepted headings, folded."""
         return frozenset(map(fold, (self.name, *self.aliases)))
+
+
+class TableRule(Struct, frozen=True, kw_only=True):
+    """A CHECK constraint of a user's table. `expression` names the columns as the table does."""
+
+    name: str
+    columns: tuple[str, ...]
+    expression: str
+    definition: str
 
 
 class Reference(Struct, frozen=True, kw_only=True):
@@ -63,6 +77,10 @@ class Dataset(Struct, frozen=True, kw_only=True):
     `json_part` is the key that holds the rows if a JSON document is an object. `also_in` names the dataset
     whose JSON files hold rows of this one too. `on_update` are further assignments for a changed row.
     `json_schema` shows the contract to callers.
+
+    The contract of a `derived` dataset is read from a table of the user: the table itself has the last word
+    on each row, others write to it too, and its types and triggers need `search_path`. `fault` tells why it
+    cannot be imported into now.
     """
 
     name: str
@@ -76,6 +94,10 @@ class Dataset(Struct, frozen=True, kw_only=True):
     also_in: str = ""
     on_update: str = ""
     mirrored: bool = False
+    derived: bool = False
+    rules: tuple[TableRule, ...] = ()
+    search_path: str = "pg_catalog"
+    fault: str = ""
 
     @property
     def target(self) -> str:
@@ -116,11 +138,24 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def find_among(datasets: tuple[Dataset, ...], name: str) -> Dataset | None:
+    """Find a dataset by name, in any case, with spaces or dashes for `_`."""
+    return next((dataset for dataset in datasets if fold(dataset.name) == fold(name)), None)
+
+
 def children(dataset: Dataset, datasets: tuple[Dataset, ...]) -> list[Dataset]:
-    """Datasets whose orphans may be released, directly or through other datasets, in the order of release."""
-    found: list[Dataset] = []
-    for other in datasets:
-        parents = {dataset.target, *(child.target for child in found)}
-        if any(reference.to in parents for reference in other.references):
-            found.append(other)
-    return found
+    """Datasets with orphans that may wait for rows of this one. A table may refer to itself."""
+    return [other for other in datasets if any(each.to == dataset.target for each in other.references)]
+
+
+def concerned(dataset: Dataset, datasets: tuple[Dataset, ...]) -> list[str]:
+    """The datasets that an import may write to, in the order of their locks: itself and all descendants."""
+    found = {dataset.name}
+    waiting = [dataset]
+    while waiting:
+        for child in children(waiting.pop(), datasets):
+            if child.name not in found:
+                found.add(child.name)
+                waiting.append(child)
+    order = [other.name for other in datasets]
+    return sorted(found, key=lambda name: order.index(name) if name in order else -1)

@@ -15,18 +15,14 @@ from uuid import UUID
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct, structs
 
-from service.imports.contracts import (
-    SQL_TYPES,
-    Dataset,
-    DatasetColumn,
-    Kind,
-    Reference,
-    fold,
-    literal,
-)
+from service.imports.contracts import Dataset, DatasetColumn, Kind, Reference, find_among, literal
 
 INT4 = 2_147_483_647
 INT8 = 9_223_372_036_854_775_807
+SQL_TYPES: dict[Kind, str] = {
+    "text": "text", "sql": "text", "integer": "bigint", "number": "numeric", "flag": "boolean",
+    "moment": "timestamp", "month": "date", "uuid": "uuid",
+}  # fmt: skip
 KINDS: dict[type, Kind] = {
     str: "text", int: "integer", Decimal: "number", bool: "flag",
     datetime: "moment", date: "month", UUID: "uuid",
@@ -245,5 +241,5 @@ DATASETS: tuple[Dataset, ...] = _described(
 
 
 def find(name: str) -> Dataset | None:
-    """Find a built-in dataset by name, in any case, with spaces or dashes for `_`."""
-    return next((dataset for dataset in DATASETS if fold(dataset.name) == fold(name)), None)
+    """Find a built-in dataset by name."""
+    return find_among(DATASETS, name)

@@ -13,11 +13,11 @@ from service import audit
 from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
-from service.imports.contracts import Dataset, Reason, fold
-from service.imports.datasets import DATASETS, find
+from service.imports.contracts import Dataset, Reason, find_among, fold
+from service.imports.derived import read_datasets
 from service.imports.plan import SQL, plan_return
 from service.imports.readers.tables import Shaper, guarded
-from service.imports.run.imports import TIMEOUT_S, Position
+from service.imports.run.imports import TIMEOUT_S, Position, hold_table
 from service.imports.run.pipeline import (
     Outcome,
     ValidateSql,
@@ -149,9 +149,11 @@ async def fix(
     Raises `NotFound`, `Conflict` if the row is not open, and `InvalidInput` if the row is still invalid. Then
     the row does not change.
     """
-    dataset = await _dataset(database, row_id)
-    async with turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
-        before = await _locked(tx, dataset, row_id)
+    datasets = await read_datasets(database)
+    dataset = await _dataset(database, row_id, datasets)
+    async with turns.take(dataset, datasets), database.transaction(timeout_s=TIMEOUT_S) as tx:
+        await _lock(tx, dataset, datasets)
+        before = await _open_row(tx, row_id)
         await begin(tx, dataset)
         columns = dataset.names
         mended = _mended(dataset, before.raw, raw)
@@ -163,7 +165,7 @@ async def fix(
         after = await one(tx, row_id)
         if outcome.quarantined:
             raise _unsound(dataset, after)
-        await release(tx, dataset, validate_sql)
+        await release(tx, dataset, datasets, validate_sql)
         await _note(tx, "quarantine.fix", before, after, actor)
     return after
 
@@ -173,10 +175,11 @@ async def retry(
 ) -> RetryReport:
     """Retry all open rows of one dataset or of all. Rows of the wrong shape stay open."""
     total = RetryReport(0, 0, 0, 0, 0, {}, {})
-    for each in [dataset] if dataset else DATASETS:
-        async with turns.take(each), database.transaction(timeout_s=TIMEOUT_S) as tx:
-            await lock(tx, each)
-            total = _sum(total, await _retried(tx, each, validate_sql))
+    datasets = await read_datasets(database)
+    for each in [dataset] if dataset else [each for each in datasets if not each.fault]:
+        async with turns.take(each, datasets), database.transaction(timeout_s=TIMEOUT_S) as tx:
+            await _lock(tx, each, datasets)
+            total = _sum(total, await _retried(tx, each, datasets, validate_sql))
             event = AuditEvent(
                 actor=actor.name, action="quarantine.retry", target=each.name, request_id=actor.request_id
             )
@@ -186,9 +189,11 @@ async def retry(
 
 async def discard(database: Database, row_id: UUID, actor: Actor, *, turns: Turns) -> None:
     """Mark a row as discarded; it stays listed. Raises `NotFound`, and `Conflict` if it is not open."""
-    dataset = await _dataset(database, row_id)
-    async with turns.take(dataset), database.transaction() as tx:
-        before = await _locked(tx, dataset, row_id)
+    datasets = await read_datasets(database)
+    dataset = await _dataset(database, row_id, datasets)
+    async with turns.take(dataset, datasets), database.transaction() as tx:
+        await lock(tx, dataset, datasets)
+        before = await _open_row(tx, row_id)
         await tx.write(DISCARD_ROW, row_id)
         await _note(tx, "quarantine.discard", before, await one(tx, row_id), actor)
 
@@ -209,7 +214,9 @@ async def _page(
     return [place.id for place in shown], Position(shown[-1].at, shown[-1].id) if more else None
 
 
-async def _retried(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) -> RetryReport:
+async def _retried(
+    tx: Transaction, dataset: Dataset, datasets: tuple[Dataset, ...], validate_sql: ValidateSql
+) -> RetryReport:
     outcome = await retry_rows(tx, dataset, "true", validate_sql) or Outcome(0, 0, 0, 0, {}, 0)
     return RetryReport(
         rows_read=outcome.rows_read,
@@ -218,20 +225,28 @@ async def _retried(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql)
         unchanged=outcome.unchanged,
         quarantined=outcome.quarantined,
         reasons=outcome.reasons,
-        released=await release(tx, dataset, validate_sql),
+        released=await release(tx, dataset, datasets, validate_sql),
     )
 
 
-async def _dataset(database: Database, row_id: UUID) -> Dataset:
+async def _dataset(database: Database, row_id: UUID, datasets: tuple[Dataset, ...]) -> Dataset:
     """Raises `NotFound`."""
-    dataset = find((await one(database, row_id)).dataset)
-    assert dataset, "rows stand in partitions of known datasets"
-    return dataset
+    if dataset := find_among(datasets, (await one(database, row_id)).dataset):
+        return dataset
+    raise NotFound(f"The dataset of row {row_id} was removed.")
 
 
-async def _locked(tx: Transaction, dataset: Dataset, row_id: UUID) -> QuarantinedRow:
-    """Lock the dataset, then read the row. Raises `Conflict` if the row is not open."""
-    await lock(tx, dataset)
+async def _lock(tx: Transaction, dataset: Dataset, datasets: tuple[Dataset, ...]) -> None:
+    """Lock the dataset for storing rows. Raises `Conflict` if its table cannot be written or was altered."""
+    if dataset.fault:
+        raise Conflict(f"{dataset.name}: {dataset.fault}")
+    await lock(tx, dataset, datasets)
+    if dataset.derived:
+        await hold_table(tx, dataset)
+
+
+async def _open_row(tx: Transaction, row_id: UUID) -> QuarantinedRow:
+    """Raises `Conflict` if the row is not open."""
     row = await one(tx, row_id)
     if row.status != "open":
         raise Conflict(f"The row is {row.status}, not open.")

@@ -31,7 +31,16 @@ RETURNING finished_at;
 SELECT set_config('datestyle', 'ISO, DMY', true) AS datestyle,
   set_config('enable_nestloop', 'off', true) AS nested_loops,
   set_config('work_mem', '128MB', true) AS work_mem,
-  set_config('jit', 'off', true) AS jit;
+  set_config('jit', 'off', true) AS jit,
+  set_config('search_path', $1, true) AS path;
+
+-- name: check_constraints
+-- Deferred constraints are checked by each statement, so that it is known which row breaks them.
+SET CONSTRAINTS ALL IMMEDIATE;
+
+-- name: announce
+-- As the triggers of `app.watch` do. Equal notifications of one transaction are one.
+SELECT FROM pg_notify('tally_data', format('%I.%I %s', $1::text, $2::text, pg_current_xact_id()));
 
 -- name: drop_tables
 -- The temporary tables of the import before in this transaction.
@@ -60,6 +69,9 @@ UPDATE pg_temp.checked AS c
 SET problem = -1, reason = 'sql-refused', message = r.message
 FROM unnest($1::bigint[], $2::text[]) AS r(nth, message)
 WHERE c.nth = r.nth;
+
+-- name: try_rule
+SELECT FROM imports.try_rule($1);
 
 -- name: update_reasons
 -- Update the reasons of rows from quarantine that are still invalid.

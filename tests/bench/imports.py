@@ -28,6 +28,17 @@ BAD = (
     "04/10/2019 09:00,Email,x",
     "04/10/2019 09:00,Email",
 )
+# The same table as a user would have it: `tally dataset add own.interactions`.
+OWN = """
+CREATE SCHEMA own;
+CREATE TABLE own.customers (id bigint PRIMARY KEY);
+INSERT INTO own.customers SELECT customer_id FROM data.customers;
+CREATE TABLE own.interactions (
+    date_start timestamp NOT NULL, interaction varchar(20) NOT NULL,
+    customers bigint NOT NULL REFERENCES own.customers CONSTRAINT customer_positive CHECK (customers > 0),
+    PRIMARY KEY (customers, date_start, interaction));
+CREATE INDEX ON own.interactions (date_start)"""
+ADD = "from service.cli import main; main('dataset add own.interactions --vocabulary interaction'.split())"
 EMPTY = "TRUNCATE data.external_interactions, data.vocabulary, imports.run, quarantine.row"
 COPY = r"\copy data.external_interactions (date_start, interaction, customer_id) from '{}' with (format csv)"
 CHILD = """
@@ -36,7 +47,7 @@ from pathlib import Path
 from service.cli import main
 start = time.perf_counter()
 try:
-    main(["import", "external_interactions", sys.argv[1]])
+    main(["import", *sys.argv[1:]])
 finally:
     took = time.perf_counter() - start
     # Not ru_maxrss: that begins with what the parent had when it forked.
@@ -83,13 +94,18 @@ def main() -> None:
             environment = {**os.environ, "DATABASE_URL": server.owner_url, "IMPORT_BYTES_LIMIT": str(1 << 30)}
             timed([*psql, f"INSERT INTO data.customers (customer_id) SELECT generate_series(1, {CUSTOMERS})"])
 
-            def imported(path: Path) -> tuple[float, int, dict[str, object]]:
-                _, done = timed([sys.executable, "-c", CHILD, path], env=environment)
+            timed([*psql, OWN])
+            timed([sys.executable, "-c", ADD], env={**environment, "READER_DATABASE_URL": server.reader_url})
+
+            def imported(
+                path: Path, dataset: str = "external_interactions"
+            ) -> tuple[float, int, dict[str, object]]:
+                _, done = timed([sys.executable, "-c", CHILD, dataset, path], env=environment)
                 took, megabytes = done.stderr.split()[-2:]
                 return float(took), int(megabytes), json.loads(done.stdout)
 
             dirty, clean = write(folder, ROWS)
-            copies, firsts, seconds, memory = [], [], [], 0
+            copies, firsts, seconds, owns, memory = [], [], [], [], 0
             for _ in range(ROUNDS):
                 timed([*psql, EMPTY])
                 copies.append(timed([*psql, COPY.format(clean)])[0])
@@ -97,14 +113,19 @@ def main() -> None:
                 took, memory, report = imported(dirty)
                 firsts.append(took)
                 seconds.append(imported(dirty)[0])
+                timed([*psql, EMPTY + ", own.interactions"])
+                owns.append(imported(dirty, "interactions")[0])
                 print(
-                    f"  copy {copies[-1]:.2f} s, import {firsts[-1]:.2f} s, again {seconds[-1]:.2f} s", report
+                    f"  copy {copies[-1]:.2f} s, import {firsts[-1]:.2f} s, again {seconds[-1]:.2f} s, "
+                    f"into a user's table {owns[-1]:.2f} s",
+                    report,
                 )
             timed([*psql, EMPTY])
             _, double, _ = imported(write(folder, 2 * ROWS)[0])
         print(f"\n{ROWS} rows, 1 % bad, best of {ROUNDS}")
         print(f"psql copy of the good rows  {min(copies):6.2f} s")
         print(f"import                      {min(firsts):6.2f} s   {min(firsts) / min(copies):.2f} x copy")
+        print(f"import into a user's table  {min(owns):6.2f} s   {min(owns) / min(firsts):.2f} x import")
         print(f"the same file again         {min(seconds):6.2f} s   {min(seconds) / min(firsts):.1%}")
         print(f"peak memory                 {memory:6} MB  {double} MB for {2 * ROWS} rows")
     finally:

@@ -12,13 +12,14 @@ from msgspec import Struct
 
 from service.database.queries import Command, SqlFile, Statement
 from service.imports.contracts import Dataset, DatasetColumn
-from service.imports.plan import cells, keeping, rules, storing
+from service.imports.plan import cells, keeping, rules, storing, tables
 from service.imports.plan.cells import CHECKED
 from service.imports.readers.tables import Table
 
 SQL: Final = SqlFile(Path(__file__).parents[1] / "queries.sql")
 REFUSE_CLOSED: Final = SQL.command("refuse_closed")
 UPDATE_REASONS: Final = SQL.command("update_reasons")
+TRY_RULE: Final = SQL.command("try_rule")
 
 
 class Run(Struct, frozen=True):
@@ -37,19 +38,33 @@ class SqlText(Struct, frozen=True):
     sql: str
 
 
-class Step(Struct, frozen=True):
-    """A statement. `adds_to` names the figure of the report that its affected rows add to."""
+class Stored(Struct, frozen=True):
+    """How many rows a table of the user took."""
 
-    command: Command
+    rows: int
+
+
+class Step(Struct, frozen=True):
+    """A statement. `adds_to` names the figure of the report that its rows add to.
+
+    A step that `repeats` runs until it changes no row: a row that waits may make others wait.
+    """
+
+    command: Command | Statement[Stored]
     args: tuple[Any, ...] = ()
     adds_to: Literal["inserted", "updated", "gone"] | None = None
+    repeats: bool = False
 
 
 class ImportPlan(Struct, frozen=True):
-    """The steps of an import into one dataset. A `Statement` reads SQL texts that the service validates."""
+    """The steps of an import into one dataset. A `Statement` reads SQL texts that the service validates.
+
+    `announces` names a table that may lack the triggers which announce its changes.
+    """
 
     dataset: str
     steps: tuple[Step | Statement[SqlText], ...]
+    announces: tuple[str, str] | None = None
 
 
 def plan_import(dataset: Dataset, run: Run, table: Table, *, mirror: bool) -> ImportPlan:
@@ -61,7 +76,7 @@ def plan_import(dataset: Dataset, run: Run, table: Table, *, mirror: bool) -> Im
         (
             *_checks(dataset),
             *(_refuse_returned(dataset) if table.returns else ()),
-            *_rules(dataset, returns=table.returns),
+            *_rules(dataset, table.present, returns=table.returns),
             *_store(dataset, table.present),
             _step("close_equal", keeping.close_equal(dataset), run.source),
             _step(
@@ -75,6 +90,7 @@ def plan_import(dataset: Dataset, run: Run, table: Table, *, mirror: bool) -> Im
             *(_keep_returned(dataset) if table.returns else ()),
             *([Step(_command("mark_gone", storing.mark_gone(dataset)), adds_to="gone")] if mirror else ()),
         ),
+        _announced(dataset),
     )
 
 
@@ -84,11 +100,16 @@ def plan_return(dataset: Dataset) -> ImportPlan:
         dataset.name,
         (
             *_checks(dataset),
-            *_rules(dataset, returns=True),
-            *_store(dataset, set(dataset.names)),
+            *_rules(dataset, None, returns=True),
+            *_store(dataset, None),
             *_keep_returned(dataset),
         ),
+        _announced(dataset),
     )
+
+
+def _announced(dataset: Dataset) -> tuple[str, str] | None:
+    return (dataset.schema, dataset.table) if dataset.derived else None
 
 
 def _checks(dataset: Dataset) -> Iterator[Step]:
@@ -101,7 +122,9 @@ def _refuse_returned(dataset: Dataset) -> Iterator[Step]:
     yield _step("refuse_unmended", keeping.refuse_unmended(dataset))
 
 
-def _rules(dataset: Dataset, *, returns: bool) -> Iterator[Step | Statement[SqlText]]:
+def _rules(
+    dataset: Dataset, present: set[str] | None, *, returns: bool
+) -> Iterator[Step | Statement[SqlText]]:
     for sql in rules.doubt_points(dataset):
         yield _step("doubt_points", sql)
     for column in dataset.columns:
@@ -112,15 +135,21 @@ def _rules(dataset: Dataset, *, returns: bool) -> Iterator[Step | Statement[SqlT
         yield _step("refuse_repeats", rules.refuse_repeats(dataset))
         if returns:
             yield _step("refuse_conflicts", rules.refuse_conflicts(dataset))
-    for column in dataset.columns:
-        if column.kind == "sql":
-            yield _sql_to_validate(column)
+    yield from (_sql_to_validate(column) for column in dataset.columns if column.kind == "sql")
+    for rule in dataset.rules:
+        if present is None or present.issuperset(rule.columns):
+            yield Step(TRY_RULE, (rules.break_rule(dataset, rule),))
     for reference in dataset.references:
-        yield _step("find_orphans", rules.find_orphans(dataset, reference))
+        command = _command("find_orphans", rules.find_orphans(dataset, reference))
+        yield Step(command, repeats=reference.to == dataset.target)
     yield _step("explain", cells.explain(dataset))
 
 
-def _store(dataset: Dataset, present: set[str]) -> Iterator[Step]:
+def _store(dataset: Dataset, present: set[str] | None) -> Iterator[Step]:
+    if dataset.derived:
+        yield from _store_in_table(dataset, present)
+        return
+    present = set(dataset.names) if present is None else present
     if not dataset.key:
         yield _step("number_facts", storing.number_facts(dataset))
         yield Step(_command("insert_facts", storing.insert_facts(dataset)), adds_to="inserted")
@@ -129,6 +158,16 @@ def _store(dataset: Dataset, present: set[str]) -> Iterator[Step]:
     if dataset.mirrored or present - set(dataset.key):
         yield Step(_command("update_changed", storing.update_changed(dataset, present)), adds_to="updated")
     yield Step(_command("insert_new", storing.insert_new(dataset)), adds_to="inserted")
+
+
+def _store_in_table(dataset: Dataset, present: set[str] | None) -> Iterator[Step]:
+    if not dataset.key:
+        yield _step("choose_facts", tables.choose_facts(dataset, present))
+    elif dataset.mirrored or (present or set(dataset.names)) - set(dataset.key):
+        update = tables.update_changed(dataset, present or set(dataset.names))
+        yield Step(Statement("update_changed", tables.store(update), Stored), adds_to="updated")
+    insert = tables.insert_new(dataset, present)
+    yield Step(Statement("insert_new", tables.store(insert), Stored), adds_to="inserted")
 
 
 def _keep_returned(dataset: Dataset) -> Iterator[Step]:

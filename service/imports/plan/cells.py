@@ -24,14 +24,23 @@ EXPECTED: dict[Kind, str] = {
     "text": "a text", "sql": "a text", "integer": "a whole number", "number": "a number",
     "flag": "true or false", "moment": "a date (2019-10-04 09:00 or 04/10/2019 09:00, without zone)",
     "month": "a month (10-2021, 2021-10 or a date)", "uuid": "a UUID",
+    "day": "a date (2019-10-04 or 04/10/2019)",
+    "instant": "a time (2019-10-04T09:00:00Z or 04/10/2019 09:00, in UTC without a zone)",
+    "clock": "a time of day (09:00)", "array": "an array", "json": "JSON", "other": "valid",
 }  # fmt: skip
 TRUE = ("true", "t", "yes", "y", "1")
 FALSE = ("false", "f", "no", "n", "0")
+AS_WRITTEN: tuple[Kind, ...] = ("text", "json", "array", "other")
+UNSHAPED: tuple[Kind, ...] = ("json", "array", "other", "instant", "clock")
+"""Kinds whose value is first looked into by Postgres itself."""
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
 """Replaces each digit by 0 and each separator of a date by `-`."""
 
-Rule = tuple[str, Reason, str]
-"""Condition of the problem (SQL), reason, message."""
+INSTANT = r"'^([0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4})([T ].*)?$'"
+"""A date with a year of four digits, then perhaps a time and a zone. No word such as `tomorrow`."""
+
+Rule = tuple[str, Reason, str | None]
+"""Condition of the problem (SQL), reason, message. Without a message Postgres tells its own."""
 
 
 def _date_shapes() -> tuple[str, ...]:
@@ -110,12 +119,14 @@ def explain(dataset: Dataset) -> str:
 
 def _problems(dataset: Dataset) -> list[tuple[int, str, Reason, str]]:
     """Number, condition, reason and message (an expression over the landed row `l`) of each problem."""
-    found: list[Rule] = []
+    found: list[tuple[str, Reason, str]] = []
     for column in dataset.columns:
-        shown = literal(f'{column.name}: "') + f" || left(l.{column.cell}, 60) || "
+        shown = literal(f'{column.name}: "') + f" || left(l.{column.cell}, 60) || '\" '"
         for test, reason, says in _rules(column, column.cell):
-            missing = reason == "missing-value"
-            message = literal(f"{column.name}: {says}") if missing else shown + literal(f'" {says}')
+            if reason == "missing-value":
+                message = literal(f"{column.name}: {says}")
+            else:
+                message = f"{shown} || {_told_by_postgres(column) if says is None else literal(says)}"
             found.append((test, reason, message))
     return [(number, *rule) for number, rule in enumerate(found, 1)]
 
@@ -127,15 +138,32 @@ def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
     ]
     if column.needs_value:
         rules.append((f"{cell} IS NULL", "missing-value", "a value is needed and the cell is empty"))
-    return rules + _type_rules(column, cell) + _bounds(column, cell)
+    rules += _type_rules(column, cell) + _bounds(column, cell)
+    if column.declared and not (column.known and (column.kind in {"text", "uuid"} or column.choices)):
+        reason: Reason = "wrong-type" if column.kind in UNSHAPED else "out-of-range"
+        rules.append((f"NOT {_valid(column, cell)}", reason, None))
+    return rules
 
 
-def _type_rules(column: DatasetColumn, cell: str) -> list[Rule]:
+def _valid(column: DatasetColumn, cell: str) -> str:
+    """Whether Postgres takes the cell for the column's type."""
+    if column.known:
+        return f"pg_input_is_valid({cell}, {literal(column.type)})"
+    return f"({cell} IS NULL OR imports.input_error({cell}, {literal(column.type)}) IS NULL)"
+
+
+def _told_by_postgres(column: DatasetColumn) -> str:
+    cell = trimmed(f"l.{column.cell}")
+    if column.known:
+        says = f"(pg_input_error_info({cell}, {literal(column.type)})).message"
+    else:
+        says = f"imports.input_error({cell}, {literal(column.type)})"
+    return f"'is refused: ' || coalesce({says}, {literal(f'it is no {column.type}')})"
+
+
+def _type_rules(column: DatasetColumn, cell: str) -> list[Rule]:  # noqa: PLR0911 (one for each kind)
     wrong = f"is not {EXPECTED[column.kind]}"
-    valid = f"pg_input_is_valid({cell}, {literal(column.type)})"
     match column.kind:
-        case "text" | "sql":
-            return []
         case "integer":
             return [
                 (
@@ -149,25 +177,37 @@ def _type_rules(column: DatasetColumn, cell: str) -> list[Rule]:
                     "wrong-type",
                     wrong,
                 ),
-                (f"NOT {valid}", "out-of-range", "has too many digits"),
+                *_fits(column, f"NOT pg_input_is_valid({cell}, 'bigint')"),
             ]
         case "number":
             digits = f"translate({cell}, '0123456789', '')"
-            fits = f"pg_input_is_valid({cell}, 'numeric(60, 20)')"
             return [
                 (f"{digits} <> ALL ({_array(NUMBER_SHAPES)})", "wrong-type", wrong),
-                (f"NOT {valid}", "wrong-type", wrong),
-                (f"length({cell}) > 60 OR NOT {fits}", "out-of-range", "has too many digits"),
+                (f"NOT pg_input_is_valid({cell}, 'numeric')", "wrong-type", wrong),
+                *_fits(column, f"length({cell}) > 60 OR NOT pg_input_is_valid({cell}, 'numeric(60, 20)')"),
             ]
         case "flag":
             return [(f"lower({cell}) <> ALL ({_array(TRUE + FALSE)})", "wrong-type", wrong)]
-        case "moment" | "month":
+        case "moment" | "month" | "day":
+            whole = f"{cell}::timestamp <> date_trunc('day', {cell}::timestamp)"
             return [
                 (f"{SHAPE.format(cell)} <> ALL ({_array(_date_shapes())})", "wrong-type", wrong),
                 (f"NOT pg_input_is_valid({cell}, 'timestamp')", "wrong-type", wrong),
+                *([(whole, "wrong-type", "has a time of day")] if column.kind == "day" else ()),
             ]
+        case "instant":
+            return [(f"{cell} !~ {INSTANT}", "wrong-type", wrong)]
+        case "clock":
+            return [(f"{cell} !~ '^[0-9]'", "wrong-type", wrong)]
         case "uuid":
-            return [(f"NOT {valid}", "wrong-type", wrong)]
+            return [(f"NOT pg_input_is_valid({cell}, 'uuid')", "wrong-type", wrong)]
+        case _:
+            return []
+
+
+def _fits(column: DatasetColumn, test: str) -> list[Rule]:
+    """A bound of our own for built-in datasets. A table of the user has its type's."""
+    return [] if column.declared else [(test, "out-of-range", "has too many digits")]
 
 
 def _bounds(column: DatasetColumn, cell: str) -> list[Rule]:
@@ -200,7 +240,7 @@ def _cleaned(column: DatasetColumn) -> str:
     if column.vocabulary:
         seen = f"regexp_replace({cell}, '[{IGNORABLE}]+', '', 'g')"
         cleaned = f"translate(normalize({seen}, NFC), {WIDE}, {' ' * len(WIDE_SPACES)!r})"
-    elif column.kind == "text":
+    elif column.kind in AS_WRITTEN:
         cleaned = f"normalize({cell}, NFC)"
     else:
         cleaned = f"translate(normalize({cell}, NFC), {WIDE}, {' ' * len(WIDE_SPACES)!r})"
@@ -222,8 +262,12 @@ def _shaped(column: DatasetColumn) -> str:
         case "integer":
             whole = f"{cell} LIKE '%.%' AND {cell} !~ {GROUPED}"
             return rf"CASE WHEN {whole} THEN regexp_replace({cell}, '\.0*$', '') ELSE {cell} END"
-        case "moment":
+        case "moment" | "day":
             return f"CASE {serial} ELSE {cell} END"
+        case "array":
+            items = f"jsonb_array_elements_text({cell}::jsonb) AS item(value)"
+            return f"""CASE WHEN {cell} LIKE '[%' AND pg_input_is_valid({cell}, 'jsonb')
+            THEN (SELECT coalesce(array_agg(item.value)::text, '{{}}') FROM {items}) ELSE {cell} END"""
         case "month":
             return f"""CASE {serial}
             WHEN {shape} IN ('0-0000', '00-0000') THEN '01-' || translate({cell}, './', '--')
@@ -237,11 +281,13 @@ def _typed(column: DatasetColumn) -> str:
     cell = column.cell
     match column.kind:
         case "flag":
-            value = f"lower({cell}) = ANY ({_array(TRUE)})"
+            value = f"(lower({cell}) = ANY ({_array(TRUE)}))::{column.type}"
         case "month":
             value = f"date_trunc('month', {cell}::timestamp)::date"
+        case "day":
+            value = f"({cell}::timestamp)::date::{column.type}"
         case _:
             value = f"{cell}::{column.type}"
-    if column.default is not None:
+    if column.default is not None and not column.declared:
         value = f"coalesce({value}, {column.default})"
     return f"CASE WHEN problem IS NULL THEN {value} END"

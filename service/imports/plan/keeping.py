@@ -33,10 +33,7 @@ def reference_exists(dataset: Dataset) -> str:
 
 def _arrived(reference: Reference) -> str:
     key = ", ".join(f"p.{quoted(name)}::text" for name in reference.to_columns)
-    return (
-        f"q.waits_for = {literal(reference.to_name)} AND EXISTS ("
-        f"SELECT FROM {reference.to} AS p WHERE concat_ws(', ', {key}) = q.waits_key)"
-    )
+    return f"EXISTS (SELECT FROM {reference.to} AS p WHERE concat_ws(', ', {key}) = q.waits_key)"
 
 
 def refuse_unmended(dataset: Dataset) -> str:

@@ -6,7 +6,7 @@ Each statement sets `problem`, `reason` and `message` of the checked rows that b
 
 from collections.abc import Iterator
 
-from service.imports.contracts import Dataset, DatasetColumn, Reason, Reference, literal, quoted
+from service.imports.contracts import Dataset, DatasetColumn, Reason, Reference, TableRule, literal, quoted
 from service.imports.plan.cells import CHECKED, GIVEN, LANDED, trimmed
 
 SHOWN = 60
@@ -17,6 +17,11 @@ OF_THE_SHAPE: tuple[Reason, ...] = ("field-count", "unknown-column", "encoding",
 def key_equals_stored(dataset: Dataset) -> str:
     """The condition that the checked row `c` and the stored row `t` have the same key."""
     return " AND ".join(f"t.{quoted(name)} = c.{dataset.cells[name]}" for name in dataset.key)
+
+
+def compared(column: DatasetColumn, value: str) -> str:
+    """The value in a form that can be compared. Some types (`json`, `point`) know no equality."""
+    return value if column.comparable else f"{value}::text"
 
 
 def doubt_points(dataset: Dataset) -> Iterator[str]:
@@ -83,7 +88,7 @@ def respell_words(column: DatasetColumn) -> str:
 
 def refuse_repeats(dataset: Dataset) -> str:
     """In a file the first row of a key wins. An equal row is unchanged; a different row is a duplicate."""
-    values = [column.cell for column in dataset.columns if not column.key]
+    values = [compared(column, column.cell) for column in dataset.columns if not column.key]
     same = " AND ".join(f"{cell} IS NOT DISTINCT FROM first_value({cell}) OVER same_key" for cell in values)
     key = ", ".join(dataset.cells[name] for name in dataset.key)
     return f"""UPDATE {CHECKED} AS c
@@ -103,8 +108,8 @@ def refuse_repeats(dataset: Dataset) -> str:
 def refuse_conflicts(dataset: Dataset) -> str:
     """Refuse a row from quarantine if a row with the same key and other content was stored meanwhile."""
     values = [column for column in dataset.columns if not column.key]
-    stored = ", ".join(f"t.{quoted(column.name)}" for column in values)
-    given = ", ".join(f"c.{column.cell}" for column in values)
+    stored = ", ".join(compared(column, f"t.{quoted(column.name)}") for column in values)
+    given = ", ".join(compared(column, f"c.{column.cell}") for column in values)
     return f"""UPDATE {CHECKED} AS c
     SET problem = {GIVEN}, reason = 'duplicate',
       message = {_shown(dataset, dataset.key)} || ' is taken by a stored row with other content'
@@ -114,19 +119,48 @@ def refuse_conflicts(dataset: Dataset) -> str:
 
 
 def find_orphans(dataset: Dataset, reference: Reference) -> str:
-    """Rows that refer to nothing wait until it arrives."""
+    """Rows that refer to nothing wait until it arrives. A row of the same file may be what is referred to."""
     cells = [dataset.cells[name] for name in reference.columns]
     given = " AND ".join(f"c.{cell} IS NOT NULL" for cell in cells)
     found = " AND ".join(
         f"p.{quoted(name)} = c.{cell}" for name, cell in zip(reference.to_columns, cells, strict=True)
     )
+    in_file = ""
+    if reference.to == dataset.target and set(reference.to_columns) <= set(dataset.names):
+        same = " AND ".join(
+            f"p.{dataset.cells[name]} = c.{cell}"
+            for name, cell in zip(reference.to_columns, cells, strict=True)
+        )
+        in_file = f"AND NOT EXISTS (SELECT FROM {CHECKED} AS p WHERE p.problem IS NULL AND {same})"
     waits_key = "concat_ws(', ', " + ", ".join(f"c.{cell}::text" for cell in cells) + ")"
     return f"""UPDATE {CHECKED} AS c
     SET problem = {GIVEN}, reason = 'orphan',
       waits_for = {literal(reference.to_name)}, waits_key = {waits_key},
       message = {literal(", ".join(reference.columns) + ': "')} || left({waits_key}, {SHOWN})
         || {literal(f'" is not among {reference.to_name}; the row loads when it arrives')}
-    WHERE c.problem IS NULL AND {given} AND NOT EXISTS (SELECT FROM {reference.to} AS p WHERE {found})"""
+    WHERE c.problem IS NULL AND {given}
+      AND NOT EXISTS (SELECT FROM {reference.to} AS p WHERE {found}) {in_file}"""
+
+
+def break_rule(dataset: Dataset, rule: TableRule) -> str:
+    """Refuse rows that break a CHECK constraint, which the table itself would refuse one by one."""
+    nth = "nth"
+    while nth in dataset.names:
+        nth += "_"
+    named = ", ".join(f"{column.cell} AS {quoted(column.name)}" for column in dataset.columns)
+    texts = {name: f"left(c.{dataset.cells[name]}::text, {SHOWN})" for name in rule.columns}
+    shown = " || ', ' || ".join(
+        f"{literal(f'{name}: ')} || coalesce('\"' || {text} || '\"', 'nothing')"
+        for name, text in texts.items()
+    )
+    return f"""UPDATE {CHECKED} AS c
+    SET problem = {GIVEN}, reason = 'out-of-range',
+      message = {shown} || {literal(f" breaks {rule.name}: {rule.definition}")}
+    WHERE c.nth IN (
+      SELECT {nth}
+      FROM (SELECT nth AS {nth}, {named} FROM {CHECKED} WHERE problem IS NULL) AS {quoted(dataset.table)}
+      WHERE ({rule.expression}) IS FALSE
+    )"""
 
 
 def _shown(dataset: Dataset, columns: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TextIO
 
 from service.errors import InvalidInput
 from service.imports.contracts import Dataset
-from service.imports.readers.tables import Pairs, Record, Shaper, Table
+from service.imports.readers.tables import Number, Pairs, Record, Shaper, Table
 
 CHUNK = 1 << 18
 ELEMENT_CHARACTERS = 8 << 20
@@ -151,7 +151,7 @@ class _Text:
         self._at = 0
         self._ended = False
         self._decoder = json.JSONDecoder(
-            object_pairs_hook=Pairs, parse_float=str, parse_int=str, parse_constant=self._constant
+            object_pairs_hook=Pairs, parse_float=Number, parse_int=Number, parse_constant=self._constant
         )
 
     def peek(self) -> str:

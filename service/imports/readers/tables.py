@@ -26,6 +26,8 @@ FORMULA = re.compile(rf"['\x00-\x1f\x7f-\x9f{SPACES}{IGNORABLE}]*[=+\-@\uff1d\uf
 """What a spreadsheet may run, wide signs too: it passes over blanks and marks before it looks. A guarded
 cell is of this form as well, which makes the way back exact.
 """
+NESTED = {"json", "array"}
+"""Kinds of columns that take a list or an object of a JSON file."""
 RETURNED = fold("quarantine_id")
 EXPLAINED = {fold("reason"), fold("message")}
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -35,6 +37,12 @@ NOT_FOR_POSTGRES = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})", re.IGNORECASE)
 
 class Pairs(list[tuple[str, Any]]):
     """A JSON object in its original order, with repeated keys. Numbers are text."""
+
+
+class Number(str):
+    """A JSON number with all its digits."""
+
+    __slots__ = ()
 
 
 class Doubtful(Struct, frozen=True):
@@ -154,6 +162,8 @@ class Shaper:
         for name, value in pairs:
             column = self._headings.get(fold(name))
             text, wrong = _text(value)
+            if column and wrong == "wrong-type" and column.kind in NESTED:
+                text, wrong = exact_json(value), None
             if column is None:
                 problem = problem or self._unknown(name, text)
                 continue
@@ -228,6 +238,19 @@ def storable(text: str) -> str:
 
 def _fits_jsonb(raw: str) -> bool:
     return not NOT_FOR_POSTGRES.search(raw) and not NUMBERS_OF_THOUSANDS_OF_DIGITS.search(raw)
+
+
+def exact_json(value: Any) -> str:
+    """Write a list or an object as JSON. Numbers keep their digits, and repeated keys are kept."""
+    match value:
+        case Number():
+            return value
+        case Pairs():
+            return "{" + ", ".join(f"{json.dumps(name)}: {exact_json(each)}" for name, each in value) + "}"
+        case list():
+            return "[" + ", ".join(map(exact_json, cast("list[Any]", value))) + "]"
+        case _:
+            return json.dumps(value)
 
 
 def plain(value: Any) -> Any:

@@ -17,11 +17,13 @@ from msgspec import Struct
 from service import audit
 from service.audit import Actor, AuditEvent
 from service.database.gateway import Database, Transaction
-from service.database.queries import Statement
-from service.errors import NotFound
-from service.imports.contracts import Dataset
+from service.database.queries import Command, Statement
+from service.errors import Conflict, InvalidInput, NotFound
+from service.imports.contracts import Dataset, find_among
+from service.imports.datasets import DATASETS
+from service.imports.derived import read_datasets
 from service.imports.plan import SQL, Run, plan_import
-from service.imports.plan.storing import count_rows
+from service.imports.plan.storing import count_rows, touch
 from service.imports.readers import Facts, Upload, inspect, opened
 from service.imports.readers.tables import Record, Table
 from service.imports.run.pipeline import ValidateSql, begin, copy_records, lock, release, run_plan
@@ -70,6 +72,7 @@ class Position(Struct, frozen=True):
 class Options(Struct, frozen=True, kw_only=True):
     """`mirror` marks stored rows that the file lacks as gone. `keep_edits` skips a catalogue file that was
     imported before, even if rows were added or removed since. Imports of one process share `turns`.
+    `datasets` are all that the database has; the import reads them itself.
     """
 
     validate_sql: ValidateSql
@@ -80,6 +83,7 @@ class Options(Struct, frozen=True, kw_only=True):
     keep_edits: bool = False
     progress: Progress | None = None
     turns: Turns = msgspec.field(default_factory=Turns)
+    datasets: tuple[Dataset, ...] = DATASETS
 
 
 class _Number(Struct, frozen=True):
@@ -110,12 +114,26 @@ async def import_file(
 
     Raises one of `REFUSALS` if the file is refused, and `Busy` if too many imports wait.
     """
+    if dataset.fault:
+        raise InvalidInput(f"{dataset.name}: {dataset.fault}")
+    if options.mirror and not dataset.mirrored:
+        raise InvalidInput(_why_not_mirrored(dataset))
     facts = await asyncio.to_thread(inspect, upload, bytes_limit=options.bytes_limit)
+    options = msgspec.structs.replace(options, datasets=await read_datasets(database))
     try:
         report = await _imported_before(database, upload, facts, dataset, options)
         return report or await _read(database, upload, facts, dataset, options)
     except _RolledBack as rolled_back:
         return rolled_back.report
+
+
+def _why_not_mirrored(dataset: Dataset) -> str:
+    if not dataset.derived:
+        return f"{dataset.name} cannot be mirrored: its rows are edited elsewhere too."
+    return (
+        f"{dataset.name} cannot be mirrored: its table has no column to mark rows as gone. Remove "
+        "the dataset and add it again with `mirror`, which adds that column."
+    )
 
 
 async def list_runs(
@@ -140,10 +158,13 @@ async def _imported_before(
     known = await database.read_one(
         REMEMBERED, dataset.name, facts.sha256, upload.source, None, facts.encoding
     )
-    if known is None or options.mirror:
+    if known is None or options.mirror or dataset.derived:
         return None
-    async with options.turns.take(dataset), database.transaction(timeout_s=TIMEOUT_S) as tx:
-        await lock(tx, dataset)
+    async with (
+        options.turns.take(dataset, options.datasets),
+        database.transaction(timeout_s=TIMEOUT_S) as tx,
+    ):
+        await lock(tx, dataset, options.datasets)
         report = await _report_if_unchanged(tx, upload, facts, dataset, options)
         return _unless_dry_run(report, options) if report else None
 
@@ -154,13 +175,25 @@ async def _read(
     limit, readers = options.bytes_limit, options.turns.readers
     async with (
         opened(upload, facts, dataset, bytes_limit=limit, readers=readers) as table,
-        options.turns.take(dataset),
+        options.turns.take(dataset, options.datasets),
         database.transaction(timeout_s=TIMEOUT_S) as tx,
     ):
-        await lock(tx, dataset)
+        await lock(tx, dataset, options.datasets)
+        if dataset.derived:
+            await hold_table(tx, dataset)
         report = await _report_if_unchanged(tx, upload, facts, dataset, options)
         report = report or await _imported(tx, upload, facts, dataset, options, table=table)
         return _unless_dry_run(report, options)
+
+
+async def hold_table(tx: Transaction, dataset: Dataset) -> None:
+    """Keep a user's table as it is until the end of the transaction. Raises `Conflict` if it was altered."""
+    now = find_among(await read_datasets(tx), dataset.name)
+    if now == dataset:
+        await tx.write(Command("touch_table", touch(dataset)))
+        now = find_among(await read_datasets(tx), dataset.name)
+    if now != dataset:
+        raise Conflict(f"The dataset {dataset.name} was changed while this began. Try again.")
 
 
 def _unless_dry_run(report: Report, options: Options) -> Report:
@@ -174,7 +207,7 @@ async def _report_if_unchanged(
     tx: Transaction, upload: Upload, facts: Facts, dataset: Dataset, options: Options
 ) -> Report | None:
     """The report of a file that was imported before, if no later import changed the dataset."""
-    if options.mirror:
+    if options.mirror or dataset.derived:
         return None
     edited = options.keep_edits and not dataset.mirrored
     rows = None if edited else await _count_rows(tx, dataset)
@@ -217,7 +250,7 @@ async def _imported(
         quarantined=outcome.quarantined,
         reasons=outcome.reasons,
         gone=outcome.gone,
-        released=await release(tx, dataset, options.validate_sql),
+        released=await release(tx, dataset, options.datasets, options.validate_sql),
         format=facts.format,
         encoding=facts.encoding,
         notes=list(table.notes),
@@ -283,7 +316,7 @@ async def _recorded(tx: Transaction, dataset: Dataset, report: Report, run: Run,
         report.reasons,
         report.released,
         report.notes,
-        await _count_rows(tx, dataset),
+        None if dataset.derived else await _count_rows(tx, dataset),
         actor.name,
     )
     assert recorded, "RETURNING gives the row"

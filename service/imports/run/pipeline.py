@@ -1,7 +1,7 @@
 """Run a plan over the landed rows, then plans for the orphans that waited for these rows."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,13 +10,11 @@ from msgspec import Struct
 from service.database.gateway import Transaction
 from service.database.queries import Command, Statement
 from service.errors import SqlRefused
-from service.imports.contracts import Dataset, children
-from service.imports.datasets import DATASETS
-from service.imports.plan import SQL, ImportPlan, SqlText, plan_return
+from service.imports.contracts import Dataset, children, concerned
+from service.imports.plan import SQL, ImportPlan, SqlText, Step, plan_return
 from service.imports.plan.cells import create_landed
 from service.imports.plan.keeping import reference_exists, return_rows
 from service.imports.readers.tables import Record
-from service.imports.run.turns import locked_with
 
 ValidateSql = Callable[[str], object]
 """Validates SQL. Raises `SqlRefused` if the SQL may not be stored."""
@@ -44,6 +42,7 @@ class _Prepared(Struct, frozen=True):
     nested_loops: str
     work_mem: str
     jit: str
+    path: str
 
 
 class _Count(Struct, frozen=True):
@@ -53,22 +52,28 @@ class _Count(Struct, frozen=True):
 
 LANDED_COLUMNS: Final = ("line", "quarantine_id", "raw", "reason", "message")
 SQL_PAGE: Final = 500
+ROUNDS: Final = 50
+"""How often a step repeats at most. Longer chains of orphans are left to the table's own foreign key."""
 TAKE_TURN: Final = SQL.rows("take_turn", _Turn)
 PREPARE: Final = SQL.rows("prepare", _Prepared)
 DROP_TABLES: Final = SQL.command("drop_tables")
 REFUSE_SQL: Final = SQL.command("refuse_sql")
+CHECK_CONSTRAINTS: Final = SQL.command("check_constraints")
+ANNOUNCE: Final = SQL.command("announce")
 COUNT_CHECKED: Final = SQL.rows("count_checked", _Count)
 
 
-async def lock(tx: Transaction, dataset: Dataset) -> None:
+async def lock(tx: Transaction, dataset: Dataset, datasets: tuple[Dataset, ...]) -> None:
     """Lock this dataset and the datasets whose orphans an import may release."""
-    for name in locked_with(dataset):
+    for name in concerned(dataset, datasets):
         await tx.read_one(TAKE_TURN, name)
 
 
 async def begin(tx: Transaction, dataset: Dataset) -> None:
     """Create the table of landed rows. `run_plan` drops it."""
-    await tx.read_one(PREPARE)
+    await tx.read_one(PREPARE, dataset.search_path)
+    if dataset.derived:
+        await tx.write(CHECK_CONSTRAINTS)
     await tx.write(DROP_TABLES)
     await tx.write(Command("create_landed", create_landed(dataset)))
 
@@ -88,10 +93,10 @@ async def run_plan(tx: Transaction, plan: ImportPlan, validate_sql: ValidateSql)
     for step in plan.steps:
         if isinstance(step, Statement):
             await _validate(tx, step, validate_sql)
-            continue
-        rows = await tx.write(step.command, *step.args)
-        if step.adds_to:
-            figures[step.adds_to] += rows
+        elif rows := await _rows_of(tx, step):
+            figures[step.adds_to or ""] += rows
+    if plan.announces and figures["inserted"] + figures["updated"] + figures["gone"]:
+        await tx.write(ANNOUNCE, *plan.announces)
     counts = await tx.read(COUNT_CHECKED)
     reasons = {row.reason: row.rows for row in counts if row.reason}
     await tx.write(DROP_TABLES)
@@ -105,6 +110,18 @@ async def run_plan(tx: Transaction, plan: ImportPlan, validate_sql: ValidateSql)
     )
 
 
+async def _rows_of(tx: Transaction, step: Step) -> int:
+    """Run a step. Return how many rows it affected."""
+    if isinstance(step.command, Statement):
+        stored = await tx.read_one(step.command)
+        return stored.rows if stored else 0
+    rows = await tx.write(step.command, *step.args)
+    rounds = ROUNDS if step.repeats and rows else 0
+    while rounds and await tx.write(step.command, *step.args):
+        rounds -= 1
+    return rows
+
+
 async def retry_rows(
     tx: Transaction, dataset: Dataset, where: str, validate_sql: ValidateSql
 ) -> Outcome | None:
@@ -116,13 +133,21 @@ async def retry_rows(
     return None
 
 
-async def release(tx: Transaction, dataset: Dataset, validate_sql: ValidateSql) -> dict[str, int]:
-    """Load orphans of other datasets whose references now exist. Return how many, by dataset."""
-    released: dict[str, int] = {}
-    for child in children(dataset, DATASETS):
-        if outcome := await retry_rows(tx, child, reference_exists(child), validate_sql):
-            released[child.name] = outcome.rows_read - outcome.quarantined
-    return released
+async def release(
+    tx: Transaction, dataset: Dataset, datasets: tuple[Dataset, ...], validate_sql: ValidateSql
+) -> dict[str, int]:
+    """Load orphans whose references now exist, and the orphans of these. Return how many, by dataset."""
+    released = Counter[str]()
+    parents = deque([dataset])
+    while parents:
+        for child in children(parents.popleft(), datasets):
+            if child.fault:
+                continue
+            outcome = await retry_rows(tx, child, reference_exists(child), validate_sql)
+            if outcome and (rows := outcome.rows_read - outcome.quarantined):
+                released[child.name] += rows
+                parents.append(child)
+    return dict(released)
 
 
 async def _validate(tx: Transaction, statement: Statement[SqlText], validate_sql: ValidateSql) -> None:

@@ -11,19 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from service.errors import Busy
-from service.imports.contracts import Dataset, children
-from service.imports.datasets import DATASETS
+from service.imports.contracts import Dataset, concerned
 from service.imports.readers.workbooks import READERS
 
 AT_ONCE: Final = 3
 """How many imports may hold a connection. The pool has `gateway.OWNER_POOL_SIZE`."""
 WAITING: Final = 64
-
-
-def locked_with(dataset: Dataset) -> list[str]:
-    """The datasets that an import locks, in a fixed order: its own and those whose orphans it may release."""
-    concerned = {dataset.name, *(child.name for child in children(dataset, DATASETS))}
-    return [other.name for other in DATASETS if other.name in concerned]
 
 
 class Turns:
@@ -37,7 +30,7 @@ class Turns:
         """Limits how many workbooks are read at once, before their imports take a turn."""
 
     @asynccontextmanager
-    async def take(self, dataset: Dataset) -> AsyncGenerator[None]:
+    async def take(self, dataset: Dataset, datasets: tuple[Dataset, ...]) -> AsyncGenerator[None]:
         """Wait for a turn and hold it for the block. Raises `Busy` if too many imports wait."""
         if self._waiting >= WAITING:
             raise Busy(
@@ -46,7 +39,7 @@ class Turns:
         async with AsyncExitStack() as held:
             self._waiting += 1
             try:
-                for name in locked_with(dataset):
+                for name in concerned(dataset, datasets):
                     await held.enter_async_context(self._locks[name])
                 await held.enter_async_context(self._places)
             finally:
