@@ -205,6 +205,10 @@ async def _looked_at(run: Run) -> None:
     assert {each["status"] for each in states} == {"pending"}
     assert (await asyncio.to_thread(look, "--dry-run")).startswith("would apply 0001.schemas, 0002.catalog")
     assert "CREATE TABLE catalog.metric" in await asyncio.to_thread(look, "--print-sql")
+    for command in (["metric", "list"], ["client", "list"]):
+        status, out, err = await asyncio.to_thread(run, *command)
+        assert (status, out) == (1, "")
+        assert "run `tally migrate`" in err
     assert {each["status"] for each in _lines(await asyncio.to_thread(look, "--status"))} == {"pending"}
 
 
