@@ -156,7 +156,8 @@ def _plain_unions(part: Any) -> None:
         members: list[Object] = [each for each in schema.get(word, ()) if each]
         if word in schema and len(members) <= 1:
             del schema[word]
-            schema.update(*members)
+            for member in members:
+                schema.update(member | schema)  # what the field itself says wins
 
 
 def _gate_problems(handler: HTTPRouteHandler) -> tuple[type[Problem], ...]:

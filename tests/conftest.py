@@ -327,6 +327,13 @@ async def whole_service(server: Server, template: str, **overrides: Any) -> Asyn
             yield Running(settings, database, client)
 
 
+@pytest.fixture(scope="module")
+async def shared_service(server: Server, template: str) -> AsyncGenerator[Running]:
+    """The whole service over a database that the tests of a module share, for none minds the others."""
+    async with held(whole_service(server, template)) as opened:
+        yield opened
+
+
 @pytest.fixture
 async def make_metric(clone: Database, client: httpx.AsyncClient):
     """Store a metric straight in the tables, as an import or an operator would; its id."""

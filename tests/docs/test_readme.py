@@ -25,6 +25,17 @@ def test_every_make_target_that_is_named_exists():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+TESTS = Path(__file__).parents[1]
+
+
+def test_the_map_of_the_tests_names_every_folder_and_only_what_is_there():
+    named = set(re.findall(r"`([\w/]+(?:\.py)?)`", (TESTS / "README.md").read_text().split("\n\n")[1]))
+    assert named == {path.parent.name for path in TESTS.glob("*/*.py")}
+    files = re.findall(r"`(\w+/[\w/]*\.py)`", (TESTS / "README.md").read_text())
+    assert len(files) > 30
+    assert [file for file in files if not (TESTS / file).is_file()] == []
+
+
 EXAMPLES = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 

@@ -117,6 +117,10 @@ async def test_the_same_metric_answers_the_stored_sql(client, facts):
     made = (await client.post("/metrics", json={"prompt": "How many CRITICAL alerts in june 2025?"})).json()
     again = await client.post("/metrics", json={"sql": made["sql"], "parameters": {}})
     assert again.status_code == 201
+    days = {each["name"]: each["default"] for each in made["parameters"] if each["default"]}
+    for metric in (made, again.json()):
+        answer = await client.get(f"/metrics/{metric['id']}", params=days)
+        assert answer.json().get("records") == [{"count": 1}], answer.text
 
 
 async def test_a_preview_shows_rows_and_stores_nothing(client, clone, facts):

@@ -1,12 +1,9 @@
 """Metrics over HTTP: results, definitions, formats, changes."""
 
-import asyncio
 import csv
 import io
-from functools import partial
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import httpx
 import msgspec
 import pytest
 
@@ -14,30 +11,23 @@ from service.database.gateway import Database
 from service.database.queries import Command
 from service.errors import NotFound
 from service.metrics import store
-from service.metrics.execute import Executor
+from tests.http.metrics import FACTS, JUNE, problem
 from tests.waiting import until
 
-FACTS = """
-    INSERT INTO data.metrics (id, date, alert_type, parts_flagged) VALUES
-    ('a', '2025-06-01 08:00', 'Critical', 1), ('a', '2025-06-30 23:30', 'Warning', 2),
-    ('a', '2025-07-01 00:00', 'Warning', 4), ('a', '2025-05-31 23:59', 'Info', 8)
-"""
-JUNE = """-- Alerts in June
-SELECT alert_type, count(*) AS n FROM metrics
-WHERE id = 'a' AND date(date) BETWEEN '2025-06-01' AND '2025-06-30'
-GROUP BY alert_type ORDER BY alert_type;"""
+
+@pytest.fixture(scope="module")
+def client(shared_service):
+    return shared_service.client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def clone(shared_service):
+    return shared_service.database
+
+
+@pytest.fixture(scope="module")
 async def facts(clone: Database) -> None:
     await clone.write(Command("facts", FACTS))
-
-
-def problem(answer: httpx.Response) -> dict:
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert body["status"] == answer.status_code
-    return body
 
 
 async def test_a_result_has_the_documented_shape(client, make_metric, facts):
@@ -147,7 +137,7 @@ async def test_every_value_that_postgres_cannot_read_is_named(client, make_metri
     assert (problem(answer)["code"], answer.json()["sqlstate"]) == ("query-failed", "22012")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def word(clone: Database) -> None:
     await clone.write(Command("t", "CREATE DOMAIN data.word AS text CHECK (VALUE ~ '^[a-z]+$')"))
 
@@ -178,20 +168,6 @@ async def test_a_text_that_its_cast_refuses_is_named(client, make_metric):
     (error,) = problem(await client.get(f"/metrics/{metric}?value=soon"))["errors"]
     says = 'value must be text, such as abc: invalid input syntax for type interval: "soon"'
     assert error == {"field": "value", "message": says}
-
-
-async def test_an_unknown_metric_names_the_nearest(client, make_metric):
-    metric = await make_metric("-- Only one\nSELECT 1 AS one")
-    answer = await client.get(f"/metrics/{uuid4()}")
-    assert answer.status_code == 404
-    assert f"'Only one' ({metric})" in problem(answer)["detail"]
-
-
-async def test_an_unknown_metric_names_the_nearest_also_without_a_title(client, make_metric):
-    metric = await make_metric("SELECT 1 AS one")
-    unknown = uuid4()
-    answer = await client.get(f"/metrics/{unknown}")
-    assert problem(answer)["detail"] == f"There is no metric {unknown}. The nearest is {metric}."
 
 
 async def test_an_id_that_is_no_uuid_is_422(client):
@@ -279,382 +255,6 @@ async def test_a_view_depends_on_its_tables(client, clone, make_metric):
     assert (await client.get(f"/metrics/{metric}/definition")).json()["tables"] == ["data.metrics"]
 
 
-async def test_a_metric_is_made_changed_restored_and_deleted(client, clone):
-    made = await client.post(
-        "/api/v1/metrics",
-        json={
-            "sql": "SELECT count(*) AS n FROM metrics WHERE alert_type = :kind",
-            "title": "By kind",
-            "layouts": [{"breakpoint": "lg", "x": 0, "y": 0, "w": 4, "h": 4}],
-            "parameters": {"kind": {"type": "text", "default": "Info"}},
-        },
-    )
-    assert made.status_code == 201
-    body = made.json()
-    assert made.headers["location"] == f"/api/v1/metrics/{body['id']}"
-    assert set(body) == {"id", "title", "query_id", "sql", "parameters", "columns", "generator"}
-    address = made.headers["location"]
-    assert (await client.get(f"{address}?kind=Critical")).json()["parameters"] == {"kind": "Critical"}
-
-    before = await client.get(f"{address}/definition")
-    changed = await client.patch(
-        address, json={"sql": "SELECT 7 AS n", "parameters": {}}, headers={"If-Match": before.headers["etag"]}
-    )
-    assert changed.status_code == 200
-    assert changed.json()["version"] == 2
-    assert (await client.get(address)).json()["records"] == [{"n": 7}]
-    stale = await client.patch(address, json={"title": "late"}, headers={"If-Match": before.headers["etag"]})
-    assert (stale.status_code, problem(stale)["code"]) == (412, "precondition-failed")
-
-    versions = (await client.get(f"{address}/versions")).json()["items"]
-    assert [each["version"] for each in versions] == [2, 1]
-    restored = await client.post(f"{address}/versions/1/restore")
-    assert (restored.status_code, restored.json()["version"]) == (200, 3)
-    assert restored.json()["sql"] == body["sql"]
-    assert (await client.post(f"{address}/versions/9/restore")).status_code == 404
-
-    assert (await client.delete(address)).status_code == 204
-    assert (await client.get(address)).status_code == 404
-    left = await clone._pool.fetchval("SELECT count(*) FROM catalog.query WHERE id = $1", body["query_id"])
-    assert left == 0
-    deeds = await clone._pool.fetch("SELECT action FROM app.audit ORDER BY id")
-    assert [row[0] for row in deeds] == [
-        "metrics.create",
-        "metrics.change",
-        "metrics.change",
-        "metrics.delete",
-    ]
-
-
-@pytest.fixture
-def meanwhile(monkeypatch):
-    """What others do, each whenever a change was judged and is not yet stored."""
-    others = []
-    plan_metric = Executor.plan_metric
-    their_turn = False
-
-    async def interrupted(self, metric):
-        nonlocal their_turn
-        prepared = await plan_metric(self, metric)
-        if others and not their_turn:
-            their_turn = True
-            await others.pop(0)()
-            their_turn = False
-        return prepared
-
-    monkeypatch.setattr(Executor, "plan_metric", interrupted)
-    return others
-
-
-@pytest.fixture
-async def counting(client):
-    """The address of a metric with a parameter."""
-    declared = {"n": {"type": "integer", "default": 1}}
-    made = await client.post("/metrics", json={"sql": "SELECT :n::int AS x", "parameters": declared})
-    return made.headers["location"]
-
-
-FIVE = {"parameters": {"n": {"type": "integer", "default": 5}}}
-
-
-async def test_what_another_changed_meanwhile_is_judged_too(client, counting, meanwhile):
-    meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT 2 AS x", "parameters": {}}))
-    late = await client.patch(counting, json=FIVE)
-    assert (late.status_code, problem(late)["detail"]) == (422, "Parameter n: the SQL has no :n.")
-    assert (await client.get(counting)).json()["records"] == [{"x": 2}]
-    assert (await client.get(f"{counting}/definition")).json()["version"] == 2
-
-
-async def test_changes_at_the_same_time_that_go_together_are_both_kept(client, counting, meanwhile):
-    meanwhile.append(
-        lambda: client.patch(counting, json={"sql": "SELECT :n::int * 2 AS x", "title": "Twice"})
-    )
-    late = await client.patch(counting, json=FIVE)
-    assert (late.status_code, late.json()["version"], late.json()["title"]) == (200, 3, "Twice")
-    assert late.json()["parameters"][0]["default"] == 5
-    assert (await client.get(counting)).json()["records"] == [{"x": 10}]
-
-
-async def test_a_change_that_another_always_overtakes_is_a_conflict(client, counting, meanwhile):
-    meanwhile += [
-        partial(client.patch, counting, json={"sql": f"SELECT :n::int + {n} AS x"}) for n in range(20)
-    ]
-    late = await client.patch(counting, json=FIVE)
-    assert (late.status_code, problem(late)["code"]) == (409, "conflict")
-    meanwhile.clear()
-    assert (await client.get(f"{counting}/definition")).json()["parameters"][0]["default"] == 1
-
-
-async def test_a_change_of_an_old_state_is_refused_also_if_it_got_old_meanwhile(client, counting, meanwhile):
-    tag = (await client.get(f"{counting}/definition")).headers["etag"]
-    meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT :n::int * 2 AS x"}))
-    late = await client.patch(counting, json=FIVE, headers={"If-Match": tag})
-    assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
-
-
-async def test_if_match_holds_for_restoring_and_deleting(client, counting):
-    old = (await client.get(f"{counting}/definition")).headers["etag"]
-    new = (await client.patch(counting, json=FIVE)).headers["etag"]
-    for late in (
-        await client.post(f"{counting}/versions/1/restore", headers={"If-Match": old}),
-        await client.delete(counting, headers={"If-Match": old}),
-    ):
-        assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
-    restored = await client.post(f"{counting}/versions/1/restore", headers={"If-Match": new})
-    assert (restored.status_code, restored.json()["parameters"][0]["default"]) == (200, 1)
-    deleted = await client.delete(counting, headers={"If-Match": restored.headers["etag"]})
-    assert deleted.status_code == 204
-
-
-async def test_a_version_comes_back_as_it_was_imported(client, make_metric):
-    metric = await make_metric("SELECT 1 AS n", fresh_for_s=10**9)
-    assert (await client.patch(f"/metrics/{metric}", json={"fresh_for_s": 1})).status_code == 200
-    restored = await client.post(f"/metrics/{metric}/versions/1/restore")
-    assert (restored.status_code, restored.json()["fresh_for_s"]) == (200, 10**9)
-
-
-async def test_sql_shared_by_two_metrics_changes_for_one_alone(client, clone, make_metric):
-    metric = await make_metric("SELECT 1 AS n")
-    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
-    await clone.write(Command("m", "INSERT INTO catalog.metric (query_id, title) VALUES ($1, 'twin')"), query)
-    answer = await client.patch(f"/metrics/{metric}", json={"sql": "SELECT 2 AS n"})
-    assert answer.json()["query_id"] != query
-    assert await clone._pool.fetchval("SELECT sql FROM catalog.query WHERE id = $1", query) == "SELECT 1 AS n"
-
-
-async def test_sql_that_stops_being_shared_meanwhile_does_not_lose_its_metric(client, clone, make_metric):
-    metric = await make_metric("SELECT 1 AS n")
-    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
-    async with clone.transaction() as other:
-        await other.write(Command("q", "INSERT INTO catalog.query (id, sql) VALUES ('own', 'SELECT 2 AS n')"))
-        await other.write(
-            Command("m", "UPDATE catalog.metric SET query_id = 'own' WHERE query_id = $1"), query
-        )
-        waiting = asyncio.create_task(client.patch(f"/metrics/{metric}", json={"title": "x"}))
-        held_up = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
-        await until(lambda: clone._pool.fetchval(held_up))
-    answer = await waiting
-    assert (answer.status_code, answer.json()["sql"], answer.json()["title"]) == (200, "SELECT 2 AS n", "x")
-
-
-@pytest.mark.parametrize("shown_by", [1, 2])
-async def test_sql_that_a_caller_changes_is_trusted_no_more(client, clone, make_metric, shown_by):
-    refused = "SELECT current_setting('server_version_num')::int > 0 AS modern"
-    metric = await make_metric("SELECT current_setting('server_version') AS v", trusted=True)
-    query = (await client.get(f"/metrics/{metric}/definition")).json()["query_id"]
-    for _ in range(1, shown_by):
-        await clone.write(Command("m", "INSERT INTO catalog.metric (query_id) VALUES ($1)"), query)
-    named = await client.patch(f"/metrics/{metric}", json={"title": "Version"})
-    assert named.status_code == 200
-    answer = await client.patch(f"/metrics/{metric}", json={"sql": refused})
-    assert (answer.status_code, problem(answer)["code"]) == (422, "sql-refused")
-    assert (await client.patch(f"/metrics/{metric}", json={"sql": "SELECT 1 AS v"})).status_code == 200
-    changed = (
-        "SELECT q.trusted FROM catalog.query q JOIN catalog.metric m ON m.query_id = q.id WHERE m.id = $1"
-    )
-    assert await clone._pool.fetchval(changed, UUID(metric)) is False
-
-
-async def test_a_metric_that_is_not_editable_stays(client, make_metric):
-    metric = await make_metric("SELECT 1 AS n", is_editable=False)
-    for answer in (
-        await client.patch(f"/metrics/{metric}", json={"title": "x"}),
-        await client.delete(f"/metrics/{metric}"),
-    ):
-        assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
-
-
-async def test_a_prompt_is_never_passed_over(client, clone, make_metric):
-    metric = await make_metric("SELECT 1 AS n", is_editable=False)
-    unheard = "SET LOCAL session_replication_role = replica"
-    async with clone.transaction() as other:
-        await other.write(Command("s", unheard))
-        await other.write(Command("m", "UPDATE catalog.metric SET is_editable = true"))
-    answer = await client.patch(f"/metrics/{metric}", json={"prompt": "alerts by type"})
-    assert (answer.status_code, problem(answer)["code"]) == (409, "not-editable")
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        ({"sql": "DELETE FROM metrics"}, 422, "sql-refused"),
-        ({"sql": "SELECT * FROM pg_authid"}, 422, "sql-refused"),
-        ({"sql": "SELECT 1; SELECT 2"}, 422, "sql-refused"),
-        ({"sql": "SELECT nope FROM metrics"}, 422, "query-failed"),
-        ({"sql": "SELECT 1", "colour": "red"}, 422, "invalid-input"),
-        ({"title": "no sql"}, 422, "invalid-input"),
-        ({"sql": "SELECT :a", "parameters": {"b": {"type": "text"}}}, 422, "invalid-input"),
-    ],
-)
-async def test_what_cannot_run_is_not_stored(client, clone, body, status, code):
-    answer = await client.post("/metrics", json=body)
-    assert (answer.status_code, problem(answer)["code"]) == (status, code)
-    assert await clone._pool.fetchval("SELECT count(*) FROM catalog.query") == 0
-
-
-async def test_postgres_says_where_the_fault_is(client):
-    body = problem(await client.post("/metrics", json={"sql": "SELECT nope FROM metrics"}))
-    assert (body["sqlstate"], body["position"]) == ("42703", 8)
-    assert 'column "nope" does not exist' in body["detail"]
-
-
-@pytest.mark.parametrize(
-    ("content", "kind", "status"),
-    [(b"{", "application/json", 422), (b"[]", "application/json", 422), (b"a=1", "text/plain", 415)],
-)
-async def test_a_body_that_is_no_json_is_refused(client, content, kind, status):
-    answer = await client.post("/metrics", content=content, headers={"Content-Type": kind})
-    assert answer.status_code == status
-    problem(answer)
-
-
-async def test_a_batch_answers_each_entry_alone_and_in_order(client, make_metric, facts):
-    good, bad = await make_metric(JUNE), await make_metric("SELECT 1 / (count(*) - count(*)) FROM metrics")
-    unknown = str(uuid4())
-    answer = await client.post(
-        "/metrics/batch",
-        json={
-            "metrics": [
-                {"id": good, "parameters": {"start_date": "2025-05-01"}},
-                {"id": bad},
-                {"id": unknown},
-                {"id": "abc"},
-                {"id": good, "parameters": {"nope": 1}},
-                {"id": good},
-            ]
-        },
-    )
-    assert answer.status_code == 200
-    results = answer.json()["results"]
-    assert [each["id"] for each in results] == [good, bad, unknown, "abc", good, good]
-    assert [each["status"] for each in results] == [200, 422, 404, 422, 422, 200]
-    assert results[0]["result"]["row_count"] == 3
-    assert results[1]["problem"]["code"] == "query-failed"
-    assert results[5]["etag"].startswith('"')
-
-
-async def test_what_does_not_fit_into_a_batch_is_told_tile_by_tile(client, make_metric):
-    large = "SELECT repeat('x', 10000) AS t, :n::int AS k FROM generate_series(1, 700)"
-    metric, small = await make_metric(large), await make_metric("SELECT 1 AS n")
-    entries = [{"id": metric, "parameters": {"n": n}} for n in range(6)]
-    answer = await client.post("/metrics/batch", json={"metrics": [*entries, {"id": small}]})
-    *large_results, small_result = answer.json()["results"]
-    assert sorted(each["status"] for each in large_results) == [200, 200, 200, 200, 413, 413]
-    assert small_result["status"] == 200
-    refused = next(each for each in large_results if each["status"] == 413)
-    assert refused["problem"]["code"] == "result-too-large"
-    alone = await client.post("/metrics/batch", json={"metrics": [entries[large_results.index(refused)]]})
-    assert alone.json()["results"][0]["status"] == 200
-
-
-async def test_an_entry_of_a_batch_that_is_too_large_fails_alone(client, make_metric):
-    metric = await make_metric("SELECT 1 AS n")
-    large = {"id": metric, "parameters": {f"p{n}": "x" * 20 for n in range(20_000)}}
-    answer = await client.post("/metrics/batch", json={"metrics": [large, {"id": metric}]})
-    refused, good = answer.json()["results"]
-    assert (refused["id"], refused["status"], good["status"]) == (metric, 422, 200)
-    assert refused["problem"]["errors"] == [{"field": "entry", "message": "it takes more than 524288 bytes"}]
-
-
-async def test_copies_of_a_result_in_a_batch_are_counted(client, make_metric):
-    metric = await make_metric("SELECT repeat('x', 10000) AS t FROM generate_series(1, 700)")
-    answer = await client.post("/metrics/batch", json={"metrics": [{"id": metric}] * 5})
-    assert {each["status"] for each in answer.json()["results"]} == {413}
-
-
-async def post_batch(client, text):
-    return await client.post("/metrics/batch", content=text, headers={"Content-Type": "application/json"})
-
-
-@pytest.mark.parametrize(
-    ("entry", "named", "fault"),
-    [
-        ("5", None, "entry: Expected `object`"),
-        ("null", None, "entry: Expected `object`"),
-        ('{"parameters": {}}', None, "entry.id: Object missing"),
-        ('{"id": 5}', None, "entry.id: Expected `str`"),
-        ('{"id": "abc", "parameters": []}', "abc", "entry.parameters: Expected `object`"),
-        ('{"id": "abc", "parameters": null}', "abc", "entry.parameters: Expected `object`"),
-        ('{"id": "abc", "colour": "red"}', "abc", "entry.colour: Object contains unknown"),
-        (
-            f'{{"id": "abc", "parameters": {{"n": 1e{"9" * 20}}}}}',
-            "abc",
-            "entry.parameters[...]: Number out of",
-        ),
-        (
-            f'{{"id": "abc", "parameters": {{"n": {"1" * 5000}}}}}',
-            "abc",
-            "entry.parameters[...]: Integer value out",
-        ),
-    ],
-)
-async def test_an_entry_that_cannot_be_read_fails_alone(client, make_metric, entry, named, fault):
-    good = await make_metric("SELECT 1 AS n")
-    answer = await post_batch(client, f'{{"metrics": [{{"id": "{good}"}}, {entry}, {{"id": "{good}"}}]}}')
-    assert answer.status_code == 200
-    first, wrong, last = answer.json()["results"]
-    assert (first["status"], last["status"]) == (200, 200)
-    assert (wrong["id"], wrong["status"]) == (named, 422)
-    assert '{"id": "<UUID' in wrong["problem"]["detail"]
-    [error] = wrong["problem"]["errors"]
-    assert f"{error['field']}: {error['message']}".startswith(fault)
-
-
-async def test_an_entry_in_another_encoding_fails_alone(client, make_metric):
-    good = await make_metric("SELECT 1 AS n")
-    text = f'{{"metrics": [{{"id": "caf\xe9"}}, {{"id": "{good}"}}]}}'.encode("latin-1")
-    results = (await post_batch(client, text)).json()["results"]
-    assert [(each["id"], each["status"]) for each in results] == [(None, 422), (good, 200)]
-    assert results[0]["problem"]["errors"] == [{"field": "entry", "message": "JSON must be UTF-8"}]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "{", "[]", "{}", '{"metrics": 5}', '{"metrics": {}}', '{"metrics": []}', '{"metrics": [tru]}',
-        '{"metrics": [{"id": "abc"}], "colour": "red"}', '{"metrics": [' + "[" * 100_000,
-        '{"metrics": [' + ",".join(['{"id": "abc"}'] * 101) + "]}",
-    ],
-    ids=range(11),
-)  # fmt: skip
-async def test_a_body_that_is_no_batch_is_422(client, text):
-    answer = await post_batch(client, text)
-    assert (answer.status_code, problem(answer)["code"]) == (422, "invalid-input")
-
-
-EXACT = ["12345678901234567890.12", "9007199254740993", "0.1000000000000000055511151231257827"]
-
-
-@pytest.mark.parametrize("number", EXACT)
-async def test_a_number_in_a_batch_is_taken_as_it_is_written(client, make_metric, number):
-    metric = await make_metric("SELECT :n::numeric AS n, CAST(:all AS numeric[]) AS all")
-    entry = f'{{"id": "{metric}", "parameters": {{"n": {number}, "all": [{number}, 1.5e0]}}}}'
-    answer = await post_batch(client, f'{{"metrics": [{entry}]}}')
-    assert f'"records":[{{"n":{number},"all":[{number},1.5]}}]' in answer.text
-
-
-@pytest.mark.parametrize("number", EXACT)
-async def test_a_declared_default_stays_as_it_is_written(client, clone, number):
-    declared = f'{{"n": {{"type": "number", "default": {number}}}}}'
-    kind = {"Content-Type": "application/json"}
-    text = f'{{"sql": "SELECT :n AS n", "parameters": {declared}}}'
-    made = await client.post("/metrics", content=text, headers=kind)
-    assert f'"default":{number},' in made.text
-    address = made.headers["location"]
-    assert f'"records":[{{"n":{number}}}]' in (await client.get(address)).text
-    stored = "SELECT parameters->'n'->>'default' FROM catalog.metric"
-    assert await clone._pool.fetchval(stored) == number
-
-    other = await client.patch(address, content=text.replace(number, "0.5"), headers=kind)
-    assert other.json()["parameters"][0]["default"] == 0.5
-    restored = await client.post(f"{address}/versions/1/restore")
-    assert f'"default":{number},' in restored.text
-    assert f'"default":{number},' in (await client.get(f"{address}/definition")).text
-    versions = (await client.get(f"{address}/versions")).text
-    assert versions.count(f'"default": {number}') == 2
-    assert f'"records":[{{"n":{number}}}]' in (await client.get(address)).text
-
-
 @pytest.mark.parametrize(
     ("declaration", "field", "says"),
     [
@@ -683,13 +283,6 @@ async def test_a_stored_declaration_that_is_none_is_the_metrics_own_problem(clie
     metric = await make_metric("SELECT :n AS n", parameters={"n": {"type": "money"}})
     answer = await client.get(f"/metrics/{metric}")
     assert (answer.status_code, problem(answer)["errors"][0]["field"]) == (422, "parameters.n.type")
-
-
-async def test_a_number_and_its_text_are_not_the_same_entry(client, make_metric):
-    metric = await make_metric("SELECT :t::text AS t")
-    entries = [{"id": metric, "parameters": {"t": value}} for value in ("1.5", 1.5)]
-    results = (await client.post("/metrics/batch", json={"metrics": entries})).json()["results"]
-    assert [each["status"] for each in results] == [200, 422]
 
 
 async def test_the_document_shows_what_is_read_later(client):
@@ -727,21 +320,6 @@ async def test_layouts_of_an_unknown_metric_or_dashboard_are_refused(client):
     assert (await client.put("/dashboards/nope/layouts", json={})).status_code == 404
     assert (await client.get("/dashboards/nope")).status_code == 404
     assert (await client.get("/dashboards/nope/data")).status_code == 404
-
-
-async def test_lists_page_by_cursor(client, make_metric):
-    made = sorted([await make_metric(f"SELECT {n} AS n") for n in range(5)])
-    seen, cursor = [], None
-    while True:
-        page = (
-            await client.get("/metrics", params={"limit": 2, **({"cursor": cursor} if cursor else {})})
-        ).json()
-        seen += [each["id"] for each in page["items"]]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    assert seen == made
-    assert (await client.get("/metrics?cursor=zzz")).status_code == 422
 
 
 async def test_trusted_sql_runs_though_our_parser_cannot_read_it(client, make_metric):

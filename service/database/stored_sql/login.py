@@ -29,7 +29,9 @@ REFUSED: Final = (
 
 
 async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]], observe: Observe = ignore) -> None:
-    """Call `on_refused` each time the reader's login starts to be refused; run until cancelled.
+    """Call `on_refused` each time the reader's login is found refused; run until cancelled.
+
+    Also if it was refused before: it may have been accepted in between, and results made then.
 
     `observe` gets each loss and return of the login, whatever the reason.
     """
@@ -41,7 +43,7 @@ async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]], obser
             observe(ConnectionLost("reader", cause(failure)))
         elif failure is None and before is not None:
             observe(ConnectionRestored("reader"))
-        if isinstance(failure, REFUSED) and not isinstance(before, REFUSED):
+        if isinstance(failure, REFUSED):
             await on_refused()
 
 
