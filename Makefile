@@ -3,8 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-HOST ?= 127.0.0.1
-PORT ?= $(or $(shell sed -n 's/^PORT=\([0-9]*\)$$/\1/p' .env 2>/dev/null | tail -n 1),8000)
+# The value of a setting in .env, which the environment would hide from the service
+in_file = $(shell sed -n 's/^$(1)=\([0-9A-Za-z.:-]*\)$$/\1/p' .env 2>/dev/null | tail -n 1)
+HOST ?= $(or $(call in_file,HOST),127.0.0.1)
+PORT ?= $(or $(call in_file,PORT),8000)
 PG ?= 18
 PEERS := tests/bench/peers/.venv
 ONLY ?= encoding uncached hits others tokens freshness imports interactions ask
@@ -39,7 +41,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 venv: $(VENV)/.dev ## Prepare .venv and nothing else
 
 # Nobody needs a token on one's own machine; anywhere else the service asks for one.
-run: export AUTH ?= $(if $(filter 127.% localhost ::1,$(HOST)),off,on)
+run: export AUTH ?= $(or $(call in_file,AUTH),$(if $(filter 127.% localhost ::1,$(HOST)),off,on))
 run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
 	@$(BIN)/python -m service serve --check
 	@echo "==> migrating" && $(BIN)/python -m service migrate

@@ -17,6 +17,7 @@ from service import errors
 from service.auth.guards import page_headers, require
 from service.database.gateway import Database
 from service.database.migrate import pending
+from service.database.stored_sql.login import ReaderLogin
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 from service.openapi import add_metrics, complete_document
@@ -48,26 +49,39 @@ class HealthController(Controller):
 
     @get("/", operation_id="getHealth", summary="Readiness with the result of each check")
     async def health(
-        self, database: NamedDependency[Database], extra_checks: NamedDependency[ExtraChecks]
+        self,
+        database: NamedDependency[Database],
+        reader_login: NamedDependency[ReaderLogin],
+        extra_checks: NamedDependency[ExtraChecks],
     ) -> Response[Health]:
-        return await self._ready(database, extra_checks)
+        return await self._ready(database, reader_login, extra_checks)
 
     @get("/live", operation_id="getLiveness", summary="Liveness of the process", sync_to_thread=False)
     def live(self) -> Health:
         return Health("ok", {})
 
-    @get("/ready", operation_id="getReadiness", summary="Readiness: the database answers and is migrated")
+    @get(
+        "/ready",
+        operation_id="getReadiness",
+        summary="Readiness: migrated, and stored SQL can run",
+    )
     async def ready(
-        self, database: NamedDependency[Database], extra_checks: NamedDependency[ExtraChecks]
+        self,
+        database: NamedDependency[Database],
+        reader_login: NamedDependency[ReaderLogin],
+        extra_checks: NamedDependency[ExtraChecks],
     ) -> Response[Health]:
-        return await self._ready(database, extra_checks)
+        return await self._ready(database, reader_login, extra_checks)
 
-    async def _ready(self, database: Database, extra_checks: ExtraChecks) -> Response[Health]:
+    async def _ready(
+        self, database: Database, reader_login: ReaderLogin, extra_checks: ExtraChecks
+    ) -> Response[Health]:
         try:
             missing = await pending(database)
             checks = {"database": "ok", "migrations": f"missing: {', '.join(missing)}" if missing else "ok"}
         except errors.DatabaseUnavailable:
             checks = {"database": "unreachable", "migrations": "unknown"}
+        checks["reader"] = await reader_login.state()
         ready = all(check == "ok" for check in checks.values())
         health = Health("ok" if ready else "unavailable", checks | extra_checks())
         return Response(health, status_code=200 if ready else 503)

@@ -32,7 +32,7 @@ from service.database.gateway import Database, open_database
 from service.database.listen import Handlers, Listener
 from service.database.session import Session
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
-from service.database.stored_sql.login import watch_login
+from service.database.stored_sql.login import ReaderLogin
 from service.database.stored_sql.reader import Reader, open_reader
 from service.errors import DatabaseUnavailable, Problem, Stop
 from service.http.asgi import App
@@ -105,6 +105,7 @@ class Services(Struct, frozen=True):
     summariser: Summariser
     importing: Importing
     counts: Counts
+    reader_login: ReaderLogin
     extra_checks: ExtraChecks
 
 
@@ -306,7 +307,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
                 services.catalog.keep(catalogue),
                 services.schema_cache.keep(data),
                 services.changes.keep(services.executor.redefined),
-                watch_login(config.reader_url, services.executor.locked_out, base.observe),
+                services.reader_login.watch(services.executor.locked_out),
             ):
                 yield
                 await services.executor.close()
@@ -388,5 +389,6 @@ def _connect(
         summariser=Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE,
         importing=Importing(executor.check, settings.imports.bytes_limit, Turns(), base.observe),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
+        reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
         extra_checks=partial(_check_stored_sql, reader, suspensions),
     )

@@ -1,4 +1,4 @@
-"""Read and validate settings from environment variables. A test compares README's table with `rows()`."""
+"""Read and check settings from the environment and `.env`. A test compares README's table with `rows()`."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 import msgspec
+from dotenv.parser import parse_stream
 from msgspec import Meta, Struct
 
 from service import postgres_url
@@ -36,6 +37,31 @@ def load(environ: Mapping[str, str]) -> Settings:
     _check_addresses(settings)
     _check_model(settings.model)
     return settings
+
+
+def with_env_file(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the settings of ENV_FILE (`.env`) that it lacks.
+
+    Only settings of Tally are taken from the file. Raises `Stop` (exit status 2) for an unreadable file.
+    """
+    given = read_env_file(Path(environ.get("ENV_FILE", "").strip() or ".env"))
+    known = {row.env for row in rows()}
+    return {name: value for name, value in given.items() if name in known} | dict(environ)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """All variables of a `.env` file; none if it does not exist. `$` has no meaning in it."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = list(parse_stream(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise Stop(f"{path} cannot be read: {error}", exit_code=2) from None
+    for line in lines:
+        if line.error:
+            raise Stop(f"{path}, line {line.original.line}: expected NAME=value", exit_code=2)
+    return {line.key: line.value for line in lines if line.key is not None and line.value is not None}
 
 
 def rows(tree: type[Struct] = Settings) -> list[Row]:

@@ -288,6 +288,23 @@ class Settings(Struct, frozen=True, kw_only=True):
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports", shown="seeds")] = bundled(
         "seeds"
     )
+    sample: Annotated[
+        Literal["auto", "on", "off"],
+        env(
+            "SAMPLE",
+            "whether `seed` imports SEEDS_DIR; `auto`: into the embedded database, or when SEEDS_DIR is set",
+        ),
+    ] = "auto"
+    env_file: Annotated[
+        Path, env("ENV_FILE", "file with settings, which `connect` writes; the environment wins over it")
+    ] = Path(".env")
+
+    @property
+    def brings_sample(self) -> bool:
+        """Whether `seed` may import, so that a user's own database gets no sample company unasked."""
+        if self.sample == "auto":
+            return self.database.url is None or self.seeds_dir != bundled("seeds")
+        return self.sample == "on"
 
     @property
     def public_url(self) -> str:

@@ -35,7 +35,12 @@ def free_port() -> int:
 
 def environment(**variables: object) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
-    return {**kept, "AUTH": "off", **{name: str(value) for name, value in variables.items()}}
+    return {
+        **kept,
+        "AUTH": "off",
+        "ENV_FILE": "/dev/null",
+        **{name: str(value) for name, value in variables.items()},
+    }
 
 
 def tally(*arguments: str, stdin: str = "", **variables: object) -> subprocess.CompletedProcess[str]:

@@ -27,6 +27,12 @@ def seed_database() -> int:
     settings = started()
     if not settings.seeds_dir.is_dir():
         raise Stop(f"SEEDS_DIR={settings.seeds_dir} is not a folder", exit_code=2)
+    if not settings.brings_sample:
+        sys.stderr.write(
+            f"tally: nothing is imported into your own database (SAMPLE={settings.sample}):"
+            " SAMPLE=on or SEEDS_DIR says otherwise\n"
+        )
+        return 0
     with database_ready(settings) as (ready, _):
         return seed(ready)
 

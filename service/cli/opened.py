@@ -13,7 +13,7 @@ import msgspec
 from service.database.connect import left_out
 from service.database.embedded import running
 from service.database.gateway import Database, open_database
-from service.environment import load
+from service.environment import load, with_env_file
 from service.observe.log import set_up_logs
 from service.settings import Database as DatabaseSettings
 from service.settings import Settings
@@ -22,10 +22,11 @@ T = TypeVar("T")
 
 
 def started(*, quiet: bool = False) -> Settings:
-    """Read the settings and set up the logs: only warnings if `quiet`, unless LOG_LEVEL asks for more.
+    """Read the settings, those of `.env` too, and set up the logs. Raises `Stop`.
 
-    Raises `Stop`.
+    With `quiet` only warnings are logged, unless LOG_LEVEL asks for more.
     """
+    os.environ.update(with_env_file(os.environ))
     settings = load(os.environ)
     level = "warning" if quiet and not os.environ.get("LOG_LEVEL") else settings.logs.level
     set_up_logs(msgspec.structs.replace(settings.logs, level=level))

@@ -60,6 +60,7 @@ def _serve(settings: "Settings", address: str) -> None:
     from service.database.zone import refuse_unknown_zone
     from service.http.connections import raise_file_limit
     from service.server.supervisor import Supervisor
+    from service.setup.doctor import examine
 
     embedded = settings.database.url is None
     with (
@@ -68,7 +69,13 @@ def _serve(settings: "Settings", address: str) -> None:
     ):
         owner, reader = ready.database.url or "", ready.database.reader_url or ""
         os.environ.update({"DATABASE_URL": owner, "READER_DATABASE_URL": reader})
-        for obstacle in check_service(owner, reader):
-            structlog.get_logger("serve").error("not ready yet", why=obstacle)
+        log = structlog.get_logger("serve")
+        obstacles = check_service(owner, reader)
+        for obstacle in obstacles:
+            log.error("not ready yet", why=obstacle)
+        for finding in () if obstacles else examine(ready, os.environ, quick=True):
+            if finding.status == "act":
+                mend = "tally doctor" if "\n" in finding.mend else finding.mend
+                log.warning(finding.message, check=finding.check, mend=mend)
         asyncio.run(refuse_unknown_zone(reader, settings.database.time_zone))
         Supervisor(settings, address, raise_file_limit()).run()

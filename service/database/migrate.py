@@ -15,15 +15,26 @@ from yoyo.migrations import default_migration_table
 
 from service import bundled
 from service.database.gateway import Database
+from service.database.plain import select
 from service.database.preflight import NoLogin, log_in, reader_roles, refuse_same_role, refuse_unfit
 from service.database.queries import Statement
-from service.database.rights import grant, refuse_missing_schemas
+from service.database.rights import (
+    grant,
+    is_made,
+    missing_create,
+    refuse_foreign_schemas,
+    refuse_missing_schemas,
+    remember,
+    role_exists,
+)
 from service.errors import Stop
 from service.postgres_url import where
 
 MIGRATIONS: Final = bundled("migrations")
 CREATED_SCHEMA: Final = "data"
-_LOCK: Final = 7_382_559  # an arbitrary number: every Tally on one database takes the same lock
+LOCK: Final = 7_382_559  # an arbitrary number: every Tally on one database takes the same lock
+_FIRST: Final = "0001.schemas"
+_MEMORY: Final = "0095.reader"
 
 
 class Applied(Struct, frozen=True):
@@ -55,6 +66,14 @@ async def pending(database: Database) -> list[str]:
     return [name for name in names() if name not in applied]
 
 
+def unapplied(session: psycopg.Connection) -> list[str]:
+    """Ids of migrations that the database lacks, on a plain session."""
+    if not any(row.found for row in select(session, _HAS_MIGRATIONS)):
+        return names()
+    applied = {row.migration_id for row in select(session, _LIST_APPLIED)}
+    return [name for name in names() if name not in applied]
+
+
 def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) -> Migrated:
     """Apply the missing migrations and grant the reader its rights; wait while another instance does it.
 
@@ -70,16 +89,24 @@ def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) ->
     refuse_same_role(owner, roles)
     try:
         with psycopg.connect(owner_url, autocommit=True) as session:
-            session.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+            session.execute("SELECT pg_advisory_lock(%s)", [LOCK])
             refuse_missing_schemas(session, schemas, CREATED_SCHEMA)
+            refuse_foreign_schemas(session)
+            if missing := missing_create(session):
+                # Rights that a role had before can be told from Tally's only once Tally's schemas exist.
+                if reader_url and (is_made(session, reader) or not role_exists(session, reader)):
+                    own = tuple(name for name in schemas if name != CREATED_SCHEMA)
+                    missing += grant(session, reader, reader_url, own)
+                return Migrated([], missing)
             session.execute("CREATE SCHEMA IF NOT EXISTS app")
             applied = _apply(owner_url)
-            return Migrated(applied, grant(session, reader, reader_url, schemas) if reader_url else [])
+            if reader_url is None:
+                return Migrated(applied, [])
+            is_upgrade = _MEMORY in applied and _FIRST not in applied
+            remember(session, reader, first=not is_upgrade)
+            return Migrated(applied, grant(session, reader, reader_url, schemas))
     except psycopg.errors.InsufficientPrivilege as error:
-        raise Stop(
-            f"the owner {owner.current_user} may not migrate: {_first_line(error)}; let somebody who may run:"
-            f' GRANT CREATE ON DATABASE "{owner.database}" TO "{owner.current_user}"'
-        ) from None
+        raise Stop(f"the owner {owner.current_user} may not migrate: {_first_line(error)}") from None
     except psycopg.OperationalError as error:
         raise Stop(f"the database at {where(owner_url)} did not go on: {_first_line(error)}") from None
 

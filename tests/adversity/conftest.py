@@ -77,7 +77,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: str, stdin: str = "", **variables: object) -> subprocess.CompletedProcess[str]:
         for row in rows():
             monkeypatch.delenv(row.env, raising=False)
-        for name, value in ({"AUTH": "off"} | variables).items():
+        for name, value in ({"AUTH": "off", "ENV_FILE": "/dev/null"} | variables).items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:

@@ -28,11 +28,17 @@ def test_a_bad_setting_is_one_sentence_and_exit_2():
 
 @pytest.mark.parametrize("name", ["migrate", "seed"])
 def test_an_unreachable_database_is_one_sentence_and_exit_1(command: Commanded, name: str):
-    done = command(name, DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+    done = command(name, DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x", SAMPLE="on")
     assert done.returncode == 1
     assert "127.0.0.1:1" in done.stderr
     assert "secret" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_sample_company_stays_out_of_another_database(command: Commanded):
+    done = command("seed", DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "SAMPLE=auto" in done.stderr
 
 
 def test_serving_another_database_needs_the_readers_address(command: Commanded):

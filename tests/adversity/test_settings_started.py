@@ -60,6 +60,8 @@ EMBEDDED = {
     "LLM_MODEL": "fake-1",
     "LLM_TIMEOUT_S": "15",
     "ASK_COST_LIMIT": "1e6",
+    "SAMPLE": "on",
+    "ENV_FILE": "/dev/null",
 }
 FILLED_IN = {"PORT", "DATA_DIR", "SEEDS_DIR", "LLM_BASE_URL"}
 OTHER_DATABASE = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER"}
@@ -108,6 +110,8 @@ INVALID = {
     "LLM_TIMEOUT_S": ["0"],
     "ASK_COST_LIMIT": ["0"],
     "SEEDS_DIR": ["/proc/nowhere"],
+    "SAMPLE": ["maybe"],
+    "ENV_FILE": ["/proc"],
 }
 
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from service.database.stored_sql import login
-from service.database.stored_sql.login import watch_login
+from service.database.stored_sql.login import ReaderLogin
 from service.observe.events import ConnectionLost, ConnectionRestored
 from tests.conftest import Server
 
@@ -32,7 +32,7 @@ async def test_each_loss_and_return_of_the_login_is_told_once(role, monkeypatch:
     async def refused() -> None:
         refusals.append("refused")
 
-    watching = asyncio.create_task(watch_login(url, refused, told.put_nowait))
+    watching = asyncio.create_task(ReaderLogin(url, ("pg_catalog",), told.put_nowait).watch(refused))
     async with asyncio.timeout(60):
         for _ in range(2):
             owner.execute("ALTER ROLE tally_probed NOLOGIN")
@@ -40,7 +40,7 @@ async def test_each_loss_and_return_of_the_login_is_told_once(role, monkeypatch:
             assert lost == ConnectionLost("reader", 'role "tally_probed" is not permitted to log in')
             owner.execute("ALTER ROLE tally_probed LOGIN")
             assert await told.get() == ConnectionRestored("reader")
-    assert refusals == ["refused", "refused"]
+    assert len(refusals) >= 2  # at each probe that finds it refused
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching

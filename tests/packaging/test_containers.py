@@ -157,9 +157,10 @@ def test_the_composition_is_published_on_loopback_alone_and_starts_without_setti
 def test_settings_of_the_environment_reach_the_container():
     """Those that compose does not decide itself: an empty value in `compose.yaml` passes the caller's on."""
     fixed = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "DATA_DIR", "HOST", "AUTH", "SEEDS_DIR"}
+    fixed |= {"ENV_FILE"}
     environment = COMPOSE["services"]["service"]["environment"]
     passed_on = {name for name, value in environment.items() if value is None}
-    assert passed_on == {row.env for row in rows()} - fixed - {"PORT"}
+    assert passed_on == {row.env for row in rows()} - fixed - {"PORT", "SAMPLE"}
     assert environment["PORT"] == "${PORT:-8000}"
 
 

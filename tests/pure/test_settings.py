@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.environment import load, rows
+from service.environment import load, rows, with_env_file
 from service.errors import Stop
 
 
@@ -152,3 +152,35 @@ def test_what_is_no_iana_name_is_refused_in_one_sentence(name: str):
 def test_a_name_that_is_nearly_a_time_zone_is_told():
     with pytest.raises(Stop, match="did you mean Europe/Berlin"):
         load({"TIME_ZONE": "Europe/Berlim"})
+
+
+def test_settings_of_the_file_count_where_the_environment_has_none(tmp_path: Path):
+    file = tmp_path / ".env"
+    file.write_text("# mine\nPORT=8123\nexport GRACE_S='7'\nPATH=/nowhere\nDATA_SCHEMAS=\"a,b\" # two\n")
+    environ = with_env_file({"ENV_FILE": str(file), "GRACE_S": "9"})
+    settings = load(environ)
+    assert (settings.server.port, settings.server.grace_s) == (8123, 9)
+    assert settings.database.data_schemas == ("a", "b")
+    assert "PATH" not in environ
+
+
+def test_a_line_of_the_file_that_is_no_setting_is_named(tmp_path: Path):
+    file = tmp_path / ".env"
+    file.write_text("PORT=8123\n= 5\n")
+    with pytest.raises(Stop, match=r"\.env, line 2"):
+        with_env_file({"ENV_FILE": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("variables", "brought"),
+    [
+        ({}, True),
+        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x"}, False),
+        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x", "SAMPLE": "on"}, True),
+        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1/x", "SEEDS_DIR": "mine"}, True),
+        ({"SAMPLE": "off"}, False),
+    ],
+    ids=["embedded", "a database of one's own", "asked for", "seeds of one's own", "refused"],
+)
+def test_the_sample_is_brought_where_it_belongs(variables: dict[str, str], brought: bool):
+    assert load(variables).brings_sample is brought

@@ -27,32 +27,56 @@ REFUSED: Final = (
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
+_MAY_USE: Final = """
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ANY (%s) AND has_schema_privilege(oid, 'USAGE'))
+"""
 
-async def watch_login(url: str, on_refused: Callable[[], Awaitable[None]], observe: Observe = ignore) -> None:
-    """Call `on_refused` each time the reader's login is found refused; run until cancelled.
 
-    Also if it was refused before: it may have been accepted in between, and results made then.
+class ReaderLogin:
+    """Whether stored SQL can be answered at all: the reader may log in and use a schema of DATA_SCHEMAS."""
 
-    `observe` gets each loss and return of the login, whatever the reason.
-    """
-    failure: Exception | None = None
-    while True:
-        await asyncio.sleep(PROBE_S)
-        before, failure = failure, await _failure(url)
-        if failure is not None and before is None:
-            observe(ConnectionLost("reader", cause(failure)))
-        elif failure is None and before is not None:
-            observe(ConnectionRestored("reader"))
-        if isinstance(failure, REFUSED):
-            await on_refused()
+    def __init__(self, url: str, schemas: tuple[str, ...], observe: Observe = ignore) -> None:
+        """`observe` gets each loss and return of the login, whatever the reason."""
+        self._url = url
+        self._schemas = list(schemas)
+        self._observe = observe
+        self._state: str | None = None
+        self._failure: Exception | None = None
+
+    async def state(self) -> str:
+        """`ok`, or why not; at most `PROBE_S` old while `watch` runs."""
+        if self._state is None:
+            await self._probe()
+        return self._state or "unknown"
+
+    async def watch(self, on_refused: Callable[[], Awaitable[None]]) -> None:
+        """Call `on_refused` each time the reader's login is found refused; run until cancelled.
+
+        Also if it was refused before: it may have been accepted in between, and results made then.
+        """
+        while True:
+            await asyncio.sleep(PROBE_S)
+            await self._probe()
+            if isinstance(self._failure, REFUSED):
+                await on_refused()
+
+    async def _probe(self) -> None:
+        # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
+        # asyncpg gives the SQLSTATE, so we use it after a failure.
+        usable = await asyncio.to_thread(_may_use, self._url, self._schemas)
+        before, self._failure = self._failure, await _failure(self._url) if usable is None else None
+        if self._failure is not None:
+            self._state = "refused" if isinstance(self._failure, REFUSED) else "unreachable"
+        else:
+            self._state = "may use no schema of DATA_SCHEMAS: see `tally doctor`" if usable is False else "ok"
+        if self._failure is not None and before is None:
+            self._observe(ConnectionLost("reader", cause(self._failure)))
+        elif self._failure is None and before is not None:
+            self._observe(ConnectionRestored("reader"))
 
 
 async def _failure(url: str) -> Exception | None:
     """Why the reader cannot log in; None if it can."""
-    # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
-    # asyncpg gives the SQLSTATE, so we use it after a failure.
-    if await asyncio.to_thread(_can_log_in, url):
-        return None
     try:
         connection = await asyncpg.connect(url, timeout=TIMEOUT_S)
     except (*LOST_CONNECTION, asyncpg.PostgresError) as error:
@@ -62,8 +86,9 @@ async def _failure(url: str) -> Exception | None:
     return None
 
 
-def _can_log_in(url: str) -> bool:
-    with suppress(psycopg.Error):
-        psycopg.connect(url, connect_timeout=TIMEOUT_S).close()
-        return True
-    return False
+def _may_use(url: str, schemas: list[str]) -> bool | None:
+    """Whether the reader may use one of the schemas; None if it cannot log in."""
+    with suppress(psycopg.Error), psycopg.connect(url, connect_timeout=TIMEOUT_S) as session:
+        row = session.execute(_MAY_USE, [schemas]).fetchone()
+        return row == (True,)
+    return None

@@ -1,0 +1,1 @@
+"""The first hour with a database of one's own: connect, check, uninstall."""
