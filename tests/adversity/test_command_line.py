@@ -81,7 +81,7 @@ def test_help_imports_nothing_heavy():
     ("arguments", "said"),
     [
         (["metrc"], "there is no command 'metrc'; did you mean metric?"),
-        (["xyz"], "there is no command 'xyz'; there are serve, migrate"),
+        (["xyz"], "serve, migrate, watch, unwatch, psql"),
         (["metric", "rnu"], "there is no command 'rnu'; did you mean run?"),
         (["import", "customers", "a.csv", "--dry-rnu"], "--dry-run"),
         (["import", "custmers", "a.csv"], "there is no dataset 'custmers'; there are "),
