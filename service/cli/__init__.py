@@ -80,7 +80,9 @@ def _told(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 (one for each k
             from service.database.gateway import reason
             from service.postgres_url import where
 
-            return f"tally: the database at {where(os.environ.get('DATABASE_URL', ''))}: {reason(error)}", 1
+            url = os.environ.get("DATABASE_URL")
+            place = f"the database at {where(url)}" if url else "the embedded database"
+            return f"tally: {place}: {reason(error)}", 1
         case Problem():
             return f"tally: {_detail(error)}", 2 if error.status < 500 else 1  # noqa: PLR2004 (a server's error)
         case OSError():

@@ -10,6 +10,8 @@ from msgspec import Raw, Struct
 
 from service.app import create_app, layered
 from service.cli.opened import database_ready, started
+from service.database.gateway import open_database
+from service.database.migrate import pending
 from service.database.preflight import check_service
 from service.errors import InvalidInput, Stop
 from service.settings import Auth
@@ -156,6 +158,9 @@ def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
             raise Stop(obstacle)
 
         async def run() -> tuple[T, None] | tuple[None, Exception]:
+            async with open_database(database.url or "", size=1) as owner:
+                if missing := await pending(owner):
+                    raise Stop(f"the database lacks migrations ({', '.join(missing)}): run `tally migrate`")
             app = create_app(msgspec.structs.replace(ready, auth=Auth(mode="off")))
             async with app.lifespan():  # an error that left it would come as a group
                 try:

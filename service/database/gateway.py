@@ -210,4 +210,5 @@ def violation(constraint: str, problem: Problem) -> Generator[None]:
 
 def reason(error: BaseException) -> str:
     """What caused a `DatabaseUnavailable`, for an operator."""
-    return cause(error.__cause__ or error)
+    known = error.__cause__
+    return str(error) if known is None or isinstance(known, NOT_MIGRATED) else cause(known)

@@ -81,7 +81,7 @@ def test_help_imports_nothing_heavy():
     ("arguments", "said"),
     [
         (["metrc"], "there is no command 'metrc'; did you mean metric?"),
-        (["xyz"], "there is no command 'xyz'; there are serve, migrate"),
+        (["xyz"], "serve, migrate, watch, unwatch, psql"),
         (["metric", "rnu"], "there is no command 'rnu'; did you mean run?"),
         (["import", "customers", "a.csv", "--dry-rnu"], "--dry-run"),
         (["import", "custmers", "a.csv"], "there is no dataset 'custmers'; there are "),
@@ -205,6 +205,10 @@ async def _looked_at(run: Run) -> None:
     assert {each["status"] for each in states} == {"pending"}
     assert (await asyncio.to_thread(look, "--dry-run")).startswith("would apply 0001.schemas, 0002.catalog")
     assert "CREATE TABLE catalog.metric" in await asyncio.to_thread(look, "--print-sql")
+    for command in (["metric", "list"], ["client", "list"]):
+        status, out, err = await asyncio.to_thread(run, *command)
+        assert (status, out) == (1, "")
+        assert "run `tally migrate`" in err
     assert {each["status"] for each in _lines(await asyncio.to_thread(look, "--status"))} == {"pending"}
 
 
