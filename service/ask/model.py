@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
-import openai
 from msgspec import Struct
 
 from service.ask.schema import Column, Schema, Table
@@ -100,6 +99,8 @@ class Model:
 
     def __init__(self, settings: ModelSettings, client: Any) -> None:
         """`client` is `Outbound.client`, which limits all responses, also errors."""
+        import openai  # noqa: PLC0415 (a second of every start that needs no model)
+
         if settings.name is None:
             raise Stop("LLM_BASE_URL needs LLM_MODEL: the name of a model that it serves", exit_code=2)
         self.name = settings.name
@@ -129,6 +130,8 @@ class Model:
             raise UpstreamTimeout("The language model did not answer in time.") from error
 
     async def _complete(self, messages: Messages) -> str:
+        import openai  # noqa: PLC0415 (see `__init__`)
+
         if self._formatted:
             try:
                 return await self._send(messages, response_format=_ANSWER_FORMAT)
@@ -155,6 +158,8 @@ class Model:
 
 @contextmanager
 def _translated() -> Generator[None]:
+    import openai  # noqa: PLC0415 (see `Model.__init__`)
+
     try:
         yield
     except openai.APITimeoutError as error:

@@ -5,6 +5,7 @@ import gzip
 import tracemalloc
 import zlib
 
+import openai  # noqa: F401 (before memory is measured)
 import pytest
 
 from service.ask.model import Model, read_answer
