@@ -1,6 +1,6 @@
 """Worker processes that parse large statements, with a memory limit and a deadline for each statement.
 
-Run as a module, this file is such a process: it reads requests from its standard input until the input ends.
+`main` is such a process: it reads requests from its standard input until the input ends.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import IO, Final
 import msgspec
 
 from service.errors import Busy, FieldError, SqlRefused
+from service.process import start_process
 from service.sql.parameters import Template
 from service.sql.statements import Outcome, Submission, answer
 
@@ -121,12 +122,7 @@ class _Process:
     """One worker process."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 (our own module)
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C in the terminal must reach the service only
-        )
+        self._process = start_process(__name__, stdout=subprocess.PIPE)
         assert self._process.stdin, "opened here"
         assert self._process.stdout, "opened here"
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
@@ -209,7 +205,3 @@ def main() -> None:
             os._exit(1)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _write(replies, reply)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service import process as launcher
 from service.audit import Actor
 from service.database.gateway import Transaction
 from service.errors import InvalidInput, TooLarge
@@ -189,7 +190,7 @@ async def test_a_known_workbook_is_not_opened_again(write, tx: Transaction, monk
     upload, dataset = write(sheet(row('<c r="A2"><v>1</v></c>'))), find("customers")
     assert dataset
     first = await import_file(tx, upload, dataset, OPTIONS)
-    monkeypatch.setattr(workbooks, "START", "raise SystemExit(1)")
+    monkeypatch.setattr(launcher, "START", "raise SystemExit(1)")
     again = await import_file(tx, upload, dataset, OPTIONS)
     assert (first.inserted, again.unchanged, again.rows_read) == (1, 1, 1)
     await tx._connection.execute("DELETE FROM data.customers")
@@ -198,18 +199,18 @@ async def test_a_known_workbook_is_not_opened_again(write, tx: Transaction, monk
 
 
 async def test_the_reader_ends_with_its_caller(write, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workbooks, "START", "import sys; sys.stdin.read()")  # it would wait for ever
+    monkeypatch.setattr(launcher, "START", "import sys; sys.stdin.read()")  # it would wait for ever
     upload = write(workbook({"customers": cells([HEADINGS])}))
     waited_for: list[int] = []
-    start = workbooks._start
+    start = workbooks.start_process
 
-    def started(*job):
-        process = start(*job)
+    def started(*job, **output):
+        process = start(*job, **output)
         wait = process.wait
         process.wait = lambda: (waited_for.append(process.pid), wait())[1]
         return process
 
-    monkeypatch.setattr(workbooks, "_start", started)
+    monkeypatch.setattr(workbooks, "start_process", started)
     task = asyncio.create_task(rows(upload))
     await until(lambda: waited_for)
     task.cancel()
@@ -237,7 +238,7 @@ def _alive(pid: int) -> bool:
 )
 async def test_a_reader_that_dies_is_the_files_fault(write, monkeypatch: pytest.MonkeyPatch, death: str):
     limits = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1)); "
-    monkeypatch.setattr(workbooks, "START", limits + death)
+    monkeypatch.setattr(launcher, "START", limits + death)
     with pytest.raises(TooLarge, match="save it as CSV"):
         await rows(write(workbook({"customers": cells([HEADINGS])})))
 
@@ -246,7 +247,7 @@ async def test_the_reader_gets_no_secret(write, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
     seen = tmp_path / "seen"
     monkeypatch.setattr(
-        workbooks, "START", f"import os; open({str(seen)!r}, 'w').write(repr(dict(os.environ)))"
+        launcher, "START", f"import os; open({str(seen)!r}, 'w').write(repr(dict(os.environ)))"
     )
     with pytest.raises(ValueError, match="truncated"):
         await sheet_names(write(workbook({})).path, "book", bytes_limit=LIMIT)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Generator
 from contextlib import suppress
 
+import psutil
 import pytest
 
 from service.errors import Busy, InvalidInput, SqlRefused
@@ -60,6 +61,15 @@ def test_a_worker_refuses_as_the_service_does(workers, sql, kind):
 def test_a_wrong_declaration_is_refused_there_too(workers):
     with pytest.raises(InvalidInput, match="the SQL has no :a"):
         workers.submit(submission("SELECT 1", declared={"a": Declared("text")})).result()
+
+
+def test_a_worker_gets_no_secret(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
+    process = module._Process()
+    environment = psutil.Process(process._process.pid).environ()
+    process.clear()
+
+    assert "DATABASE_URL" not in environment
 
 
 def test_small_texts_stay_in_the_service():

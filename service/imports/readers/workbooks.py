@@ -5,9 +5,6 @@ limits of memory, time and size. If it fails, only the caller with that workbook
 """
 
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -20,12 +17,9 @@ from msgspec import Struct
 from service.errors import InvalidInput, TooLarge
 from service.imports.contracts import Dataset, DatasetColumn, fold
 from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
+from service.process import start_process
 
-ROOT: Final = Path(__file__).parents[3]
-START: Final = (
-    "import sys; sys.path.insert(0, sys.argv.pop()); from service.imports.xlsx.process import main; main()"
-)
-INHERITED: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+READER: Final = "service.imports.xlsx.process"
 READERS: Final = 2
 MEMORY_MB: Final = 128
 CPU_S: Final = 30
@@ -98,7 +92,8 @@ async def _read(job: Job, answer: IO[bytes], source: str) -> Found:
 
 async def _run(job: Job, answer: IO[bytes]) -> int | None:
     """Return the reader's exit status, None after a timeout. Cancellation kills the process."""
-    process = await asyncio.to_thread(_start, job, answer)
+    argument = msgspec.json.encode(job)
+    process = await asyncio.to_thread(start_process, READER, argument, stdout=answer)
     try:
         async with asyncio.timeout(2 * job.cpu_s):
             return await asyncio.to_thread(process.wait)
@@ -108,15 +103,3 @@ async def _run(job: Job, answer: IO[bytes]) -> int | None:
         process.kill()
         if process.stdin:
             process.stdin.close()
-
-
-def _start(job: Job, answer: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the reader with access to the two files only. Closing its input ends it."""
-    return subprocess.Popen(  # noqa: S603 (our own command)
-        [sys.executable, "-I", "-X", "utf8", "-c", START, msgspec.json.encode(job), ROOT],
-        stdin=subprocess.PIPE,
-        stdout=answer,
-        stderr=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in INHERITED if name in os.environ},
-        start_new_session=True,
-    )
