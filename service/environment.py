@@ -57,7 +57,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise Stop(f"{path} cannot be read: {error}", exit_code=2) from None
+        raise Stop(f"ENV_FILE={path} cannot be read: {error}", exit_code=2) from None
     for line in lines:
         if line.error:
             raise Stop(f"{path}, line {line.original.line}: expected NAME=value", exit_code=2)

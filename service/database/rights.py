@@ -201,7 +201,8 @@ def _rights(
         )
     yield _Right(
         sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role),
-        "SELECT WHERE NOT has_database_privilege(%(reader)s, current_database(), 'CONNECT')",
+        "SELECT WHERE CASE WHEN has_database_privilege('public', current_database(), 'CONNECT') THEN false"
+        " ELSE NOT has_database_privilege(%(reader)s, current_database(), 'CONNECT') END",
         who,
     )
     yield _Right(

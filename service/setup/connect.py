@@ -20,7 +20,7 @@ from psycopg import sql
 from service import postgres_url
 from service.database.migrate import CREATED_SCHEMA, migrate
 from service.database.preflight import Login, NoLogin, log_in, refuse_same_role, refuse_unfit
-from service.database.rights import role_exists
+from service.database.rights import refuse_foreign_schemas, refuse_missing_schemas, role_exists
 from service.database.watch import watch
 from service.environment import read_env_file
 from service.errors import Problem, Stop
@@ -75,6 +75,7 @@ def connect(settings: Settings, options: Options, environ: Mapping[str, str], as
     with psycopg.connect(url, autocommit=True) as session:
         settings = _completed(settings, session)
         found = _Found(login, tables_of(session, settings.database.data_schemas), time.monotonic())
+        _refuse_wrong(session, settings, options, found)
         is_new = _keep_settings(settings, options, environ)
         if is_new:
             _describe(settings, found)
@@ -150,6 +151,14 @@ def _completed(settings: Settings, session: psycopg.Connection) -> Settings:
     return msgspec.structs.replace(settings, database=database)
 
 
+def _refuse_wrong(session: psycopg.Connection, settings: Settings, options: Options, found: _Found) -> None:
+    """Raise `Stop` for what `migrate` and `watch` would refuse later, while nothing is written yet."""
+    refuse_foreign_schemas(session)
+    refuse_missing_schemas(session, settings.database.data_schemas, CREATED_SCHEMA)
+    if options.watch is not None:
+        _named(options.watch, _offered(settings, found))
+
+
 def _new_reader(session: psycopg.Connection, owner_url: str) -> str:
     """The owner's address with a role that does not exist yet; roles are shared by all databases."""
     database = session.info.dbname
@@ -215,7 +224,7 @@ def _tables_to_watch(
     settings: Settings, found: _Found, options: Options, session: psycopg.Connection, ask: Ask | None
 ) -> list[Table]:
     schemas = settings.database.data_schemas
-    offered = [each for each in found.tables if each.can_announce and each.schema in schemas]
+    offered = _offered(settings, found)
     unwatched = [table for table in offered if not table.watched]
     if options.watch is not None:
         return _named(options.watch, offered)
@@ -239,6 +248,11 @@ def _tables_to_watch(
     return advised if not answer else _named(answer, offered)
 
 
+def _offered(settings: Settings, found: _Found) -> list[Table]:
+    schemas = settings.database.data_schemas
+    return [each for each in found.tables if each.can_announce and each.schema in schemas]
+
+
 def first_metric_of(session: psycopg.Connection) -> first_metric.FirstMetric | None:
     try:
         return first_metric.found(session)
@@ -250,7 +264,7 @@ def _named(words: str, offered: list[Table]) -> list[Table]:
     if words in {"all", "none"}:
         return [table for table in offered if not table.watched] if words == "all" else []
     by_name = {table.shown: table for table in offered}
-    names = [word.strip() for word in words.split(",") if word.strip()]
+    names = [words] if words in by_name else [word.strip() for word in words.split(",") if word.strip()]
     if unknown := [name for name in names if name not in by_name]:
         raise Stop(
             f"--watch: no table {', '.join(unknown)}; there are {', '.join(sorted(by_name)) or 'none'}",

@@ -61,8 +61,10 @@ def uninstall(owner_url: str, *, confirmed: bool, ask: Ask | None = None) -> int
         raise Stop(
             f"cannot reach the database at {where(owner_url)}: {str(error).splitlines()[-1]}"
         ) from None
+    say("Tally is gone; its settings stay in .env or wherever they are set.")
     if not remaining:
         return 0
+    say("Tally's owner may not undo the following, which others granted. Give it to an administrator:", "")
     print(f"-- In database {database}, as a superuser or as the owner of these objects:")
     print(*(f"{statement};" for statement in remaining), sep="\n", flush=True)
     return SOMEBODY_MUST_ACT

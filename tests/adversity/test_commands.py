@@ -1,5 +1,6 @@
 """The commands as a user runs them: in processes of their own, from the environment."""
 
+import json
 import signal
 import socket
 from collections.abc import Generator
@@ -39,6 +40,27 @@ def test_the_sample_company_stays_out_of_another_database(command: Commanded):
     done = command("seed", DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
     assert (done.returncode, done.stdout) == (0, "")
     assert "SAMPLE=auto" in done.stderr
+
+
+def test_connect_and_doctor_say_what_keeps_them_from_a_database(command: Commanded, tmp_path: Path):
+    nobody = "postgresql://me:secret@127.0.0.1:1/x"
+    env_file = tmp_path / ".env"
+    for arguments, code in ((("connect",), 2), (("connect", "postgress://x"), 2), (("connect", nobody), 1)):
+        done = command(*arguments, ENV_FILE=env_file)
+        assert done.returncode == code
+        assert done.stderr.count("\n") == 1
+        assert "secret" not in done.stderr
+        assert not env_file.exists()
+    done = command("doctor", DATABASE_URL=nobody, READER_DATABASE_URL=nobody, DATA_DIR=tmp_path)
+    assert done.returncode == 1
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["check"] for each in findings if each["status"] == "unreachable"] == ["owner", "reader"]
+
+
+def test_the_embedded_database_is_not_uninstalled(command: Commanded):
+    done = command("uninstall", "--yes")
+    assert done.returncode == 2
+    assert "DATA_DIR" in done.stderr
 
 
 def test_serving_another_database_needs_the_readers_address(command: Commanded):

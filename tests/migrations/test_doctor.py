@@ -5,13 +5,18 @@ import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.database.watch import watch
+from service.errors import Stop
+from service.settings import Database as DatabaseSettings
 from service.settings import Settings
 from service.setup.connect import Options, connect
 from service.setup.doctor import examine
 from service.setup.findings import Finding, exit_status
+from service.setup.poolers import pooler_at
+from tests.adversity.test_reader import _bouncing, _pgbouncer
 from tests.conftest import Server
 from tests.migrations.shops import Shop, open_shop, run
 
@@ -151,3 +156,18 @@ async def test_open_files_are_found(shop: Shop, tmp_path: Path):
     env_file.chmod(0o644)
     (finding,) = [each for each in await _examine(shop, ENV_FILE=str(env_file)) if each.check == "files"]
     assert finding.mend == f"chmod 600 {env_file}"
+
+
+async def test_a_pooler_in_transaction_mode_is_found_where_pgbouncer_is(
+    shop: Shop, server: Server, addresses: DatabaseSettings, tmp_path: Path
+):
+    assert await asyncio.to_thread(pooler_at, addresses.url or "") == "none"
+    if program := _pgbouncer():
+        async with _bouncing(program, addresses, tmp_path) as url:
+            assert await asyncio.to_thread(pooler_at, url) == "transaction"
+            settings, environ = shop.settings()
+            with pytest.raises(Stop, match="pooler in transaction mode"):
+                await asyncio.to_thread(connect, settings, Options(url), dict.fromkeys(environ, ""))
+            behind = msgspec.structs.replace(addresses, reader_url=url)
+            found = await asyncio.to_thread(examine, Settings(database=behind), {})
+            assert any(each.mend == "READER_POOLER=transaction" for each in found), found

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from service.database.embedded import binaries
@@ -56,6 +57,32 @@ async def test_after_an_owner_of_few_rights_all_is_as_it_was(
         await run(shop.admin_url, capsys.readouterr().out)
         assert await _snapshot(shop) == before
         assert await _uninstall(shop.app_url) == 0
+
+
+async def test_an_owner_who_may_make_roles_leaves_alone(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    async with open_shop(server, tmp_path) as shop:
+        alter = f"format('ALTER DATABASE %I OWNER TO {shop.app}', current_database())"
+        await run(shop.admin_url, f"ALTER ROLE {shop.app} CREATEROLE; DO $$ BEGIN EXECUTE {alter}; END $$")
+        before = await _snapshot(shop)
+        assert await _connect(shop, shop.app_url, DATA_SCHEMAS="sales") == 0
+        capsys.readouterr()
+        assert await _uninstall(shop.app_url) == 0
+        assert capsys.readouterr().out == ""
+        assert await _snapshot(shop) == before
+
+
+async def test_a_running_service_keeps_its_database(server: Server, tmp_path: Path):
+    async with open_shop(server, tmp_path) as shop:
+        assert await _connect(shop, shop.admin_url) == 0
+        listener = await asyncpg.connect(shop.admin_url, server_settings={"application_name": "tally listen"})
+        try:
+            with pytest.raises(Stop, match="stop it first"):
+                await _uninstall(shop.admin_url)
+        finally:
+            await listener.close()
+        assert await value(shop.admin_url, "SELECT to_regclass('catalog.metric') IS NOT NULL")
 
 
 async def test_a_reader_that_was_there_before_keeps_what_it_had(server: Server, tmp_path: Path):
