@@ -227,6 +227,26 @@ async def test_postgres_decides_on_the_values_of_every_type(bare: Shop, type_nam
     assert (await bare.put("typed", text)).unchanged == 1
 
 
+@pytest.mark.parametrize(
+    ("type_name", "good", "rounded"),
+    [
+        ("numeric(10,2)", "12.340", "12.345"),
+        ("numeric(4,-2)", "1200", "1250"),
+        ("real", "0.1", "0.123456789"),
+        ("double precision", "0.1", "0.12345678901234567891"),
+        ("timestamp(0)", "2025-06-01 09:00:00", "2025-06-01 09:00:00.5"),
+        ("timestamptz(0)", "2025-06-01 09:00:00+02", "2025-06-01 09:00:00.5+02"),
+    ],
+)
+async def test_a_value_that_the_type_would_round_is_kept_back(bare: Shop, type_name, good, rounded):
+    await bare.run(f"CREATE TABLE public.typed (id int PRIMARY KEY, v {type_name})")
+    await bare.add("typed")
+    report = await bare.put("typed", f"id;v\n1;{good}\n2;{rounded}\n")
+    assert (report.inserted, report.reasons) == (1, {"out-of-range": 1})
+    [(_, _, message)] = await bare.kept()
+    assert message.startswith(f'v: "{rounded}" has more digits than')
+
+
 async def test_lists_and_objects_of_a_json_file_reach_arrays_and_json_columns_exactly(bare: Shop):
     await bare.run("CREATE TABLE public.nested (id int PRIMARY KEY, tags text[], more jsonb, plain text)")
     await bare.add("nested")

@@ -33,6 +33,8 @@ FALSE = ("false", "f", "no", "n", "0")
 AS_WRITTEN: tuple[Kind, ...] = ("text", "json", "array", "other")
 UNSHAPED: tuple[Kind, ...] = ("json", "array", "other", "instant", "clock")
 """Kinds whose value is first looked into by Postgres itself."""
+EXACT: dict[Kind, str] = {"number": "numeric", "moment": "timestamp", "instant": "timestamptz"}
+"""The type that keeps every digit of such a value."""
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
 """Replaces each digit by 0 and each separator of a date by `-`."""
 
@@ -142,6 +144,10 @@ def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
     if column.declared and not (column.known and (column.kind in {"text", "uuid"} or column.choices)):
         reason: Reason = "wrong-type" if column.kind in UNSHAPED else "out-of-range"
         rules.append((f"NOT {_valid(column, cell)}", reason, None))
+    if column.declared and (exact := EXACT.get(column.kind)):
+        # Postgres would round the value, and the file would not say what is stored.
+        rounded = f"{cell}::{column.type}::{exact} <> {cell}::{exact}"
+        rules.append((rounded, "out-of-range", f"has more digits than {column.type} keeps"))
     return rules
 
 
