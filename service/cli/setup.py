@@ -2,11 +2,20 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import click
 
 from service.cli.group import Command
 from service.errors import Stop
+
+
+def _asker() -> Callable[[str], str] | None:
+    """Puts a question to whoever sits at the terminal; None in a pipe."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return partial(click.prompt, default="", show_default=False, prompt_suffix="", err=True)
 
 
 @click.command("connect", cls=Command)
@@ -21,7 +30,7 @@ def connect_database(url: str | None, schemas: str, watch: str | None, *, print_
 
     names = tuple(name.strip() for name in schemas.split(",") if name.strip())
     options = Options(url, names, watch, print_only)
-    return connect(started(), options, os.environ, input if sys.stdin.isatty() else None)
+    return connect(started(), options, os.environ, _asker())
 
 
 @click.command(cls=Command)
@@ -47,4 +56,4 @@ def uninstall(*, yes: bool) -> int:
     url = started().database.url
     if url is None:
         raise Stop("the embedded database is Tally's own: stop the service and delete DATA_DIR", exit_code=2)
-    return leaving.uninstall(url, confirmed=yes, ask=input if sys.stdin.isatty() else None)
+    return leaving.uninstall(url, confirmed=yes, ask=_asker())

@@ -23,7 +23,7 @@ from service.database.preflight import Login, NoLogin, log_in, refuse_same_role,
 from service.database.rights import refuse_foreign_schemas, refuse_missing_schemas, role_exists
 from service.database.watch import watch
 from service.environment import read_env_file
-from service.errors import Problem, Stop
+from service.errors import DatabaseUnavailable, Problem, Stop
 from service.settings import Settings
 from service.setup import env_file, first_metric
 from service.setup.inspect import (
@@ -331,6 +331,8 @@ def _finish(settings: Settings, session: psycopg.Connection, found: _Found) -> i
             return 0
         try:
             counted = first_metric.make(settings, candidates)
+        except DatabaseUnavailable:
+            raise
         except Problem as problem:
             raise Stop(f"the first metric was refused: {problem.detail}", exit_code=2) from None
         if counted is None:

@@ -30,16 +30,15 @@ def exit_status(findings: list[Finding]) -> int:
 
 
 def show(findings: list[Finding]) -> None:
-    """A table on a terminal, a line of JSON for each finding elsewhere."""
+    """A table on a terminal and the mending commands below it; elsewhere a line of JSON for each finding."""
     if not sys.stdout.isatty():
         for finding in findings:
             print(msgspec.json.encode(finding).decode())
         return
-    console = Console(highlight=False)
-    table = Table("check", "", "finding, and what mends it", show_lines=True)
+    table = Table("check", "", "finding")
     for finding in findings:
-        text = Text(finding.message)
+        table.add_row(finding.check, finding.status, Text(finding.message))
+    Console(highlight=False).print(table)
+    for finding in findings:  # outside of the table, which would wrap what is to be pasted
         if finding.mend:
-            text.append(f"\n{finding.mend}", style="bold")
-        table.add_row(finding.check, finding.status, text)
-    console.print(table)
+            print(f"\n# {finding.check}: {finding.message}\n{finding.mend}")

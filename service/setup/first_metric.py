@@ -22,13 +22,13 @@ from service.metrics.execute import Executor
 from service.metrics.models import NewMetric
 from service.metrics.store import Editor, Written
 from service.metrics.suspensions import Suspensions
-from service.results import changes
 from service.results.changes import Changes
 from service.results.freshness import Generations
 from service.settings import Settings
 from service.setup.inspect import SQL, Table
 
 RECENT_DAYS: Final = 30
+DEADLINE_S: Final = 30.0
 _TRIED: Final = 5
 """Tables that are tried, the largest first: a very large one may not be counted in time."""
 
@@ -120,7 +120,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Editor]:
     config = settings.database
     async with (
         open_database(config.url or "", size=2) as database,
-        aclosing(Session(config.url or "", "tally connect", changes.POLL_DEADLINE_S)) as session,
+        aclosing(Session(config.url or "", "tally connect", DEADLINE_S)) as session,
         open_reader(config.reader_url or "", config) as reader,
     ):
         catalog = Catalog(database, config.data_schemas)
