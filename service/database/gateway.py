@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.queries import Command, Statement
-from service.errors import Busy, Conflict, DatabaseUnavailable, Problem
+from service.errors import Busy, Conflict, DatabaseUnavailable, InvalidInput, Problem
 
 if TYPE_CHECKING:  # generic for the type checker only
     RawConnection = asyncpg.Connection[asyncpg.Record]
@@ -185,6 +185,8 @@ def translated() -> Generator[None]:
         raise DatabaseUnavailable(f"The role of DATABASE_URL lacks a right: {error}") from error
     except (asyncpg.RaiseError, asyncpg.AssertError) as error:  # a user's trigger refuses or fails
         raise Conflict(str(error)) from error
+    except asyncpg.CharacterNotInRepertoireError as error:
+        raise InvalidInput("Postgres stores no NUL characters: remove them.") from error
     except NOT_MIGRATED as error:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
     except EXHAUSTED as error:

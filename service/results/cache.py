@@ -285,7 +285,7 @@ class Results:
         """End the freshness of an entry, and of results composed from it, because its new run failed."""
         entry = self.table.get(key)
         if entry is not None and entry.policy.made_at <= asked_at:
-            self.generations.moved(entry.run, self.clock())
+            self.generations.end(entry.run, self.clock())
 
     def _fallback(self, request: CacheRequest, lost_at: float | None, *, afresh: bool) -> CacheOutcome | None:
         """The cached result that may be served after a new run failed."""

@@ -46,6 +46,15 @@ async def test_a_dashboard_is_created_renamed_and_deleted_and_each_deed_is_audit
     assert {deed.target for deed in deeds} == {"sales-stock-koln"}
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "PUT"])
+async def test_an_id_with_a_nul_character_is_refused(client, method):
+    path = f"{DASHBOARDS}/a%00b{'/layouts' if method == 'PUT' else ''}"
+    body = {"PATCH": {"title": "x"}, "PUT": {}}.get(method)
+    answer = await client.request(method, path, json=body)
+    expected = (404, "not-found") if method == "GET" else (422, "invalid-input")
+    assert (answer.status_code, answer.json()["code"]) == expected
+
+
 async def test_an_id_from_a_title_takes_a_number_where_it_is_taken_and_a_given_one_does_not(client):
     made = await asyncio.gather(*(client.post(DASHBOARDS, json={"title": "Team"}) for _ in range(3)))
     assert sorted(each.json()["id"] for each in made) == ["team", "team-2", "team-3"]

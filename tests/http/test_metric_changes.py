@@ -139,6 +139,24 @@ async def test_a_change_of_an_old_state_is_refused_also_if_it_got_old_meanwhile(
     assert (late.status_code, problem(late)["code"]) == (412, "precondition-failed")
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd"])
+async def test_if_match_takes_the_tag_of_the_definition_as_it_was_sent(client, make_metric, coding):
+    metric = await make_metric("SELECT 1 AS one -- " + "a long remark " * 100)
+    read = await client.get(f"/metrics/{metric}/definition", headers={"Accept-Encoding": coding})
+    assert read.headers.get("content-encoding", "identity") == coding
+    tag = read.headers["etag"]
+    assert tag.endswith(f'-{coding}"') is (coding != "identity")
+    other = await client.patch(
+        f"/metrics/{metric}", json={"title": "other"}, headers={"If-Match": f'{tag[:-1]}-br"'}
+    )
+    assert (other.status_code, problem(other)["code"]) == (412, "precondition-failed")
+    for title, status in (("first", 200), ("late", 412)):
+        changed = await client.patch(
+            f"/metrics/{metric}", json={"title": title}, headers={"If-Match": f'"x", {tag}'}
+        )
+        assert changed.status_code == status
+
+
 async def test_if_match_holds_for_restoring_and_deleting(client, counting):
     old = (await client.get(f"{counting}/definition")).headers["etag"]
     new = (await client.patch(counting, json=FIVE)).headers["etag"]

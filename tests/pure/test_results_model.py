@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
 from service.http.fields import ANY, Directives
+from service.observe.events import Event
 from service.results.cache import PATIENCE_S, CacheRequest, Composition, Computed, Results
 from service.results.feed import Change
 from service.results.freshness import NAMES, FreshnessPolicy, Generations
@@ -407,8 +408,9 @@ def sources(outcome):
     return outcome.entry.representations["identity"].body.decode().split(",")
 
 
-async def test_a_failed_run_also_ends_the_freshness_of_composed_results():
-    generations = Generations()
+async def test_a_failed_run_also_ends_the_freshness_of_composed_results_and_is_no_change_of_a_table():
+    events: list[Event] = []
+    generations = Generations(events.append)
     generations.heard(0.0)
     ticks = count(1000)
     results = Results(
@@ -427,10 +429,13 @@ async def test_a_failed_run_also_ends_the_freshness_of_composed_results():
     results.compose(composition, b"[1]", [await results.get(request, ANY)], whole=True)
     assert results.fresh("key")
     assert results.composed(composition)
+    subscription = results.subscribe()
+    subscription.take()
     with pytest.raises(QueryFailed):
         await results.get(request, Directives(no_cache=True))
     assert results.fresh("key") is None
     assert results.composed(composition) is None
+    assert (subscription.take(), events) == (None, [])
     await results.close()
 
 
