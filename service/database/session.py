@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
+from service.database.connect import asyncpg_arguments
 from service.database.gateway import LOST_CONNECTION, Connection, RawConnection, Verbs, translated, use_json
 from service.errors import DatabaseUnavailable
 
@@ -43,9 +44,9 @@ class Session(Verbs):
     async def _connected(self) -> RawConnection:
         if self._connection is None or self._connection.is_closed():
             settings = {"application_name": self._name, "timezone": "UTC", "search_path": "pg_catalog"}
-            self._connection = await asyncpg.connect(
-                self._url, timeout=self._connect_timeout_s, server_settings=settings
-            )
+            arguments = asyncpg_arguments(self._url, settings)
+            arguments["timeout"] = self._connect_timeout_s
+            self._connection = await asyncpg.connect(**arguments)
             await use_json(self._connection)
         return self._connection
 

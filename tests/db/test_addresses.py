@@ -1,12 +1,14 @@
 """Addresses written for libpq lead every driver to the same server, whatever parameters they carry."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import asyncpg
 import pytest
 from msgspec import Struct
 
+from service.database import session
 from service.database.connect import asyncpg_arguments, left_out
 from service.database.gateway import open_database
 from service.database.listen import Handlers, Listener
@@ -45,6 +47,11 @@ def decorated(addresses: DatabaseSettings) -> DatabaseSettings:
 async def test_the_owners_pool_honours_them(decorated: DatabaseSettings):
     async with open_database(decorated.url or "") as database:
         assert await database.read(_WHO) == [Session("their name", "7MB")]
+
+
+async def test_the_session_of_polls_honours_them(decorated: DatabaseSettings):
+    async with aclosing(session.Session(decorated.url or "", "tally poll", 5)) as polls:
+        assert await polls.read(_WHO) == [Session("their name", "7MB")]
 
 
 async def test_the_readers_pool_honours_them(decorated: DatabaseSettings):

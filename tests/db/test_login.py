@@ -12,13 +12,18 @@ from service.observe.events import ConnectionLost, ConnectionRestored
 from tests.conftest import Server
 
 
-@pytest.fixture
-def role(server: Server):
+@pytest.fixture(params=["as usual", "in words of libpq alone"])
+def role(server: Server, request: pytest.FixtureRequest):
     """A login role of this test's own, the owner's connection, and the role's address."""
     with psycopg.connect(server.admin_url, autocommit=True) as owner:
         owner.execute("CREATE ROLE tally_probed LOGIN PASSWORD 'probed'")
         try:
-            yield owner, server.url(owner.info.dbname, "tally_probed", "probed")
+            url = server.url(owner.info.dbname, "tally_probed", "probed")
+            if request.param != "as usual":
+                port = owner.info.port
+                place = f"host=nowhere.invalid&hostaddr=127.0.0.1&port={port}&channel_binding=prefer"
+                url = f"postgresql://tally_probed:probed@/{owner.info.dbname}?{place}"
+            yield owner, url
         finally:
             owner.execute("DROP ROLE tally_probed")
 

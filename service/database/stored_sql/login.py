@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 import psycopg
 
-from service.database.connect import cause
+from service.database.connect import asyncpg_arguments, cause
 from service.database.gateway import LOST_CONNECTION
 from service.observe.events import ConnectionLost, ConnectionRestored, Observe, ignore
 
@@ -78,7 +78,9 @@ class ReaderLogin:
 async def _failure(url: str) -> Exception | None:
     """Why the reader cannot log in; None if it can."""
     try:
-        connection = await asyncpg.connect(url, timeout=TIMEOUT_S)
+        arguments = asyncpg_arguments(url, None)
+        arguments["timeout"] = TIMEOUT_S
+        connection = await asyncpg.connect(**arguments)
     except (*LOST_CONNECTION, asyncpg.PostgresError) as error:
         return error
     with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
