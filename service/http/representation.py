@@ -35,9 +35,9 @@ class RepresentationMiddleware:
             await self._app(scope, receive, send)
             return
         response = _Response(send, scope)
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-        await self._app(scope, receive, response.take)
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await self._app(inner, receive, response.take)
+        scope["path_template"] = inner.get("path_template", "")  # the router's, for `RequestDone`
 
 
 class _Response:

@@ -140,7 +140,7 @@ class EventLog:
             self._log.log(level, line, **msgspec.to_builtins(event))
 
     def _write_request(self, event: RequestDone) -> None:
-        write = self._log.debug if "/health" in event.path else self._log.info
+        write = self._log.debug if "/health" in event.route else self._log.info
         fields = {
             "method": event.method,
             "path": event.path,

@@ -107,9 +107,13 @@ async def test_a_failed_run_tells_its_problem(service):
 
 async def test_the_route_of_a_request_is_told_as_a_template(service):
     metric = await service.metric(COUNT)
-    await service.client.get(f"/api/v1/metrics/{metric}/definition")
-    [request] = service.told(RequestDone)
-    assert request.route == "/api/v1/metrics/{metric_id}/definition"
+    paths = ("/api/v1/metrics/{metric_id}", "/api/v1/metrics/{metric_id}/definition", "/health/live")
+    for method in ("GET", "HEAD"):
+        for path in paths:
+            headers = {"Cache-Control": "max-age=3600"}  # the request is no plain hit
+            await service.client.request(method, path.format(metric_id=metric), headers=headers)
+    requests = [(each.method, each.route) for each in service.told(RequestDone)]
+    assert requests == [(method, path) for method in ("GET", "HEAD") for path in paths]
 
 
 async def test_an_import_and_the_change_that_it_makes(service):

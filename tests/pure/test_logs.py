@@ -117,6 +117,7 @@ ID = UUID(int=7)
 HEALTH = RequestDone("GET", "/health/live", "/health/live", 200, 20, 0.001)
 EVENTS = {
     RequestDone("GET", "/docs", "/docs", 200, 20, 0.00151): ("info", {"path": "/docs", "ms": 1.51}),
+    RequestDone("GET", "/x/health", "", 404, 20, 0.001): ("info", {"path": "/x/health", "status": 404}),
     HEALTH: ("debug", {"event": "request", "status": 200}),
     HitsServed(7): ("info", {"event": "hits", "number": 7}),
     ResultServed("joined"): ("debug", {"event": "result", "outcome": "joined"}),
