@@ -244,8 +244,12 @@ def _tables_to_watch(
     if ask is None:
         say(f"None is watched yet: --watch all, --watch schema.table,... or `{program()} watch schema.table`")
         return []
-    answer = ask("Watch which? [Enter: all but the busy ones; all, none, or names] ").strip()
-    return advised if not answer else _named(answer, offered)
+    while answer := ask("Watch which? [Enter: all but the busy ones; all, none, or names] ").strip():
+        try:
+            return _named(answer, offered)
+        except Stop as stop:
+            say(str(stop))
+    return advised
 
 
 def _offered(settings: Settings, found: _Found) -> list[Table]:

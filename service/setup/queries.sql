@@ -86,6 +86,13 @@ FROM catalog.metric
 ORDER BY created_at, id
 LIMIT 1
 
+-- name: list_schemas
+-- Those of the named schemas that exist, in the given order.
+SELECT named.name
+FROM unnest($1::text[]) WITH ORDINALITY AS named (name, place)
+JOIN pg_namespace AS n ON n.nspname = named.name
+ORDER BY named.place;
+
 -- name: list_broken_watches
 -- Watched tables and partitions whose changes Tally would miss, with what is wrong.
 WITH RECURSIVE ours AS (

@@ -73,11 +73,13 @@ async def test_a_terminal_is_asked_what_to_watch_and_a_pipe_is_not(
 
     def ask(question: str) -> str:
         questions.append(question)
-        return "sales.codes"
+        return "sales.codes" if len(questions) > 1 else "yes"
 
     assert await _connect(shop, shop.admin_url, schemas=("sales",), ask=ask) == 0
-    assert len(questions) == 1
-    assert "sales.codes announces its changes" in capsys.readouterr().err
+    assert len(questions) == 2
+    told = capsys.readouterr().err
+    assert "no table yes; there are sales." in told
+    assert "sales.codes announces its changes" in told
     watched = await value(
         shop.admin_url,
         "SELECT string_agg(tgrelid::regclass::text, ' ') FROM pg_trigger"
