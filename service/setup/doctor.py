@@ -16,7 +16,7 @@ from service.errors import Stop
 from service.postgres_url import where
 from service.settings import Settings
 from service.setup.findings import Finding
-from service.setup.inspect import SQL, tables_of
+from service.setup.inspect import SQL, existing_schemas, tables_of
 from service.setup.machine import check_machine
 from service.setup.poolers import pooler_at
 from service.setup.reader_trial import try_reader
@@ -49,13 +49,8 @@ class Powers(Struct, frozen=True):
     memberships: list[str]
 
 
-class Schema(Struct, frozen=True):
-    name: str
-
-
 _UNTRIED_RIGHTS: Final = Finding("rights", "note", "not checked while the reader is no role apart")
 _UNTRIED_READER: Final = Finding("reader", "note", "not tried while the reader is no role apart")
-_LIST_SCHEMAS: Final = SQL.rows("list_schemas", Schema)
 _LIST_BROKEN: Final = SQL.rows("list_broken_watches", BrokenWatch)
 _READ_SERVER: Final = SQL.rows("read_server", ServerState)
 _READ_POWERS: Final = SQL.rows("read_powers", Powers)
@@ -193,7 +188,7 @@ def _migrations(patient: _Patient) -> Iterator[Finding]:
 
 def _rights(patient: _Patient) -> Iterator[Finding]:
     schemas = patient.settings.database.data_schemas
-    there = [each.name for each in select(patient.session, _LIST_SCHEMAS, list(schemas))]
+    there = existing_schemas(patient.session, schemas)
     if missing := [name for name in schemas if name not in there]:
         message = f"DATA_SCHEMAS names {', '.join(missing)}, which the database does not have"
         yield Finding("rights", "act", message, f"DATA_SCHEMAS={','.join(there) or CREATED_SCHEMA}")

@@ -206,20 +206,20 @@ FROM watched
 JOIN pg_class AS c ON c.oid = watched.oid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-WHERE a.grantee = current_user::regrole AND a.privilege_type = 'TRIGGER' AND c.relowner <> a.grantee
+WHERE a.grantee = quote_ident(current_user)::regrole AND a.privilege_type = 'TRIGGER' AND c.relowner <> a.grantee
 UNION
 SELECT format('REVOKE USAGE ON SCHEMA %I FROM %I', n.nspname, current_user)
 FROM watched
 JOIN pg_class AS c ON c.oid = watched.oid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
-WHERE a.grantee = current_user::regrole AND a.privilege_type = 'USAGE' AND n.nspowner <> a.grantee
+WHERE a.grantee = quote_ident(current_user)::regrole AND a.privilege_type = 'USAGE' AND n.nspowner <> a.grantee
 UNION
 SELECT format('REVOKE CREATE ON DATABASE %I FROM %I', d.datname, current_user)
 FROM pg_database AS d
 CROSS JOIN LATERAL aclexplode(d.datacl) AS a
 WHERE d.datname = current_database()
-    AND a.grantee = current_user::regrole
+    AND a.grantee = quote_ident(current_user)::regrole
     AND a.privilege_type = 'CREATE'
     AND d.datdba <> a.grantee
 ORDER BY 1

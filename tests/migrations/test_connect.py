@@ -101,6 +101,12 @@ async def test_other_lines_of_the_file_stay_and_passwords_are_not_shown(
     assert 'SCHEMA "Größe"' not in output.out
 
 
+async def test_a_schema_that_does_not_exist_is_refused_before_anything_is_written(shop: Shop):
+    with pytest.raises(Stop, match=r"no schema nope; those with tables are .*sales"):
+        await _connect(shop, shop.app_url, schemas=("sales", "nope"), watch="none")
+    assert shop.env_file.read_bytes() == b""
+
+
 async def test_print_writes_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]):
     assert await _connect(shop, shop.app_url, watch="none", print_only=True) == 3
     assert shop.env_file.read_bytes() == b""
