@@ -91,7 +91,8 @@ def parse_scopes(text: str, place: str) -> tuple[str, ...]:
     scopes = tuple(dict.fromkeys(text.split()))
     unknown = [scope for scope in scopes if scope not in (*SCOPES, BACKEND)]
     if unknown or not scopes:
-        raise Stop(f"{place}: unknown scope {unknown[0]!r}" if unknown else f"{place}: no scope", exit_code=2)
+        wrong = f"unknown scope {unknown[0]!r}" if unknown else "no scope"
+        raise Stop(f"{place}: {wrong}; there are {', '.join((*SCOPES, BACKEND))}", exit_code=2)
     return scopes
 
 

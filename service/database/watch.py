@@ -14,9 +14,17 @@ TRIGGERS: Final = ("tally_insert", "tally_update", "tally_delete", "tally_trunca
 LOCK_TIMEOUT: Final = "5s"
 """While the trigger waits for a long transaction of the table, all new writers wait behind it."""
 # A partition can also be written to by its own name, so each member needs its own trigger.
+# A name may come as we print it, without quotes.
 _MEMBERS: Final = """
 WITH RECURSIVE member AS (
-    SELECT to_regclass(%s)::oid AS oid
+    SELECT coalesce(to_regclass(%(table)s)::oid, (
+        SELECT c.oid
+        FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname || '.' || c.relname = %(table)s
+        ORDER BY c.oid
+        LIMIT 1
+    )) AS oid
     UNION
     SELECT i.inhrelid FROM member JOIN pg_inherits AS i ON i.inhparent = member.oid
 )
@@ -66,7 +74,7 @@ def unwatch(owner_url: str, table: str) -> list[str]:
 
 
 def _members(session: psycopg.Connection, table: str) -> list[tuple[str, str, str]]:
-    members = session.execute(_MEMBERS, [table]).fetchall()
+    members = session.execute(_MEMBERS, {"table": table}).fetchall()
     if not members:
         raise Stop(f"there is no table {table}: name it as schema.table", exit_code=2)
     return members

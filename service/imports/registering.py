@@ -110,9 +110,11 @@ async def add_dataset(
 
 async def remove_dataset(database: Database | Transaction, name: str, actor: Actor, *, force: bool) -> None:
     """Undo `add_dataset`. Raises `NotFound`, and `Conflict` if rows wait in quarantine and not `force`."""
-    dataset = find_among(await read_datasets(database), name)
+    datasets = await read_datasets(database)
+    dataset = find_among(datasets, name)
     if dataset is None:
-        raise NotFound(f"There is no dataset {name[:60]!r}.")
+        known = ", ".join(each.name for each in datasets if each.derived) or "none"
+        raise NotFound(f"There is no dataset {name[:60]!r}; those that can be removed are: {known}.")
     if not dataset.derived:
         raise Conflict(f"The dataset {dataset.name} is built in and cannot be removed.")
     async with database.transaction() as tx:

@@ -31,6 +31,7 @@ from service.setup.inspect import (
     OWN_SCHEMAS,
     Table,
     day_column,
+    existing_schemas,
     proposed_schemas,
     shown_bytes,
     tables_of,
@@ -146,6 +147,13 @@ def _completed(settings: Settings, session: psycopg.Connection) -> Settings:
     """Settings with schemas and a reader, as given, as kept in .env, or proposed."""
     config = settings.database
     schemas = config.data_schemas or proposed_schemas(tables_of(session)) or (CREATED_SCHEMA,)
+    if unknown := set(schemas) - {CREATED_SCHEMA, *existing_schemas(session, schemas)}:
+        there = ", ".join(proposed_schemas(tables_of(session))) or "none"
+        raise Stop(
+            f"DATA_SCHEMAS (--schemas): no schema {', '.join(sorted(unknown))};"
+            f" those with tables are {there}",
+            exit_code=2,
+        )
     reader_url = config.reader_url or _new_reader(session, config.url or "")
     database = msgspec.structs.replace(config, data_schemas=schemas, reader_url=reader_url)
     return msgspec.structs.replace(settings, database=database)
@@ -244,8 +252,12 @@ def _tables_to_watch(
     if ask is None:
         say(f"None is watched yet: --watch all, --watch schema.table,... or `{program()} watch schema.table`")
         return []
-    answer = ask("Watch which? [Enter: all but the busy ones; all, none, or names] ").strip()
-    return advised if not answer else _named(answer, offered)
+    while answer := ask("Watch which? [Enter: all but the busy ones; all, none, or names] ").strip():
+        try:
+            return _named(answer, offered)
+        except Stop as stop:
+            say(str(stop))
+    return advised
 
 
 def _offered(settings: Settings, found: _Found) -> list[Table]:

@@ -8,7 +8,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from service.database.migrate import unapplied
+from service.database.migrate import CREATED_SCHEMA, unapplied
 from service.database.plain import select
 from service.database.preflight import Login, NoLogin, log_in, refuse_unfit
 from service.database.rights import lacking
@@ -16,7 +16,7 @@ from service.errors import Stop
 from service.postgres_url import where
 from service.settings import Settings
 from service.setup.findings import Finding
-from service.setup.inspect import SQL, tables_of
+from service.setup.inspect import SQL, existing_schemas, tables_of
 from service.setup.machine import check_machine
 from service.setup.poolers import pooler_at
 from service.setup.reader_trial import try_reader
@@ -49,6 +49,8 @@ class Powers(Struct, frozen=True):
     memberships: list[str]
 
 
+_UNTRIED_RIGHTS: Final = Finding("rights", "note", "not checked while the reader is no role apart")
+_UNTRIED_READER: Final = Finding("reader", "note", "not tried while the reader is no role apart")
 _LIST_BROKEN: Final = SQL.rows("list_broken_watches", BrokenWatch)
 _READ_SERVER: Final = SQL.rows("read_server", ServerState)
 _READ_POWERS: Final = SQL.rows("read_powers", Powers)
@@ -70,6 +72,11 @@ class _Patient(Struct, frozen=True):
     @property
     def reader_url(self) -> str:
         return self.settings.database.reader_url or ""
+
+    @property
+    def one_role(self) -> bool:
+        """Whether stored SQL runs as the owner, whom no right may be taken from."""
+        return bool(self.owner.roles & self.reader.roles)
 
 
 _Check = Callable[[_Patient], Iterator[Finding]]
@@ -132,7 +139,7 @@ def _versions(patient: _Patient) -> Iterator[Finding]:
 
 def _roles(patient: _Patient) -> Iterator[Finding]:
     reader = sql.Identifier(patient.reader.session_user).as_string(None)
-    if patient.owner.roles & patient.reader.roles:
+    if patient.one_role:
         mend = "tally connect, without READER_DATABASE_URL: it makes a role"
         yield Finding("roles", "act", f"stored SQL runs as the owner's role {reader}", mend)
         return
@@ -180,11 +187,19 @@ def _migrations(patient: _Patient) -> Iterator[Finding]:
 
 
 def _rights(patient: _Patient) -> Iterator[Finding]:
-    config = patient.settings.database
+    schemas = patient.settings.database.data_schemas
+    there = existing_schemas(patient.session, schemas)
+    if missing := [name for name in schemas if name not in there]:
+        message = f"DATA_SCHEMAS names {', '.join(missing)}, which the database does not have"
+        yield Finding("rights", "act", message, f"DATA_SCHEMAS={','.join(there) or CREATED_SCHEMA}")
+        return
     if unapplied(patient.session):
         return
+    if patient.one_role:
+        yield _UNTRIED_RIGHTS
+        return
     reader = patient.reader.session_user
-    if statements := lacking(patient.session, reader, patient.reader_url, config.data_schemas):
+    if statements := lacking(patient.session, reader, patient.reader_url, schemas):
         mend = "\n".join(["-- `tally migrate` runs what the owner may", *statements])
         yield Finding("rights", "act", f"the reader lacks {len(statements)} rights", mend)
 
@@ -253,7 +268,9 @@ def _listening(patient: _Patient) -> Iterator[Finding]:
 
 def _trial(patient: _Patient) -> Iterator[Finding]:
     powers = select(patient.session, _READ_POWERS, patient.reader.session_user)
-    if not any(each.superuser for each in powers):
+    if patient.one_role or any(each.superuser for each in powers):
+        yield _UNTRIED_READER
+    else:
         yield from try_reader(patient.reader_url, patient.settings.database.data_schemas)
 
 

@@ -53,8 +53,18 @@ class DayColumn(Struct, frozen=True):
     name: str
 
 
+class Schema(Struct, frozen=True):
+    name: str
+
+
+_LIST_SCHEMAS: Final = SQL.rows("list_schemas", Schema)
 _LIST_TABLES: Final = SQL.rows("list_tables", Table)
 _LIST_DAY_COLUMNS: Final = SQL.rows("list_day_columns", DayColumn)
+
+
+def existing_schemas(session: psycopg.Connection, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the names that are schemas of the database."""
+    return tuple(each.name for each in select(session, _LIST_SCHEMAS, list(names)))
 
 
 def tables_of(session: psycopg.Connection, data_schemas: tuple[str, ...] = ()) -> list[Table]:

@@ -86,6 +86,13 @@ FROM catalog.metric
 ORDER BY created_at, id
 LIMIT 1
 
+-- name: list_schemas
+-- Those of the named schemas that exist, in the given order.
+SELECT named.name
+FROM unnest($1::text[]) WITH ORDINALITY AS named (name, place)
+JOIN pg_namespace AS n ON n.nspname = named.name
+ORDER BY named.place;
+
 -- name: list_broken_watches
 -- Watched tables and partitions whose changes Tally would miss, with what is wrong.
 WITH RECURSIVE ours AS (
@@ -199,20 +206,20 @@ FROM watched
 JOIN pg_class AS c ON c.oid = watched.oid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-WHERE a.grantee = current_user::regrole AND a.privilege_type = 'TRIGGER' AND c.relowner <> a.grantee
+WHERE a.grantee = quote_ident(current_user)::regrole AND a.privilege_type = 'TRIGGER' AND c.relowner <> a.grantee
 UNION
 SELECT format('REVOKE USAGE ON SCHEMA %I FROM %I', n.nspname, current_user)
 FROM watched
 JOIN pg_class AS c ON c.oid = watched.oid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
-WHERE a.grantee = current_user::regrole AND a.privilege_type = 'USAGE' AND n.nspowner <> a.grantee
+WHERE a.grantee = quote_ident(current_user)::regrole AND a.privilege_type = 'USAGE' AND n.nspowner <> a.grantee
 UNION
 SELECT format('REVOKE CREATE ON DATABASE %I FROM %I', d.datname, current_user)
 FROM pg_database AS d
 CROSS JOIN LATERAL aclexplode(d.datacl) AS a
 WHERE d.datname = current_database()
-    AND a.grantee = current_user::regrole
+    AND a.grantee = quote_ident(current_user)::regrole
     AND a.privilege_type = 'CREATE'
     AND d.datdba <> a.grantee
 ORDER BY 1

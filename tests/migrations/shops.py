@@ -32,7 +32,10 @@ RESET ROLE;
 
 
 class Shop(Struct, frozen=True):
-    """`app` owns `sales` and is what Tally gets; `etl` owns another schema; neither may make roles."""
+    """`app` owns `sales` and is what Tally gets; `etl` owns another schema; neither may make roles.
+
+    Both are written as SQL has them, since they need quotes.
+    """
 
     app: str
     etl: str
@@ -51,14 +54,15 @@ class Shop(Struct, frozen=True):
 @asynccontextmanager
 async def open_shop(server: Server, folder: Path, tables: str = ORDERS) -> AsyncGenerator[Shop]:
     suffix = uuid4().hex[:8]
-    name, app, etl = f'Shop "{suffix}" Größe', f"app_{suffix}", f"etl_{suffix}"
+    name, app, etl = f'Shop "{suffix}" Größe', f'"App-{suffix}"', f'"Etl-{suffix}"'
     quoted = '"' + name.replace('"', '""') + '"'
     await _admin(server, f"CREATE ROLE {app} LOGIN PASSWORD 'p'; CREATE ROLE {etl} LOGIN PASSWORD 'p'")
     await _admin(server, f"CREATE DATABASE {quoted}")
     env_file = folder / f"{suffix}.env"
     env_file.touch()
     path = quote(name)
-    shop = Shop(app, etl, server.url(path), server.url(path, app, "p"), server.url(path, etl, "p"), env_file)
+    app_url, etl_url = (server.url(path, role.strip('"'), "p") for role in (app, etl))
+    shop = Shop(app, etl, server.url(path), app_url, etl_url, env_file)
     try:
         if tables:
             await run(shop.admin_url, tables.format(app=app, etl=etl))

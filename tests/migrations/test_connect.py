@@ -73,11 +73,13 @@ async def test_a_terminal_is_asked_what_to_watch_and_a_pipe_is_not(
 
     def ask(question: str) -> str:
         questions.append(question)
-        return "sales.codes"
+        return "sales.codes" if len(questions) > 1 else "yes"
 
     assert await _connect(shop, shop.admin_url, schemas=("sales",), ask=ask) == 0
-    assert len(questions) == 1
-    assert "sales.codes announces its changes" in capsys.readouterr().err
+    assert len(questions) == 2
+    told = capsys.readouterr().err
+    assert "no table yes; there are sales." in told
+    assert "sales.codes announces its changes" in told
     watched = await value(
         shop.admin_url,
         "SELECT string_agg(tgrelid::regclass::text, ' ') FROM pg_trigger"
@@ -97,6 +99,12 @@ async def test_other_lines_of_the_file_stay_and_passwords_are_not_shown(
     password = (settings.database.reader_url or "").split(":")[2].split("@")[0]
     assert password not in output.err + output.out
     assert 'SCHEMA "Größe"' not in output.out
+
+
+async def test_a_schema_that_does_not_exist_is_refused_before_anything_is_written(shop: Shop):
+    with pytest.raises(Stop, match=r"no schema nope; those with tables are .*sales"):
+        await _connect(shop, shop.app_url, schemas=("sales", "nope"), watch="none")
+    assert shop.env_file.read_bytes() == b""
 
 
 async def test_print_writes_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]):
