@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from service import errors
 from service.auth.guards import page_headers, require
+from service.auth.tokens import Principal
 from service.database.gateway import Database
 from service.database.migrate import pending
 from service.database.stored_sql.login import ReaderLogin
@@ -50,11 +51,12 @@ class HealthController(Controller):
     @get("/", operation_id="getHealth", summary="Readiness with the result of each check")
     async def health(
         self,
+        request: Request[Any, Any, Any],
         database: NamedDependency[Database],
         reader_login: NamedDependency[ReaderLogin],
         extra_checks: NamedDependency[ExtraChecks],
     ) -> Response[Health]:
-        return await self._ready(database, reader_login, extra_checks)
+        return await self._ready(request, database, reader_login, extra_checks)
 
     @get("/live", operation_id="getLiveness", summary="Liveness of the process", sync_to_thread=False)
     def live(self) -> Health:
@@ -67,14 +69,19 @@ class HealthController(Controller):
     )
     async def ready(
         self,
+        request: Request[Any, Any, Any],
         database: NamedDependency[Database],
         reader_login: NamedDependency[ReaderLogin],
         extra_checks: NamedDependency[ExtraChecks],
     ) -> Response[Health]:
-        return await self._ready(database, reader_login, extra_checks)
+        return await self._ready(request, database, reader_login, extra_checks)
 
     async def _ready(
-        self, database: Database, reader_login: ReaderLogin, extra_checks: ExtraChecks
+        self,
+        request: Request[Any, Any, Any],
+        database: Database,
+        reader_login: ReaderLogin,
+        extra_checks: ExtraChecks,
     ) -> Response[Health]:
         try:
             missing = await pending(database)
@@ -83,7 +90,11 @@ class HealthController(Controller):
             checks = {"database": "unreachable", "migrations": "unknown"}
         checks["reader"] = await reader_login.state()
         ready = all(check == "ok" for check in checks.values())
-        health = Health("ok" if ready else "unavailable", checks | extra_checks())
+        checks |= extra_checks()
+        principal: Principal | None = request.scope["state"].get("principal")
+        if principal is None or "admin" not in principal.scopes:  # others learn nothing of what is behind
+            checks = {name: check if check == "ok" else "failed" for name, check in checks.items()}
+        health = Health("ok" if ready else "unavailable", checks)
         return Response(health, status_code=200 if ready else 503)
 
 

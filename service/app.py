@@ -268,9 +268,10 @@ def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
     return issuer, tokens, gate
 
 
-def _check_stored_sql(reader: Reader, suspensions: Suspensions) -> dict[str, str]:
-    """Health checks of stored SQL, only if something is wrong. They do not affect readiness."""
-    checks: dict[str, str] = {}
+def _extra_checks(listener: Listener, reader: Reader, suspensions: Suspensions) -> dict[str, str]:
+    """Checks that do not affect readiness: results are right without announcements, but run more often."""
+    heard = listener.connected.is_set()
+    checks = {"listening": "ok" if heard else "no announcements: each result is run again"}
     lingering, replaced = reader.lingering
     if lingering:
         checks["statements"] = (
@@ -397,5 +398,5 @@ def _connect(
         ),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
         reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
-        extra_checks=partial(_check_stored_sql, reader, suspensions),
+        extra_checks=partial(_extra_checks, base.listener, reader, suspensions),
     )

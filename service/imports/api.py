@@ -38,6 +38,7 @@ from service.http.ids import parse_uuid
 from service.imports import quarantine
 from service.imports.contracts import Dataset, Reason, find_among
 from service.imports.derived import read_datasets
+from service.imports.models import DatasetPage, DatasetSummary, Fix, QuarantinePage, RunPage
 from service.imports.quarantine import QuarantinedRow, RetryReport, Status
 from service.imports.readers import Upload
 from service.imports.receive import Sent, received
@@ -63,34 +64,6 @@ class Importing(Struct, frozen=True):
     turns: Turns
     observe: Observe
     reader: str
-
-
-class RunPage(Struct, frozen=True):
-    items: list[Report]
-    next_cursor: str | None
-
-
-class QuarantinePage(Struct, frozen=True):
-    items: list[QuarantinedRow]
-    next_cursor: str | None
-
-
-class Fix(Struct, frozen=True, forbid_unknown_fields=True):
-    """New values by heading. Other columns keep their values."""
-
-    raw: dict[str, Any]
-
-
-class DatasetSummary(Struct, frozen=True):
-    name: str
-    table: str
-    description: str
-    key: tuple[str, ...]
-
-
-class DatasetPage(Struct, frozen=True):
-    items: list[DatasetSummary]
-    next_cursor: str | None
 
 
 class DatasetsController(Controller):

@@ -155,4 +155,5 @@ async def test_one_that_ends_when_it_is_told_is_never_set_aside(client, clone, m
         "database": "ok",
         "migrations": "ok",
         "reader": "ok",
+        "listening": "ok",
     }

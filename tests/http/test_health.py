@@ -3,8 +3,9 @@
 import httpx
 import msgspec
 
+from service.app import create_app, layered
 from service.settings import Settings
-from tests.conftest import serving
+from tests.conftest import held, serving
 
 
 async def test_a_migrated_service_is_ready_at_both_addresses(client: httpx.AsyncClient):
@@ -13,7 +14,7 @@ async def test_a_migrated_service_is_ready_at_both_addresses(client: httpx.Async
         assert answer.status_code == 200
         assert answer.json() == {
             "status": "ok",
-            "checks": {"database": "ok", "migrations": "ok", "reader": "ok"},
+            "checks": {"database": "ok", "migrations": "ok", "reader": "ok", "listening": "ok"},
         }
 
 
@@ -31,4 +32,25 @@ async def test_a_service_whose_reader_is_refused_is_not_ready(settings: Settings
     async with serving(msgspec.structs.replace(settings, database=refused)) as client:
         answer = await client.get("/health/ready")
         assert answer.status_code == 503
-        assert answer.json()["checks"] == {"database": "ok", "migrations": "ok", "reader": "refused"}
+        checks = answer.json()["checks"]
+        assert checks == {"database": "ok", "migrations": "ok", "reader": "refused", "listening": "ok"}
+
+
+async def test_details_are_for_the_scope_admin_alone(guarded: Settings, token):
+    url = (guarded.database.reader_url or "").replace(":reader@", ":wrong@")
+    refused = msgspec.structs.replace(guarded.database, reader_url=url)
+    async with serving(msgspec.structs.replace(guarded, database=refused)) as client:
+        for headers, told in (({}, "failed"), (token("metrics:read"), "failed"), (token("admin"), "refused")):
+            answer = await client.get("/health/ready", headers=headers)
+            assert (answer.status_code, answer.json()["checks"]["reader"]) == (503, told)
+
+
+async def test_without_announcements_it_stays_ready_and_says_so(settings: Settings):
+    app = create_app(settings)
+    async with held(app.lifespan()):
+        app.state.base.listener.connected.clear()
+        transport = httpx.ASGITransport(app=layered(app))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            answer = await client.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["checks"]["listening"].startswith("no announcements")
