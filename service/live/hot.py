@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Hashable
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 from service.errors import Problem
@@ -80,13 +81,13 @@ class HotResults:
 
     async def _run(self) -> None:
         while True:
-            while not self._wanted:
-                self._wake.clear()
-                await self._wake.wait()
             now = self._results.clock()
             key, due = self._next(now)
             if due > now:
-                await asyncio.sleep(due - now)
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if due == inf else due - now):
+                        await self._wake.wait()
                 continue
             self._wanted.pop(key, None)
             entry = self._hot(key)
@@ -96,7 +97,7 @@ class HotResults:
 
     def _next(self, now: float) -> tuple[Hashable, float]:
         """The most asked result that may run now, or else the first that may, and when."""
-        soonest: tuple[Hashable, float] = (None, now)
+        soonest: tuple[Hashable, float] = (None, inf)
         for key in tuple(self._wanted):
             entry = self._results.table.peek(key)
             if entry is None or entry.request is None:
@@ -104,7 +105,7 @@ class HotResults:
             due = entry.policy.made_at + entry.request.refresh_every_s
             if due <= now:
                 return key, now
-            if soonest[0] is None or due < soonest[1]:
+            if due < soonest[1]:
                 soonest = key, due
         return soonest
 
