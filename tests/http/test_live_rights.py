@@ -178,9 +178,12 @@ async def test_a_process_has_a_number_of_streams(guarded):
     metric = await guarded.metric()
     few = msgspec.structs.replace(guarded.settings, live=Live(streams=1))
     path = f"/metrics/{metric}/events"
-    async with serving(few) as client, watching(client, path, **guarded.header()):
-        async with watching(client, path, **guarded.header("bob")) as further:
-            assert (further.status, further.problem["code"]) == (503, "live-unavailable")
+    async with (
+        serving(few) as client,
+        watching(client, path, **guarded.header()),
+        watching(client, path, **guarded.header("bob")) as further,
+    ):
+        assert (further.status, further.problem["code"]) == (503, "live-unavailable")
 
 
 @pytest.mark.parametrize("by", ["header", "ticket", "message", "ticket in a message"])
