@@ -83,11 +83,12 @@ async def test_sigterm_tells_every_stream_and_ends_in_time(addresses, port):
     assert process.wait(timeout=60) == 0
     assert time.monotonic() - began < GRACE_S
     for stream in streams:
-        text = until_end(stream)
+        with stream:
+            text = until_end(stream)
         assert text.count(b"event: reconnect\nretry: ") == 1
         assert text.endswith(b"0\r\n\r\n")
-    assert until_end(live).endswith(b"\x88\x02" + struct.pack(">H", 1012))
-    deaf.close()
+    with live, deaf:
+        assert until_end(live).endswith(b"\x88\x02" + struct.pack(">H", 1012))
 
 
 def test_cut_connections_leave_and_their_places_are_free(port):
