@@ -67,7 +67,7 @@ class Watchers:
                 self.last_at[n] = time.perf_counter()
 
     async def first_results(self, number: int) -> None:
-        await until(lambda: self.opened >= number)
+        await until(lambda: self.opened >= number, 300)
 
     def have(self, n: int, number: int) -> bool:
         return self.got.get(n, 0) >= number
