@@ -26,7 +26,7 @@ RequestOf = Callable[["Watch"], Awaitable[CacheRequest]]
 """Builds the cache request of a watch: its metric, its parameters and the claims of its caller."""
 
 SIDE_BY_SIDE: Final = 4
-"""Refreshes that run at the same time. Other callers use the rest of the reader pool."""
+"""Runs, and plans, at the same time. Other callers use the rest of the reader pool."""
 LATE_S: Final = 1.0
 """After a change, a result that takes longer than this is told to be stale."""
 SILENT_RETRY_S: Final = 5.0
@@ -141,6 +141,7 @@ class Hub:
         self._topics: dict[Hashable, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._planning = asyncio.Semaphore(SIDE_BY_SIDE)
         self._callers: Counter[str] = Counter()
         self._followers: dict[Hashable, dict[Connection, Callable[[], None]]] = {}
         self.connections: dict[Connection, None] = {}
@@ -201,7 +202,8 @@ class Hub:
         Raises the problems of the metric and its parameters. A problem of the run is `watch.topic.problem`.
         """
         watch.topic = None
-        request = await self._request_of(watch)
+        async with self._planning:
+            request = await self._request_of(watch)
         if watch.left:
             return
         topic = self._topics.get(request.key)
@@ -288,9 +290,15 @@ class Hub:
         await self._attach_again(watches, topic.request.owner)
 
     async def _first(self, topic: Topic) -> None:
-        """Give what a GET would give, which may be a stale result while a run goes on."""
+        """Give what a GET would give, which may be a stale result while a run goes on.
+
+        Many first runs at once take turns, or they would fill the queue of the reader pool.
+        """
         try:
-            outcome = await self._results.get(topic.request, ANY)
+            outcome = self._results.hit(topic.request.key)
+            if outcome is None:
+                async with self._side_by_side:
+                    outcome = await self._results.get(topic.request, ANY)
         except Problem as problem:
             topic.failed(problem)
         else:
