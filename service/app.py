@@ -27,6 +27,7 @@ from service.auth.clients import Clients, find, parse_clients
 from service.auth.guards import Gate, allow, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
+from service.auth.live import LiveRights
 from service.auth.tokens import Tokens
 from service.database.gateway import Database, open_database
 from service.database.listen import Handlers, Listener
@@ -49,6 +50,12 @@ from service.interactions.counts import READ_TABLES, Counts
 from service.items.api import ExternalController, ItemsController
 from service.items.enrich import ExternalApi
 from service.items.summary import EXTRACTIVE, Summariser
+from service.live.api import LiveController
+from service.live.hot import HotResults
+from service.live.hub import Hub, Watch
+from service.live.keeper import CLIENT_TABLES, Keeper
+from service.live.sockets import Sockets
+from service.live.streams import EventStreams, Parts
 from service.metrics import catalog
 from service.metrics.api import DashboardsController, MetricsController
 from service.metrics.batch import Batcher
@@ -62,7 +69,7 @@ from service.observe.log import EventLog
 from service.outbound import Outbound
 from service.postgres_url import parameters
 from service.results import changes
-from service.results.cache import Results
+from service.results.cache import CacheRequest, Results
 from service.results.cache_hits import CacheHitMiddleware, RequestIndex
 from service.results.changes import Changes
 from service.results.freshness import Generations
@@ -108,6 +115,8 @@ class Services(Struct, frozen=True):
     counts: Counts
     reader_login: ReaderLogin
     extra_checks: ExtraChecks
+    live_rights: LiveRights
+    streams: Parts
 
 
 def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
@@ -118,14 +127,20 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     """
     base: Base = app.state.base
     endpoint = ResultEndpoint(
-        RepresentationMiddleware(cast("App", app)), base.gate, lambda: _result_service(app), send_problem
+        RepresentationMiddleware(cast("App", app)),
+        base.gate,
+        lambda: _services(app).result_service,
+        send_problem,
     )
-    limited = RequestBounds(
-        cast("Any", DisconnectMiddleware(endpoint)),
+    streams = EventStreams(endpoint, base.gate, lambda: _services(app).streams, send_problem)
+    sockets = Sockets(
+        cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
+    )
+    inner = RequestBounds(
+        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", sockets)), base.observe)),
         set[Client]() if running is None else running,
         base.settings.server.body_timeout_s,
     )
-    inner = RequestLog(ErrorMiddleware(cast("ASGIApp", limited)), base.observe)
     hits = CacheHitMiddleware(
         cast("App", inner),
         base.request_index,
@@ -137,11 +152,17 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     return cast("ASGIApp", hits)
 
 
-def _result_service(app: Litestar) -> ResultService:
+def _services(app: Litestar) -> Services:
     services: Services | None = app.state.services
     if services is None:  # the lifespan has not begun, or is over
         raise DatabaseUnavailable(headers={"Retry-After": "2"})
-    return services.result_service
+    return services
+
+
+def drain(app: Litestar) -> list[Client]:
+    """Tell all live connections to go elsewhere. Returns the clients of those that have not ended."""
+    services: Services | None = app.state.services
+    return [] if services is None else services.streams.hub.drain()
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -166,6 +187,7 @@ def routed() -> Litestar:
         DatasetsController,
         ImportsController,
         QuarantineController,
+        LiveController,
     ]
     app = Litestar(
         route_handlers=[
@@ -204,6 +226,7 @@ def routed() -> Litestar:
             render_plugins=[JsonRenderPlugin()],
             tags=[
                 Tag("metrics", "Results and definitions"),
+                Tag("live", "Results that are pushed when they change"),
                 Tag("dashboards", "Metrics side by side, and where each of them sits"),
                 Tag("items", "A task list enriched from an external API"),
                 Tag("imports", "Imported files, dataset contracts, quarantined rows"),
@@ -300,7 +323,15 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
             base, database=database, session=session, reader=reader, outbound=outbound
         )
         # Subscribe before the first read, so that no change between is missed.
-        with base.results.subscribe(catalog.TABLES) as catalogue, base.results.subscribe() as data:
+        live, results = services.streams, base.results
+        keeper = Keeper(live.hub, live.rights, database, base.settings.live.heartbeat_s)
+        hot = HotResults(results, base.settings.live.hot_for_s)
+        with (
+            results.subscribe(catalog.TABLES) as catalogue,
+            results.subscribe() as data,
+            results.subscribe() as changed,
+            results.subscribe(CLIENT_TABLES) as clients,
+        ):
             with suppress(Problem):  # the service starts anyway, and becomes ready later
                 await services.catalog.load()
                 await services.changes.poll()
@@ -308,10 +339,14 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
                 base,
                 services.catalog.keep(catalogue),
                 services.schema_cache.keep(data),
+                hot.keep(changed),
+                keeper.keep(),
+                keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
                 services.reader_login.watch(services.executor.locked_out),
             ):
                 yield
+                await live.hub.close()
                 await services.executor.close()
                 await base.results.close()
         await base.tokens.close()
@@ -374,6 +409,13 @@ def _connect(
         schema_cache, executor, model, settings.model, lambda: datetime.now(config.zone).date()
     )
     result_service = ResultService(metrics, executor, results, base.request_index)
+    hub = Hub(
+        results,
+        partial(_live_request, metrics, executor),
+        connections=settings.live.streams,
+        connections_per_caller=settings.streams_per_caller,
+    )
+    rights = LiveRights(base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None)
     return Services(
         database=database,
         outbound=outbound,
@@ -399,4 +441,15 @@ def _connect(
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
         reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
         extra_checks=partial(_extra_checks, base.listener, reader, suspensions),
+        live_rights=rights,
+        streams=Parts(hub, rights, metrics),
     )
+
+
+async def _live_request(metrics: Catalog, executor: Executor, watch: Watch) -> CacheRequest:
+    """The cache request of a watch. On a stream of many metrics each takes the parameters that it knows."""
+    metric, given = metrics.get(watch.metric_id), watch.given
+    if watch.connection.many and isinstance(given, list):
+        accepted = (await executor.prepare(metric)).template.accepted
+        given = [pair for pair in given if pair[0] in accepted]
+    return await executor.cache_request(metric, given, claims=watch.connection.claims)

@@ -263,6 +263,13 @@ class TooManyRequests(Problem):
     remedy = "Wait as long as `Retry-After` says. The operator sets `RATE_LIMIT` and `METRIC_RATE_LIMIT`."
 
 
+class TooManyStreams(TooManyRequests):
+    """This caller has as many live streams open as one caller may: close one."""
+
+    code, title = "too-many-streams", "Too many live streams"
+    remedy = "Close streams that nobody looks at. The operator sets `LIVE_STREAMS_PER_CALLER`."
+
+
 class UpstreamFailed(Problem):
     """The outside service did not give a usable answer."""
 
@@ -277,6 +284,13 @@ class Busy(Problem):
     remedy = (
         "Wait as long as `Retry-After` says. If it happens often: faster SQL, or a larger `READER_POOL_SIZE`."
     )
+
+
+class LiveUnavailable(Problem):
+    """This process takes no more live streams right now: poll meanwhile, and try again later."""
+
+    status, code, title = 503, "live-unavailable", "No more live streams"
+    remedy = "Poll meanwhile, and try again after `Retry-After`. The operator sets `LIVE_STREAMS`."
 
 
 class DatabaseUnavailable(Problem):

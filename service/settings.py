@@ -276,6 +276,41 @@ class Model(Struct, frozen=True, kw_only=True):
     ] = 10_000_000
 
 
+class Live(Struct, frozen=True, kw_only=True):
+    heartbeat_s: Annotated[
+        float,
+        env(
+            "LIVE_HEARTBEAT_S",
+            "seconds between comments on a quiet event stream; keep it below what proxies close",
+            gt=0,
+            le=3600,
+        ),
+    ] = 10
+    hot_for_s: Annotated[
+        float,
+        env(
+            "HOT_FOR_S",
+            "seconds after its last request in which a result is run again as soon as its tables change, "
+            "before anybody asks; 0 for never",
+            ge=0,
+            le=86_400,
+        ),
+    ] = 10
+    streams: Annotated[
+        int,
+        env("LIVE_STREAMS", "event streams and live sockets per worker; further ones get 503", ge=0),
+    ] = 10_000
+    streams_per_caller: Annotated[
+        int | None,
+        env(
+            "LIVE_STREAMS_PER_CALLER",
+            "event streams and live sockets per caller and worker; further ones get 429",
+            shown="1000; those of the worker on a loopback HOST",
+            ge=1,
+        ),
+    ] = None
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     results: Results = Results()
@@ -285,6 +320,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     imports: Imports = Imports()
     outbound: Outbound = Outbound()
     model: Model = Model()
+    live: Live = Live()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports", shown="seeds")] = bundled(
         "seeds"
     )
@@ -320,6 +356,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         default = 0 if self.server.on_loopback else 60_000
         given = (self.auth.rate_limit, self.auth.metric_rate_limit)
         return (default if given[0] is None else given[0], default if given[1] is None else given[1])
+
+    @property
+    def streams_per_caller(self) -> int:
+        default = self.live.streams if self.server.on_loopback else 1000
+        return self.live.streams_per_caller or default
 
 
 def zone_of(name: str) -> tzinfo:

@@ -171,6 +171,11 @@ class Gate:
             raise InvalidToken(str(invalid), headers={"WWW-Authenticate": challenge}) from None
 
     @staticmethod
+    def check_host(scope: Any) -> None:
+        """Raises `BadRequest`. Callers without an Authorization header are admitted elsewhere."""
+        host_of(scope)
+
+    @staticmethod
     async def _try(tokens: Tokens, token: bytes) -> Principal | None:
         try:
             return await tokens.verify(token)

@@ -121,18 +121,27 @@ class Issuer:
         self._now = now
         self._private: tuple[str, RSAPrivateKey] | None = None
 
-    def sign(self, subject: str, scopes: Iterable[str], ttl_s: int = TTL_S) -> str:
-        """Issue an access token (RFC 9068) that is valid for `ttl_s` seconds."""
+    def sign(
+        self,
+        subject: str,
+        scopes: Iterable[str],
+        ttl_s: int = TTL_S,
+        *,
+        audience: str = AUDIENCE,
+        **more: Any,
+    ) -> str:
+        """Issue an access token (RFC 9068) that is valid for `ttl_s` seconds. `more` are further claims."""
         now = int(self._now())
         claims = {
             "iss": self.name,
             "sub": subject,
-            "aud": AUDIENCE,
+            "aud": audience,
             "client_id": subject,
             "scope": " ".join(scopes),
             "iat": now,
             "exp": now + ttl_s,
             "jti": uuid4().hex,
+            **more,
         }
         newest = self._file.read()[0]
         if self._private is None or self._private[0] != newest.kid:
@@ -149,8 +158,8 @@ class Issuer:
             ]
         }
 
-    def trust(self) -> Trust:
-        """The trust in our own tokens. Each unknown `kid` reads the file, which is cheap."""
+    def trust(self, audience: str = AUDIENCE) -> Trust:
+        """The trust in our own tokens for an audience. Each unknown `kid` reads the file, which is cheap."""
 
         async def load() -> Any:
             try:
@@ -159,7 +168,7 @@ class Issuer:
                 raise ValueError(str(stop)) from None
 
         keys = Keys(load, interval_s=0, max_age_s=5)
-        return Trust(self.name, frozenset({AUDIENCE}), keys, any_loopback=is_loopback_address(self.name))
+        return Trust(self.name, frozenset({audience}), keys, any_loopback=is_loopback_address(self.name))
 
 
 def _new_key(now: float) -> SigningKey:

@@ -9,6 +9,11 @@ SELECT id, scopes, secret_hash LIKE '$argon2id$%' AS chosen, created_at, revoked
 FROM app.api_client
 ORDER BY id
 
+-- name: list_revoked
+SELECT id
+FROM app.api_client
+WHERE revoked_at IS NOT NULL
+
 -- name: add_client
 INSERT INTO app.api_client (id, secret_hash, scopes)
 VALUES ($1, $2, $3)

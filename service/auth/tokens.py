@@ -264,6 +264,10 @@ class Tokens:
             self._refuse(digest, "The token's signature is wrong.")
         return self._remember(token, parsed, subject)
 
+    async def knows(self, issuer: str, kid: str | None) -> bool:
+        """Whether tokens that this key has signed are still accepted. Raises `IssuerUnavailable`."""
+        return await self._trust(issuer).keys.find(kid) is not None
+
     async def watch(self, every_s: float = 5) -> None:
         """Runs for as long as the service: notices withdrawn keys even if nobody sends a new token."""
         while True:

@@ -11,7 +11,7 @@ import struct
 import sys
 import time
 from asyncio import timeout
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Container, MutableMapping
 from contextlib import ExitStack, suppress
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -30,6 +30,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Stream = Callable[[Client | None, Receive, Send], Awaitable[None]]
 
 PLACES: Final = 20_000  # maximum connections per worker; fewer if the limit of open files is lower
 RESERVED_FILES: Final = 512  # for the database, calls to other services, and uploads
@@ -72,7 +73,11 @@ def raise_file_limit() -> int:
 
 
 class RequestBounds:
-    """ASGI layer that limits the wait for a body. `running` holds the clients whose requests run."""
+    """ASGI layer that limits the wait for a body. `running` holds the clients whose requests run.
+
+    A layer within may leave an open stream in `scope["stream"]`. It is run here, when all layers between
+    have returned: an idle stream keeps neither them nor its request's headers in memory.
+    """
 
     def __init__(self, app: App, running: set[Client], body_timeout_s: float) -> None:
         self._app = app
@@ -94,6 +99,10 @@ class RequestBounds:
             self._running.add(client)
         try:
             await self._app(scope, receive, send)
+            stream: Stream | None = scope.get("stream")
+            if stream is not None:
+                scope.clear()
+                await stream(client, receive, send)
         finally:
             if client is not None:
                 self._running.discard(client)
@@ -179,6 +188,13 @@ class ConnectionGuard:
         if not below_limits and not (unchanged and began < self._last_look_at + LOOK_ANYWAY_S):
             self._last_count, self._last_look_at = len(files) - self._close_excess(files), began
         return time.monotonic() - began
+
+    def cut(self, clients: Container[Client]) -> None:
+        """Close the connections of these clients, who do not read what they are sent."""
+        for number in _open_files() if sys.platform == "linux" else ():
+            with suppress(OSError), _handle(number) as file:
+                if _port(file.getsockname()) == self._port and file.getpeername()[:2] in clients:
+                    file.shutdown(socket.SHUT_RDWR)
 
     def _close_excess(self, files: list[int]) -> int:
         with ExitStack() as handles:

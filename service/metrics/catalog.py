@@ -22,6 +22,7 @@ TABLES: Final = (
     "catalog.dashboard", "catalog.layout_item", "catalog.lingering", "catalog.metric", "catalog.query",
 )  # fmt: skip
 RETRY_S: Final = 0.2
+MOST_DELETED: Final = 4096
 MOST_NAMED: Final = 20  # dashboards that an error lists
 
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
@@ -103,6 +104,7 @@ class Catalog:
         self._schemas = schemas
         self._snapshot: _Snapshot | None = None
         self._loading = asyncio.Lock()
+        self._deleted: dict[UUID, None] = {}
 
     async def keep(self, changes: AsyncIterable[Change]) -> None:
         """Reload the catalogue after each change of `TABLES`. A burst of changes causes one reload."""
@@ -148,6 +150,10 @@ class Catalog:
         if before is None or before == now:
             return
         self.version += 1
+        for metric_id in before.metrics.keys() - now.metrics.keys():
+            self._deleted[metric_id] = None
+            if len(self._deleted) > MOST_DELETED:
+                del self._deleted[next(iter(self._deleted))]
         metrics = [each for each, metric in before.metrics.items() if now.metrics.get(each) is not metric]
         if self._on_change:
             self._on_change(self.version, [*metrics, *(("dashboard", each) for each in before.dashboards)])
@@ -178,6 +184,10 @@ class Catalog:
             title = metrics[UUID(alike[0])].shown_title
             hint = f" The nearest is {alike[0] if title is None else f'{title!r} ({alike[0]})'}."
         raise NotFound(f"There is no metric {metric_id}.{hint}")
+
+    def was_deleted(self, metric_id: UUID) -> bool:
+        """Whether a metric was deleted since the start. Old deletions are forgotten."""
+        return metric_id in self._deleted and metric_id not in self._now().metrics
 
     def page(self, after: UUID | None, limit: int) -> list[Metric]:
         """Return up to `limit` + 1 metrics ordered by id. The extra metric shows that more follow."""

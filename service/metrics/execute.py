@@ -30,7 +30,7 @@ from service.metrics.formats import (
 from service.metrics.models import Definition, Metric
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
-from service.results.cache import CacheRequest, Computed
+from service.results.cache import REFRESH_EVERY_S, CacheRequest, Computed
 from service.results.changes import Changes, Dependencies
 from service.results.single_flight import SingleFlight
 from service.settings import Settings
@@ -84,6 +84,7 @@ class QueryPlan(Struct, frozen=True, kw_only=True):
             estimated_cost=description.plan.cost,
             fresh_for_s=metric.fresh_for_s,
             stale_for_s=metric.stale_for_s,
+            refresh_every_s=metric.refresh_every_s,
             layouts=metric.layouts,
             version=metric.version,
             updated_at=metric.updated_at,
@@ -297,6 +298,7 @@ class Executor:
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
             run=partial(self._compute, run),
             shared=not plan.description.per_caller,
+            refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
         )
 
     async def first_rows(self, plan: QueryPlan, rows: int) -> bytes:

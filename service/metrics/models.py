@@ -17,6 +17,7 @@ _TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*?)\s*$", re.MULTILINE)
 GridUnit = Annotated[int, Meta(ge=0, le=10_000_000)]
 GridSize = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
+Pause = Annotated[float, Meta(ge=0, le=86_400)]
 Title = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Prompt = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 SqlText = Annotated[str, Meta(min_length=1, max_length=1_000_000)]
@@ -76,6 +77,7 @@ class Metric(Struct, frozen=True):
     window: Mode
     version: int
     updated_at: datetime
+    refresh_every_s: float | None = None
     layouts: tuple[Layout, ...] = ()
 
     def __post_init__(self) -> None:
@@ -139,6 +141,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     estimated_cost: float
     fresh_for_s: int | None
     stale_for_s: int | None
+    refresh_every_s: float | None
     layouts: tuple[Layout, ...]
     version: int
     updated_at: datetime
@@ -149,7 +152,7 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `dashboards` puts it on these dashboards, `layouts` on the dashboard `default`.
     With `fallback`, rules write the SQL of a prompt when the language model fails. With `window` "off",
-    callers cannot change the dates in the SQL.
+    callers cannot change the dates in the SQL. `refresh_every_s` is the least pause between live refreshes.
     """
 
     sql: SqlText | None = None
@@ -161,6 +164,7 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dashboards: Annotated[tuple[DashboardPlace, ...], Meta(max_length=100)] = ()
     fresh_for_s: Seconds | None = None
     stale_for_s: Seconds | None = None
+    refresh_every_s: Pause | None = None
     parameters: Annotated[Declarations, _DECLARATIONS] = {}
     window: Mode = "auto"
 
@@ -180,6 +184,7 @@ class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     layouts: tuple[Layout, ...] | UnsetType = UNSET
     fresh_for_s: Seconds | UnsetType | None = UNSET
     stale_for_s: Seconds | UnsetType | None = UNSET
+    refresh_every_s: Pause | UnsetType | None = UNSET
     parameters: Annotated[Declarations | UnsetType, _DECLARATIONS] = UNSET
     window: Mode | UnsetType = UNSET
 
@@ -207,6 +212,7 @@ class Version(Struct, frozen=True):
     stale_for_s: int | None
     parameters: Declarations
     window: Mode
+    refresh_every_s: float | None
     replaced_at: datetime | None
 
     def __post_init__(self) -> None:

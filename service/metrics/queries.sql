@@ -10,7 +10,8 @@ SELECT m.id,
        m.parameters::text AS parameters,
        m."window",
        m.version,
-       greatest(m.updated_at, q.updated_at) AS updated_at
+       greatest(m.updated_at, q.updated_at) AS updated_at,
+       m.refresh_every_s
 FROM catalog.metric AS m
 JOIN catalog.query AS q ON q.id = m.query_id
 ORDER BY m.id
@@ -33,7 +34,8 @@ SELECT m.id,
        m.parameters::text AS parameters,
        m."window",
        m.version,
-       greatest(m.updated_at, q.updated_at) AS updated_at
+       greatest(m.updated_at, q.updated_at) AS updated_at,
+       m.refresh_every_s
 FROM catalog.metric AS m
 JOIN catalog.query AS q ON q.id = m.query_id
 WHERE m.id = $1
@@ -73,8 +75,9 @@ INSERT INTO catalog.query (id, sql)
 VALUES ($1, $2)
 
 -- name: insert_metric
-INSERT INTO catalog.metric (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters, "window")
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO catalog.metric
+    (query_id, title, is_editable, fresh_for_s, stale_for_s, parameters, "window", refresh_every_s)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 RETURNING id
 
 -- name: insert_origin
@@ -91,7 +94,8 @@ SET query_id = $2,
     fresh_for_s = $5,
     stale_for_s = $6,
     parameters = $7,
-    "window" = $8
+    "window" = $8,
+    refresh_every_s = $9
 WHERE id = $1
 
 -- name: update_query
@@ -134,6 +138,7 @@ SELECT version,
        stale_for_s,
        parameters::text AS parameters,
        "window",
+       refresh_every_s,
        replaced_at
 FROM catalog.metric_version
 WHERE metric_id = $1

@@ -58,7 +58,9 @@ _INSERT_ORIGIN: Final = SQL.command("insert_origin")
 # How often a change is tried. After that, concurrent changes of the same metric win.
 _TRIES: Final = 4
 _PROMPTED: Final = frozenset({"prompt", "fallback"})
-_VERSIONED: Final = ("title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters", "window")
+_VERSIONED: Final = (
+    "title", "sql", "is_editable", "fresh_for_s", "stale_for_s", "parameters", "window", "refresh_every_s",
+)  # fmt: skip
 
 
 def tag(metric: Metric) -> str:
@@ -96,6 +98,7 @@ class Editor:
                 new.stale_for_s,
                 new.parameters,
                 new.window,
+                new.refresh_every_s,
             )
             assert row is not None, "RETURNING gives the row"
             await place_on_default(tx, row.id, new.layouts)
@@ -255,6 +258,7 @@ def _hash(metric: Metric) -> str:
         metric.stale_for_s,
         metric.parameters,
         metric.window,
+        metric.refresh_every_s,
         metric.layouts,
     ]
     return audit.digest(state)
@@ -279,6 +283,7 @@ async def _put(
         after.stale_for_s,
         after.parameters,
         after.window,
+        after.refresh_every_s,
     )
     if layouts is not UNSET:
         await tx.write(_DELETE_LAYOUTS_OF, before.id)
@@ -331,6 +336,7 @@ def _drafted(new: NewMetric) -> Metric:
         stale_for_s=new.stale_for_s,
         parameters=new.parameters,
         window=new.window,
+        refresh_every_s=new.refresh_every_s,
         version=1,
         updated_at=datetime.now(UTC),
     )

@@ -31,6 +31,8 @@ TURNS: Final = 10
 
 SERVER_FAULTS: Final = 500
 
+REFRESH_EVERY_S: Final = 0.25
+
 _FORWARDS: Final[tuple[MissReason, ...]] = ("request", "miss", "stale")
 
 
@@ -50,7 +52,10 @@ class Computed(Struct, frozen=True):
 
 
 class CacheRequest(Struct, frozen=True):
-    """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it."""
+    """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
+
+    `refresh_every_s` is the least pause between two runs that nobody waits for.
+    """
 
     key: Hashable
     owner: Hashable
@@ -58,6 +63,7 @@ class CacheRequest(Struct, frozen=True):
     stale_for_s: float
     run: Callable[[], Awaitable[Computed]]
     shared: bool = True
+    refresh_every_s: float = REFRESH_EVERY_S
 
 
 class Composition(Struct, frozen=True):
@@ -81,6 +87,10 @@ class Composition(Struct, frozen=True):
 
 def _nothing() -> bool:
     return False
+
+
+def _ignore(_entry: Entry) -> None:
+    pass
 
 
 class Results:
@@ -112,17 +122,19 @@ class Results:
         """The version of the metrics and dashboards whose results are kept."""
         self._unread = unread
         self._observe = observe
+        self.on_stored: Callable[[Entry], None] = _ignore
+        """Is told of each entry that a run has made."""
         self._down_at: float | None = None
 
     async def get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
         """Raises every error of the run, and `QueryTimeout` when the caller waited too long."""
-        return self._served(await self._get(request, directives))
+        outcome = await self._get(request, directives)
+        outcome.entry.asked_at = self.clock()
+        outcome.entry.requests += 1
+        return self._served(outcome)
 
     async def _get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
-        for _ in range(TURNS):
-            if not self._unread():
-                break
-            await asyncio.sleep(0)
+        await self._read_announcements()
         now = self.clock()
         entry = self.table.get(request.key)
         if entry is None:
@@ -132,6 +144,23 @@ class Results:
         return await self._serve_cached(request, entry, now) or await self._run(
             request, "stale", now, afresh=False
         )
+
+    async def refreshed(self, request: CacheRequest) -> CacheOutcome:
+        """The result after all announced changes: the held one, or that of a run which pollers share.
+
+        A stale one is given only if the run fails because the database is lost.
+        """
+        await self._read_announcements()
+        now = self.clock()
+        entry = self._fresh(request.key, now)
+        return CacheOutcome(entry) if entry else await self._run(request, "stale", now, afresh=False)
+
+    async def _read_announcements(self) -> None:
+        """Let the event loop process what was received."""
+        for _ in range(TURNS):
+            if not self._unread():
+                break
+            await asyncio.sleep(0)
 
     async def held(self, request: CacheRequest, directives: Directives) -> CacheOutcome | None:
         """Serve a cached result, fresh or stale, to a caller who cannot wait for a run."""
@@ -156,7 +185,14 @@ class Results:
         return CacheOutcome(entry)
 
     def fresh_entry(self, key: Hashable, now: float) -> Entry | None:
-        """A cached result if it is fresh."""
+        """A cached result if it is fresh, for a caller who asks for it."""
+        entry = self._fresh(key, now)
+        if entry is not None:
+            entry.asked_at = now
+            entry.requests += 1
+        return entry
+
+    def _fresh(self, key: Hashable, now: float) -> Entry | None:
         entry = self.table.get(key)
         if entry is None or self._unread():
             return None
@@ -367,8 +403,10 @@ class Results:
             comparable_bytes=computed.comparable_bytes,
             timings=computed.timings,
             shared=request.shared,
+            request=request,
         )
         self.table.put(entry)
+        self.on_stored(entry)
         return entry
 
     def _note_loss(self, problem: Problem) -> Problem:

@@ -7,7 +7,8 @@ read again enter the main queue. So a scan of one-time results does not evict re
 from collections import OrderedDict
 from collections.abc import Hashable
 from hashlib import blake2b
-from typing import Final, Literal, NamedTuple
+from math import inf
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -85,6 +86,8 @@ class Entry(Struct, eq=False, kw_only=True):
     - `timings`: the `Server-Timing` of its run.
     - `shared`: whether everybody who may read metrics may get it.
     - `evaluated_at`: the value of `Generations.changes` at which it was last found fresh.
+    - `request`: how it was computed; None if composed.
+    - `asked_at`, `requests`: when it was last served, and how often.
     - `hits`: by coding, the reply to a hit and until when the age is right that it states.
     """
 
@@ -97,7 +100,10 @@ class Entry(Struct, eq=False, kw_only=True):
     comparable_bytes: int = 0
     timings: str = ""
     shared: bool = True
+    request: Any = None
     asked: int = 0
+    asked_at: float = -inf
+    requests: int = 0
     evaluated_at: int = -1
     hits: dict[Coding, tuple[float, Reply]] = {}
     weight: int = OVERHEAD
@@ -155,6 +161,10 @@ class ResultTable:
             entry.asked += 1
         return entry
 
+    def peek(self, key: Hashable) -> Entry | None:
+        """The same without counting it as asked for."""
+        return self._main.get(key) or self._small.get(key)
+
     def put(self, entry: Entry) -> None:
         """Store an entry. It replaces an entry of the same key and takes its place in the queue."""
         if entry.weight > self._room // LARGEST_SHARE:
@@ -162,7 +172,8 @@ class ResultTable:
             return
         queue = self._small if entry.key in self._small else self._main
         if previous := queue.get(entry.key):
-            entry.asked = previous.asked
+            entry.asked, entry.requests = previous.asked, previous.requests
+            entry.asked_at = max(entry.asked_at, previous.asked_at)
             self._weigh(queue, -previous.weight)
             queue[entry.key] = entry
             self._weigh(queue, entry.weight)

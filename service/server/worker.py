@@ -11,8 +11,9 @@ from threading import Thread
 from typing import Any, Final, cast
 
 import structlog
+from granian import _signals
 
-from service.app import create_app, layered
+from service.app import create_app, drain, layered
 from service.environment import load
 from service.errors import Stop
 from service.http.connections import App, Client, ConnectionGuard, Message, Receive, Scope, Send
@@ -22,6 +23,7 @@ BEAT_S: Final = 1.0
 FIRST_BEAT_S: Final = 0.01
 STOPPED: Final = 2  # exit status of a worker that can never start and has printed the reason
 COLLECT: Final = (20_000, 20, 20)  # thresholds of the three generations (gc.set_threshold)
+CUT_AFTER_S: Final = 5.0  # how long after SIGTERM a live client may take to read
 ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
 
@@ -33,11 +35,23 @@ def build(beats: Any, index: int, places: int) -> App:
         settings = load(os.environ)
         set_up_logs(settings.logs)
         running: set[Client] = set()
-        app = cast("App", layered(create_app(settings), running))
+        routed = create_app(settings)
+        app = cast("App", layered(routed, running))
     except Stop as stop:
         sys.stderr.write(f"tally: {stop}\n")
         sys.exit(STOPPED)
     guard = ConnectionGuard(settings.server, places, running)
+
+    def stop_streams() -> None:
+        """End the live streams, for whose end the server waits, and cut off clients that do not read."""
+        drain(routed)
+
+        def cut() -> None:
+            guard.cut(frozenset(drain(routed)))
+
+        asyncio.get_running_loop().call_later(min(CUT_AFTER_S, settings.server.grace_s / 2), cut)
+
+    _on_stop(stop_streams)
     # The cache holds many small objects and hardly any cycles. A full collection would stop every caller for
     # tens of milliseconds. The objects built so far live forever, so collections skip them.
     gc.freeze()
@@ -53,6 +67,25 @@ def build(beats: Any, index: int, places: int) -> App:
         asyncio.get_running_loop().call_later(FIRST_BEAT_S, beat)
 
     return _LifespanWatcher(app, started)
+
+
+def _on_stop(act: Callable[[], None]) -> None:
+    """Call `act` in the event loop on SIGTERM or SIGINT, before the server stops."""
+    server_signals: Any = _signals
+    set_loop_signals = server_signals.set_loop_signals
+
+    def set_both(loop: asyncio.AbstractEventLoop) -> Any:
+        event = set_loop_signals(loop)
+
+        def stop() -> None:
+            act()
+            event.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        return event
+
+    server_signals.set_loop_signals = set_both
 
 
 def _stop_with(parent: int) -> None:

@@ -1,0 +1,1 @@
+"""Live results: pushed when they change, over server-sent events and a WebSocket."""

@@ -1,0 +1,355 @@
+"""Server-sent events: one metric, a list of metrics, or a dashboard.
+
+`EventStreams` answers before the framework and gives the server one coroutine that waits for the client's
+disconnect. The routes in `api.py` only document it.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from random import randint
+from typing import Any, Final
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+
+from service.auth.guards import Gate, require
+from service.auth.live import TICKET, Credential, LiveRights
+from service.errors import FieldError, InvalidInput, LiveUnavailable, NotFound, Problem
+from service.http.asgi import App, Headers, Message, Receive, Scope, Send, field_of, header_of
+from service.http.ids import parse_uuid
+from service.http.representation import CODINGS
+from service.live.connection import Connection
+from service.live.hub import SHORT_TAG, Given, Hub, Topic, Watch
+from service.metrics.catalog import Catalog
+from service.metrics.result_endpoint import READ
+
+MOST_IDS: Final = 100
+RETRY_MS: Final = (1000, 5000)
+LAST_EVENT_ID: Final = "last_event_id"
+OWN_PARAMETERS: Final = frozenset({TICKET, LAST_EVENT_ID})
+
+HEADERS: Final[Headers] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+_COMMENT: Final = b":\n\n"
+
+
+def retry_ms() -> int:
+    """When a client shall come back: at random, so that a restarted service does not meet all at once."""
+    return randint(*RETRY_MS)  # noqa: S311 (no secret)
+
+
+def event(name: str, data: bytes, event_id: str = "") -> bytes:
+    """One event. Line breaks in `data` are white space of JSON."""
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
+    head = f"event: {name}\n" + (f"id: {event_id}\n" if event_id else "")
+    return b"%sdata: %s\n\n" % (head.encode(), lines)
+
+
+class EventStream(Connection):
+    """One stream. With `many` watches each event names its metric; the id is the vector of all results."""
+
+    __slots__ = ("_beats", "_changed", "_ends", "_last", "many", "watches")
+
+    def __init__(self, credential: Credential | None, *, many: bool) -> None:
+        super().__init__(credential)
+        self.many = many
+        self.watches: tuple[Watch, ...] = ()
+        self._changed: dict[Watch, None] = {}
+        self._last = b""
+        self._beats = True  # the first bytes open the stream
+        self._ends = False
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Write until the client leaves or the stream ends."""
+        self._send = send
+        self.flush()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    def tell(self, watch: Watch) -> None:
+        if not self._ends:
+            self._changed[watch] = None
+            self.flush()
+
+    def gone(self, watch: Watch) -> None:
+        self.watches = tuple(each for each in self.watches if each is not watch)
+        said = event("gone", _of(watch) if self.many else b"{}")
+        if self.watches:
+            self._changed.pop(watch, None)
+            self._last += said  # at most once for each watch
+            self._beats = True
+            self.flush()
+        else:
+            self._end(said)
+
+    def fail(self, watch: Watch, problem: Problem) -> None:
+        watch.problem = problem
+        self.tell(watch)
+
+    def deny(self, problem: Problem) -> None:
+        self._end(event("denied", _of(None, code=problem.code, message=problem.detail)))
+
+    def go_away(self) -> None:
+        self._end(f"event: reconnect\nretry: {retry_ms()}\ndata: {{}}\n\n".encode())
+
+    def beat(self) -> None:
+        self._beats = True
+        self.flush()
+
+    def end_gone(self) -> None:
+        """Say that the dashboard was deleted, and end."""
+        self._end(event("gone", b"{}"))
+
+    def _end(self, said: bytes) -> None:
+        self._last += said
+        self._ends = True
+        self._changed.clear()
+        self.flush()
+
+    def _next_message(self) -> Message | None:
+        changed, self._changed = self._changed, {}
+        said = b"".join([self._events(watch) for watch in changed])
+        said += self._last or (_COMMENT if self._beats and not said else b"")
+        self._last, self._beats = b"", False
+        if self._ends:
+            self.ended = True
+        elif not said:
+            return None
+        return {"type": "http.response.body", "body": said, "more_body": not self._ends}
+
+    def _events(self, watch: Watch) -> bytes:
+        topic = watch.topic
+        said = b""
+        if topic is not None:
+            if topic.tag and watch.lacks(topic.tag):
+                watch.held = topic.tag
+                said += self._result(topic)
+            if (topic.stale_since is not None) is not watch.told_stale:
+                watch.told_stale = not watch.told_stale
+                since = topic.stale_since
+                more = {} if since is None else {"since": since}
+                said += event("fresh" if since is None else "stale", self._named(watch, **more))
+        problem = watch.problem if topic is None else topic.shown_problem
+        if problem is not None and (topic is None or problem is not watch.problem):
+            said += event("problem", self._named(watch, code=problem.code, message=problem_of(problem)))
+        watch.problem = problem
+        return said
+
+    def _result(self, topic: Topic) -> bytes:
+        if self.many:
+            vector = ",".join(
+                f"{each.metric_id}:{each.held[:SHORT_TAG]}" for each in self.watches if each.held
+            )
+            return event("result", topic.body, vector)
+        if topic.framed is None:
+            topic.framed = event("result", topic.body, f'"{topic.tag}"')
+        return topic.framed
+
+    def _named(self, watch: Watch, **members: Any) -> bytes:
+        return _of(watch if self.many else None, **members)
+
+
+def problem_of(problem: Problem) -> str:
+    """A problem as one sentence, with the fields that it names."""
+    return " ".join([problem.detail, *(f"{each.field}: {each.message}" for each in problem.errors)])
+
+
+def _of(watch: Watch | None, **members: Any) -> bytes:
+    return msgspec.json.encode(({} if watch is None else {"id": watch.metric_id}) | members)
+
+
+class EventStreams:
+    """ASGI layer that answers the GETs of event streams. Other requests go to `app`.
+
+    It leaves the stream in `scope["stream"]`: `RequestBounds` runs it when the layers between have returned,
+    so that an idle stream keeps none of them alive.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        gate: Gate,
+        parts: Callable[[], "Parts"],
+        refuse: Callable[[Any, Any, Problem], Awaitable[None]],
+    ) -> None:
+        self._app = app
+        self._gate = gate
+        self._parts = parts
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = _address(scope)
+        if address is None:
+            await self._app(scope, receive, send)
+            return
+        scope["path_template"], name = address
+        extra = self._gate.browser_headers(field_of(scope, b"origin"))
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        try:
+            parts = self._parts()
+            credential = await parts.rights.admit(scope)
+            principal = credential.principal if credential else None
+            scope["state"]["principal"] = principal
+            extra = [*extra, *self._gate.take(principal, scope["path"])]
+            require(principal, READ)
+            stream = await parts.open(address[0], name, scope, credential)
+        except Problem as problem:
+            await self._refuse(scope, told, problem)
+            return
+        if stream is None:
+            await told(
+                {"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]}
+            )
+            await told({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        try:
+            await told({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        except BaseException:
+            parts.hub.leave(stream, stream.watches)
+            raise
+        scope["stream"] = OpenStream(parts.hub, stream)
+
+
+class OpenStream:
+    """A stream whose response has begun."""
+
+    __slots__ = ("_hub", "_stream")
+
+    def __init__(self, hub: Hub, stream: EventStream) -> None:
+        self._hub = hub
+        self._stream = stream
+
+    async def __call__(self, client: tuple[str, int] | None, receive: Receive, send: Send) -> None:
+        self._stream.client = client
+        try:
+            await self._stream.run(receive, send)
+        finally:
+            self._stream.ended = True
+            self._hub.leave(self._stream, self._stream.watches)
+
+
+class Parts:
+    """Opens event streams: reads the address, and follows the results that it names."""
+
+    def __init__(self, hub: Hub, rights: LiveRights, catalog: Catalog) -> None:
+        self.hub = hub
+        self.rights = rights
+        self._catalog = catalog
+
+    async def open(
+        self, template: str, name: str, scope: Scope, credential: Credential | None
+    ) -> EventStream | None:
+        """Open the stream of an address. None for a metric that is gone: its client shall not come back."""
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        held = header_of(scope, b"last-event-id") or dict(pairs).get(LAST_EVENT_ID, "")
+        given = [pair for pair in pairs if pair[0] not in OWN_PARAMETERS]
+        if template == ONE:
+            return await self._one(parse_uuid(name), given, _tag(held), credential)
+        stream = EventStream(credential, many=True)
+        if template == DASHBOARD:
+            ids = self._metrics_of(name)
+        else:
+            ids = _ids_of(given)
+            given = [pair for pair in given if pair[0] != "ids"]
+        vector = _vector(held)
+        for each in ids:
+            if str(each) not in vector:
+                self._catalog.get(each)
+        self.hub.enter(stream)
+        stream.watches = tuple([Watch(stream, each, given, vector.get(str(each), "")) for each in ids])
+        if template == DASHBOARD:
+            self.hub.follow_owner(stream, ("dashboard", name), partial(self._recomposed, stream, name, ids))
+        for watch in stream.watches:
+            self.hub.follow(watch)
+        return stream
+
+    async def _one(
+        self, metric_id: UUID, given: Given, held: str, credential: Credential | None
+    ) -> EventStream | None:
+        stream = EventStream(credential, many=False)
+        watch = Watch(stream, metric_id, given, held)
+        self.hub.enter(stream)
+        try:
+            await self.hub.attach(watch)
+        except BaseException as error:
+            self.hub.leave(stream, [watch])
+            if isinstance(error, NotFound) and (held or self._catalog.was_deleted(metric_id)):
+                return None
+            raise
+        topic = watch.topic
+        if topic is None or (not topic.tag and topic.problem is not None):
+            self.hub.leave(stream, [watch])
+            raise (topic and topic.problem) or LiveUnavailable(headers={"Retry-After": "1"})
+        stream.watches = (watch,)
+        stream.tell(watch)
+        return stream
+
+    def _metrics_of(self, dashboard_id: str) -> list[UUID]:
+        return [metric.id for metric in self._catalog.dashboard(dashboard_id).metrics]
+
+    def _recomposed(self, stream: EventStream, dashboard_id: str, ids: list[UUID]) -> None:
+        """End the stream of a dashboard that has other metrics now: the client comes back for them."""
+        try:
+            same = self._metrics_of(dashboard_id) == ids
+        except NotFound:
+            stream.end_gone()
+        else:
+            if not same:
+                stream.go_away()
+
+
+ONE: Final = "/api/v1/metrics/{metric_id}/events"
+LIST: Final = "/api/v1/events"
+DASHBOARD: Final = "/api/v1/dashboards/{dashboard_id}/events"
+
+
+def _address(scope: Scope) -> tuple[str, str] | None:
+    """The path template and the id of an event stream. Like the router, it takes repeated slashes as one."""
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return None
+    parts = [part for part in scope["path"].split("/") if part]
+    if parts[:2] == ["api", "v1"]:
+        del parts[:2]
+    match parts:
+        case ["events"]:
+            return LIST, ""
+        case ["metrics", name, "events"]:
+            return ONE, name
+        case ["dashboards", name, "events"]:
+            return DASHBOARD, name
+        case _:
+            return None
+
+
+def _ids_of(given: list[tuple[str, str]]) -> list[UUID]:
+    """The metrics of `?ids=`, each once."""
+    lists = [value for name, value in given if name == "ids"]
+    if len(lists) != 1 or not lists[0]:
+        raise InvalidInput(errors=(FieldError("ids", "wanted once: UUIDs of metrics, separated by commas"),))
+    ids = [*dict.fromkeys(parse_uuid(each.strip()) for each in lists[0].split(","))]
+    if len(ids) > MOST_IDS:
+        raise InvalidInput(errors=(FieldError("ids", f"at most {MOST_IDS} metrics"),))
+    return ids
+
+
+def _tag(held: str) -> str:
+    """The tag of a result that a client holds: quotes and content codings do not matter."""
+    tag = held.strip().removeprefix("W/").strip('"')
+    for coding in CODINGS:
+        tag = tag.removesuffix(f"-{coding}")
+    return tag
+
+
+def _vector(held: str) -> dict[str, str]:
+    """The tags of results that a client holds, by metric."""
+    pairs = [part.strip().partition(":") for part in held.strip().strip('"').split(",")]
+    return {name.lower(): tag for name, colon, tag in pairs if colon}

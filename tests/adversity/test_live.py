@@ -1,0 +1,138 @@
+"""Live streams of a service in processes of its own: SIGTERM, cut connections, clients that never read."""
+
+import asyncio
+import base64
+import signal
+import socket
+import struct
+import time
+from collections.abc import Generator
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.processes import free_port, start, until_ready
+from tests.waiting import eventually
+
+STREAMS = 300
+GRACE_S = 20
+LARGE = "SELECT occupation FROM customers"
+
+
+@pytest.fixture
+def port(addresses, tmp_path) -> Generator[tuple[int, object]]:
+    port = free_port()
+    process = start(
+        DATABASE_URL=addresses.url,
+        READER_DATABASE_URL=addresses.reader_url,
+        DATA_DIR=tmp_path,
+        PORT=port,
+        GRACE_S=GRACE_S,
+        LIVE_STREAMS=STREAMS + 10,
+        LIVE_HEARTBEAT_S=0.5,
+        FRESH_FOR_S=1,
+        LOG_LEVEL="error",
+    )
+    try:
+        until_ready(port)
+        yield port, process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def made(port, sql):
+    answer = httpx.post(f"http://127.0.0.1:{port}/metrics", json={"sql": sql}, timeout=60)
+    return answer.raise_for_status().json()["id"]
+
+
+def opened(port, path, *more):
+    """A connection on which the answer has begun."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    lines = "".join(f"{line}\r\n" for line in (f"Host: 127.0.0.1:{port}", *more))
+    connection.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+    return connection
+
+
+def until_end(connection):
+    text = b""
+    while part := connection.recv(1 << 20):
+        text += part
+    return text
+
+
+async def test_sigterm_tells_every_stream_and_ends_in_time(addresses, port):
+    number, process = port
+    owner = await asyncpg.connect(addresses.url)
+    await owner.execute(
+        "INSERT INTO data.customers SELECT g, repeat('x', 100000), 'Gold' FROM generate_series(1, 60) AS g"
+    )
+    await owner.close()
+    metric, large = made(number, "SELECT count(*) AS n FROM customers"), made(number, LARGE)
+    streams = [opened(number, f"/metrics/{metric}/events") for _ in range(STREAMS)]
+    assert all(stream.recv(15) == b"HTTP/1.1 200 OK" for stream in streams)
+    deaf = opened(number, f"/metrics/{large}/events")
+    key = base64.b64encode(bytes(16)).decode()
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    live = opened(number, "/live", *upgrade, f"Sec-WebSocket-Key: {key}")
+    assert live.recv(12) == b"HTTP/1.1 101"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert time.monotonic() - began < GRACE_S
+    for stream in streams:
+        with stream:
+            text = until_end(stream)
+        assert text.count(b"event: reconnect\nretry: ") == 1
+        assert text.endswith(b"0\r\n\r\n")
+    with live, deaf:
+        assert until_end(live).endswith(b"\x88\x02" + struct.pack(">H", 1012))
+
+
+def test_cut_connections_leave_and_their_places_are_free(port):
+    number, _ = port
+    metric = made(number, "SELECT count(*) AS n FROM customers")
+    path = f"/metrics/{metric}/events"
+    for _ in range(3):
+        streams = [opened(number, path) for _ in range(STREAMS)]
+        assert all(stream.recv(15) == b"HTTP/1.1 200 OK" for stream in streams)
+        for stream in streams:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            stream.close()
+
+        def free():
+            with opened(number, path) as probe:
+                return probe.recv(12) == b"HTTP/1.1 200"
+
+        eventually(free)
+
+
+async def test_a_lost_database_is_told_and_its_changes_are_pushed_after(addresses, port):
+    number, _ = port
+    metric = made(number, "SELECT count(*) AS n FROM customers")
+    stream = opened(number, f"/metrics/{metric}/events")
+    text = b""
+
+    async def told(words):
+        nonlocal text
+        while words not in text:
+            text += await asyncio.to_thread(stream.recv, 1 << 16)
+        text = text.split(words, 1)[1]
+
+    await told(b'"records":[{"n":0}]')
+    owner = await asyncpg.connect(addresses.url)
+    name = await owner.fetchval("SELECT current_database()")
+    await owner.execute(f'ALTER DATABASE "{name}" WITH CONNECTION LIMIT 0')  # superusers still come in
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await owner.execute("INSERT INTO data.customers VALUES (1, 'Cook', 'Gold')")
+    await told(b'event: stale\ndata: {"since":')
+    await owner.execute(f'ALTER DATABASE "{name}" WITH CONNECTION LIMIT -1')
+    await told(b'"records":[{"n":1}]')
+    await told(b"event: fresh")
+    await owner.close()
+    stream.close()

@@ -1,0 +1,242 @@
+"""What watching costs: commit to the last client, memory of idle streams, and writers of watched tables.
+
+`.venv/bin/python -m tests.bench.live`. One worker. The clients read raw sockets in this process.
+"""
+
+import asyncio
+import subprocess
+import time
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+from service.database.embedded import Server
+from service.http.connections import raise_file_limit
+from tests.bench.load import TALLY, Case, best, database, get, served
+from tests.waiting import until
+
+WATCHERS = 500
+CHANGES = 40
+METRICS = 200
+WATCHERS_EACH = 10
+COMMITS_PER_S = 20
+SECONDS = 10.0
+IDLE = 5000
+WRITERS = (8, 32)
+NEWEST = "SELECT max(parts_flagged) AS n FROM metrics"
+
+
+def main() -> None:
+    raise_file_limit()
+    with database() as server:
+        with served(server, TALLY, AUTH="off", LIVE_HEARTBEAT_S="3600", HOT_FOR_S="0") as port:
+            asyncio.run(_fan_out(server, port))
+            asyncio.run(_many_metrics(server, port))
+        with served(server, TALLY, AUTH="off") as port:
+            asyncio.run(_idle(server, port))
+        asyncio.run(_writers(server))
+
+
+class Watchers:
+    """Event streams, and how many have got each number."""
+
+    def __init__(self) -> None:
+        self.got: dict[int, int] = {}
+        self.last_at: dict[int, float] = {}
+        self.opened = 0
+        self._all: list[asyncio.StreamWriter] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self, port: int, metric: str, number: int) -> None:
+        for _ in range(number):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(get(f"/metrics/{metric}/events", port=port))
+            self._all.append(writer)
+            self._tasks.append(asyncio.create_task(self._read(reader)))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            if line.startswith(b"data: "):
+                at = line.index(b'"records":[{"n":') + 16
+                found = line[at : line.index(b"}", at)]
+                n = int(found) if found != b"null" else 0
+                self.opened += 1
+                self.got[n] = self.got.get(n, 0) + 1
+                self.last_at[n] = time.perf_counter()
+
+    async def first_results(self, number: int) -> None:
+        await until(lambda: self.opened >= number, 300)
+
+    def have(self, n: int, number: int) -> bool:
+        return self.got.get(n, 0) >= number
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for writer in self._all:
+            writer.close()
+        await asyncio.sleep(0.5)
+
+
+async def _store(connection: Any, sql: str) -> str:
+    metric = str(uuid4())
+    await connection.execute(
+        "INSERT INTO catalog.query (id, sql, trusted) VALUES ($1, $2, true)", metric, sql
+    )
+    await connection.execute("INSERT INTO catalog.metric (id, query_id) VALUES ($1::uuid, $1::text)", metric)
+    return metric
+
+
+async def _write(connection: Any, n: int) -> None:
+    await connection.execute(
+        "INSERT INTO data.metrics (id, date, parts_flagged) VALUES ('a', '2025-06-01', $1)", n
+    )
+
+
+async def _runs(connection: Any, metric_table: str = "metrics") -> int:
+    """Scans of the table: one for each execution."""
+    await asyncio.sleep(1.5)
+    return await connection.fetchval(
+        "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = $1", metric_table
+    )
+
+
+async def _fan_out(server: Server, port: int) -> None:
+    owner = await asyncpg.connect(server.owner_url)
+    await owner.execute("TRUNCATE data.metrics")
+    metric = await _store(owner, NEWEST)
+    await asyncio.sleep(0.5)
+    watchers = Watchers()
+    await watchers.open(port, metric, WATCHERS)
+    await watchers.first_results(WATCHERS)
+    lags: list[float] = []
+    before = await _runs(owner)
+    for n in range(1, CHANGES + 1):
+        await asyncio.sleep(0.3)
+        await _write(owner, n)
+        committed = time.perf_counter()
+        await until(partial(watchers.have, n, WATCHERS))
+        lags.append((watchers.last_at[n] - committed) * 1000)
+    runs = await _runs(owner) - before
+    lags.sort()
+    _say(
+        f"{WATCHERS} watchers of one metric: commit to last client p50 {lags[len(lags) // 2]:.0f} ms, "
+        f"p99 {lags[-1]:.0f} ms; {runs} scans for {CHANGES} changes"
+    )
+    await watchers.close()
+    await owner.close()
+
+
+async def _many_metrics(server: Server, port: int) -> None:
+    owner = await asyncpg.connect(server.owner_url)
+    await owner.execute("TRUNCATE data.metrics")
+    metrics = [await _store(owner, f"{NEWEST} WHERE {k} = {k}") for k in range(METRICS)]
+    await asyncio.sleep(1)
+    watchers = Watchers()
+    for metric in metrics:
+        await watchers.open(port, metric, WATCHERS_EACH)
+    await watchers.first_results(METRICS * WATCHERS_EACH)
+    before, n, started = await _runs(owner), 0, time.perf_counter()
+    while time.perf_counter() < started + SECONDS:
+        n += 1
+        await _write(owner, n)
+        await asyncio.sleep(max(0.0, started + n / COMMITS_PER_S - time.perf_counter()))
+    committed = time.perf_counter()
+    await until(partial(watchers.have, n, METRICS * WATCHERS_EACH))
+    lag, runs = time.perf_counter() - committed, await _runs(owner) - before
+    _say(
+        f"{METRICS} metrics x {WATCHERS_EACH} watchers under {COMMITS_PER_S} commits/s: "
+        f"{runs} scans for {n} commits in {SECONDS:g} s, all have the last after {lag * 1000:.0f} ms "
+        f"(reckoned: a query a second for each watcher would be {int(METRICS * WATCHERS_EACH * SECONDS)})"
+    )
+    await watchers.close()
+    await owner.close()
+
+
+async def _idle(server: Server, port: int) -> None:
+    owner = await asyncpg.connect(server.owner_url)
+    metric = await _store(owner, NEWEST)
+    await asyncio.sleep(0.5)
+    polled = Case(port, [get(f"/metrics/{metric}", port=port)])
+    alone = (await asyncio.to_thread(best, {"": polled}))[""]
+    watchers = Watchers()
+    await watchers.open(port, metric, 200)
+    await watchers.first_results(200)
+    before, quiet = _memory_kb(port), await _transactions(owner)
+    await watchers.open(port, metric, IDLE)
+    await watchers.first_results(IDLE + 200)
+    await asyncio.sleep(1)
+    each, busy = (_memory_kb(port) - before) / IDLE, await _transactions(owner)
+    beside = (await asyncio.to_thread(best, {"": polled}))[""]
+    _say(
+        f"{IDLE} idle streams: {each:.1f} kB each; polling beside them {beside.rate / alone.rate:.2f} of "
+        f"without; transactions in 10 s {busy} with, {quiet} without them "
+        f"(reckoned: a query a second for each would be {IDLE * 10})"
+    )
+    await watchers.close()
+    await owner.close()
+
+
+async def _transactions(owner: Any) -> int:
+    """How many transactions end in ten seconds."""
+    sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    before = await owner.fetchval(sql)
+    await asyncio.sleep(10)
+    return await owner.fetchval(sql) - before
+
+
+def _memory_kb(port: int) -> int:
+    """Resident memory of the worker that listens on the port."""
+    found = subprocess.run(["pgrep", "-f", "spawn_main"], capture_output=True, text=True, check=True)
+    sizes: list[int] = []
+    for pid in found.stdout.split():
+        with open(f"/proc/{pid}/environ", "rb") as environ:  # noqa: PTH123
+            if f"PORT={port}\0".encode() not in environ.read() + b"\0":
+                continue
+        with open(f"/proc/{pid}/status") as status:  # noqa: PTH123
+            sizes += [int(line.split()[1]) for line in status if line.startswith("VmRSS")]
+    return max(sizes)
+
+
+async def _writers(server: Server) -> None:
+    owner = await asyncpg.connect(server.owner_url)
+    await owner.execute("CREATE TABLE data.plain (n int)")
+    rates: dict[tuple[int, bool], float] = {}
+    for watched in (False, True):
+        if watched:
+            await owner.execute("SELECT app.watch('data.plain')")
+        for number in WRITERS:
+            rates[number, watched] = await _commits(server, number)
+    for number in WRITERS:
+        without, watched_rate = rates[number, False], rates[number, True]
+        _say(
+            f"{number} writers: {without:.0f} commits/s without watch, {watched_rate:.0f} with "
+            f"({watched_rate / without:.2f})"
+        )
+    await owner.close()
+
+
+async def _commits(server: Server, number: int) -> float:
+    connections = [await asyncpg.connect(server.owner_url) for _ in range(number)]
+    end, done = time.perf_counter() + 5, 0
+
+    async def write(connection: Any) -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await connection.execute("INSERT INTO data.plain VALUES (1)")
+            done += 1
+
+    await asyncio.gather(*map(write, connections))
+    for connection in connections:
+        await connection.close()
+    return done / 5
+
+
+def _say(line: str) -> None:
+    print(line)  # noqa: T201 (a script)
+
+
+if __name__ == "__main__":
+    main()
