@@ -1,6 +1,7 @@
 """The JavaScript client: one stream for all tabs, and an honest state whatever happens to it."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -61,7 +62,23 @@ async def told(page: Page, metric: str) -> list[tuple[str, int | None]]:
 
 
 def test_the_client_is_small():
-    assert CLIENT.stat().st_size < 8000
+    assert CLIENT.stat().st_size < 8 << 10
+
+
+async def test_the_example_of_its_readme_shows_rows(stub, context):
+    example = re.search(r"```js\n(.*?)```", CLIENT.with_name("README.md").read_text(), re.DOTALL)
+    assert example
+    metric = re.search(r"[0-9a-f-]{36}", example[1])
+    assert metric
+    stub.metrics[metric[0]] = 7
+    page = await context.new_page()
+    await page.goto(stub.url)
+    script = example[1].replace("./tally-live.js", "/tally-live.js")
+    await page.set_content(f'<p id="state"></p><p id="rows"></p><script type="module">{script}</script>')
+    await until(lambda: page.locator("#rows").inner_text())
+    assert await page.locator("#rows").inner_text() == '[{"n":7}]'
+    assert (await page.locator("#state").inner_text()).startswith("live since ")
+    assert stub.streams[0].request.query["day_range"] == "30"
 
 
 async def test_a_change_is_pushed_once(stub, tab):
@@ -251,7 +268,7 @@ async def test_a_deleted_metric_leaves_the_others_live(stub, tab):
 
 
 async def test_the_server_says_what_is_stale_and_fresh_again(stub, tab):
-    page = await tab(A)
+    page = await tab(A, poll=60_000)
     await shows(page, A, "live", 1)
     stub.tell("stale", {"id": A, "since": "2025-06-01T00:00:00Z"})
     state = await shows(page, A, "stale", 1)
