@@ -9,7 +9,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	const { locks } = navigator; // insecure pages have none: each tab leads
 	const end = new AbortController();
 	const watches = {}; // by key; the leader has those of all tabs
-	const streams = new Map(); // the leader's: keys -> its end
+	const streams = new Map(); // the leader's
 	let channel = locks && new BroadcastChannel(name);
 	let tabs = null; // the leader's: tab -> keys
 	let term = 0; // of the newest leader: older ones count no more
@@ -29,7 +29,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		if (entry) shown && take(entry);
 		else if (!tab) say();
 		else if (tabs) {
-			if (!tabs[tab]) locks.request(name + tab, () => tabs && want(tab, [])); // when that tab is gone
+			if (!tabs[tab]) locks.request(name + tab, () => tabs && want(tab, [])); // when it is gone
 			want(tab, keys);
 		}
 	}
@@ -58,6 +58,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	}
 
 	function lead() {
+		if (!shown) return;
 		tabs = {};
 		term = Math.max(term + 1, Date.now());
 		post({});
@@ -113,7 +114,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 				const answer = await ask(`metrics/${key}`, AbortSignal.timeout(silence), headers);
 				const { status, headers: got } = answer;
 				const late = /ttl=-(\d+)/.exec(got.get('cache-status'));
-				// Fresh beside an open stream is live: a change would be pushed.
+				// Beside an open stream fresh is live.
 				change = late ? { state: 'stale', since: Date.now() - late[1] * 1e3 } : { state: reader ? 'live' : 'polling' };
 				if (status === 200) {
 					change.text = await answer.text();
@@ -124,10 +125,10 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			}
 			if (signal.aborted || watch.entry !== entry) return;
 			publish(watch, { state: 'offline', ...change });
-			if (isRefused({ entry }) && !isRefused(watch)) arrange(true);
+			if (!isFine({ entry }) && isFine(watch)) arrange(true);
 		}
 
-		const pollAll = (some) => some.filter((watch) => !isLive(watch)).forEach(pollOne);
+		const pollAll = (some) => some.forEach((watch) => isLive(watch) || pollOne(watch));
 		const ticker = setInterval(() => {
 			if (Date.now() - heard > silence) round.abort();
 			pollAll(all);
@@ -151,13 +152,13 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		for (let tries = 1; ; tries++) {
 			heard = Date.now();
 			round = new AbortController();
-			const asked = all.filter((watch) => !isRefused(watch));
+			const asked = all.filter(isFine);
 			const held = asked.filter(({ entry }) => entry.etag);
 			const last = held.map(({ id, entry }) => `${id}:${entry.etag.slice(0, SHORT)}`);
 			const path = `events?ids=${asked.map(({ id }) => id)}&${all[0].key.split('?')[1]}`;
 			const answer = await ask(last[0] ? `${path}&last_event_id=${last}` : path, round.signal).catch(() => {});
 			wait = answer?.headers.get('retry-after') * 1e3;
-			if (/^text.event-stream/.test(answer?.headers.get('content-type')))
+			if (/event-stream/.test(answer?.headers.get('content-type')))
 				reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 			if (!signal.aborted) pollAll(reader ? held : all);
 			try {
@@ -168,6 +169,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 					blocks.forEach(hearEvent);
 				}
 			} catch {} // lost
+			round.abort();
 			if (signal.aborted) return;
 			for (const watch of all.filter(isLive)) publish(watch, { state: 'polling' });
 			if (reader) tries = 1;
@@ -201,8 +203,8 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	};
 }
 
-const SHORT = 16; // a stream's vector has no more of an ETag
-const isRefused = ({ entry }) => /^4/.test(entry.error?.status);
+const SHORT = 16; // of an ETag, in a stream's vector
+const isFine = ({ entry }) => !/^4/.test(entry.error?.status);
 const isLive = ({ entry }) => entry.state === 'live';
 const facts = ({ entry: { etag, state, since, error } }) =>
 	`${[etag?.slice(0, SHORT), state, since, error?.code, error?.status]}`;
