@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import httpx
 
 from service.database.embedded import Server
 from service.http.connections import raise_file_limit
@@ -89,6 +90,16 @@ async def _store(connection: Any, sql: str) -> str:
     return metric
 
 
+async def _known(port: int, metric: str) -> None:
+    """Wait until the service has heard of a metric."""
+
+    async def found() -> bool:
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"http://127.0.0.1:{port}/metrics/{metric}/versions")).is_success
+
+    await until(found)
+
+
 async def _write(connection: Any, n: int) -> None:
     await connection.execute(
         "INSERT INTO data.metrics (id, date, parts_flagged) VALUES ('a', '2025-06-01', $1)", n
@@ -107,7 +118,7 @@ async def _fan_out(server: Server, port: int) -> None:
     owner = await asyncpg.connect(server.owner_url)
     await owner.execute("TRUNCATE data.metrics")
     metric = await _store(owner, NEWEST)
-    await asyncio.sleep(0.5)
+    await _known(port, metric)
     watchers = Watchers()
     await watchers.open(port, metric, WATCHERS)
     await watchers.first_results(WATCHERS)
@@ -133,7 +144,7 @@ async def _many_metrics(server: Server, port: int) -> None:
     owner = await asyncpg.connect(server.owner_url)
     await owner.execute("TRUNCATE data.metrics")
     metrics = [await _store(owner, f"{NEWEST} WHERE {k} = {k}") for k in range(METRICS)]
-    await asyncio.sleep(1)
+    await _known(port, metrics[-1])
     watchers = Watchers()
     for metric in metrics:
         await watchers.open(port, metric, WATCHERS_EACH)
@@ -158,7 +169,7 @@ async def _many_metrics(server: Server, port: int) -> None:
 async def _idle(server: Server, port: int) -> None:
     owner = await asyncpg.connect(server.owner_url)
     metric = await _store(owner, NEWEST)
-    await asyncio.sleep(0.5)
+    await _known(port, metric)
     polled = Case(port, [get(f"/metrics/{metric}", port=port)])
     alone = (await asyncio.to_thread(best, {"": polled}))[""]
     watchers = Watchers()
