@@ -59,7 +59,7 @@ async def reads(shared_addresses, shared_reader):
         )
 
         async def depend(sql):
-            return await changes.dependencies(sql, await shared_reader.describe(sql))
+            return await changes.dependencies(await shared_reader.describe(sql))
 
         yield depend
 
