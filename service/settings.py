@@ -169,6 +169,7 @@ class Server(Struct, frozen=True, kw_only=True):
 
 
 PerMinute = Annotated[int, Meta(ge=0, le=100_000_000)]
+Streams = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Auth(Struct, frozen=True, kw_only=True):
@@ -301,12 +302,11 @@ class Live(Struct, frozen=True, kw_only=True):
         env("LIVE_STREAMS", "event streams and live sockets per worker; further ones get 503", ge=0),
     ] = 10_000
     streams_per_caller: Annotated[
-        int | None,
+        Streams | None,
         env(
             "LIVE_STREAMS_PER_CALLER",
             "event streams and live sockets per caller and worker; further ones get 429",
             shown="1000; those of the worker on a loopback HOST",
-            ge=1,
         ),
     ] = None
 

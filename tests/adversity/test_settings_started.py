@@ -60,6 +60,10 @@ EMBEDDED = {
     "LLM_MODEL": "fake-1",
     "LLM_TIMEOUT_S": "15",
     "ASK_COST_LIMIT": "1e6",
+    "LIVE_HEARTBEAT_S": "7",
+    "LIVE_STREAMS": "50",
+    "LIVE_STREAMS_PER_CALLER": "5",
+    "HOT_FOR_S": "3",
     "SAMPLE": "on",
     "ENV_FILE": "/dev/null",
 }
@@ -67,6 +71,10 @@ FILLED_IN = {"PORT", "DATA_DIR", "SEEDS_DIR", "LLM_BASE_URL"}
 OTHER_DATABASE = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER"}
 
 INVALID = {
+    "LIVE_HEARTBEAT_S": ["0"],
+    "LIVE_STREAMS": ["many"],
+    "LIVE_STREAMS_PER_CALLER": ["-1"],
+    "HOT_FOR_S": ["-1"],
     "DATABASE_URL": ["mysql://h/x", "postgresql://h/x?nonsense=1", "postgresql://h:port/x"],
     "READER_DATABASE_URL": ["localhost", "postgresql://h/x?sslmode=bogus"],
     "DATA_DIR": [__file__, "/proc/nowhere"],
