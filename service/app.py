@@ -51,8 +51,9 @@ from service.items.api import ExternalController, ItemsController
 from service.items.enrich import ExternalApi
 from service.items.summary import EXTRACTIVE, Summariser
 from service.live.api import LiveController
+from service.live.following import live_request
 from service.live.hot import HotResults
-from service.live.hub import Hub, Watch
+from service.live.hub import Hub
 from service.live.keeper import CLIENT_TABLES, Keeper
 from service.live.sockets import Sockets
 from service.live.streams import EventStreams, Parts
@@ -69,7 +70,7 @@ from service.observe.log import EventLog
 from service.outbound import Outbound
 from service.postgres_url import parameters
 from service.results import changes
-from service.results.cache import CacheRequest, Results
+from service.results.cache import Results
 from service.results.cache_hits import CacheHitMiddleware, RequestIndex
 from service.results.changes import Changes
 from service.results.freshness import Generations
@@ -411,7 +412,7 @@ def _connect(
     result_service = ResultService(metrics, executor, results, base.request_index)
     hub = Hub(
         results,
-        partial(_live_request, metrics, executor),
+        partial(live_request, metrics, executor),
         connections=settings.live.streams,
         connections_per_caller=settings.streams_per_caller,
     )
@@ -444,12 +445,3 @@ def _connect(
         live_rights=rights,
         streams=Parts(hub, rights, metrics),
     )
-
-
-async def _live_request(metrics: Catalog, executor: Executor, watch: Watch) -> CacheRequest:
-    """The cache request of a watch. On a stream of many metrics each takes the parameters that it knows."""
-    metric, given = metrics.get(watch.metric_id), watch.given
-    if watch.connection.many and isinstance(given, list):
-        accepted = (await executor.prepare(metric)).template.accepted
-        given = [pair for pair in given if pair[0] in accepted]
-    return await executor.cache_request(metric, given, claims=watch.connection.claims)
