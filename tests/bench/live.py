@@ -6,6 +6,7 @@
 import asyncio
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,9 @@ WATCHERS_EACH = 10
 COMMITS_PER_S = 20
 SECONDS = 10.0
 IDLE = 5000
+IDLE_BEATS = 6  # a minute at the usual LIVE_HEARTBEAT_S
 WRITERS = (8, 32)
+REPORTED_S = 1.5
 NEWEST = "SELECT max(parts_flagged) AS n FROM metrics"
 
 
@@ -47,6 +50,7 @@ class Watchers:
         self.got: dict[int, int] = {}
         self.last_at: dict[int, float] = {}
         self.opened = 0
+        self.heartbeats = 0
         self._all: list[asyncio.StreamWriter] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -59,7 +63,9 @@ class Watchers:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
-            if line.startswith(b"data: "):
+            if line == b":\n":
+                self.heartbeats += 1
+            elif line.startswith(b"data: "):
                 at = line.index(b'"records":[{"n":') + 16
                 found = line[at : line.index(b"}", at)]
                 n = int(found) if found != b"null" else 0
@@ -78,7 +84,9 @@ class Watchers:
             task.cancel()
         for writer in self._all:
             writer.close()
-        await asyncio.sleep(0.5)
+        await asyncio.gather(
+            *self._tasks, *(each.wait_closed() for each in self._all), return_exceptions=True
+        )
 
 
 async def _store(connection: Any, sql: str) -> str:
@@ -107,17 +115,32 @@ async def _write(connection: Any, n: int) -> None:
 
 
 async def _runs(connection: Any, metric_table: str = "metrics") -> int:
-    """Scans of the table: one for each execution."""
-    await asyncio.sleep(1.5)
-    return await connection.fetchval(
-        "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = $1", metric_table
-    )
+    """Scans of the table: one for each execution. Postgres's sessions report them at most once a second."""
+    sql = "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = $1"
+    return await _settled(lambda: connection.fetchval(sql, metric_table))
+
+
+async def _settled(look: Callable[[], Awaitable[int]]) -> int:
+    """A number, once it has been the same for `REPORTED_S`."""
+    found, since = await look(), time.perf_counter()
+
+    async def same() -> bool:
+        nonlocal found, since
+        now = await look()
+        if now != found:
+            found, since = now, time.perf_counter()
+        return time.perf_counter() - since > REPORTED_S
+
+    await until(same, 60)
+    return found
 
 
 async def _fan_out(server: Server, port: int) -> None:
     owner = await asyncpg.connect(server.owner_url)
     await owner.execute("TRUNCATE data.metrics")
     metric = await _store(owner, NEWEST)
+    # Each change is a run of its own: no pause joins it with the one before.
+    await owner.execute("UPDATE catalog.metric SET refresh_every_s = 0 WHERE id = $1::uuid", metric)
     await _known(port, metric)
     watchers = Watchers()
     await watchers.open(port, metric, WATCHERS)
@@ -125,7 +148,6 @@ async def _fan_out(server: Server, port: int) -> None:
     lags: list[float] = []
     before = await _runs(owner)
     for n in range(1, CHANGES + 1):
-        await asyncio.sleep(0.3)
         await _write(owner, n)
         committed = time.perf_counter()
         await until(partial(watchers.have, n, WATCHERS))
@@ -153,7 +175,7 @@ async def _many_metrics(server: Server, port: int) -> None:
     while time.perf_counter() < started + SECONDS:
         n += 1
         await _write(owner, n)
-        await asyncio.sleep(max(0.0, started + n / COMMITS_PER_S - time.perf_counter()))
+        await until(partial(_is_past, started + n / COMMITS_PER_S))
     committed = time.perf_counter()
     await until(partial(watchers.have, n, METRICS * WATCHERS_EACH))
     lag, runs = time.perf_counter() - committed, await _runs(owner) - before
@@ -175,27 +197,34 @@ async def _idle(server: Server, port: int) -> None:
     watchers = Watchers()
     await watchers.open(port, metric, 200)
     await watchers.first_results(200)
-    before, quiet = _memory_kb(port), await _transactions(owner)
+    before, quiet = _memory_kb(port), await _transactions(owner, watchers)
     await watchers.open(port, metric, IDLE)
     await watchers.first_results(IDLE + 200)
-    await asyncio.sleep(1)
-    each, busy = (_memory_kb(port) - before) / IDLE, await _transactions(owner)
+    each, busy = (_memory_kb(port) - before) / IDLE, await _transactions(owner, watchers)
     beside = (await asyncio.to_thread(best, {"": polled}))[""]
     _say(
         f"{IDLE} idle streams: {each:.1f} kB each; polling beside them {beside.rate / alone.rate:.2f} of "
-        f"without; transactions in 10 s {busy} with, {quiet} without them "
-        f"(reckoned: a query a second for each would be {IDLE * 10})"
+        f"without; transactions a second {busy:.1f} with, {quiet:.1f} without them "
+        f"(reckoned: a query a second for each would be {IDLE})"
     )
     await watchers.close()
     await owner.close()
 
 
-async def _transactions(owner: Any) -> int:
-    """How many transactions end in ten seconds."""
+async def _transactions(owner: Any, watchers: Watchers) -> float:
+    """How many transactions a second end until each stream has had `IDLE_BEATS` heartbeats."""
     sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-    before = await owner.fetchval(sql)
-    await asyncio.sleep(10)
-    return await owner.fetchval(sql) - before
+    before, began, due = (
+        await owner.fetchval(sql),
+        time.perf_counter(),
+        watchers.heartbeats + watchers.opened * IDLE_BEATS,
+    )
+    await until(lambda: watchers.heartbeats >= due, 300)
+    return (await owner.fetchval(sql) - before) / (time.perf_counter() - began)
+
+
+def _is_past(moment: float) -> bool:
+    return time.perf_counter() >= moment
 
 
 def _memory_kb(port: int) -> int:

@@ -1,6 +1,7 @@
 """Subscriptions: no change is missed, and a slow subscriber gets one merged change."""
 
 import asyncio
+from functools import partial
 from math import inf
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from service.results.feed import MERGED_TABLES, Change
 from service.results.freshness import Generations
+from tests.waiting import until
 
 TABLES = st.sampled_from(["data.a", "data.b", 'data."odd name"'])
 STEPS = st.one_of(
@@ -109,9 +111,10 @@ async def test_a_waiting_subscriber_hears_of_a_change_when_no_older_result_is_fr
     basis = generations.of(["data.a"])
     with generations.feed.subscribe(["data.a"]) as subscription:
         waiting = asyncio.create_task(anext(subscription))
-        await asyncio.sleep(0)
-        generations.announced("data.b 1", 1.0)
-        await asyncio.sleep(0)
+        await until(partial(waits, waiting))
+        with generations.feed.subscribe(["data.b"]) as other:
+            generations.announced("data.b 1", 1.0)
+            await anext(other)
         assert not waiting.done()
         generations.announced("data.a 2", 1.0)
         assert await waiting == Change(frozenset(["data.a"]))
@@ -121,7 +124,7 @@ async def test_a_waiting_subscriber_hears_of_a_change_when_no_older_result_is_fr
 async def test_a_cancelled_wait_loses_no_change(generations):
     with generations.feed.subscribe(["data.a"]) as subscription:
         waiting = asyncio.create_task(anext(subscription))
-        await asyncio.sleep(0)
+        await until(partial(waits, waiting))
         generations.announced("data.a 2", 1.0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -131,16 +134,24 @@ async def test_a_cancelled_wait_loses_no_change(generations):
 
 async def test_a_closed_subscription_ends_its_iteration(generations):
     subscription = generations.feed.subscribe(["data.a"])
-    heard = asyncio.create_task(collected(subscription))
-    await asyncio.sleep(0)
+    heard = []
+    collecting = asyncio.create_task(collect(subscription, heard))
+    await until(partial(waits, collecting))
     generations.announced("data.a 1", 1.0)
-    await asyncio.sleep(0)
+    await until(lambda: heard)
     subscription.close()
-    assert [change.tables for change in await heard] == [{"data.a"}]
+    await collecting
+    assert [change.tables for change in heard] == [{"data.a"}]
 
 
-async def collected(subscription):
-    return [change async for change in subscription]
+async def collect(subscription, heard):
+    async for change in subscription:
+        heard.append(change)
+
+
+def waits(task):
+    """Whether a task has begun and waits for something."""
+    return task._fut_waiter is not None
 
 
 def test_a_subscriber_to_all_tables_keeps_a_limited_number_of_names(generations):
