@@ -29,6 +29,7 @@ from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.live import LiveRights
 from service.auth.tokens import Tokens
+from service.database.driver import ignore_cancelled_connects
 from service.database.gateway import Database, open_database
 from service.database.listen import Handlers, Listener
 from service.database.session import Session
@@ -314,6 +315,7 @@ async def _opened(app: Litestar) -> AsyncGenerator[None]:
     config, outgoing = base.settings.database, base.settings.outbound
     assert config.url, "checked by configured"
     assert config.reader_url, "checked by configured"
+    ignore_cancelled_connects()
     async with (
         open_database(config.url) as database,
         aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,

@@ -1,7 +1,6 @@
 """Call the service's own routes in this process: all that HTTP passes, without a server and a token."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -147,8 +146,6 @@ def told(detail: str, errors: list[Wrong]) -> str:
 
 def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
     """Open the service in this process, as `serve` would, and run one function on its routes."""
-    # Data that arrives for a connection of the app while it closes is an error to asyncio, not to the caller.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     settings = started(quiet=True)
     with database_ready(settings) as (ready, _):
         database = ready.database

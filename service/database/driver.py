@@ -3,9 +3,11 @@
 asyncpg is pinned to one minor version in pyproject.toml. Before an upgrade, compare each method of this file
 with asyncpg's own in `connection.py` and `protocol/`: an override must still be called, with the same
 arguments. Then run tests/db/test_exact.py (codecs), tests/adversity/test_reader.py (row limit, prepared
-statements) and tests/db/test_listen.py (notifications).
+statements), tests/db/test_listen.py (notifications) and tests/db/test_driver.py (cancelled connections).
 """
 
+import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
@@ -91,3 +93,22 @@ class ListenConnection(asyncpg.Connection):
         """The file descriptor of the socket."""
         connection: Any = self
         return int(connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001
+
+
+class CancelledConnects(logging.Filter):
+    """Drops asyncio's error about a connection that was given up while Postgres answered its wish for TLS.
+
+    asyncpg (`connect_utils.TLSUpgradeProto.data_received`) then answers a future that is cancelled already.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (isinstance(error, asyncio.InvalidStateError) and "TLSUpgradeProto" in record.getMessage())
+
+
+_CANCELLED_CONNECTS: Final = CancelledConnects()
+
+
+def ignore_cancelled_connects() -> None:
+    """Keep connections that were given up out of the log. May be called again."""
+    logging.getLogger("asyncio").addFilter(_CANCELLED_CONNECTS)

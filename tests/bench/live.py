@@ -4,10 +4,11 @@
 """
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ SECONDS = 10.0
 IDLE = 5000
 IDLE_BEATS = 6  # a minute at the usual LIVE_HEARTBEAT_S
 WRITERS = (8, 32)
-REPORTED_S = 1.5
+REPORTED_S = 12  # a session reports its last counts after ten idle seconds
 NEWEST = "SELECT max(parts_flagged) AS n FROM metrics"
 
 
@@ -115,7 +116,7 @@ async def _write(connection: Any, n: int) -> None:
 
 
 async def _runs(connection: Any, metric_table: str = "metrics") -> int:
-    """Scans of the table: one for each execution. Postgres's sessions report them at most once a second."""
+    """Scans of the table: one for each execution."""
     sql = "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = $1"
     return await _settled(lambda: connection.fetchval(sql, metric_table))
 
@@ -228,15 +229,13 @@ def _is_past(moment: float) -> bool:
 
 
 def _memory_kb(port: int) -> int:
-    """Resident memory of the worker that listens on the port."""
-    found = subprocess.run(["pgrep", "-f", "spawn_main"], capture_output=True, text=True, check=True)
-    sizes: list[int] = []
-    for pid in found.stdout.split():
-        with open(f"/proc/{pid}/environ", "rb") as environ:  # noqa: PTH123
-            if f"PORT={port}\0".encode() not in environ.read() + b"\0":
-                continue
-        with open(f"/proc/{pid}/status") as status:  # noqa: PTH123
-            sizes += [int(line.split()[1]) for line in status if line.startswith("VmRSS")]
+    """Resident memory of the worker, the largest of the service's processes."""
+    sizes = [0]
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or belongs to somebody else
+            if f"PORT={port}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                lines = (process / "status").read_text().splitlines()
+                sizes += [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
     return max(sizes)
 
 
