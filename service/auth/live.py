@@ -71,6 +71,7 @@ class LiveRights:
         self._tickets = Tokens([issuer.trust(AUDIENCE)])
         self._revoked: frozenset[str] = frozenset()
         self._shown: WeakValueDictionary[bytes, Credential] = WeakValueDictionary()
+        self.open_to_all = tokens is None
 
     async def load(self, database: Database) -> None:
         """Read which clients are revoked."""

@@ -43,6 +43,14 @@ async def test_a_hundred_subscriptions_on_one_socket(service):
         assert changed["etag"] == answer.headers["ETag"]
 
 
+async def test_with_auth_off_a_token_is_taken_and_says_nothing(service):
+    async with conversing(service[0]) as socket:
+        for token in ("", "anything", "a.b.c"):
+            await socket.say(type="auth", token=token)
+        await socket.say(type="ping")
+        assert (await socket.hear())["type"] == "pong"
+
+
 async def test_what_the_client_holds_is_not_sent(service):
     client, connection, _, metric = service
     etag = (await client.get(f"/metrics/{metric}?k=1")).headers["ETag"]
