@@ -62,6 +62,27 @@ async def record(transaction: Transaction, event: AuditEvent) -> None:
     )
 
 
+async def record_change(
+    transaction: Transaction,
+    actor: Actor,
+    action: str,
+    target: str,
+    *,
+    before: str | None = None,
+    after: str | None = None,
+) -> None:
+    """Record a caller's change of a thing, with the digests of its states."""
+    event = AuditEvent(
+        actor=actor.name,
+        action=action,
+        target=target,
+        request_id=actor.request_id,
+        before_hash=before,
+        after_hash=after,
+    )
+    await record(transaction, event)
+
+
 def digest(thing: Any) -> str:
     """SHA-256 of a thing's JSON, keys in order: for `before_hash`, `after_hash` and versions."""
     return sha256(msgspec.json.encode(thing, order="deterministic")).hexdigest()

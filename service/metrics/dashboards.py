@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from service import audit
-from service.audit import Actor, AuditEvent
+from service.audit import Actor
 from service.database.gateway import Database, Transaction, violation
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
 from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
@@ -45,7 +45,8 @@ async def create_dashboard(
         for dashboard_id in wanted:
             created = await tx.read_one(_CREATE, dashboard_id, new.title)
             if created is not None:
-                await _record(tx, actor, "dashboards.create", None, created)
+                digest = audit.digest(created)
+                await audit.record_change(tx, actor, "dashboards.create", created.id, after=digest)
                 break
         else:
             raise Conflict(f"There is a dashboard {wanted[0]!r} already: give another `id`.")
@@ -60,7 +61,8 @@ async def rename_dashboard(
     async with database.transaction() as tx:
         before = await _lock(tx, catalog, dashboard_id)
         renamed = await tx.read_one(_RENAME, dashboard_id, title)
-        await _record(tx, actor, "dashboards.change", before, renamed)
+        states = {"before": audit.digest(before), "after": audit.digest(renamed)}
+        await audit.record_change(tx, actor, "dashboards.change", before.id, **states)
     await catalog.load()
     return catalog.dashboard(dashboard_id)
 
@@ -72,7 +74,7 @@ async def delete_dashboard(database: Database, catalog: Catalog, dashboard_id: s
     async with database.transaction() as tx:
         before = await _lock(tx, catalog, dashboard_id)
         await tx.read_one(_DELETE, dashboard_id)
-        await _record(tx, actor, "dashboards.delete", before, None)
+        await audit.record_change(tx, actor, "dashboards.delete", before.id, before=audit.digest(before))
     await catalog.load()
 
 
@@ -93,10 +95,7 @@ async def put_layouts(
         unknown = InvalidInput(errors=(FieldError("i", "no metric has this id"),))
         with violation("layout_item_metric_id_fkey", unknown):
             await _insert(tx, rows)
-        event = AuditEvent(
-            actor=actor.name, action="dashboards.layout", target=dashboard_id, request_id=actor.request_id
-        )
-        await audit.record(tx, event)
+        await audit.record_change(tx, actor, "dashboards.layout", dashboard_id)
     await catalog.load()
     return catalog.dashboard(dashboard_id)
 
@@ -169,22 +168,4 @@ async def _insert(tx: Transaction, items: Sequence[LayoutItem]) -> None:
 def _item(dashboard_id: str, metric_id: UUID, place: Layout) -> LayoutItem:
     return LayoutItem(
         dashboard_id, metric_id, place.breakpoint, place.x, place.y, place.w, place.h, place.static
-    )
-
-
-async def _record(
-    tx: Transaction, actor: Actor, action: str, before: DashboardRow | None, after: DashboardRow | None
-) -> None:
-    row = after or before
-    assert row is not None, "an audit event has a target"
-    await audit.record(
-        tx,
-        AuditEvent(
-            actor=actor.name,
-            action=action,
-            target=row.id,
-            request_id=actor.request_id,
-            before_hash=audit.digest(before) if before else None,
-            after_hash=audit.digest(after) if after else None,
-        ),
     )

@@ -105,7 +105,7 @@ class Editor:
             await place_on(tx, row.id, new.dashboards)
             metric = await _read(tx, row.id)
             await _put_origin(tx, metric, new.prompt, written, actor)
-            await _record(tx, actor, "metrics.create", None, metric)
+            await audit.record_change(tx, actor, "metrics.create", str(metric.id), after=_hash(metric))
         await self._catalog.load()
         return metric, plan, written.generator if written else "sql"
 
@@ -132,7 +132,10 @@ class Editor:
                 if plan and _meaning(after) == _meaning(plan.metric):
                     changed = await _put(tx, metric, after, change.layouts)
                     await _put_origin(tx, changed, change.prompt or None, written, actor)
-                    await _record(tx, actor, "metrics.change", metric, changed)
+                    before, after = _hash(metric), _hash(changed)
+                    await audit.record_change(
+                        tx, actor, "metrics.change", str(metric.id), before=before, after=after
+                    )
                     break
             plan = await self._executor.plan_metric(after)
         else:
@@ -176,7 +179,7 @@ class Editor:
             metric = await _editable(tx, metric_id, if_match)
             await tx.write(_DELETE_METRIC, metric.id)
             await tx.write(_DELETE_UNUSED_QUERY, metric.query_id)
-            await _record(tx, actor, "metrics.delete", metric, None)
+            await audit.record_change(tx, actor, "metrics.delete", str(metric.id), before=_hash(metric))
         await self._catalog.load()
 
 
@@ -228,24 +231,6 @@ async def _read(tx: Transaction, metric_id: UUID) -> Metric:
         raise NotFound(f"There is no metric {metric_id}.")
     items = await tx.read(_LIST_LAYOUTS, metric_id)
     return msgspec.structs.replace(row, layouts=tuple(item.layout() for item in items))
-
-
-async def _record(
-    tx: Transaction, actor: Actor, action: str, before: Metric | None, after: Metric | None
-) -> None:
-    metric = after or before
-    assert metric is not None, "an audit event has a target"
-    await audit.record(
-        tx,
-        AuditEvent(
-            actor=actor.name,
-            action=action,
-            target=str(metric.id),
-            request_id=actor.request_id,
-            before_hash=_hash(before) if before else None,
-            after_hash=_hash(after) if after else None,
-        ),
-    )
 
 
 def _hash(metric: Metric) -> str:
