@@ -13,6 +13,7 @@ from service.errors import (
     Busy,
     DatabaseUnavailable,
     LiveUnavailable,
+    MethodNotAllowed,
     MetricSuspended,
     NotFound,
     QueryTimeout,
@@ -64,6 +65,11 @@ _OPT: Final[dict[str, Any]] = {
 }
 
 
+def _only_get() -> MethodNotAllowed:
+    """`EventStreams` answers each GET before the router, which adds HEAD."""
+    return MethodNotAllowed(headers={"Allow": "GET"})
+
+
 class Ticket(Struct, frozen=True):
     """A ticket, and for how many seconds a stream can be opened with it."""
 
@@ -85,7 +91,7 @@ class LiveController(Controller):
     )
     def metric(self, metric_id: FromPath[str]) -> None:
         del metric_id
-        raise NotFound  # `EventStreams` answers before the router
+        raise _only_get()
 
     @get(
         "/events",
@@ -100,7 +106,7 @@ class LiveController(Controller):
         ids: Annotated[str, QueryParameter(description="UUIDs of metrics, separated by commas")],
     ) -> None:
         del ids
-        raise NotFound
+        raise _only_get()
 
     @get(
         "/dashboards/{dashboard_id:str}/events",
@@ -112,7 +118,7 @@ class LiveController(Controller):
     )
     def dashboard(self, dashboard_id: FromPath[str]) -> None:
         del dashboard_id
-        raise NotFound
+        raise _only_get()
 
     @post(
         "/live/tickets",

@@ -290,3 +290,14 @@ async def test_what_pollers_asked_for_is_run_again_before_they_ask(service, k):
     answer = await service.client.get(f"/metrics/{metric}?k={k}")
     assert answer.json()["records"] == [{"n": 1}]
     assert service.runs(metric) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics/{id}/events?k=1", "/events?ids={id}", "/dashboards/default/events"]
+)
+@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+async def test_a_stream_is_for_get_alone(service, method, path):
+    metric = await service.metric()
+    answer = await service.client.request(method, path.format(id=metric))
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
