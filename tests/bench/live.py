@@ -39,7 +39,8 @@ def main() -> None:
         with served(server, TALLY, AUTH="off", LIVE_HEARTBEAT_S="3600", HOT_FOR_S="0") as port:
             asyncio.run(_fan_out(server, port))
             asyncio.run(_many_metrics(server, port))
-        with served(server, TALLY, AUTH="off") as port:
+        # All streams come from one address here, as behind a proxy.
+        with served(server, TALLY, AUTH="off", CONNECTIONS_PER_ADDRESS="10000") as port:
             asyncio.run(_idle(server, port))
         asyncio.run(_writers(server))
 
