@@ -82,10 +82,10 @@ class Server(Struct, frozen=True):
 def _server() -> Generator[Server]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield Server("TEST_DATABASE_URL", url)
-    elif _docker_answers():
-        from testcontainers.postgres import PostgresContainer
+    elif _docker_has(image := f"postgres:{MAJOR}"):
+        from testcontainers.community.postgres import PostgresContainer
 
-        with PostgresContainer(f"postgres:{MAJOR}", driver=None) as container:
+        with PostgresContainer(image, driver=None) as container:
             yield Server("container", _quick_login(container.get_connection_url()))
     else:
         # All workers of a run share one server; the last one out stops it.
@@ -109,15 +109,20 @@ def _quick_login(url: str) -> str:
     return url
 
 
-def _docker_answers() -> bool:
+def _docker_has(image: str) -> bool:
+    """Whether a container engine answers and holds the image, or can fetch it: offline it cannot."""
     if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").is_socket():
         return False
     from docker import DockerClient
-    from docker.errors import DockerException
+    from docker.errors import DockerException, ImageNotFound
 
     try:  # DOCKER_HOST may be wrong, or name an engine that is gone
         with closing(DockerClient.from_env(version="1.41", timeout=2)) as engine:
-            return engine.ping()
+            engine.ping()
+            with suppress(ImageNotFound):
+                return bool(engine.images.get(image))
+        with closing(DockerClient.from_env(version="1.41", timeout=300)) as engine:
+            return bool(engine.images.pull(image))
     except (DockerException, OSError):
         return False
 

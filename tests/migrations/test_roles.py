@@ -58,11 +58,16 @@ async def _run(url: str, sql: str) -> None:
         await connection.close()
 
 
+# Of what the whole server shares only the shop's own: other tests make roles meanwhile.
 _STATE = """
 SELECT array_agg(t ORDER BY t) FROM (
     SELECT nspname::text AS t FROM pg_namespace
-    UNION ALL SELECT s::text FROM pg_db_role_setting AS s
-    UNION ALL SELECT rolname || rolconfig::text FROM pg_roles WHERE rolconfig IS NOT NULL
+    UNION ALL SELECT concat(setdatabase, rolname, setconfig)
+    FROM pg_db_role_setting LEFT JOIN pg_roles AS r ON r.oid = setrole
+    WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+        OR rolname LIKE '%' || right(current_database(), 8)
+    UNION ALL SELECT concat(rolname, rolconfig) FROM pg_roles
+    WHERE rolname LIKE '%' || right(current_database(), 8) || '%'
     UNION ALL SELECT datname || coalesce(datacl::text, '') FROM pg_database WHERE datname = current_database()
 ) AS state
 """
