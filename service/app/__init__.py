@@ -1,0 +1,137 @@
+"""Build the app: its routes, its ASGI layers, and the parts that are injected into the controllers."""
+
+import time
+from typing import Any, Final, cast
+
+from litestar import Litestar
+from litestar.types import ASGIApp
+
+from service.app.routes import routed
+from service.app.services import Base, Services
+from service.auth.guards import Gate, public_addresses
+from service.auth.issuer import Issuer, KeyFile
+from service.auth.keys import outside
+from service.auth.tokens import Tokens
+from service.database.listen import Listener
+from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
+from service.errors import DatabaseUnavailable, Stop
+from service.http.asgi import App
+from service.http.connections import Client, RequestBounds
+from service.http.disconnect import DisconnectMiddleware
+from service.http.problems import ErrorMiddleware, send_problem
+from service.http.representation import RepresentationMiddleware
+from service.http.request_log import RequestLog
+from service.live.sockets import Sockets
+from service.live.streams import EventStreams
+from service.metrics.result_endpoint import READ, ResultEndpoint
+from service.observe.events import Observe
+from service.observe.log import EventLog
+from service.results.cache import Results
+from service.results.cache_hits import CacheHitMiddleware, RequestIndex
+from service.results.freshness import Generations
+from service.results.table import ResultTable
+from service.settings import Settings
+
+KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
+
+__all__ = ["configured", "create_app", "drain", "layered", "routed"]
+
+
+def create_app(settings: Settings) -> Litestar:
+    """Build the app. It opens nothing before its lifespan. Raises `Stop` without database addresses."""
+    return configured(routed(), settings)
+
+
+def configured(app: Litestar, settings: Settings, observe: Observe | None = None) -> Litestar:
+    """Configure the routes. The app can be configured again while its lifespan is closed.
+
+    `observe` receives all events. By default they are logged.
+    """
+    config = settings.database
+    if config.url is None or config.reader_url is None:
+        raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
+    observe = observe or EventLog()
+    listener = Listener(config.url)
+    results = Results(
+        Generations(observe),
+        ResultTable(settings.results.cache_bytes),
+        time.monotonic,
+        wait_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
+        stale_if_error_s=settings.results.stale_if_error_s,
+        unread=listener.unread,
+        observe=observe,
+    )
+    issuer, tokens, gate = _guard(app, settings)
+    base = Base(settings, observe, listener, results, RequestIndex(results), issuer, tokens, gate)
+    app.state.update({"base": base, "services": None})
+    return app
+
+
+def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
+    """Put the gate before the router, so that unknown paths require a token too."""
+    auth = settings.auth
+    issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
+    trusted = [issuer.trust()]
+    if auth.oidc_issuer is not None:
+
+        async def fetch_json(url: str) -> Any:
+            services: Services = app.state.services
+            return await services.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
+
+        trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
+    tokens = Tokens(trusted)
+    router: ASGIApp = app.state.setdefault("router", app.asgi_handler)
+    app.asgi_handler = gate = Gate(
+        router,
+        tokens if auth.mode == "on" else None,
+        public=public_addresses(app.routes),
+        settings=settings,
+        refuse=send_problem,
+    )
+    return issuer, tokens, gate
+
+
+def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
+    """Wrap the app in its ASGI layers, as the server runs it.
+
+    `CacheHitMiddleware` is outside the request log, so hits are logged as counts. `running` receives the
+    clients whose requests run.
+    """
+    base: Base = app.state.base
+    endpoint = ResultEndpoint(
+        RepresentationMiddleware(cast("App", app)),
+        base.gate,
+        lambda: _services(app).result_service,
+        send_problem,
+    )
+    streams = EventStreams(endpoint, base.gate, lambda: _services(app).streams, send_problem)
+    sockets = Sockets(
+        cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
+    )
+    inner = RequestBounds(
+        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", sockets)), base.observe)),
+        set[Client]() if running is None else running,
+        base.settings.server.body_timeout_s,
+    )
+    hits = CacheHitMiddleware(
+        cast("App", inner),
+        base.request_index,
+        base.results,
+        base.gate,
+        need=READ,
+        observe=base.observe,
+    )
+    return cast("ASGIApp", hits)
+
+
+def _services(app: Litestar) -> Services:
+    services: Services | None = app.state.services
+    if services is None:  # the lifespan has not begun, or is over
+        raise DatabaseUnavailable(headers={"Retry-After": "2"})
+    return services
+
+
+def drain(app: Litestar) -> list[Client]:
+    """Tell all live connections to go elsewhere. Returns the clients of those that have not ended."""
+    services: Services | None = app.state.services
+    return [] if services is None else services.streams.hub.drain()

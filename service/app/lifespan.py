@@ -1,0 +1,88 @@
+"""Open the parts of the service in order, run what runs in the background, close all in reverse."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Final
+
+from litestar import Litestar
+
+from service.app.services import Base, connect
+from service.database.driver import ignore_cancelled_connects
+from service.database.gateway import open_database
+from service.database.listen import Handlers
+from service.database.session import Session
+from service.database.stored_sql.reader import open_reader
+from service.errors import Problem
+from service.live.hot import HotResults
+from service.live.keeper import CLIENT_TABLES, Keeper
+from service.metrics import catalog
+from service.outbound import Outbound
+from service.results import changes
+
+LISTEN_WAIT_S: Final = 2.0
+
+
+@asynccontextmanager
+async def opened(app: Litestar) -> AsyncGenerator[None]:
+    """Open everything that lives as long as the app, and close it at the end."""
+    base: Base = app.state.base
+    config, outgoing = base.settings.database, base.settings.outbound
+    assert config.url, "checked by configured"
+    assert config.reader_url, "checked by configured"
+    ignore_cancelled_connects()
+    async with (
+        open_database(config.url) as database,
+        aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
+        open_reader(config.reader_url, config) as reader,
+        Outbound(timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s) as outbound,
+    ):
+        app.state.services = services = connect(
+            base, database=database, session=session, reader=reader, outbound=outbound
+        )
+        # Subscribe before the first read, so that no change between is missed.
+        live, results = services.streams, base.results
+        keeper = Keeper(live.hub, live.rights, database, base.settings.live.heartbeat_s)
+        hot = HotResults(results, base.settings.live.hot_for_s)
+        with (
+            results.subscribe(catalog.TABLES) as catalogue,
+            results.subscribe() as data,
+            results.subscribe() as changed,
+            results.subscribe(CLIENT_TABLES) as clients,
+        ):
+            with suppress(Problem):  # the service starts anyway, and becomes ready later
+                await services.catalog.load()
+                await services.changes.poll()
+            async with _running(
+                base,
+                services.catalog.keep(catalogue),
+                services.schema_cache.keep(data),
+                hot.keep(changed),
+                keeper.keep(),
+                keeper.keep_clients(clients),
+                services.changes.keep(services.executor.redefined),
+                services.reader_login.watch(services.executor.locked_out),
+            ):
+                yield
+                await live.hub.close()
+                await services.executor.close()
+                await base.results.close()
+        await base.tokens.close()
+
+
+@asynccontextmanager
+async def _running(base: Base, *runners: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run these and the listener in the background."""
+    results = base.results
+    handlers = Handlers(results.announced, results.silent, results.heard)
+    background = [*runners, base.listener.run((catalog.CHANNEL, changes.CHANNEL), handlers)]
+    if base.settings.auth.mode == "on":
+        background.append(base.tokens.watch())
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in background]
+        with suppress(TimeoutError):  # results from before the listener connects would run again
+            async with asyncio.timeout(LISTEN_WAIT_S):
+                await base.listener.connected.wait()
+        yield
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,174 @@
+"""The parts of the service, and how they are built on top of one another."""
+
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+
+from msgspec import Struct
+
+from service.api import ExtraChecks
+from service.ask.generate import PromptCompiler
+from service.ask.knowledge import SchemaCache
+from service.ask.model import open_model
+from service.auth.clients import Clients, find, parse_clients
+from service.auth.guards import Gate
+from service.auth.issuer import Issuer
+from service.auth.live import LiveRights
+from service.auth.tokens import Tokens
+from service.database.gateway import Database
+from service.database.listen import Listener
+from service.database.session import Session
+from service.database.stored_sql.limiter import QUEUE_WAIT_S
+from service.database.stored_sql.login import ReaderLogin
+from service.database.stored_sql.reader import Reader
+from service.errors import DatabaseUnavailable
+from service.imports.api import Importing
+from service.imports.run.turns import Turns
+from service.interactions.counts import READ_TABLES, Counts
+from service.items.enrich import ExternalApi
+from service.items.summary import EXTRACTIVE, Summariser
+from service.live.following import live_request
+from service.live.hub import Hub
+from service.live.streams import Parts
+from service.metrics.batch import Batcher
+from service.metrics.catalog import Catalog
+from service.metrics.execute import Executor
+from service.metrics.result_endpoint import ResultService
+from service.metrics.store import Editor
+from service.metrics.suspensions import Suspensions
+from service.observe.events import Observe
+from service.outbound import Outbound
+from service.postgres_url import parameters
+from service.results.cache import Results
+from service.results.cache_hits import RequestIndex
+from service.results.changes import Changes
+from service.settings import Settings
+
+
+class Base(Struct, frozen=True):
+    """The parts that need no connection. They are built before the lifespan begins."""
+
+    settings: Settings
+    observe: Observe
+    listener: Listener
+    results: Results
+    request_index: RequestIndex
+    issuer: Issuer
+    tokens: Tokens
+    gate: Gate
+
+
+class Services(Struct, frozen=True):
+    """The parts that live as long as the lifespan. Handlers get them by these names."""
+
+    database: Database
+    outbound: Outbound
+    catalog: Catalog
+    changes: Changes
+    executor: Executor
+    batcher: Batcher
+    result_service: ResultService
+    schema_cache: SchemaCache
+    compiler: PromptCompiler
+    editor: Editor
+    issuer: Issuer
+    clients: Clients
+    external_api: ExternalApi
+    summariser: Summariser
+    importing: Importing
+    counts: Counts
+    reader_login: ReaderLogin
+    extra_checks: ExtraChecks
+    live_rights: LiveRights
+    streams: Parts
+
+
+def connect(
+    base: Base, *, database: Database, session: Session, reader: Reader, outbound: Outbound
+) -> Services:
+    """Build the parts on top of the open connections."""
+    settings, results = base.settings, base.results
+    config = settings.database
+    metrics = Catalog(database, config.data_schemas, results.redefined)
+    suspensions = Suspensions(database, metrics)
+    table_changes = Changes(
+        database,
+        session,
+        results.generations,
+        results.clock,
+        reader=reader.role,
+        schemas=config.data_schemas,
+        always=READ_TABLES,
+    )
+    executor = Executor(
+        reader,
+        metrics,
+        settings,
+        clock=results.clock,
+        changes=table_changes,
+        suspensions=suspensions,
+        observe=base.observe,
+    )
+    batcher = Batcher(
+        metrics,
+        executor,
+        results,
+        deadline_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
+        bytes_limit=config.result_bytes_limit,
+    )
+    model = open_model(settings.model, outbound.client)
+    schema_cache = SchemaCache(reader, config.data_schemas)
+    compiler = PromptCompiler(
+        schema_cache, executor, model, settings.model, lambda: datetime.now(config.zone).date()
+    )
+    result_service = ResultService(metrics, executor, results, base.request_index)
+    hub = Hub(
+        results,
+        partial(live_request, metrics, executor),
+        connections=settings.live.streams,
+        connections_per_caller=settings.streams_per_caller,
+    )
+    rights = LiveRights(base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None)
+    return Services(
+        database=database,
+        outbound=outbound,
+        catalog=metrics,
+        changes=table_changes,
+        executor=executor,
+        batcher=batcher,
+        result_service=result_service,
+        schema_cache=schema_cache,
+        compiler=compiler,
+        editor=Editor(database, metrics, executor, compiler.write),
+        issuer=base.issuer,
+        clients=Clients(parse_clients(settings.auth.clients), partial(find, database)),
+        external_api=ExternalApi(outbound, settings.outbound.external_api_url),
+        summariser=Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE,
+        importing=Importing(
+            executor.check,
+            settings.imports.bytes_limit,
+            Turns(),
+            base.observe,
+            reader=parameters(config.reader_url or "").get("user", ""),
+        ),
+        counts=Counts(database, results, result_service, settings.results.stale_for_s),
+        reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
+        extra_checks=partial(_extra_checks, base.listener, reader, suspensions),
+        live_rights=rights,
+        streams=Parts(hub, rights, metrics),
+    )
+
+
+def _extra_checks(listener: Listener, reader: Reader, suspensions: Suspensions) -> dict[str, str]:
+    """Checks that do not affect readiness: results are right without announcements, but run more often."""
+    heard = listener.connected.is_set()
+    checks = {"listening": "ok" if heard else "no announcements: each result is run again"}
+    lingering, replaced = reader.lingering
+    if lingering:
+        checks["statements"] = (
+            f"{lingering} went on past their cancellation, {replaced} of their places replaced"
+        )
+    with suppress(DatabaseUnavailable):  # the catalogue has not been loaded
+        if suspended := len(suspensions):
+            checks["metrics"] = f"{suspended} suspended"
+    return checks
