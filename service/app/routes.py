@@ -22,7 +22,8 @@ from service.imports.api import DatasetsController, ImportsController, Quarantin
 from service.interactions.api import InteractionsController, StatsController
 from service.items.api import ExternalController, ItemsController
 from service.live.api import LiveController
-from service.metrics.api import DashboardsController, MetricsController
+from service.metrics.api import MetricsController
+from service.metrics.dashboards.api import DashboardsController
 
 JSON_BYTES_LIMIT: Final = 8_388_608
 

@@ -1,25 +1,21 @@
-"""Metrics and dashboards over HTTP."""
+"""Metrics over HTTP."""
 
 from typing import Annotated, Any, Final, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar import Controller, MediaType, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
-from litestar.response.base import ASGIResponse
 from litestar.serialization import default_serializer
 from litestar.types import Serializer
 
 from service.auth.guards import actor, caller
-from service.database.gateway import Database
 from service.errors import (
     Busy,
     Conflict,
     DatabaseUnavailable,
-    FieldError,
-    InvalidInput,
     MetricSuspended,
     NotAcceptable,
     NotFound,
@@ -35,33 +31,24 @@ from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import not_a_uuid, parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
-from service.metrics import dashboards
 from service.metrics.batch import Batcher, Caller, Tiles
-from service.metrics.catalog import Catalog, Dashboard
+from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor, QueryPlan
 from service.metrics.models import (
     Batch,
-    DashboardChange,
-    DashboardItem,
-    DashboardPage,
-    DashboardSummary,
-    DashboardView,
     Definition,
     Metric,
     MetricChange,
+    MetricDraft,
     MetricMade,
     MetricPage,
     MetricSummary,
-    NewDashboard,
     NewMetric,
-    Place,
-    Places,
     Result,
     VersionList,
 )
-from service.metrics.result_endpoint import ResultService, caller_of
-from service.metrics.store import Editor, tag
-from service.results.table import Reply
+from service.metrics.result_endpoint import caller_of
+from service.metrics.store import Editor, preview, tag
 
 MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, MetricSuspended, Busy)
@@ -84,17 +71,14 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 _RESULT: Final = result_operation(*WINDOW, FREE, formats=True)
-_DATA: Final = result_operation(*WINDOW, FREE, formats=False)
 
 Call = Request[Any, Any, Any]
 T = TypeVar("T")
 
 
 Catalogue = NamedDependency[Catalog]
-Db = NamedDependency[Database]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
-Service = NamedDependency[ResultService]
 
 
 class Exact(Response[T]):
@@ -173,6 +157,18 @@ class MetricsController(Controller):
         )
         return Exact(created, status_code=201, headers={"Location": f"/api/v1/metrics/{metric.id}"})
 
+    @post(
+        "/preview",
+        operation_id="previewMetric",
+        summary="First rows of SQL that is not stored",
+        description="Validates, plans and runs the SQL with its defaults; stores nothing.",
+        responses={200: ResponseSpec(Result, generate_examples=False, description="The first rows")},
+        status_code=200,
+        opt={"scope": "metrics:write", "problems": (*RUN_PROBLEMS, *WRITE_PROBLEMS)},
+    )
+    async def preview(self, data: JSONBody[MetricDraft], executor: Runner) -> Response[bytes]:
+        return Response(await preview(executor, data), media_type=MediaType.JSON)
+
     @patch(
         "/{metric_id:str}",
         operation_id="changeMetric",
@@ -234,123 +230,6 @@ class MetricsController(Controller):
         return Tiles(await batcher.batch(data.metrics, _caller_of(request)))
 
 
-class DashboardsController(Controller):
-    path = "/dashboards"
-    tags = ("dashboards",)
-    opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
-
-    @get(
-        "/",
-        operation_id="listDashboards",
-        summary="Dashboards",
-        sync_to_thread=False,
-        opt={"problems": (DatabaseUnavailable,)},
-    )
-    def list_dashboards(
-        self,
-        catalog: Catalogue,
-        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
-        cursor: Cursor = None,
-    ) -> DashboardPage:
-        found = catalog.dashboards(None if cursor is None else read_cursor(cursor, str), limit)
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        shown = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in found[:limit]]
-        return DashboardPage(shown, following)
-
-    @post(
-        "/",
-        operation_id="createDashboard",
-        summary="Create a dashboard",
-        opt={"scope": "metrics:write", "problems": (Conflict, *WRITE_PROBLEMS)},
-    )
-    async def create(
-        self, data: JSONBody[NewDashboard], request: Call, database: Db, catalog: Catalogue
-    ) -> Response[DashboardView]:
-        created = await dashboards.create_dashboard(database, catalog, data, actor(request.scope))
-        return Response(
-            _view(created), status_code=201, headers={"Location": f"/api/v1/dashboards/{created.id}"}
-        )
-
-    @get(
-        "/{dashboard_id:str}",
-        operation_id="getDashboard",
-        summary="A dashboard's metrics and layouts",
-        sync_to_thread=False,
-        opt={"problems": (NotFound, DatabaseUnavailable)},
-    )
-    def dashboard(self, dashboard_id: FromPath[str], catalog: Catalogue) -> DashboardView:
-        return _view(catalog.dashboard(dashboard_id))
-
-    @patch(
-        "/{dashboard_id:str}",
-        operation_id="renameDashboard",
-        summary="Rename a dashboard",
-        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
-    )
-    async def rename(
-        self,
-        dashboard_id: FromPath[str],
-        data: JSONBody[DashboardChange],
-        request: Call,
-        database: Db,
-        catalog: Catalogue,
-    ) -> DashboardView:
-        who = actor(request.scope)
-        return _view(await dashboards.rename_dashboard(database, catalog, dashboard_id, data.title, who))
-
-    @delete(
-        "/{dashboard_id:str}",
-        operation_id="deleteDashboard",
-        summary="Delete a dashboard; its metrics stay",
-        opt={"scope": "metrics:write", "problems": (NotFound, Conflict, DatabaseUnavailable)},
-    )
-    async def delete(
-        self, dashboard_id: FromPath[str], request: Call, database: Db, catalog: Catalogue
-    ) -> None:
-        await dashboards.delete_dashboard(database, catalog, dashboard_id, actor(request.scope))
-
-    @put(
-        "/{dashboard_id:str}/layouts",
-        operation_id="putDashboardLayouts",
-        summary="Replace a dashboard's layouts",
-        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
-    )
-    async def put_layouts(
-        self,
-        dashboard_id: FromPath[str],
-        data: JSONBody[Places],
-        request: Call,
-        database: Db,
-        catalog: Catalogue,
-    ) -> DashboardView:
-        who = actor(request.scope)
-        return _view(await dashboards.put_layouts(database, catalog, dashboard_id, data, who))
-
-    @get(
-        "/{dashboard_id:str}/data",
-        operation_id="getDashboardData",
-        summary="Results of all metrics of a dashboard",
-        description="Each metric uses the query parameters that it knows. Its entry lists the others.",
-        opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True, "operation": _DATA},
-    )
-    async def data(
-        self,
-        dashboard_id: FromPath[str],
-        request: Call,
-        catalog: Catalogue,
-        batcher: NamedDependency[Batcher],
-        result_service: Service,
-    ) -> ASGIResponse:
-        version = catalog.version
-        dashboard = catalog.dashboard(dashboard_id)
-        pairs = list(request.query_params.multi_items())
-        given = dict(pairs)
-        if len(given) != len(pairs):
-            raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
-        outcome = await batcher.dashboard(dashboard, given, _caller_of(request))
-        return _send(await result_service.reply(cast("Scope", request.scope), outcome, version))
-
-
 def _summary(metric: Metric) -> MetricSummary:
     return MetricSummary(
         id=metric.id,
@@ -361,25 +240,9 @@ def _summary(metric: Metric) -> MetricSummary:
     )
 
 
-def _view(dashboard: Dashboard) -> DashboardView:
-    layouts: dict[str, list[Place]] = {}
-    for place in dashboard.places:
-        at = Place(place.metric_id, place.x, place.y, place.w, place.h, place.static)
-        layouts.setdefault(place.breakpoint, []).append(at)
-    items = [
-        DashboardItem(each.id, each.shown_title, each.query_id, each.is_editable)
-        for each in dashboard.metrics
-    ]
-    return DashboardView(dashboard.id, dashboard.title, items, layouts)
-
-
 def _defined(plan: QueryPlan) -> Response[Definition]:
     return Exact(plan.definition(), headers={"ETag": tag(plan.metric)})
 
 
 def _caller_of(request: Call) -> Caller:
     return caller_of(cast("Scope", request.scope), caller(request.scope).claims)
-
-
-def _send(reply: Reply) -> ASGIResponse:
-    return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)

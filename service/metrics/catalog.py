@@ -13,13 +13,14 @@ from msgspec import Struct
 from service.database.gateway import Database
 from service.database.queries import SqlFile
 from service.errors import DatabaseUnavailable, NotFound
-from service.metrics.models import Layout, Metric
+from service.metrics.models import Chart, Layout, Metric
 from service.results.feed import Change
 
 DEFAULT_DASHBOARD: Final = "default"
 CHANNEL: Final = "tally_catalog"
 TABLES: Final = (
     "catalog.dashboard", "catalog.layout_item", "catalog.lingering", "catalog.metric", "catalog.query",
+    "catalog.tile",
 )  # fmt: skip
 RETRY_S: Final = 0.2
 MOST_DELETED: Final = 4096
@@ -58,13 +59,23 @@ class Suspended(Struct, frozen=True):
     planning: bool
 
 
+class TileRow(Struct, frozen=True):
+    dashboard_id: str
+    metric_id: UUID
+    chart: Chart
+
+
 class Dashboard(Struct, frozen=True):
-    """A dashboard. `places` are in reading order per breakpoint. `metrics` holds each metric once."""
+    """A dashboard. `places` are in reading order per breakpoint. `metrics` holds each metric once.
+
+    `charts` has how metrics are drawn, where somebody chose it.
+    """
 
     id: str
     title: str | None
     places: tuple[LayoutItem, ...]
     metrics: tuple[Metric, ...]
+    charts: dict[UUID, Chart] = {}
 
 
 class _Snapshot(Struct, frozen=True):
@@ -80,6 +91,7 @@ class _Snapshot(Struct, frozen=True):
 _LIST_METRICS: Final = SQL.rows("list_metrics", Metric)
 _LIST_LAYOUT_ITEMS: Final = SQL.rows("list_layout_items", LayoutItem)
 _LIST_DASHBOARDS: Final = SQL.rows("list_dashboards", DashboardRow)
+_LIST_TILES: Final = SQL.rows("list_tiles", TileRow)
 _LIST_FUNCTIONS: Final = SQL.rows("list_functions", Named)
 _NAME_DATABASE: Final = SQL.rows("name_database", Named)
 _LIST_SUSPENDED: Final = SQL.rows("list_suspended", Suspended)
@@ -134,11 +146,16 @@ class Catalog:
         for row in await self._database.read(_LIST_METRICS):
             metric = msgspec.structs.replace(row, layouts=layouts.get(row.id, ()))
             metrics[row.id] = before[row.id] if before.get(row.id) == metric else metric
+        tiles = await self._database.read(_LIST_TILES)
         dashboards: dict[str, Dashboard] = {}
         for row in await self._database.read(_LIST_DASHBOARDS):
             own = tuple(place for place in places if place.dashboard_id == row.id)
             shown = dict.fromkeys(place.metric_id for place in own if place.metric_id in metrics)
-            dashboards[row.id] = Dashboard(row.id, row.title, own, tuple(metrics[each] for each in shown))
+            on_it = tuple(metrics[each] for each in shown)
+            charts: dict[UUID, Chart] = {
+                tile.metric_id: tile.chart for tile in tiles if tile.dashboard_id == row.id
+            }
+            dashboards[row.id] = Dashboard(row.id, row.title, own, on_it, charts)
         functions = await self._database.read(_LIST_FUNCTIONS, list(self._schemas))
         suspended = frozenset(await self._database.read(_LIST_SUSPENDED))
         (database,) = await self._database.read(_NAME_DATABASE)

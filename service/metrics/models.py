@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -169,6 +169,15 @@ class NewMetric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     window: Mode = "auto"
 
 
+class MetricDraft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A metric that is tried before it is stored. `parameters` declares placeholders of the SQL."""
+
+    sql: SqlText
+    title: Title | None = None
+    parameters: Annotated[Declarations, _DECLARATIONS] = {}
+    window: Mode = "auto"
+
+
 class MetricChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fields to change. Other fields keep their values. A `prompt` replaces SQL, parameters and title.
 
@@ -260,11 +269,23 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True):
 Places = dict[Breakpoint, list[Place]]
 
 
+Chart = Literal["number", "line", "bar", "stacked", "table"]
+
+
 class DashboardItem(Struct, frozen=True):
+    """A metric on a dashboard. `chart` is how it is drawn; null follows the shape of its result."""
+
     id: UUID
     title: str | None
     query_id: str
     is_editable: bool
+    chart: Chart | None = None
+
+
+class TileChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a dashboard draws a metric. Null follows the shape of the result."""
+
+    chart: Chart | None
 
 
 class DashboardView(Struct, frozen=True):

@@ -180,6 +180,25 @@ WHERE dashboard_id = $1
 DELETE FROM catalog.layout_item
 WHERE dashboard_id = $1
 
+-- name: list_tiles
+SELECT dashboard_id, metric_id, chart
+FROM catalog.tile
+
+-- name: read_tile
+SELECT dashboard_id, metric_id, chart
+FROM catalog.tile
+WHERE dashboard_id = $1 AND metric_id = $2
+
+-- name: put_tile
+INSERT INTO catalog.tile (dashboard_id, metric_id, chart)
+VALUES ($1, $2, $3)
+ON CONFLICT (dashboard_id, metric_id) DO UPDATE
+SET chart = excluded.chart
+
+-- name: delete_tile
+DELETE FROM catalog.tile
+WHERE dashboard_id = $1 AND metric_id = $2
+
 -- name: list_suspended
 SELECT sql_hash, planning
 FROM catalog.lingering

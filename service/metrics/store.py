@@ -17,7 +17,7 @@ from service.http.representation import CODINGS, Coding, tag_of_coding
 from service.metrics.catalog import SQL, Catalog, LayoutItem
 from service.metrics.dashboards import place_on, place_on_default
 from service.metrics.execute import Executor, QueryPlan, fingerprint_of
-from service.metrics.models import Layout, Metric, MetricChange, NewMetric, Version
+from service.metrics.models import Layout, Metric, MetricChange, MetricDraft, NewMetric, Version
 from service.sql.parameters import Mode
 
 
@@ -27,6 +27,8 @@ class Written(Struct, frozen=True):
     plan: QueryPlan
     generator: str
 
+
+PREVIEW_ROWS: Final = 500
 
 Write = Callable[[str, bool, Mode], Awaitable[Written]]
 """Writes a metric with this window mode for a prompt, with or without fallback to the rules."""
@@ -181,6 +183,12 @@ class Editor:
             await tx.write(_DELETE_UNUSED_QUERY, metric.query_id)
             await audit.record_change(tx, actor, "metrics.delete", str(metric.id), before=_hash(metric))
         await self._catalog.load()
+
+
+async def preview(executor: Executor, draft: MetricDraft) -> bytes:
+    """The result of SQL that is not stored, with its defaults and a few rows, as JSON."""
+    new = NewMetric(sql=draft.sql, title=draft.title, parameters=draft.parameters, window=draft.window)
+    return await executor.first_rows(await executor.plan_metric(_drafted(new)), PREVIEW_ROWS)
 
 
 async def trust(database: Database, query_id: str, sql: str | None = None) -> None:

@@ -15,8 +15,16 @@ from service import audit
 from service.audit import Actor
 from service.database.gateway import Database, Transaction, violation
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
-from service.metrics.catalog import DEFAULT_DASHBOARD, SQL, Catalog, Dashboard, DashboardRow, LayoutItem
-from service.metrics.models import DashboardPlace, Layout, NewDashboard, Places
+from service.metrics.catalog import (
+    DEFAULT_DASHBOARD,
+    SQL,
+    Catalog,
+    Dashboard,
+    DashboardRow,
+    LayoutItem,
+    TileRow,
+)
+from service.metrics.models import DashboardPlace, Layout, NewDashboard, Places, TileChange
 
 COLUMNS: Final = 12
 """Columns of the grid in which places are found; `lg` has as many in react-grid-layout."""
@@ -26,6 +34,9 @@ _RENAME: Final = SQL.rows("rename_dashboard", DashboardRow)
 _DELETE: Final = SQL.rows("delete_dashboard", DashboardRow)
 _LOCK: Final = SQL.rows("lock_dashboard", DashboardRow)
 _LIST_LAYOUTS: Final = SQL.rows("list_layout_items_on", LayoutItem)
+_READ_TILE: Final = SQL.rows("read_tile", TileRow)
+_PUT_TILE: Final = SQL.command("put_tile")
+_DELETE_TILE: Final = SQL.command("delete_tile")
 _DELETE_LAYOUTS: Final = SQL.command("delete_layout_items")
 _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "w", "h", "static")
 _NO_SLUG: Final = re.compile(r"[^a-z0-9]+")
@@ -96,6 +107,26 @@ async def put_layouts(
         with violation("layout_item_metric_id_fkey", unknown):
             await _insert(tx, rows)
         await audit.record_change(tx, actor, "dashboards.layout", dashboard_id)
+    await catalog.load()
+    return catalog.dashboard(dashboard_id)
+
+
+async def change_tile(
+    database: Database, catalog: Catalog, tile: tuple[str, UUID], change: TileChange, actor: Actor
+) -> Dashboard:
+    """Choose how a dashboard draws a metric. Raises `NotFound` for one that is not on it."""
+    dashboard_id, metric_id = tile
+    async with database.transaction() as tx:
+        await _lock(tx, catalog, dashboard_id)
+        if not any(place.metric_id == metric_id for place in await tx.read(_LIST_LAYOUTS, dashboard_id)):
+            raise NotFound(f"There is no metric {metric_id} on the dashboard {dashboard_id!r}.")
+        before = await tx.read_one(_READ_TILE, dashboard_id, metric_id)
+        if change.chart is None:
+            await tx.write(_DELETE_TILE, dashboard_id, metric_id)
+        else:
+            await tx.write(_PUT_TILE, dashboard_id, metric_id, change.chart)
+        states = {"before": audit.digest(before and before.chart), "after": audit.digest(change.chart)}
+        await audit.record_change(tx, actor, "dashboards.tile", f"{dashboard_id}/{metric_id}", **states)
     await catalog.load()
     return catalog.dashboard(dashboard_id)
 

@@ -1,0 +1,206 @@
+"""Dashboards over HTTP."""
+
+from typing import Annotated, Any, Final, cast
+
+from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.response.base import ASGIResponse
+
+from service.auth.guards import actor, caller
+from service.database.gateway import Database
+from service.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    FieldError,
+    InvalidInput,
+    NotFound,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from service.http.asgi import Scope
+from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.ids import parse_uuid
+from service.http.openapi import FREE, WINDOW, result_operation
+from service.metrics import dashboards
+from service.metrics.batch import Batcher
+from service.metrics.catalog import Catalog, Dashboard
+from service.metrics.models import (
+    DashboardChange,
+    DashboardItem,
+    DashboardPage,
+    DashboardSummary,
+    DashboardView,
+    NewDashboard,
+    Place,
+    Places,
+    TileChange,
+)
+from service.metrics.result_endpoint import ResultService, caller_of
+from service.results.table import Reply
+
+MAX_PAGE: Final = 500
+WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
+
+_DATA: Final = result_operation(*WINDOW, FREE, formats=False)
+
+Call = Request[Any, Any, Any]
+Catalogue = NamedDependency[Catalog]
+Db = NamedDependency[Database]
+
+
+class DashboardsController(Controller):
+    path = "/dashboards"
+    tags = ("dashboards",)
+    opt = {"scope": "metrics:read"}  # noqa: RUF012 (Litestar's way)
+
+    @get(
+        "/",
+        operation_id="listDashboards",
+        summary="Dashboards",
+        sync_to_thread=False,
+        opt={"problems": (DatabaseUnavailable,)},
+    )
+    def list_dashboards(
+        self,
+        catalog: Catalogue,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        cursor: Cursor = None,
+    ) -> DashboardPage:
+        found = catalog.dashboards(None if cursor is None else read_cursor(cursor, str), limit)
+        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
+        shown = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in found[:limit]]
+        return DashboardPage(shown, following)
+
+    @post(
+        "/",
+        operation_id="createDashboard",
+        summary="Create a dashboard",
+        opt={"scope": "metrics:write", "problems": (Conflict, *WRITE_PROBLEMS)},
+    )
+    async def create(
+        self, data: JSONBody[NewDashboard], request: Call, database: Db, catalog: Catalogue
+    ) -> Response[DashboardView]:
+        created = await dashboards.create_dashboard(database, catalog, data, actor(request.scope))
+        return Response(
+            _view(created), status_code=201, headers={"Location": f"/api/v1/dashboards/{created.id}"}
+        )
+
+    @get(
+        "/{dashboard_id:str}",
+        operation_id="getDashboard",
+        summary="A dashboard's metrics and layouts",
+        sync_to_thread=False,
+        opt={"problems": (NotFound, DatabaseUnavailable)},
+    )
+    def dashboard(self, dashboard_id: FromPath[str], catalog: Catalogue) -> DashboardView:
+        return _view(catalog.dashboard(dashboard_id))
+
+    @patch(
+        "/{dashboard_id:str}",
+        operation_id="renameDashboard",
+        summary="Rename a dashboard",
+        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
+    )
+    async def rename(
+        self,
+        dashboard_id: FromPath[str],
+        data: JSONBody[DashboardChange],
+        request: Call,
+        database: Db,
+        catalog: Catalogue,
+    ) -> DashboardView:
+        who = actor(request.scope)
+        return _view(await dashboards.rename_dashboard(database, catalog, dashboard_id, data.title, who))
+
+    @delete(
+        "/{dashboard_id:str}",
+        operation_id="deleteDashboard",
+        summary="Delete a dashboard; its metrics stay",
+        opt={"scope": "metrics:write", "problems": (NotFound, Conflict, DatabaseUnavailable)},
+    )
+    async def delete(
+        self, dashboard_id: FromPath[str], request: Call, database: Db, catalog: Catalogue
+    ) -> None:
+        await dashboards.delete_dashboard(database, catalog, dashboard_id, actor(request.scope))
+
+    @put(
+        "/{dashboard_id:str}/layouts",
+        operation_id="putDashboardLayouts",
+        summary="Replace a dashboard's layouts",
+        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
+    )
+    async def put_layouts(
+        self,
+        dashboard_id: FromPath[str],
+        data: JSONBody[Places],
+        request: Call,
+        database: Db,
+        catalog: Catalogue,
+    ) -> DashboardView:
+        who = actor(request.scope)
+        return _view(await dashboards.put_layouts(database, catalog, dashboard_id, data, who))
+
+    @patch(
+        "/{dashboard_id:str}/tiles/{metric_id:str}",
+        operation_id="changeTile",
+        summary="Choose how a dashboard draws a metric",
+        description="Null lets the chart follow the shape of the result again.",
+        opt={"scope": "metrics:write", "problems": (NotFound, *WRITE_PROBLEMS)},
+    )
+    async def change_tile(
+        self,
+        dashboard_id: FromPath[str],
+        metric_id: FromPath[str],
+        data: JSONBody[TileChange],
+        request: Call,
+        *,
+        database: Db,
+        catalog: Catalogue,
+    ) -> DashboardView:
+        tile, who = (dashboard_id, parse_uuid(metric_id)), actor(request.scope)
+        return _view(await dashboards.change_tile(database, catalog, tile, data, who))
+
+    @get(
+        "/{dashboard_id:str}/data",
+        operation_id="getDashboardData",
+        summary="Results of all metrics of a dashboard",
+        description="Each metric uses the query parameters that it knows. Its entry lists the others.",
+        opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True, "operation": _DATA},
+    )
+    async def data(
+        self,
+        dashboard_id: FromPath[str],
+        request: Call,
+        catalog: Catalogue,
+        batcher: NamedDependency[Batcher],
+        result_service: NamedDependency[ResultService],
+    ) -> ASGIResponse:
+        version = catalog.version
+        dashboard = catalog.dashboard(dashboard_id)
+        pairs = list(request.query_params.multi_items())
+        given = dict(pairs)
+        if len(given) != len(pairs):
+            raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
+        outcome = await batcher.dashboard(
+            dashboard, given, caller_of(cast("Scope", request.scope), caller(request.scope).claims)
+        )
+        return _send(await result_service.reply(cast("Scope", request.scope), outcome, version))
+
+
+def _view(dashboard: Dashboard) -> DashboardView:
+    layouts: dict[str, list[Place]] = {}
+    for place in dashboard.places:
+        at = Place(place.metric_id, place.x, place.y, place.w, place.h, place.static)
+        layouts.setdefault(place.breakpoint, []).append(at)
+    items = [
+        DashboardItem(
+            each.id, each.shown_title, each.query_id, each.is_editable, dashboard.charts.get(each.id)
+        )
+        for each in dashboard.metrics
+    ]
+    return DashboardView(dashboard.id, dashboard.title, items, layouts)
+
+
+def _send(reply: Reply) -> ASGIResponse:
+    return ASGIResponse(body=reply.body, media_type=reply.headers["content-type"], headers=reply.headers)
