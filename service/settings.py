@@ -4,6 +4,7 @@ Each field carries its variable, unit, default and help.
 """
 
 from datetime import UTC, tzinfo
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -368,6 +369,7 @@ def zone_of(name: str) -> tzinfo:
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """A name other than `localhost` may resolve to anything, so it does not count."""
     try:

@@ -9,18 +9,36 @@ from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send
 class DisconnectMiddleware:
     """ASGI layer that cancels reads and batches when the client disconnects. It never cancels changes.
 
-    Watching a connection costs time. So it begins `WATCH_AFTER_S` after the request, and ends when the
-    response begins.
+    Watching a connection costs time. So it begins one to two times `WATCH_AFTER_S` after the request, and
+    ends when the response begins. All requests share one timer, because a timer for each costs time too.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._young: set[_Client] = set()
+        self._older: set[_Client] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (scope["method"] in SAFE_METHODS or scope["path"].endswith("/batch")):
-            await _Client(receive, send).serve(self._app, scope)
+            client = _Client(receive, send)
+            self._young.add(client)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
+            try:
+                await client.serve(self._app, scope)
+            finally:
+                self._young.discard(client)
+                self._older.discard(client)
         else:
             await self._app(scope, receive, send)
+
+    def _look(self) -> None:
+        for client in self._older:
+            client.begin_watch()
+        self._young, self._older = set(), self._young
+        again = self._older or None
+        self._timer = again and asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
 
 
 class _Client:
@@ -33,19 +51,19 @@ class _Client:
         self._unread: list[Message] = []
         self._watch: asyncio.Task[None] | None = None
         self._disconnected = False
+        self._started = False
+        self._task = asyncio.current_task()
 
     async def serve(self, app: App, scope: Scope) -> None:
-        task = asyncio.current_task()
+        task = self._task
         assert task, "each request runs in a task"
         self._body_complete = scope["method"] in SAFE_METHODS
-        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin_watch, task)
         try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             if not self._disconnected or task.uncancel():
                 raise
         finally:
-            timer.cancel()
             self._end_watch()
 
     async def receive(self) -> Message:
@@ -57,12 +75,14 @@ class _Client:
         return message
 
     async def send(self, message: Message) -> None:
+        self._started = True
         self._end_watch()
         await self._send(message)
 
-    def _begin_watch(self, task: "asyncio.Task[None]") -> None:
-        if self._body_complete:
-            self._watch = asyncio.create_task(self._wait_for_end(task))
+    def begin_watch(self) -> None:
+        """Cancel the request when its client disconnects, unless its response has begun."""
+        if self._body_complete and self._task and not self._started:
+            self._watch = asyncio.create_task(self._wait_for_end(self._task))
 
     def _end_watch(self) -> None:
         if self._watch is not None:
