@@ -37,8 +37,9 @@ class DisconnectMiddleware:
         for client in self._older:
             client.begin_watch()
         self._young, self._older = set(), self._young
-        again = self._older or None
-        self._timer = again and asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
+        self._timer = None
+        if self._older:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
 
 
 class _Client:
