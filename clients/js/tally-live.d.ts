@@ -31,7 +31,7 @@ export function tallyLive(options?: Options): {
   /** Calls `listener` with each new state of a metric until the returned function is called. */
   watch(
     id: string,
-    parameters: Record<string, string | number> | null,
+    parameters: Record<string, any> | null,
     listener: (state: State) => void,
   ): () => void;
   close(): void;

@@ -43,7 +43,7 @@ class Request(Struct):
     @property
     def held(self) -> dict[str, str]:
         """The results that the client says it holds: their ETags by metric."""
-        given = self.query.get("last_event_id", "")
+        given = self.headers.get("last-event-id", "")
         return dict(each.split(":") for each in given.split(",") if each)
 
 
@@ -149,10 +149,10 @@ class Stub(Struct, eq=False):
         if value is None:
             problem = {"status": 404, "code": "not-found", "detail": f"There is no metric {metric}."}
             _reply(writer, 404, "application/problem+json", json.dumps(problem))
-        elif f'"{tag(value)}"' in request.headers.get("if-none-match", ""):
-            _reply(writer, 304, "", "", f'ETag: "{tag(value)}"')
+        elif (etag := f'"{tag(value)}-gzip"') in request.headers.get("if-none-match", ""):
+            _reply(writer, 304, "", "", f"ETag: W/{etag}")  # weak, as behind a proxy that compresses
         else:
-            _reply(writer, 200, "application/json", self.result(metric, value), f'ETag: "{tag(value)}-gzip"')
+            _reply(writer, 200, "application/json", self.result(metric, value), f"ETag: W/{etag}")
 
     async def _stream(self, stream: Stream, reader: StreamReader) -> None:
         stream.writer.write(
