@@ -1,5 +1,6 @@
 DROP TABLE catalog.origin;
 
+COMMENT ON TABLE data.metrics IS 'Recorded facts of parts and approvals';
 COMMENT ON COLUMN data.metrics.obsolescence IS NULL;
 COMMENT ON COLUMN data.metrics.alert_type IS NULL;
 COMMENT ON COLUMN data.metrics.parts_flagged IS NULL;

@@ -1,3 +1,5 @@
+-- Rows of derived datasets that wait in quarantine go: `tally quarantine export` saves them first. What was added
+-- to a user's table stays: `tally dataset remove` takes it away.
 DROP FUNCTION imports.store_rows(text, bigint, bigint, integer);
 DROP FUNCTION imports.try_rule(text);
 DROP FUNCTION imports.input_error(text, text);

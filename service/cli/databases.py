@@ -15,13 +15,19 @@ GRANTS_MISSING: Final = 3
 @click.option("--status", "look", flag_value="status", help="List all migrations, change nothing.")
 @click.option("--dry-run", "look", flag_value="dry-run", help="Name what would be applied, change nothing.")
 @click.option("--print-sql", "look", flag_value="print-sql", help="Print the SQL that would run, to be read.")
-def migrate_database(look: str | None) -> int:
+@click.option("--back-to", metavar="NAME", help="Roll back all migrations after NAME, with what they hold.")
+def migrate_database(look: str | None, back_to: str | None) -> int:
     """Bring the database up to date and give the reader its rights."""
     from service.cli.opened import database_ready, started
     from service.database.migrate import migrate
 
+    if look is not None and back_to is not None:
+        raise click.UsageError(f"--back-to does not go with --{look}")
     if look is not None:
         _look(look)
+        return 0
+    if back_to is not None:
+        _roll_back(back_to)
         return 0
     with database_ready(started()) as (ready, _):
         database = ready.database
@@ -50,6 +56,21 @@ def _look(look: str) -> None:
     else:
         for name in missing:
             print(f"-- {name}", (MIGRATIONS / f"{name}.sql").read_text(), sep="\n")
+
+
+def _roll_back(last: str) -> None:
+    from difflib import get_close_matches
+
+    from service.cli.opened import database_ready, started
+    from service.database.migrate import names, roll_back
+
+    known = names()
+    if last not in known:
+        near = get_close_matches(last, known, n=3, cutoff=0.3) or known[-3:]
+        raise Stop(f"there is no migration {last!r}; there is {', '.join(near)}", exit_code=2)
+    with database_ready(started()) as (ready, _):
+        done = roll_back(ready.database.url or "", last)
+    print(f"rolled back {', '.join(done)}" if done else f"nothing was applied after {last}")
 
 
 @click.command("watch", cls=Command)

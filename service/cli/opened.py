@@ -33,14 +33,14 @@ def started(*, quiet: bool = False) -> Settings:
     return settings
 
 
-def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Run one function against the database. Raises its problems."""
+def with_database(work: Callable[[Database], Awaitable[T]], *, quiet: bool = False) -> T:
+    """Run one function against the database. Raises its problems. `quiet` is that of `started`."""
 
     async def run(url: str) -> T:
         async with open_database(url, size=1) as database:
             return await work(database)
 
-    with database_ready(started()) as (ready, _):
+    with database_ready(started(quiet=quiet)) as (ready, _):
         return asyncio.run(run(ready.database.url or ""))
 
 

@@ -32,6 +32,7 @@ Record = Sequence[Any]
 OWNER_POOL_SIZE: Final = 8
 WRITE_TIMEOUT_S: Final = 30
 CLOSE_WAIT_S: Final = 5
+STREAMED_ROWS: Final = 50
 
 # Raised by asyncpg when the server is unreachable, shutting down or not accepting connections.
 LOST_CONNECTION: Final = (
@@ -108,6 +109,14 @@ class Transaction(Verbs):
         with translated():
             yield self._connection
 
+    async def stream(self, statement: Statement[Row], *args: Any) -> AsyncGenerator[Row]:
+        """Yield rows while they are fetched, so that memory holds only `STREAMED_ROWS` of them."""
+        with translated():
+            async for record in self._connection.cursor(
+                statement.sql, *args, prefetch=STREAMED_ROWS, timeout=self._timeout_s
+            ):
+                yield statement.row(*record)
+
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator["Transaction"]:
         """A savepoint: when its block raises, only this block's changes are rolled back."""
@@ -132,6 +141,15 @@ class Database(Verbs):
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
         """Commit when the block ends, roll back when it raises; `timeout_s` applies to each statement."""
         async with self._borrow() as connection, connection.transaction():
+            yield Transaction(connection, timeout_s)
+
+    @asynccontextmanager
+    async def snapshot(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
+        """A READ ONLY transaction in which every statement sees the same state of the database."""
+        async with (
+            self._borrow() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             yield Transaction(connection, timeout_s)
 
 

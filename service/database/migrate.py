@@ -111,6 +111,27 @@ def migrate(owner_url: str, reader_url: str | None, schemas: tuple[str, ...]) ->
         raise Stop(f"the database at {where(owner_url)} did not go on: {_first_line(error)}") from None
 
 
+def roll_back(owner_url: str, last: str) -> list[str]:
+    """Roll back each migration after `last`, newest first; their ids. What they added goes, with its rows.
+
+    Raises `Stop`, with the failed migration and those before it still applied.
+    """
+    try:
+        with psycopg.connect(owner_url, autocommit=True) as session:
+            session.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+            backend = open_backend(owner_url)
+            try:
+                found = yoyo.read_migrations(str(MIGRATIONS))  # pyright: ignore[reportUnknownMemberType] (untyped)
+                applied = [each for each in backend.to_rollback(found) if each.id > last]
+                for migration in applied:
+                    backend.rollback_one(migration)
+            finally:
+                backend.connection.close()
+    except psycopg.Error as error:
+        raise Stop(f"nothing more was rolled back: {_first_line(error)}") from None
+    return [migration.id for migration in applied]
+
+
 def _first_line(error: psycopg.Error) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 

@@ -77,3 +77,28 @@ SELECT EXISTS (
     JOIN pg_roles AS r ON r.oid = d.objoid
     WHERE d.classoid = 'pg_authid'::regclass AND r.rolname = $1::text AND d.description = $2::text
 ) AS made
+
+-- name: list_stored_columns
+-- The columns of these tables (schema.table) that hold what was stored: not those that Postgres computes.
+SELECT n.nspname || '.' || c.relname AS table_name,
+       a.attname::text AS name,
+       a.atttypid = 'jsonb'::regtype AS is_jsonb,
+       a.attidentity <> '' AS is_identity,
+       a.attnum = ANY (i.indkey) AS in_key
+FROM pg_attribute AS a
+JOIN pg_class AS c ON c.oid = a.attrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+WHERE n.nspname || '.' || c.relname = ANY ($1::text[])
+    AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ORDER BY 1, array_position(i.indkey, a.attnum), a.attnum
+
+-- name: write_exactly
+-- Numbers and binary values are written with all their digits, whatever the database's own settings say.
+SELECT set_config('extra_float_digits', '1', true) AS float_digits,
+       set_config('bytea_output', 'hex', true) AS binary_form,
+       set_config('timezone', 'UTC', true) AS zone
+
+-- name: raise_identity
+-- The next value of an identity column ($1: the table, $2: the column) follows the values that are there.
+SELECT setval(pg_get_serial_sequence($1::text, $2::text), greatest($3::bigint, 1), $3::bigint > 0)::text AS last

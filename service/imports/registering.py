@@ -96,7 +96,7 @@ async def add_dataset(
         dataset = find_among(await read_datasets(tx), name)
         assert dataset, "stored above"
         _refuse_unfit(dataset, wish)
-        added = [await _add_quarantine(tx, dataset)]
+        added = [await add_quarantine(tx, dataset.name)]
         for column in dataset.columns:
             if column.vocabulary:
                 await tx.write(_learn_words(dataset, column.name, column.vocabulary))
@@ -215,11 +215,14 @@ def _refuse_unfit(dataset: Dataset, wish: NewDataset) -> None:
         raise InvalidInput(errors=(FieldError("mirror", f"the table has a column {GONE} of its own"),))
 
 
-async def _add_quarantine(tx: Transaction, dataset: Dataset) -> str:
-    """Attached, not created as a partition: so running imports are not waited for."""
-    name = f"quarantine.{quoted(dataset.name)}"
+async def add_quarantine(tx: Transaction, dataset: str) -> str:
+    """Add the table of a dataset's quarantined rows. Returns what was added.
+
+    Attached, not created as a partition: so running imports are not waited for.
+    """
+    name = f"quarantine.{quoted(dataset)}"
     await tx.write(Command("create_quarantine", f'CREATE TABLE {name} (LIKE quarantine."row" INCLUDING ALL)'))
-    attach = f'ALTER TABLE quarantine."row" ATTACH PARTITION {name} FOR VALUES IN ({literal(dataset.name)})'
+    attach = f'ALTER TABLE quarantine."row" ATTACH PARTITION {name} FOR VALUES IN ({literal(dataset)})'
     await tx.write(Command("attach_quarantine", attach))
     return f"table {name}, where rows wait that break the contract"
 

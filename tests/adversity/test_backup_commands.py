@@ -1,0 +1,137 @@
+"""`tally export` and `tally restore` as a user runs them."""
+
+import json
+import signal
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.database.embedded import running
+from tests.adversity.conftest import Commanded
+from tests.processes import free_port, open_folder, start, tally, until_ready
+
+FILE = "all.jsonl"
+
+
+@pytest.fixture(scope="module")
+def seeded():
+    """The folder of an embedded database with the seeds."""
+    with open_folder() as folder, running(folder):
+        assert tally("migrate", DATA_DIR=folder).returncode == 0
+        assert tally("seed", DATA_DIR=folder).returncode == 0
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def empty():
+    """The folder of an embedded database that is migrated and stays empty."""
+    with open_folder() as folder, running(folder):
+        assert tally("migrate", DATA_DIR=folder).returncode == 0
+        yield folder
+
+
+def tiles(data_dir: Path):
+    """What the service answers about its dashboards and metrics."""
+    port = free_port()
+    service = start(DATA_DIR=data_dir, PORT=port)
+    try:
+        until_ready(port)
+        base = f"http://127.0.0.1:{port}/api/v1"
+        paths = (
+            "/dashboards",
+            "/dashboards/default",
+            "/metrics?limit=500",
+            "/quarantine?limit=500",
+            "/imports",
+        )
+        return [httpx.get(f"{base}{path}").json() for path in paths]
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.communicate(timeout=20)
+
+
+def test_a_sample_company_moves_to_another_database(command: Commanded, seeded: Path, tmp_path: Path):
+    file = tmp_path / FILE
+    done = command("export", str(file), DATA_DIR=seeded)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {each["table"]: each["rows"] for each in map(json.loads, done.stdout.splitlines())}
+    assert rows["catalog.metric"] == 16
+    assert rows["quarantine.row"] > 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with open_folder() as other, running(other):
+        assert tally("migrate", DATA_DIR=other).returncode == 0
+        done = command("restore", str(file), DATA_DIR=other)
+        assert (done.returncode, done.stderr) == (0, "")
+        restored = {each["table"]: each["restored"] for each in map(json.loads, done.stdout.splitlines())}
+        assert restored == rows
+        again = command("restore", str(file), DATA_DIR=other)
+        assert again.returncode == 2
+        assert "the database is not empty" in again.stderr
+        assert again.stderr.count("\n") == 1
+        assert command("restore", str(file), "--replace", DATA_DIR=other).returncode == 0
+        assert tiles(other) == tiles(seeded)
+
+
+def test_the_file_passes_through_a_pipe(seeded: Path, empty: Path):
+    exported = tally("export", DATA_DIR=seeded)
+    assert exported.stderr == ""
+    first, *_, last = exported.stdout.splitlines()
+    assert json.loads(first)["tally_export"] == 1
+    assert json.loads(last)["rows"]["catalog.metric"] == 16
+    done = tally("restore", "-", stdin=exported.stdout[:-30], DATA_DIR=empty)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tally: standard input is cut off")
+    done = tally("restore", "-", stdin=exported.stdout, DATA_DIR=empty)
+    assert done.returncode == 0
+
+
+def test_an_export_that_fails_leaves_the_file_before_it(command: Commanded, seeded: Path, tmp_path: Path):
+    file = tmp_path / FILE
+    file.write_text("the export of yesterday")
+    done = command("export", str(file), DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
+    assert done.returncode == 1
+    assert "secret" not in done.stderr
+    assert file.read_text() == "the export of yesterday"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("export", "/nowhere/all.jsonl"),
+            "tally: /nowhere/all.jsonl cannot be written: No such file or directory\n",
+        ),
+        (
+            ("restore", "/nowhere/all.jsonl"),
+            "tally: /nowhere/all.jsonl cannot be read: No such file or directory\n",
+        ),
+        (("restore", "/"), "tally: / cannot be read: Is a directory\n"),
+        (("restore", __file__), f"tally: {__file__} is no export of Tally\n"),
+        (("restore",), "tally: Missing argument 'FILE' (see tally restore --help)\n"),
+        (("migrate", "--back-to", "0099.x"), None),
+        (("migrate", "--back-to", "0050.ask", "--status"), None),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
+)
+def test_what_cannot_be_done_is_one_sentence(
+    command: Commanded, seeded: Path, arguments: tuple[str, ...], sentence: str | None
+):
+    done = command(*arguments, DATA_DIR=seeded)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert sentence is None or done.stderr == sentence
+
+
+def test_a_migration_is_taken_back_and_applied_again(command: Commanded, tmp_path: Path):
+    with open_folder() as folder, running(folder):
+        assert command("migrate", DATA_DIR=folder).returncode == 0
+        done = command("migrate", "--back-to", "0100.metric_refresh", DATA_DIR=folder)
+        assert done.returncode == 0
+        assert "0101.client_announced" in done.stdout
+        again = command("migrate", "--back-to", "0100.metric_refresh", DATA_DIR=folder)
+        assert again.stdout == "nothing was applied after 0100.metric_refresh\n"
+        assert "lacks migrations" in command("export", DATA_DIR=folder).stderr
+        assert "0101.client_announced" in command("migrate", DATA_DIR=folder).stdout
