@@ -13,6 +13,7 @@ EXPORTED: Final = (
     "catalog.lingering",
     "catalog.dashboard",
     "catalog.layout_item",
+    "catalog.tile",
     "imports.dataset",
     "imports.run",
     "quarantine.row",
