@@ -36,13 +36,14 @@ RETRY = stamina.AsyncRetryingCaller(
 
 OutboundError = httpx.HTTPError
 """Errors of `Outbound.client`: response too large, broken coding, lost connection, timeout."""
+OutboundTimeout = httpx.TimeoutException
 
 
 class Outbound:
     """Fetches JSON; `async with` closes its connections.
 
-    `client` is for a library that brings calls of its own (the language model's). It keeps the caps on size
-    and silence; deadline and retries are then the library's, and the host's record is not touched.
+    `client` is for calls of another kind (the language model's). It keeps the cap on size; deadline and
+    retries are the caller's, and the host's record is not touched.
     """
 
     def __init__(self, *, timeout_s: float, cooldown_s: float) -> None:
@@ -128,7 +129,7 @@ class Outbound:
             UpstreamFailed(f"{url.host} answered {status}{followed}"),
             sick=status in AGAIN or response.is_server_error,
             again=status in AGAIN,
-            after_s=_retry_after(response.headers.get("Retry-After", "")) if status in AGAIN else 0.0,
+            after_s=retry_after_s(response.headers.get("Retry-After", "")) if status in AGAIN else 0.0,
         )
 
 
@@ -226,7 +227,7 @@ def _address(url: str) -> httpx.URL:
     return address
 
 
-def _retry_after(text: str) -> float:
+def retry_after_s(text: str) -> float:
     """Seconds of a `Retry-After`, which is a number or a date; 0 for none, nonsense or the past."""
     if text.isascii() and text.isdigit():
         return float(text)

@@ -74,7 +74,7 @@ def test_help_imports_nothing_heavy():
     assert "Answer HTTP until stopped" in done.stdout
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "click" in loaded
-    assert loaded.isdisjoint({"asyncpg", "litestar", "openai", "psycopg", "rich", "sqlglot", "structlog"})
+    assert loaded.isdisjoint({"asyncpg", "litestar", "httpx", "psycopg", "rich", "sqlglot", "structlog"})
 
 
 @pytest.mark.parametrize(
