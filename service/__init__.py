@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 
 def bundled(folder: str) -> Path:
-    """The path of `migrations` or `seeds`: inside the package in a wheel, beside it in a source tree."""
+    """The path of `migrations`, `seeds` or `clients/js`: inside the package in a wheel, else beside it."""
     package = Path(__file__).parent
     inside = package / folder
     return inside if inside.is_dir() else package.parent / folder

@@ -1,7 +1,6 @@
-"""The service's own routes: root, health, and the OpenAPI document with its pages."""
+"""The service's own routes: health, and the OpenAPI document with its pages."""
 
 from collections.abc import Callable
-from html import escape
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
@@ -31,12 +30,6 @@ PUBLIC: Final[dict[str, Any]] = {"scope": None}
 class Health(Struct, frozen=True):
     status: str
     checks: dict[str, str]
-
-
-class Welcome(Struct, frozen=True):
-    message: str
-    docs: str
-    health: str
 
 
 ExtraChecks = Callable[[], dict[str, str]]
@@ -98,11 +91,6 @@ class HealthController(Controller):
         return Response(health, status_code=200 if ready else 503)
 
 
-@get("/", summary="Name of the service and links", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
-def welcome() -> Welcome:
-    return Welcome("Tally: stored SQL as JSON metrics", "/docs", "/health")
-
-
 @get("/openapi.json", include_in_schema=False, opt=PUBLIC)
 async def openapi_document(
     request: Request[Any, Any, Any],
@@ -119,48 +107,6 @@ async def openapi_document(
 
 
 _DOCUMENT: Final = msgspec.json.Encoder(decimal_format="number")
-_PROBLEMS: Final = {each.code: each for each in errors.all_problems()}
-_PROBLEM_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style nonce="{nonce}">
-body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 3rem auto; max-width: 40rem; padding: 0 1rem }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>HTTP status {status}, code <code>{code}</code></p>
-<p>{meaning}</p>
-<h2>How to mend it</h2>
-<p>{remedy}</p>
-</body>
-</html>
-"""
-
-
-@get("/problems/{code:str}", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
-def problem_page(code: FromPath[str]) -> Response[str]:
-    """The page that the `type` of a problem document names."""
-    problem = _PROBLEMS.get(code)
-    if problem is None:
-        raise errors.NotFound(
-            f"There is no problem {code[:60]!r}; there are: {', '.join(sorted(_PROBLEMS))}."
-        )
-    nonce, headers = page_headers()
-    page = _PROBLEM_PAGE.format(
-        nonce=nonce,
-        code=code,
-        status=problem.status,
-        title=escape(problem.title),
-        meaning=escape(problem.__doc__ or ""),
-        remedy=escape(problem.remedy),
-    )
-    return Response(page, media_type=MediaType.HTML, headers=headers)
-
-
 _DOCS_PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -212,4 +158,4 @@ def docs_asset(name: FromPath[str]) -> Response[bytes]:
 
 
 def own_routes() -> list[ControllerRouterHandler]:
-    return [welcome, openapi_document, docs_page, redoc_page, docs_asset, problem_page]
+    return [openapi_document, docs_page, redoc_page, docs_asset]

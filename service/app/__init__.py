@@ -12,6 +12,9 @@ from service.auth.guards import Gate, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.tokens import Tokens
+from service.dashboard.assets import Assets
+from service.dashboard.error_pages import ErrorPages
+from service.dashboard.pages import Pages
 from service.database.listen import Listener
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
 from service.errors import DatabaseUnavailable, Stop
@@ -62,7 +65,8 @@ def configured(app: Litestar, settings: Settings, observe: Observe | None = None
         observe=observe,
     )
     issuer, tokens, gate = _guard(app, settings)
-    base = Base(settings, observe, listener, results, RequestIndex(results), issuer, tokens, gate)
+    pages = Pages(Assets(), auth=settings.auth.mode == "on")
+    base = Base(settings, observe, listener, results, RequestIndex(results), issuer, tokens, gate, pages)
     app.state.update({"base": base, "services": None})
     return app
 
@@ -98,13 +102,15 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     clients whose requests run.
     """
     base: Base = app.state.base
+    error_pages = ErrorPages(cast("App", app), base.pages)
+    refuse = error_pages.refusing(send_problem)
     endpoint = ResultEndpoint(
-        RepresentationMiddleware(cast("App", app)),
+        RepresentationMiddleware(error_pages),
         base.gate,
         lambda: _services(app).result_service,
-        send_problem,
+        refuse,
     )
-    streams = EventStreams(endpoint, base.gate, lambda: _services(app).streams, send_problem)
+    streams = EventStreams(endpoint, base.gate, lambda: _services(app).streams, refuse)
     sockets = Sockets(
         cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
     )

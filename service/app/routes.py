@@ -16,6 +16,7 @@ from service.app.services import Services
 from service.ask.api import AskController
 from service.auth.api import AuditController, TokenController
 from service.auth.guards import allow
+from service.dashboard import api as dashboard
 from service.http.problems import answer_problem
 from service.http.requests import ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, ImportsController, QuarantineController
@@ -63,6 +64,7 @@ def routed() -> Litestar:
             Router("/", route_handlers=features, include_in_schema=False),
             TokenController,
             *own_routes(),
+            *dashboard.routes(),
         ],
         guards=[allow],
         dependencies={

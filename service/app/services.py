@@ -15,6 +15,7 @@ from service.auth.guards import Gate
 from service.auth.issuer import Issuer
 from service.auth.live import LiveRights
 from service.auth.tokens import Tokens
+from service.dashboard.pages import Pages
 from service.database.gateway import Database
 from service.database.listen import Listener
 from service.database.session import Session
@@ -56,6 +57,7 @@ class Base(Struct, frozen=True):
     issuer: Issuer
     tokens: Tokens
     gate: Gate
+    pages: Pages
 
 
 class Services(Struct, frozen=True):
@@ -81,6 +83,7 @@ class Services(Struct, frozen=True):
     extra_checks: ExtraChecks
     live_rights: LiveRights
     streams: Parts
+    pages: Pages
 
 
 def connect(
@@ -156,6 +159,7 @@ def connect(
         extra_checks=partial(_extra_checks, base.listener, reader, suspensions),
         live_rights=rights,
         streams=Parts(hub, rights, metrics),
+        pages=base.pages,
     )
 
 

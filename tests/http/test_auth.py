@@ -15,6 +15,8 @@ from service.settings import Server, Settings
 PUBLIC = {
     "/problems/{code}",
     "/",
+    "/d/{dashboard_id}",
+    "/static/{version}/{name}",
     "/docs",
     "/docs/assets/{name}",
     "/redoc",

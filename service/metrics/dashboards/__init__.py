@@ -24,7 +24,16 @@ from service.metrics.catalog import (
     LayoutItem,
     TileRow,
 )
-from service.metrics.models import DashboardPlace, Layout, NewDashboard, Places, TileChange
+from service.metrics.models import (
+    DashboardItem,
+    DashboardPlace,
+    DashboardView,
+    Layout,
+    NewDashboard,
+    Place,
+    Places,
+    TileChange,
+)
 
 COLUMNS: Final = 12
 """Columns of the grid in which places are found; `lg` has as many in react-grid-layout."""
@@ -42,6 +51,21 @@ _LAYOUT_COLUMNS: Final = ("dashboard_id", "metric_id", "breakpoint", "x", "y", "
 _NO_SLUG: Final = re.compile(r"[^a-z0-9]+")
 _LONGEST_ID: Final = 64
 _TRIES: Final = 100  # numbers that are tried after the id that a title makes
+
+
+def view(dashboard: Dashboard) -> DashboardView:
+    """The dashboard as callers see it."""
+    layouts: dict[str, list[Place]] = {}
+    for place in dashboard.places:
+        at = Place(place.metric_id, place.x, place.y, place.w, place.h, place.static)
+        layouts.setdefault(place.breakpoint, []).append(at)
+    items = [
+        DashboardItem(
+            each.id, each.shown_title, each.query_id, each.is_editable, dashboard.charts.get(each.id)
+        )
+        for each in dashboard.metrics
+    ]
+    return DashboardView(dashboard.id, dashboard.title, items, layouts)
 
 
 async def create_dashboard(

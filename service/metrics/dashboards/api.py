@@ -24,15 +24,13 @@ from service.http.ids import parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
 from service.metrics import dashboards
 from service.metrics.batch import Batcher
-from service.metrics.catalog import Catalog, Dashboard
+from service.metrics.catalog import Catalog
 from service.metrics.models import (
     DashboardChange,
-    DashboardItem,
     DashboardPage,
     DashboardSummary,
     DashboardView,
     NewDashboard,
-    Place,
     Places,
     TileChange,
 )
@@ -83,7 +81,9 @@ class DashboardsController(Controller):
     ) -> Response[DashboardView]:
         created = await dashboards.create_dashboard(database, catalog, data, actor(request.scope))
         return Response(
-            _view(created), status_code=201, headers={"Location": f"/api/v1/dashboards/{created.id}"}
+            dashboards.view(created),
+            status_code=201,
+            headers={"Location": f"/api/v1/dashboards/{created.id}"},
         )
 
     @get(
@@ -94,7 +94,7 @@ class DashboardsController(Controller):
         opt={"problems": (NotFound, DatabaseUnavailable)},
     )
     def dashboard(self, dashboard_id: FromPath[str], catalog: Catalogue) -> DashboardView:
-        return _view(catalog.dashboard(dashboard_id))
+        return dashboards.view(catalog.dashboard(dashboard_id))
 
     @patch(
         "/{dashboard_id:str}",
@@ -111,7 +111,9 @@ class DashboardsController(Controller):
         catalog: Catalogue,
     ) -> DashboardView:
         who = actor(request.scope)
-        return _view(await dashboards.rename_dashboard(database, catalog, dashboard_id, data.title, who))
+        return dashboards.view(
+            await dashboards.rename_dashboard(database, catalog, dashboard_id, data.title, who)
+        )
 
     @delete(
         "/{dashboard_id:str}",
@@ -139,7 +141,7 @@ class DashboardsController(Controller):
         catalog: Catalogue,
     ) -> DashboardView:
         who = actor(request.scope)
-        return _view(await dashboards.put_layouts(database, catalog, dashboard_id, data, who))
+        return dashboards.view(await dashboards.put_layouts(database, catalog, dashboard_id, data, who))
 
     @patch(
         "/{dashboard_id:str}/tiles/{metric_id:str}",
@@ -159,7 +161,7 @@ class DashboardsController(Controller):
         catalog: Catalogue,
     ) -> DashboardView:
         tile, who = (dashboard_id, parse_uuid(metric_id)), actor(request.scope)
-        return _view(await dashboards.change_tile(database, catalog, tile, data, who))
+        return dashboards.view(await dashboards.change_tile(database, catalog, tile, data, who))
 
     @get(
         "/{dashboard_id:str}/data",
@@ -186,20 +188,6 @@ class DashboardsController(Controller):
             dashboard, given, caller_of(cast("Scope", request.scope), caller(request.scope).claims)
         )
         return _send(await result_service.reply(cast("Scope", request.scope), outcome, version))
-
-
-def _view(dashboard: Dashboard) -> DashboardView:
-    layouts: dict[str, list[Place]] = {}
-    for place in dashboard.places:
-        at = Place(place.metric_id, place.x, place.y, place.w, place.h, place.static)
-        layouts.setdefault(place.breakpoint, []).append(at)
-    items = [
-        DashboardItem(
-            each.id, each.shown_title, each.query_id, each.is_editable, dashboard.charts.get(each.id)
-        )
-        for each in dashboard.metrics
-    ]
-    return DashboardView(dashboard.id, dashboard.title, items, layouts)
 
 
 def _send(reply: Reply) -> ASGIResponse:

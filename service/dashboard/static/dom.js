@@ -1,0 +1,94 @@
+const SVG = 'http://www.w3.org/2000/svg';
+
+/**
+ * An element with attributes, listeners (`onclick`) and children. Text is always text, never markup.
+ *
+ * @param {string} tag
+ * @param {Record<string, any> | null} [attributes]
+ * @param {...(Node | string | number | null | undefined | false)} children
+ * @returns {any} the element; `any`, because callers know its kind
+ */
+export function el(tag, attributes, ...children) {
+	return fill(document.createElement(tag), attributes, children);
+}
+
+/**
+ * The same for SVG.
+ *
+ * @param {string} tag
+ * @param {Record<string, any> | null} [attributes]
+ * @param {...(Node | string | number | null | undefined | false)} children
+ * @returns {any}
+ */
+export function svg(tag, attributes, ...children) {
+	return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+/**
+ * @param {Element} node
+ * @param {Record<string, any> | null | undefined} attributes
+ * @param {(Node | string | number | null | undefined | false)[]} children
+ */
+function fill(node, attributes, children) {
+	for (const [name, value] of Object.entries(attributes ?? {})) {
+		if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
+		else if (value === true) node.setAttribute(name, '');
+		else if (value !== false && value != null) node.setAttribute(name, `${value}`);
+	}
+	for (const child of children) if (child != null && child !== false) node.append(child instanceof Node ? child : `${child}`);
+	return node;
+}
+
+const PATHS = /** @type {Record<string, string>} */ ({
+	close: 'M6 6l12 12M18 6 6 18',
+	copy: 'M9 9h10v11H9zM5 15V4h10',
+	dark: 'M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z',
+	contrast: 'M12 3a9 9 0 1 0 0 18zM12 3a9 9 0 0 1 0 18',
+	light: 'M12 7.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9M12 2v2.5M12 19.5V22M2 12h2.5M19.5 12H22M5 5l1.8 1.8M17.2 17.2 19 19M19 5l-1.8 1.8M6.8 17.2 5 19',
+	link: 'M10 14a4 4 0 0 0 6 .4l3-3a4 4 0 0 0-5.7-5.7L12 7M14 10a4 4 0 0 0-6-.4l-3 3a4 4 0 0 0 5.7 5.7L12 17',
+	more: 'M5 12h.01M12 12h.01M19 12h.01',
+	plus: 'M12 5v14M5 12h14',
+	screen: 'M3 5h18v11H3zM9 20h6M12 16v4',
+	auto: 'M4 5h16v11H4zM8 20h8M8 12l2.5-5 2.5 5M9 10.5h3M15 8v4',
+});
+
+/**
+ * A line icon by name. It is hidden from screen readers: the button around it has the name.
+ *
+ * @param {string} name
+ */
+export function icon(name) {
+	return svg('svg', { class: 'icon', viewBox: '0 0 24 24', 'aria-hidden': 'true' }, svg('path', { d: PATHS[name] }));
+}
+
+/**
+ * Say something to screen readers.
+ *
+ * @param {string} text
+ */
+export function announce(text) {
+	const region = document.getElementById('announce');
+	if (region) region.textContent = text;
+}
+
+/**
+ * A modal dialog with a title. It is removed when it closes; Escape and the button close it.
+ *
+ * @param {string} title
+ * @param {...(Node | string)} children
+ * @returns {HTMLDialogElement}
+ */
+export function dialog(title, ...children) {
+	const close = el('button', { class: 'button quiet icon-only', type: 'button', 'aria-label': 'Close' }, icon('close'));
+	const shown = el(
+		'dialog',
+		{ class: 'dialog', 'aria-label': title },
+		el('header', { class: 'dialog-head' }, el('h2', { dir: 'auto' }, title), close),
+		el('div', { class: 'dialog-body' }, ...children),
+	);
+	close.addEventListener('click', () => shown.close());
+	shown.addEventListener('close', () => shown.remove());
+	document.body.append(shown);
+	shown.showModal();
+	return shown;
+}

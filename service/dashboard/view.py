@@ -1,0 +1,125 @@
+"""What the page of a dashboard shows: its tiles, their places, and the data that its scripts begin with."""
+
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+from msgspec import Struct
+
+from service.auth.tokens import Principal
+from service.dashboard.assets import LIVE_CLIENT
+from service.dashboard.grid import Grid, css, grids
+from service.dashboard.pages import Pages
+from service.metrics import dashboards
+from service.metrics.catalog import DEFAULT_DASHBOARD, Catalog, Dashboard
+from service.metrics.models import DashboardItem, Place
+
+API: Final = "/api/v1"
+KIOSK: Final = "kiosk"
+ROTATE: Final = "rotate"
+OWN: Final = frozenset({KIOSK, ROTATE})
+"""Parameters of the page. All others are those of the metrics."""
+MOST_DASHBOARDS: Final = 200
+"""Dashboards that the page names."""
+_ROTATE_S: Final = (5, 86_400)
+_OTHER_PAGES: Final = ("ask", "data", "alerts")
+
+
+class Listed(Struct, frozen=True):
+    """A dashboard that the page links to."""
+
+    id: str
+    title: str
+    address: str
+
+
+class PageData(Struct, frozen=True):
+    """What scripts read from `#page-data`; `page.js` has it as a type.
+
+    `api` is the base address of the live client. `data` has all results in one answer. `layouts` are the
+    stored places of every size, `grid` those that the page shows.
+    """
+
+    dashboard: dict[str, str]
+    dashboards: list[Listed]
+    items: list[DashboardItem]
+    layouts: dict[str, list[Place]]
+    grid: dict[str, Grid]
+    api: str
+    data: str
+    scopes: list[str]
+    parameters: dict[str, str]
+    kiosk: bool
+    rotate: int
+    user: str
+    link: bool = False
+
+
+def dashboard_page(
+    pages: Pages, catalog: Catalog, dashboard_id: str, query: str, principal: Principal
+) -> dict[str, Any]:
+    """The template's context. Raises `NotFound`."""
+    dashboard = catalog.dashboard(dashboard_id)
+    listed = [
+        Listed(each.id, title_of(each), address(each.id))
+        for each in catalog.dashboards(None, MOST_DASHBOARDS)[:MOST_DASHBOARDS]
+    ]
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    parameters = {name: value for name, value in given.items() if name not in OWN}
+    base = f"{API}/dashboards/{dashboard.id}/data"
+    data = page_data(
+        dashboard,
+        dashboards=listed,
+        api=API,
+        data=f"{base}?{urlencode(parameters)}" if parameters else base,
+        scopes=sorted(principal.scopes),
+        user=principal.subject,
+        parameters=parameters,
+        given=given,
+    )
+    return context(pages, data)
+
+
+def page_data(dashboard: Dashboard, *, given: dict[str, str], **more: Any) -> PageData:
+    view = dashboards.view(dashboard)
+    return PageData(
+        dashboard={"id": dashboard.id, "title": title_of(dashboard)},
+        items=view.items,
+        layouts=view.layouts,
+        grid=grids([each.id for each in dashboard.metrics], dashboard.places),
+        kiosk=KIOSK in given,
+        rotate=_rotation(given.get(ROTATE, "")),
+        **more,
+    )
+
+
+def context(pages: Pages, data: PageData) -> dict[str, Any]:
+    """What the template needs."""
+    return {
+        "dashboard": data.dashboard,
+        "dashboards": data.dashboards,
+        "items": data.items,
+        "page": data,
+        "rules": css(data.grid),
+        "modules": [
+            name
+            for name in pages.assets.modules
+            if not name.startswith(_OTHER_PAGES) and name not in {"early.js", LIVE_CLIENT}
+        ]
+        + [LIVE_CLIENT],
+    }
+
+
+def title_of(dashboard: Dashboard) -> str:
+    return dashboard.title or ("Dashboard" if dashboard.id == DEFAULT_DASHBOARD else dashboard.id)
+
+
+def address(dashboard_id: str) -> str:
+    return "/" if dashboard_id == DEFAULT_DASHBOARD else f"/d/{dashboard_id}"
+
+
+def _rotation(text: str) -> int:
+    """Seconds that a kiosk shows a dashboard; 0: always this one."""
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    least, most = _ROTATE_S
+    return min(max(int(text[:6]), least), most)
