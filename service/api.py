@@ -1,6 +1,6 @@
 """The service's own routes: health, and the OpenAPI document with its pages."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
@@ -31,6 +31,16 @@ class Health(Struct, frozen=True):
     status: str
     checks: dict[str, str]
 
+
+class Scraped(Struct, frozen=True):
+    """The metrics of the service as text, and its media type."""
+
+    text: str
+    media_type: str
+
+
+Scrape = Callable[[str], Awaitable[Scraped]]
+"""Gives the metrics of the service in the format that an `Accept` asks for."""
 
 ExtraChecks = Callable[[], dict[str, str]]
 """Returns further checks for the operator. They do not affect readiness."""
@@ -157,5 +167,15 @@ def docs_asset(name: FromPath[str]) -> Response[bytes]:
     )
 
 
+@get("/internal/prometheus", include_in_schema=False, opt={"scope": "admin", "loopback": True})
+async def prometheus(request: Request[Any, Any, Any], scrape: NamedDependency[Scrape]) -> Response[str]:
+    """Metrics of the service itself, for callers on this machine and for those with the scope `admin`."""
+    scraped = await scrape(request.headers.get("accept", ""))
+    return Response(
+        scraped.text,
+        headers={"Content-Type": scraped.media_type, "Cache-Control": "no-store", "Vary": "Accept"},
+    )
+
+
 def own_routes() -> list[ControllerRouterHandler]:
-    return [openapi_document, docs_page, redoc_page, docs_asset]
+    return [openapi_document, docs_page, redoc_page, docs_asset, prometheus]

@@ -4,7 +4,7 @@
 to mend it, on the page that the problem's `type` names.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
@@ -338,6 +338,12 @@ class UpstreamTimeout(Problem):
 
     status, code, title = 504, "upstream-timeout", "Upstream timed out"
     remedy = "Try again later; if it lasts, look at the outside service."
+
+
+AUTH_PROBLEMS: Final = frozenset(
+    each.code for each in (Unauthorized, InvalidToken, Forbidden, ClientRefused, ClientFailures)
+)
+"""Codes of the problems of callers whose credentials do not do."""
 
 
 def all_problems(kind: type[Problem] = Problem) -> list[type[Problem]]:

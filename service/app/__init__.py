@@ -27,8 +27,9 @@ from service.http.request_log import RequestLog
 from service.live.sockets import Sockets
 from service.live.streams import EventStreams
 from service.metrics.result_endpoint import READ, ResultEndpoint
-from service.observe.events import Observe
+from service.observe.events import Observe, both
 from service.observe.log import EventLog
+from service.observe.prometheus import Prometheus
 from service.results.cache import Results
 from service.results.cache_hits import CacheHitMiddleware, RequestIndex
 from service.results.freshness import Generations
@@ -40,20 +41,27 @@ KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
 __all__ = ["configured", "create_app", "drain", "layered", "routed"]
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: Settings, prometheus: Prometheus | None = None) -> Litestar:
     """Build the app. It opens nothing before its lifespan. Raises `Stop` without database addresses."""
-    return configured(routed(), settings)
+    return configured(routed(), settings, prometheus=prometheus)
 
 
-def configured(app: Litestar, settings: Settings, observe: Observe | None = None) -> Litestar:
+def configured(
+    app: Litestar,
+    settings: Settings,
+    observe: Observe | None = None,
+    prometheus: Prometheus | None = None,
+) -> Litestar:
     """Configure the routes. The app can be configured again while its lifespan is closed.
 
-    `observe` receives all events. By default they are logged.
+    `observe` receives all events. By default they are logged. `prometheus` counts them: by default for this
+    process alone.
     """
     config = settings.database
     if config.url is None or config.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
-    observe = observe or EventLog()
+    prometheus = prometheus or Prometheus()
+    observe = both(observe or EventLog(), prometheus)
     listener = Listener(config.url)
     results = Results(
         Generations(observe),
@@ -66,7 +74,18 @@ def configured(app: Litestar, settings: Settings, observe: Observe | None = None
     )
     issuer, tokens, gate = _guard(app, settings)
     pages = Pages(Assets(), auth=settings.auth.mode == "on")
-    base = Base(settings, observe, listener, results, RequestIndex(results), issuer, tokens, gate, pages)
+    base = Base(
+        settings,
+        observe,
+        listener,
+        results,
+        RequestIndex(results),
+        issuer,
+        tokens,
+        gate,
+        pages,
+        prometheus,
+    )
     app.state.update({"base": base, "services": None})
     return app
 
@@ -127,6 +146,7 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
         need=READ,
         observe=base.observe,
     )
+    base.prometheus.before_publishing(hits.tell_hits)
     return cast("ASGIApp", hits)
 
 

@@ -62,6 +62,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
                 services.reader_login.watch(services.executor.locked_out),
+                services.monitor.keep(),
             ):
                 yield
                 await live.hub.close()

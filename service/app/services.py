@@ -6,7 +6,8 @@ from functools import partial
 
 from msgspec import Struct
 
-from service.api import ExtraChecks
+from service.api import ExtraChecks, Scrape
+from service.app.monitor import Monitor
 from service.ask.generate import PromptCompiler
 from service.ask.knowledge import SchemaCache
 from service.ask.model import open_model
@@ -38,6 +39,7 @@ from service.metrics.result_endpoint import ResultService
 from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe
+from service.observe.prometheus import Prometheus
 from service.outbound import Outbound
 from service.postgres_url import parameters
 from service.results.cache import Results
@@ -58,6 +60,7 @@ class Base(Struct, frozen=True):
     tokens: Tokens
     gate: Gate
     pages: Pages
+    prometheus: Prometheus
 
 
 class Services(Struct, frozen=True):
@@ -84,6 +87,8 @@ class Services(Struct, frozen=True):
     live_rights: LiveRights
     streams: Parts
     pages: Pages
+    monitor: Monitor
+    scrape: Scrape
 
 
 def connect(
@@ -132,6 +137,7 @@ def connect(
         connections_per_caller=settings.streams_per_caller,
     )
     rights = LiveRights(base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None)
+    monitor = Monitor(base.prometheus, results, hub, database, reader)
     return Services(
         database=database,
         outbound=outbound,
@@ -160,6 +166,8 @@ def connect(
         live_rights=rights,
         streams=Parts(hub, rights, metrics),
         pages=base.pages,
+        monitor=monitor,
+        scrape=monitor.scrape,
     )
 
 

@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.http.cursors import Cursor, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID
+from service.http.problems import note_problem
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_BYTES: Final = 65_536
@@ -56,8 +57,9 @@ class Credentials(Struct, frozen=True):
     secrets: tuple[bytes, ...]
 
 
-def answer_token_problem(_request: Request[Any, Any, Any], problem: TokenProblem) -> Response[dict[str, str]]:
+def answer_token_problem(request: Request[Any, Any, Any], problem: TokenProblem) -> Response[dict[str, str]]:
     """Answer a token problem in the format of RFC 6749."""
+    note_problem(problem, request.scope)
     return Response(
         {"error": problem.code, "error_description": problem.detail},
         status_code=problem.status,

@@ -36,6 +36,9 @@ WINDOW_S: Final = 60
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALWAYS: Final = ((b"x-content-type-options", b"nosniff"),)
 _VARY_ORIGIN: Final = (b"vary", b"Origin")
+_FORWARDED: Final = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
 _NO_CHANGES: Final = "AUTH=off takes no changes from pages of other sites: see CORS_ORIGINS"
 
 
@@ -301,11 +304,18 @@ def _bearer(given: list[bytes]) -> bytes | None:
 
 
 def _comes_from_here(connection: Connection) -> bool:
-    """Whether a call comes from this machine. A local proxy forwards calls of others and adds headers."""
-    forwarded = {b"forwarded", b"x-forwarded-for"}.intersection(
-        name for name, _ in connection.scope["headers"]
-    )
-    return connection.client is not None and is_loopback(connection.client.host) and not forwarded
+    """Whether a program on this machine calls for itself.
+
+    A local proxy forwards calls of others and adds headers. A page of another site in a local browser may
+    call by a foreign name that resolves to this machine.
+    """
+    scope = cast("Any", connection.scope)
+    if connection.client is None or not is_loopback(connection.client.host.removeprefix("::ffff:")):
+        return False
+    if not _FORWARDED.isdisjoint(name for name, _ in scope["headers"]):
+        return False
+    host = field_of(scope, b"host")
+    return is_loopback(read_host(host) or "") and not is_foreign(scope, host, frozenset())
 
 
 def _quoted(text: str) -> str:

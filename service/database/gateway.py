@@ -7,7 +7,7 @@ Stored SQL never runs here: `reader` has its own role and its own pool.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
@@ -125,11 +125,24 @@ class Transaction(Verbs):
                 yield Transaction(self._connection, timeout_s or self._timeout_s)
 
 
+class PoolUsage(NamedTuple):
+    """Connections in use, open connections that are idle, and callers that wait."""
+
+    used: int
+    idle: int
+    waiting: int = 0
+
+
 class Database(Verbs):
     """The owner's pool."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    @property
+    def usage(self) -> PoolUsage:
+        idle = self._pool.get_idle_size()
+        return PoolUsage(self._pool.get_size() - idle, idle)
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncGenerator[Connection]:

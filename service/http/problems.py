@@ -57,7 +57,13 @@ async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: P
     await send(body)
 
 
+def note_problem(problem: Problem, scope: Scope) -> None:
+    """Leave the code of the answer's problem for the request log."""
+    scope["state"]["problem"] = problem.code
+
+
 def _document(problem: Problem, scope: Scope) -> bytes:
+    note_problem(problem, scope)
     request_id = scope["state"].get("request_id", "")
     return msgspec.json.encode(problem.document(instance=scope["path"], request_id=request_id))
 

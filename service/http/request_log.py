@@ -2,13 +2,15 @@
 
 import re
 import time
+from collections.abc import Mapping
 from random import getrandbits
 from typing import Any, Final, cast
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import AUTH_PROBLEMS
 from service.http.log_fields import cache_outcome, caller_of, shown_path, shown_query
-from service.observe.events import Observe, RequestDone, Served
+from service.observe.events import AuthFailed, Observe, RequestDone, Served
 from service.observe.log import current_request_id
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -35,6 +37,7 @@ class RequestLog:
         current_request_id.set(request_id)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            self._tell_refusal(scope["state"])
             return
         started = time.perf_counter()
         status = 499  # nginx's status for a client that disconnected before the response
@@ -68,7 +71,12 @@ class RequestLog:
                     address=client[0] if (client := scope.get("client")) else None,
                 )
             )
+            self._tell_refusal(scope["state"])
             current_request_id.set(None)
+
+    def _tell_refusal(self, state: Mapping[str, Any]) -> None:
+        if (code := state.get("problem")) in AUTH_PROBLEMS:
+            self._observe(AuthFailed(code))
 
 
 def request_id_of(given: bytes | None) -> bytes:

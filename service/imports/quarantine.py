@@ -73,6 +73,13 @@ class RetryReport(Struct, frozen=True):
     released: dict[str, int]
 
 
+class OpenRows(Struct, frozen=True):
+    """How many quarantined rows of a dataset are open."""
+
+    dataset: str
+    number: int
+
+
 class _Exported(Struct, frozen=True):
     id: UUID
     cells: dict[str, str]
@@ -98,6 +105,7 @@ LIST_ROWS: Final = SQL.rows("list_kept", QuarantinedRow)
 GET_ROW: Final = SQL.rows("get_kept", QuarantinedRow)
 EXPORT_ROWS: Final = SQL.rows("export_kept", _Exported)
 DISCARD_ROW: Final = SQL.command("discard_kept")
+COUNT_OPEN: Final = SQL.rows("count_open", OpenRows)
 
 
 async def rows(

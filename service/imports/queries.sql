@@ -143,3 +143,6 @@ ORDER BY created_at, id;
 UPDATE quarantine.row
 SET status = 'discarded', closed_at = now()
 WHERE id = $1 AND status = 'open';
+
+-- name: count_open
+SELECT dataset, count(*) AS number FROM quarantine.row WHERE status = 'open' GROUP BY dataset ORDER BY dataset;

@@ -31,15 +31,30 @@ class RequestDone(Struct, frozen=True, gc=False):
 
 
 class HitsServed(Struct, frozen=True, gc=False):
-    """`CacheHitMiddleware` answered so many requests since the last such event."""
+    """`CacheHitMiddleware` answered so many requests since the last such event.
+
+    `requests` are their numbers by route, method and status; `duration` is that of one of them.
+    """
 
     number: int
+    requests: tuple[tuple[tuple[str, str, int], int], ...] = ()
+    duration: float = 0.0
 
 
 class ResultServed(Struct, frozen=True, gc=False):
     """A result was served on any other way than by `CacheHitMiddleware`. A forced run is a miss."""
 
     outcome: Served
+
+
+class ResultRefreshed(Struct, frozen=True, gc=False):
+    """A result was computed again although no request waited for it."""
+
+
+class AuthFailed(Struct, frozen=True, gc=False):
+    """A caller was refused because of its credentials. `reason` is the code of the problem."""
+
+    reason: str
 
 
 class QueryRun(Struct, frozen=True, gc=False):
@@ -90,6 +105,8 @@ Event = (
     RequestDone
     | HitsServed
     | ResultServed
+    | ResultRefreshed
+    | AuthFailed
     | QueryRun
     | ChangeHeard
     | ConnectionLost
@@ -101,3 +118,13 @@ Observe = Callable[[Event], None]
 
 def ignore(_event: Event) -> None:
     """Observe nothing."""
+
+
+def both(first: Observe, second: Observe) -> Observe:
+    """Tell two observers."""
+
+    def observe(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return observe

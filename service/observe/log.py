@@ -2,14 +2,17 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from math import inf
 from typing import Any, Final, cast
 
 import msgspec
 import structlog
 
 from service.observe.events import (
+    AuthFailed,
     ChangeHeard,
     ConnectionLost,
     ConnectionRestored,
@@ -18,9 +21,12 @@ from service.observe.events import (
     ImportDone,
     QueryRun,
     RequestDone,
+    ResultRefreshed,
     ResultServed,
 )
 from service.settings import Logs
+
+HITS_EVERY_S: Final = 10.0
 
 current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 
@@ -111,8 +117,9 @@ def _add_request_id(
 
 
 _LINES: Final[dict[type[Event], tuple[int, str]]] = {
-    HitsServed: (logging.INFO, "hits"),
     ResultServed: (logging.DEBUG, "result"),
+    ResultRefreshed: (logging.DEBUG, "refresh"),
+    AuthFailed: (logging.DEBUG, "auth failed"),
     QueryRun: (logging.DEBUG, "query"),
     ChangeHeard: (logging.DEBUG, "change"),
     ImportDone: (logging.INFO, "import"),
@@ -123,10 +130,13 @@ _CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}
 
 
 class EventLog:
-    """Writes events as log lines: one per request, and those of `_LINES`."""
+    """Writes events as log lines: one per request, those of `_LINES`, and the number of hits now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._log: Any = structlog.get_logger()
+        self._clock = clock
+        self._hits = 0
+        self._hits_due = -inf
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RequestDone):
@@ -134,6 +144,9 @@ class EventLog:
             return
         if isinstance(event, ConnectionLost | ConnectionRestored):
             self._write_connection(event)
+            return
+        if isinstance(event, HitsServed):
+            self._count_hits(event.number)
             return
         level, line = _LINES[type(event)]
         if self._log.is_enabled_for(level):
@@ -153,6 +166,14 @@ class EventLog:
             "address": event.address,
         }
         write("request", **{name: value for name, value in fields.items() if value is not None})
+
+    def _count_hits(self, number: int) -> None:
+        """Write the number of hits at most every `HITS_EVERY_S`."""
+        self._hits += number
+        if self._clock() >= self._hits_due:
+            self._hits_due = self._clock() + HITS_EVERY_S
+            self._log.info("hits", number=self._hits)
+            self._hits = 0
 
     def _write_connection(self, event: ConnectionLost | ConnectionRestored) -> None:
         name = _CONNECTIONS.get(event.source, event.source)

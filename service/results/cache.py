@@ -11,7 +11,7 @@ from msgspec import Struct
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.http.fields import ANY, Directives
 from service.http.representation import WORK_HERE, Coding, compress, compressed
-from service.observe.events import Observe, ResultServed, ignore
+from service.observe.events import Observe, ResultRefreshed, ResultServed, ignore
 from service.results.feed import Subscription
 from service.results.freshness import (
     FreshnessPolicy,
@@ -153,7 +153,9 @@ class Results:
         await self._read_announcements()
         now = self.clock()
         entry = self._fresh(request.key, now)
-        return CacheOutcome(entry) if entry else await self._run(request, "stale", now, afresh=False)
+        if entry is not None:
+            return CacheOutcome(entry)
+        return await self._run(request, "stale", now, afresh=False, refresh=True)
 
     async def _read_announcements(self) -> None:
         """Let the event loop process what was received."""
@@ -286,20 +288,25 @@ class Results:
         if state is not State.STALE and state is not State.MOVED:
             return None
         accepts = self._newer_than(request, now, afresh=False)
-        self._flights.refresh(request.key, self._make_run(request, afresh=False), accepts)
+        run = self._make_run(request, afresh=False, refresh=True)
+        self._flights.refresh(request.key, run, accepts)
         if state is State.MOVED:
             try:
-                return await self._join(request, "stale", accepts, afresh=False, wait_s=PATIENCE_S)
+                return await self._join(
+                    request, "stale", accepts, afresh=False, refresh=True, wait_s=PATIENCE_S
+                )
             except (TimeoutError, Problem):
                 pass
         return CacheOutcome(entry, stale_s)
 
     async def _run(
-        self, request: CacheRequest, forward: MissReason, now: float, *, afresh: bool
+        self, request: CacheRequest, forward: MissReason, now: float, *, afresh: bool, refresh: bool = False
     ) -> CacheOutcome:
         accepts = self._newer_than(request, now, afresh=afresh)
         try:
-            return await self._join(request, forward, accepts, afresh=afresh, wait_s=self._wait_s)
+            return await self._join(
+                request, forward, accepts, afresh=afresh, refresh=refresh, wait_s=self._wait_s
+            )
         except TimeoutError:
             problem = self._note_loss(QueryTimeout("The result was waited for too long."))
         except Problem as error:
@@ -338,9 +345,10 @@ class Results:
         accepts: Callable[[float], bool],
         *,
         afresh: bool,
+        refresh: bool,
         wait_s: float,
     ) -> CacheOutcome:
-        run = self._make_run(request, afresh=afresh)
+        run = self._make_run(request, afresh=afresh, refresh=refresh)
         until = asyncio.get_running_loop().time() + wait_s
         entry, joined = await self._flights.take(request.key, run, accepts, afresh=afresh, until=until)
         return CacheOutcome(entry, forward=forward, collapsed=joined)
@@ -354,8 +362,10 @@ class Results:
 
         return accepts
 
-    def _make_run(self, request: CacheRequest, *, afresh: bool) -> Run[Entry]:
+    def _make_run(self, request: CacheRequest, *, afresh: bool, refresh: bool) -> Run[Entry]:
         async def make() -> Entry:
+            if refresh:
+                self._observe(ResultRefreshed())
             began = self.clock()
             run = f"run {next(self._runs)}"
             basis = self.generations.of((run, *request.tables))

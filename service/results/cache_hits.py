@@ -5,6 +5,8 @@ finds its key here. Requests with unusual headers always go to their endpoint. B
 access (`Gate`), freshness (`Results`) and headers (`results/headers.py`).
 """
 
+import time
+from collections import Counter
 from collections.abc import Awaitable, Hashable
 from typing import Any, Final
 
@@ -21,9 +23,16 @@ from service.results.table import Messages
 
 Signature = tuple[str, bytes, bytes, bytes]
 
+Answered = list[int]
+"""How many hits of a route were answered, by `_KINDS`."""
+
+IndexEntry = tuple[int, Hashable, Coding, Answered]
+"""The catalogue version, the cache key and the content coding of a request, and the counts of its route."""
+
 MAX_REQUESTS: Final = 32_768
 MAX_SIGNATURE: Final = 1024  # characters; longer signatures are not indexed
-TELL_EVERY_S: Final = 10.0
+
+_KINDS: Final = (("GET", 200), ("GET", 304), ("HEAD", 200), ("HEAD", 304))
 
 _NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"range", b"transfer-encoding"})
 
@@ -33,7 +42,9 @@ class RequestIndex:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._entries: dict[Signature, tuple[int, Hashable, Coding]] = {}
+        self._entries: dict[Signature, IndexEntry] = {}
+        self.answered: dict[str, Answered] = {}
+        """By route."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -46,12 +57,13 @@ class RequestIndex:
         signature = _signature(scope, headers)
         if len(signature[0]) + len(signature[1]) + len(signature[2]) + len(signature[3]) > MAX_SIGNATURE:
             return
-        self._entries[signature] = (version, key, coding)
+        answered = self.answered.setdefault(scope.get("path_template", ""), [0] * len(_KINDS))
+        self._entries[signature] = (version, key, coding, answered)
         if len(self._entries) > MAX_REQUESTS:
             del self._entries[next(iter(self._entries))]
 
-    def find(self, signature: Signature) -> tuple[int, Hashable, Coding] | None:
-        """The catalogue version, the cache key and the content coding of a request."""
+    def find(self, signature: Signature) -> IndexEntry | None:
+        """What was recorded of a request."""
         found = self._entries.get(signature)
         return found if found is not None and found[0] == self._results.definitions else None
 
@@ -59,7 +71,7 @@ class RequestIndex:
 class CacheHitMiddleware:
     """The outermost ASGI layer. Callers of cached results need the scope `need`.
 
-    Hits are counted. `observe` is told their number at most every `TELL_EVERY_S`.
+    Hits are counted. `observe` learns of them by `tell_hits`, which somebody has to call about once a second.
     """
 
     def __init__(
@@ -72,9 +84,9 @@ class CacheHitMiddleware:
         self._need = need
         self._observe = observe
         self._log: Any = structlog.get_logger("hits")
-        self._told = 0
-        self._tell_at = 0.0
-        self.hits = 0
+        self._told: Counter[tuple[str, str, int]] = Counter()
+        self._duration = 0.0
+        self._time_one = True  # reading the clock for each would cost a hundredth of the rate
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         try:
@@ -85,13 +97,14 @@ class CacheHitMiddleware:
         return self._app(scope, receive, send) if response is None else _sent(response, send)
 
     def _respond(self, scope: Scope) -> Messages | None:
+        started = time.perf_counter() if self._time_one else 0.0
         request = plain(scope)
         if request is None:
             return None
         found = self._index.find(_signature(scope, request))
         if found is None:
             return None
-        _, key, coding = found
+        _, key, coding, answered = found
         now = self._results.clock()
         entry = self._results.fresh_entry(key, now)
         if entry is None or coding not in entry.representations:
@@ -99,17 +112,39 @@ class CacheHitMiddleware:
         extra = self._gate.known(request, scope["path"], self._need)
         if extra is None:
             return None
-        self.hits += 1
-        if now >= self._tell_at:
-            self._tell_at = now + TELL_EVERY_S
-            self.tell_hits()
         extra = [*extra, (b"x-request-id", request_id_of(request.get(b"x-request-id")))]
-        return hit(entry, coding, now).messages(scope["method"], request.get(b"if-none-match", b""), extra)
+        method = scope["method"]
+        messages = hit(entry, coding, now).messages(method, request.get(b"if-none-match", b""), extra)
+        kind = 0 if messages[0]["status"] == _OK else 1
+        answered[kind if method == "GET" else kind + 2] += 1
+        if started:
+            self._duration, self._time_one = time.perf_counter() - started, False
+        return messages
 
     def tell_hits(self) -> None:
-        """Tell `observe` the number of hits since the last time."""
-        number, self._told = self.hits - self._told, self.hits
-        self._observe(HitsServed(number))
+        """Tell `observe` the number of hits since the last time, if there are any."""
+        answered = self._answered()
+        requests, self._told = answered - self._told, answered
+        if requests:
+            self._time_one = True
+            self._observe(HitsServed(requests.total(), tuple(requests.items()), self._duration))
+
+    @property
+    def hits(self) -> int:
+        """The number of all hits."""
+        return self._answered().total()
+
+    def _answered(self) -> Counter[tuple[str, str, int]]:
+        return Counter(
+            {
+                (route, *kind): number
+                for route, numbers in self._index.answered.items()
+                for kind, number in zip(_KINDS, numbers, strict=True)
+            }
+        )
+
+
+_OK: Final = 200
 
 
 async def _sent(response: Messages, send: Send) -> None:

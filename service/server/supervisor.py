@@ -13,6 +13,7 @@ from granian.http import HTTP1Settings
 from granian.server.mp import MPServer
 
 from service.errors import Stop
+from service.observe.counters import SharedCounters
 from service.server.worker import STOPPED, build
 from service.settings import Auth, Settings
 
@@ -55,6 +56,10 @@ class Supervisor(_Granian):
         self._settings = settings
         self._places = places
         self._beats: Any = RawArray("Q", self.workers)
+        # Twice as many pages as workers: an old worker still counts while a new one begins.
+        self._page_owners: list[Any] = [None] * (2 * self.workers)
+        self._counters = SharedCounters.memory(len(self._page_owners))
+        self._pages = SharedCounters(self._counters)
         self._last_beats = [0] * self.workers
         self._missed_beats = [0] * self.workers
         self._deaths = [0] * self.workers
@@ -72,9 +77,20 @@ class Supervisor(_Granian):
         self._last_beats[idx] = self._beats[idx] = 0
         self._missed_beats[idx] = 0
         granian: Any = super()
-        return granian._spawn_worker(  # noqa: SLF001 (overrides this method)
-            idx, target, partial(callback_loader, self._beats, idx, self._places)
-        )
+        page = self._free_page()
+        loader = partial(callback_loader, self._beats, self._counters, page, idx, self._places)
+        worker = granian._spawn_worker(idx, target, loader)  # noqa: SLF001 (overrides this method)
+        if page is not None:
+            self._page_owners[page] = worker.inner
+        return worker
+
+    def _free_page(self) -> int | None:
+        """A page of counters whose worker has died, for a page has one writer. None: it counts for itself."""
+        for page, owner in enumerate(self._page_owners):
+            if owner is not None and owner.exitcode is not None:
+                self._page_owners[page] = None
+                self._pages.end_gauges(page)
+        return self._page_owners.index(None) if None in self._page_owners else None
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         while not self.interrupt_signal:

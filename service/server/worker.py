@@ -17,7 +17,9 @@ from service.app import create_app, drain, layered
 from service.environment import load
 from service.errors import Stop
 from service.http.connections import App, Client, ConnectionGuard, Message, Receive, Scope, Send
+from service.observe.counters import SharedCounters
 from service.observe.log import set_up_logs
+from service.observe.prometheus import Prometheus
 
 BEAT_S: Final = 1.0
 FIRST_BEAT_S: Final = 0.01
@@ -28,14 +30,17 @@ ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
 
 
-def build(beats: Any, index: int, places: int) -> App:
-    """Build a worker's app. It increments `beats[index]`. A `Stop` is printed and ends the process."""
+def build(beats: Any, counters: Any, page: int | None, index: int, places: int) -> App:
+    """Build a worker's app. It increments `beats[index]`, and counts events on a page of `counters`.
+
+    A `Stop` is printed and ends the process.
+    """
     Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     try:
         settings = load(os.environ)
         set_up_logs(settings.logs)
         running: set[Client] = set()
-        routed = create_app(settings)
+        routed = create_app(settings, None if page is None else Prometheus(SharedCounters(counters), page))
         app = cast("App", layered(routed, running))
     except Stop as stop:
         sys.stderr.write(f"tally: {stop}\n")

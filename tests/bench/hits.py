@@ -32,9 +32,9 @@ def main() -> None:
         issuer = Issuer(settings.public_url, KeyFile(Path(folder)))
         bearer = {"Authorization": f"Bearer {issuer.sign('bench', ['metrics:read'], 3600)}"}
         peer = stack.enter_context(served(server, raw("raw_constant:app")))
-        few = _metrics(server, 5)
+        few = store_metrics(server, SQL, 5)
         with served(server, TALLY) as tally:
-            first = _ask(tally, few[0], bearer)
+            first = ask(tally, few[0], bearer)
             size, tag = len(first[0]), first[1]
             path = f"/api/v1/metrics/{few[0]}"
             _compare(
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def _many(server: Server, few: list[str], bearer: dict[str, str]) -> None:
-    many = _metrics(server, MANY)
+    many = store_metrics(server, SQL, MANY)
     started = time.perf_counter()
     with served(server, TALLY) as tally:
-        _ask(tally, few[0], bearer)
+        ask(tally, few[0], bearer)
         print(f"{MANY} metrics: first answer {time.perf_counter() - started:.1f} s after the start")  # noqa: T201 (a script)
         for metric in (*few, *many):
-            _ask(tally, metric, bearer)
+            ask(tally, metric, bearer)
         cases = {
             f"Tally, {len(found)} metrics in rotation": Case(
                 tally, [get(f"/api/v1/metrics/{metric}", **bearer) for metric in found]
@@ -77,11 +77,11 @@ def _compare(baseline: str, cases: dict[str, Case]) -> None:
     show_figures(best(cases), baseline)
 
 
-def _metrics(server: Server, number: int) -> list[str]:
+def store_metrics(server: Server, sql: str, number: int) -> list[str]:
     ids = [str(uuid4()) for _ in range(number)]
     with psycopg.connect(server.owner_url) as connection:
         connection.cursor().executemany(
-            "INSERT INTO catalog.query (id, sql) VALUES (%s, %s)", [(each, SQL) for each in ids]
+            "INSERT INTO catalog.query (id, sql) VALUES (%s, %s)", [(each, sql) for each in ids]
         )
         connection.cursor().executemany(
             "INSERT INTO catalog.metric (id, query_id) VALUES (%s, %s)", [(each, each) for each in ids]
@@ -89,7 +89,7 @@ def _metrics(server: Server, number: int) -> list[str]:
     return ids
 
 
-def _ask(port: int, metric: str, bearer: dict[str, str]) -> tuple[bytes, str]:
+def ask(port: int, metric: str, bearer: dict[str, str]) -> tuple[bytes, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/metrics/{metric}", headers=bearer)
     with urllib.request.urlopen(request) as answer:
         return answer.read(), answer.headers["etag"]

@@ -62,7 +62,7 @@ def best(cases: Mapping[str, Case], *, connections: int = CONNECTIONS) -> dict[s
     found = dict.fromkeys(cases, Figures(0.0, inf))
     for _ in range(ROUNDS):
         for name, case in cases.items():
-            measured = uvloop.run(_measure(case, connections))
+            measured = uvloop.run(measure(case, connections))
             before = found[name]
             found[name] = Figures(max(before.rate, measured.rate), min(before.p99_ms, measured.p99_ms))
     return found
@@ -85,7 +85,7 @@ def show_figures(figures: Mapping[str, Figures], baseline: str) -> None:
         print(f"{name:40} {found.p99_ms:9.2f} ms p99       {found.p99_ms / base:.2f}")  # noqa: T201 (a script)
 
 
-async def _measure(case: Case, connections: int) -> Figures:
+async def measure(case: Case, connections: int) -> Figures:
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     turn, callers = cycle(case.requests), list[_Caller]()

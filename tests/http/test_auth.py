@@ -28,6 +28,10 @@ PUBLIC = {
 }
 
 
+ELSEWHERE = {"X-Forwarded-For": "192.0.2.7"}
+"""A proxy on this machine forwards the call of another one."""
+
+
 class Anything(dict[str, object]):
     """A value for any path parameter."""
 
@@ -59,14 +63,14 @@ async def test_every_route_but_the_public_ones_asks_for_a_token_and_then_for_its
         if scope is None:
             continue
         checked += 1
-        unknown = await visitor.request(method, path)
+        unknown = await visitor.request(method, path, headers=ELSEWHERE)
         assert (unknown.status_code, unknown.headers["WWW-Authenticate"]) == (401, 'Bearer realm="tally"')
         others = [other for other in SCOPES if other != scope]
-        refused = await visitor.request(method, path, headers=token(*others), content=b"{")
+        refused = await visitor.request(method, path, headers=ELSEWHERE | token(*others), content=b"{")
         assert refused.status_code == 403, (method, path)
         assert refused.json()["detail"] == f"This needs the scope {scope}."
         assert f'scope="{scope}"' in refused.headers["WWW-Authenticate"]
-        allowed = await visitor.request(method, path, headers=token(scope))
+        allowed = await visitor.request(method, path, headers=ELSEWHERE | token(scope))
         assert allowed.status_code not in {401, 403, 500}
     assert checked > 5
 

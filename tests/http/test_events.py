@@ -7,7 +7,9 @@ import asyncpg
 import pytest
 
 from service.database.gateway import open_database
+from service.database.queries import Command
 from service.observe.events import (
+    AuthFailed,
     ChangeHeard,
     ConnectionLost,
     ConnectionRestored,
@@ -15,6 +17,7 @@ from service.observe.events import (
     ImportDone,
     QueryRun,
     RequestDone,
+    ResultRefreshed,
     ResultServed,
 )
 from service.settings import Auth, Settings
@@ -50,6 +53,13 @@ async def shared(server, template):
         yield Service(client, database, events), addresses
 
 
+@pytest.fixture(scope="module")
+async def strict(shared):
+    events = []
+    async with held(serving(Settings(database=shared[1]), events.append)) as client:
+        yield client, events
+
+
 @pytest.fixture
 def service(shared):
     return shared[0]
@@ -70,20 +80,53 @@ async def test_a_request_a_run_and_the_ways_to_serve_its_result(service):
     assert [each.outcome for each in service.told(ResultServed)] == ["miss", "hit"]
 
 
-async def test_hits_are_told_in_sums(service, monkeypatch):
-    monkeypatch.setattr("service.results.cache_hits.TELL_EVERY_S", 0.0)
+async def test_hits_are_told_in_sums(service):
     metric = await service.metric(COUNT)
+    path, route = f"/metrics/{metric}", "/api/v1/metrics/{metric_id}"
 
-    async def told():
-        await service.client.get(f"/metrics/{metric}")
-        return service.told(HitsServed)
+    def told(method):
+        kinds = dict(kind for each in service.told(HitsServed) for kind in each.requests)
+        return kinds.get((route, method, 200), 0)
 
-    await until(told)  # the sum of all hits before
+    for method in ("GET", "HEAD"):
+        await service.client.request(method, path)
+    await until(lambda: told("HEAD") == 1)  # and all hits before
+    assert len(service.told(ResultServed)) == 1
     service.events.clear()
     for _ in range(5):
-        await service.client.get(f"/metrics/{metric}")
-    assert sum(each.number for each in service.told(HitsServed)) + len(service.told(ResultServed)) == 5
-    assert service.told(HitsServed)
+        await service.client.get(path)
+    await until(lambda: sum(each.number for each in service.told(HitsServed)) == 5)
+    assert len(service.told(HitsServed)) < 5
+    assert all(0 < each.duration < 1 for each in service.told(HitsServed))
+    assert service.told(RequestDone) == service.told(ResultServed) == []
+
+
+async def test_a_stale_result_is_refreshed_and_a_missing_one_is_not(service):
+    metric = await service.metric(COUNT)
+    await service.client.get(f"/metrics/{metric}")
+    assert service.told(ResultRefreshed) == []
+    await service.owner.write(Command("c", "INSERT INTO data.customers VALUES (900009, 'Cook', 'Gold')"))
+    assert await until(lambda: service.told(ResultRefreshed))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "reason"),
+    [
+        ("GET", "/metrics", {}, "unauthorized"),
+        ("GET", "/metrics", {"Authorization": "Bearer a.b.c"}, "invalid-token"),
+        ("GET", f"/metrics/{UUID(int=1)}", {}, "unauthorized"),
+        ("GET", f"/metrics/{UUID(int=1)}/events", {}, "unauthorized"),
+        ("POST", "/oauth2/token", {"Authorization": "Basic eDp5"}, "invalid_client"),
+        ("GET", "/nowhere", {}, "unauthorized"),
+    ],
+)
+async def test_a_caller_who_is_refused_is_told_with_the_reason(strict, method, path, headers, reason):
+    client, events = strict
+    events.clear()
+    form = {"grant_type": "client_credentials"} if method == "POST" else None
+    answer = await client.request(method, path, headers=headers, data=form)
+    assert answer.status_code == 401
+    assert [each.reason for each in events if isinstance(each, AuthFailed)] == [reason]
 
 
 async def test_a_request_that_joins_a_run_is_told_as_joined(service):

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from service.observe.events import (
+    AuthFailed,
     ChangeHeard,
     ConnectionLost,
     ConnectionRestored,
@@ -19,6 +20,7 @@ from service.observe.events import (
     ImportDone,
     QueryRun,
     RequestDone,
+    ResultRefreshed,
     ResultServed,
 )
 from service.observe.log import EventLog, set_up_logs
@@ -120,6 +122,8 @@ EVENTS = {
     RequestDone("GET", "/x/health", "", 404, 20, 0.001): ("info", {"path": "/x/health", "status": 404}),
     HEALTH: ("debug", {"event": "request", "status": 200}),
     HitsServed(7): ("info", {"event": "hits", "number": 7}),
+    ResultRefreshed(): ("debug", {"event": "refresh"}),
+    AuthFailed("forbidden"): ("debug", {"event": "auth failed", "reason": "forbidden"}),
     ResultServed("joined"): ("debug", {"event": "result", "outcome": "joined"}),
     QueryRun(ID, 0.5, 0.1, 3, 90): ("debug", {"event": "query", "metric_id": str(ID), "rows": 3}),
     ChangeHeard("data.a", 7): ("debug", {"event": "change", "table": "data.a", "transaction": 7}),
@@ -147,3 +151,16 @@ def test_every_event_is_a_line_of_its_level(monkeypatch: pytest.MonkeyPatch, thr
     assert len(lines) == len(shown)
     for line, (level, fields) in zip(lines, shown, strict=True):
         assert {"level": level, **fields}.items() <= line.items()
+
+
+def test_hits_are_one_line_each_ten_seconds(monkeypatch: pytest.MonkeyPatch):
+    written, now = io.StringIO(), [0.0]
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", written)
+        set_up_logs(Logs(format="json"))
+        observe = EventLog(lambda: now[0])
+        for second in range(12):
+            now[0] = float(second)
+            observe(HitsServed(3))
+    set_up_logs(Logs(level="error"))
+    assert [json.loads(line)["number"] for line in written.getvalue().splitlines()] == [3, 30]

@@ -57,6 +57,13 @@ class Watch(NamedTuple):
     lingered: Callable[[], Awaitable[None]]
 
 
+class Usage(NamedTuple):
+    """How many connections are in use, and how many callers wait for one."""
+
+    used: int
+    waiting: int
+
+
 class Lingering(NamedTuple):
     """How many cancelled statements still run, and how many of their slots were replaced."""
 
@@ -94,6 +101,10 @@ class ConnectionLimiter:
         self._idle: list[Any] = []
         self._queue: deque[asyncio.Future[Any]] = deque()
         self._pool_generation = 0
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self._used, len(self._queue))
 
     @property
     def lingering(self) -> Lingering:

@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments
-from service.database.gateway import Pool
+from service.database.gateway import Pool, PoolUsage
 from service.database.stored_sql.connection import (
     RESET,
     SQL,
@@ -227,6 +227,13 @@ class Reader:
         if claims is not None:
             await connection.execute(_SET_CLAIMS.sql, claims)
         return await connection.fetch_some(sql, args, self._settings.row_limit + 1)
+
+    @property
+    def usage(self) -> PoolUsage:
+        """How the pool is used, with the connections that plan new SQL."""
+        both = (self._run_limiter.usage, self._describe_limiter.usage)
+        used, opened = sum(each.used for each in both), self._pool.get_size()
+        return PoolUsage(used, max(0, opened - used), sum(each.waiting for each in both))
 
     @property
     def lingering(self) -> Lingering:
