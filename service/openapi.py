@@ -1,8 +1,10 @@
 """Complete the OpenAPI document that Litestar generates, and add a path for each metric."""
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
+import msgspec
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
@@ -41,7 +43,41 @@ def complete_document(document: Object, app: Litestar) -> Object:
                     if operation := path.get(str(method).lower()):
                         _complete_operation(operation, handler)
     _plain_unions(document)
+    for name in _strict_types(app):
+        document["components"]["schemas"].get(name, {})["additionalProperties"] = False
     return document
+
+
+def _strict_types(app: Litestar) -> set[str]:
+    """Names of the types that refuse unknown fields, in bodies that handlers take."""
+    bodies = {
+        field.annotation
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if (field := handler.parsed_data_field) is not None
+    }
+    known = {
+        struct.cls: struct
+        for body in bodies
+        for struct in _structs(msgspec.inspect.type_info(body), seen=set())
+    }
+    return {cls.__name__ for cls, struct in known.items() if struct.forbid_unknown_fields}
+
+
+def _structs(part: Any, seen: set[int]) -> Iterator[msgspec.inspect.StructType]:
+    """Each Struct in a type."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, msgspec.inspect.StructType):
+        yield part
+    if isinstance(part, tuple):
+        for each in cast("tuple[Any, ...]", part):
+            yield from _structs(each, seen)
+    elif isinstance(part, msgspec.Struct):
+        for name in part.__struct_fields__:
+            yield from _structs(getattr(part, name), seen)
 
 
 async def add_metrics(document: Object, catalog: Catalog, executor: Executor) -> Object:
@@ -122,6 +158,9 @@ def _complete_operation(operation: Object, handler: HTTPRouteHandler) -> None:
     for problem in (InvalidInput, *_gate_problems(handler), *handler.opt.get("problems", ())):
         text = f"{problem.title}: {problem.__doc__}"
         responses[str(problem.status)] = {"description": text, "content": _PROBLEM}
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter["schema"] |= _PATH_FORMS.get(parameter["name"], {})
     scope = scope_of(handler)
     operation["security"] = [{"oauth2": [scope]}, {"bearer": [scope]}] if scope else []
     for answer in responses.values():
@@ -193,6 +232,12 @@ def _complete_token_operation(operation: Object, form: dict[str, str]) -> None:
         operation["responses"][str(problem.status)] = {"description": text, "content": content}
 
 
+_PATH_FORMS: Final[dict[str, Object]] = {
+    "metric_id": {"format": "uuid"},
+    "row_id": {"format": "uuid"},
+    "item_id": {"pattern": "^[0-9]*[1-9][0-9]*$"},
+}
+"""What ids in paths look like. Handlers take them as text, to refuse them in words of ours."""
 _INTEGER: Final[Object] = {"type": "integer"}
 _NUMBER: Final[Object] = {"type": "number"}
 _BOOLEAN: Final[Object] = {"type": "boolean"}

@@ -14,7 +14,8 @@ MASK: Final = "***"
 _SECRET_NAME: Final = re.compile(
     r"token|ticket|secret|password|passwd|assertion|credential|signature|\bkey|api_?key"
 )
-_TOKEN: Final = re.compile(r"[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")  # a JWT, and whatever looks like one
+# A JWT, and whatever looks like one. Each part is read once: the text may be as long as a request's head.
+_TOKEN: Final = re.compile(r"(?<![\w-])[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+")
 _LINK: Final = re.compile(r"(?<=^/s/)[^/]+")
 
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from litestar import Request
-from litestar.enums import RequestEncodingType
+from litestar import Request, Response
+from litestar.enums import HttpMethod, RequestEncodingType
 from litestar.exceptions import InternalServerException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, QueryParameter
+from litestar.routes import HTTPRoute
 from litestar.types import Empty
 
 from service import errors
@@ -24,10 +25,23 @@ class ReadRequest(Request[Any, Any, Any]):
         return self._json
 
 
-async def refuse_bad_input(request: Request[Any, Any, Any]) -> None:
-    """Validate parameters and body before the framework, whose parser is laxer and has poorer errors."""
+async def refuse_bad_input(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """Validate parameters and body before the framework, whose parser is laxer and has poorer errors.
+
+    OPTIONS is answered here: the framework would name the methods of the first handler of a path alone.
+    """
+    if request.method == HttpMethod.OPTIONS:
+        return Response(None, status_code=204, headers={"Allow": _allowed(request)})
     refuse_unknown_parameters(request)
     await refuse_bad_body(request)
+    return None
+
+
+def _allowed(request: Request[Any, Any, Any]) -> str:
+    path = request.scope["path_template"]
+    found = (route for route in request.app.routes if isinstance(route, HTTPRoute))
+    methods = {str(method) for route in found if route.path_format == path for method in route.methods}
+    return ", ".join(sorted(methods))
 
 
 async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:

@@ -49,6 +49,7 @@ from service.imports.run.turns import Turns
 from service.observe.events import ImportDone, Observe
 
 MAX_PAGE: Final = 500
+SCHEMA: Final = "application/schema+json"
 PROBLEMS: Final = (NotFound, DatabaseUnavailable)
 
 Call = Request[Any, Any, Any]
@@ -87,13 +88,14 @@ class DatasetsController(Controller):
         description="`x-aliases` are further headings. `x-key` marks the key. `x-refers-to` names the "
         "dataset that must hold the value. `x-vocabulary` names the list of words that keep one spelling. "
         "`x-type` and `x-default` are those of a table that was added.",
+        media_type=SCHEMA,
         opt={"problems": PROBLEMS},
     )
     async def dataset(
         self, name: FromPath[str], database: NamedDependency[Database]
     ) -> Response[dict[str, Any]]:
         found = await _dataset(database, name)
-        return Response(found.json_schema, media_type="application/schema+json")
+        return Response(found.json_schema, media_type=SCHEMA)
 
     @post(
         "/",
@@ -248,6 +250,7 @@ class QuarantineController(Controller):
         "/export",
         operation_id="exportQuarantine",
         summary="Open rows as CSV, to be fixed and imported back",
+        media_type="text/csv",
         opt={"problems": PROBLEMS},
     )
     async def export(

@@ -12,7 +12,7 @@ from msgspec.structs import force_setattr
 from service.database.stored_sql.reader import ResultColumn
 from service.sql.parameters import Declared, Mode, Parameter, Window
 
-_TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*?)\s*$", re.MULTILINE)
+_TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*)")
 
 GridUnit = Annotated[int, Meta(ge=0, le=10_000_000)]
 GridSize = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -89,7 +89,7 @@ class Metric(Struct, frozen=True):
         if self.title is not None:
             return self.title
         found = _TITLE_COMMENT.match(self.sql)
-        return found[1] if found else None
+        return found[1].rstrip() if found else None
 
 
 class MetricSummary(Struct, frozen=True, kw_only=True):

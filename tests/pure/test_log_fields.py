@@ -49,6 +49,14 @@ def test_a_path_is_shown_without_tokens(path: str, shown: str):
     assert shown_path(path) == shown
 
 
+@pytest.mark.parametrize("text", ["a", "a" * 8 + ".", "a" * 8 + "-"])
+def test_a_path_and_a_query_as_long_as_a_head_can_be_are_read_once(text: str):
+    """Were each part read again from each of its characters, this would take hours."""
+    whole = text * ((1 << 20) // len(text)) + "!"
+    assert len(shown_path(whole)) <= len(whole)
+    assert len(shown_query(whole.encode())) < 300
+
+
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [

@@ -446,3 +446,8 @@ def test_every_listed_node_exists_in_sqlglot():
 )
 def test_no_dangerous_function_is_listed(name):
     assert name not in FUNCTIONS
+
+
+def test_dashes_in_a_text_are_read_once():
+    """A pattern that could part them in several ways would try them all."""
+    assert verdict(f"SELECT format(E'%5s a\\'{'--' * 500}x', 5::text)")

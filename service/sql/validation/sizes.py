@@ -352,4 +352,4 @@ def _unquoted(text: str) -> str:
     if text[0] == "$":
         tag = text.index("$", 1) + 1
         return text[tag:-tag]
-    return re.sub(r"'\s*(?:--[^\n\r]*\s*)*'", "", text[text.index("'") + 1 : -1].replace("''", ""))
+    return re.sub(r"'\s*+(?:--[^\n\r]*+\s*+)*+'", "", text[text.index("'") + 1 : -1].replace("''", ""))
