@@ -68,7 +68,8 @@ class Database(Struct, frozen=True, kw_only=True):
         int,
         env(
             "READER_QUEUE_LIMIT",
-            "callers that may wait for a reader connection; further callers get 503",
+            "callers that may wait for a reader connection; further callers get 503, and those who would "
+            "wait too long",
             ge=0,
             le=100_000,
         ),

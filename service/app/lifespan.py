@@ -34,7 +34,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
     async with (
         open_database(config.url) as database,
         aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
-        open_reader(config.reader_url, config) as reader,
+        open_reader(config.reader_url, config, base.observe) as reader,
         Outbound(timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s) as outbound,
     ):
         app.state.services = services = connect(

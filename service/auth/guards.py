@@ -22,6 +22,7 @@ from service.auth.origins import host_of, is_foreign, read_host
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
 from service.http.asgi import Headers, field_of
+from service.http.current_caller import address_of, current_caller
 from service.http.ids import metric_of
 from service.settings import Settings, is_loopback
 
@@ -155,7 +156,16 @@ class Gate:
             return None
 
     async def admit(self, scope: Any) -> Principal | None:
-        """The caller. Raises `BadRequest`, `Unauthorized`, `Forbidden` and the problems of its token."""
+        """The caller, whom the work of this request is for from now on.
+
+        Raises `BadRequest`, `Unauthorized`, `Forbidden` and the problems of its token.
+        """
+        principal = await self._admitted(scope)
+        subject = EVERYONE.subject if principal is None else principal.subject
+        current_caller.set(address_of(scope) if subject == EVERYONE.subject else subject)
+        return principal
+
+    async def _admitted(self, scope: Any) -> Principal | None:
         host = host_of(scope)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) > 1:

@@ -13,8 +13,6 @@ import time
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Container, MutableMapping
 from contextlib import ExitStack, suppress
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from threading import Thread
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ import structlog
 from msgspec import Struct
 
 from service.errors import SlowBody
+from service.http.current_caller import address_block
 from service.settings import Server
 
 Client = tuple[str, int]
@@ -230,7 +229,7 @@ class ConnectionGuard:
                 if _port(file.getsockname()) != self._port:
                     continue
                 client = file.getpeername()[:2]
-                address = _address_block(client[0])
+                address = address_block(client[0])
                 counts[address] = counts.get(address, 0) + 1
                 if client not in self._running:
                     idle.setdefault(address, []).append(_Connection(_idle_for(file), file))
@@ -263,14 +262,3 @@ def _idle_ms(connection: _Connection) -> int:
 def _idle_for(file: socket.socket) -> int:
     info = file.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     return min(_LAST_SENT_AND_RECEIVED.unpack_from(info))
-
-
-@lru_cache(maxsize=4096)
-def _address_block(host: str) -> str:
-    """The unit of the limit: an IPv4 address, or an IPv6 /64, the smallest block that one customer gets."""
-    address = ip_address(host.partition("%")[0])
-    if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Address(int(address) >> 64 << 64))

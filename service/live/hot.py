@@ -7,6 +7,7 @@ from math import inf
 from typing import Final
 
 from service.errors import Problem
+from service.http.current_caller import current_caller
 from service.results.cache import Results
 from service.results.feed import Change, Subscription
 from service.results.table import Entry
@@ -46,6 +47,7 @@ class HotResults:
         if not self._hot_for_s:
             return
         self._results.on_stored = self.stored
+        current_caller.set(None)
         async with asyncio.TaskGroup() as group:
             for _ in range(SIDE_BY_SIDE):
                 group.create_task(self._run())

@@ -8,12 +8,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any, Final
 from uuid import UUID
 
 from service.errors import LiveUnavailable, NotFound, Problem, TooManyStreams
+from service.http.current_caller import current_caller
 from service.http.fields import ANY
 from service.live.connection import Connection
 from service.results.cache import SERVER_FAULTS, CacheRequest, Results
@@ -259,7 +261,10 @@ class Hub:
         topic.ready.set()
 
     def _start(self, work: Any) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(work)
+        """Start work of the service itself, in a context of its own: it outlives whose request began it."""
+        context = Context()
+        context.run(current_caller.set, None)
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -297,6 +297,7 @@ class Executor:
             tables=plan.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
             run=partial(self._compute, run),
+            refuse=partial(self._reader.refuse, metric.id),
             shared=not plan.description.per_caller,
             refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
         )

@@ -61,7 +61,7 @@ class Suspensions:
     def watch(self, metric: Metric, *, planning: bool = False) -> Watch:
         """Watch a metric's statement while it is planned or run. The metric need not be stored."""
         key = Suspended(sha256(metric.sql.encode()).digest(), planning)
-        return Watch(partial(self._check, key, metric.id), partial(self._lingered, key, metric.id))
+        return Watch(partial(self._check, key, metric.id), partial(self._lingered, key, metric.id), metric.id)
 
     def __len__(self) -> int:
         """How many statements are suspended."""

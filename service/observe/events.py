@@ -91,6 +91,16 @@ class ConnectionRestored(Struct, frozen=True, gc=False):
     source: str
 
 
+class CallersShed(Struct, frozen=True, gc=False):
+    """So many callers were refused with 503 within a second, because the reader's connections were in use.
+
+    `waiting` is how many wait now.
+    """
+
+    number: int
+    waiting: int
+
+
 class ImportDone(Struct, frozen=True, gc=False):
     """An import ended. `status` is that of its report, or the code of the problem that refused the file."""
 
@@ -111,6 +121,7 @@ Event = (
     | ChangeHeard
     | ConnectionLost
     | ConnectionRestored
+    | CallersShed
     | ImportDone
 )
 Observe = Callable[[Event], None]

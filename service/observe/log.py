@@ -13,6 +13,7 @@ import structlog
 
 from service.observe.events import (
     AuthFailed,
+    CallersShed,
     ChangeHeard,
     ConnectionLost,
     ConnectionRestored,
@@ -123,6 +124,7 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     QueryRun: (logging.DEBUG, "query"),
     ChangeHeard: (logging.DEBUG, "change"),
     ImportDone: (logging.INFO, "import"),
+    CallersShed: (logging.WARNING, "callers shed"),
 }
 
 _CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}

@@ -51,10 +51,15 @@ class Computed(Struct, frozen=True):
     max_age: int = 0
 
 
+def _accept() -> None:
+    pass
+
+
 class CacheRequest(Struct, frozen=True):
     """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
 
-    `refresh_every_s` is the least pause between two runs that nobody waits for.
+    `refresh_every_s` is the least pause between two runs that nobody waits for. `refuse` raises `Busy` if the
+    run would be refused at once.
     """
 
     key: Hashable
@@ -64,6 +69,7 @@ class CacheRequest(Struct, frozen=True):
     run: Callable[[], Awaitable[Computed]]
     shared: bool = True
     refresh_every_s: float = REFRESH_EVERY_S
+    refuse: Callable[[], None] = _accept
 
 
 class Composition(Struct, frozen=True):
@@ -348,6 +354,8 @@ class Results:
         refresh: bool,
         wait_s: float,
     ) -> CacheOutcome:
+        if not self._flights.runs(request.key):
+            request.refuse()
         run = self._make_run(request, afresh=afresh, refresh=refresh)
         until = asyncio.get_running_loop().time() + wait_s
         entry, joined = await self._flights.take(request.key, run, accepts, afresh=afresh, until=until)

@@ -3,6 +3,9 @@
 A caller joins a flight only if it started late enough for that caller. Otherwise the caller waits for its end
 and joins the next flight, which starts later than the caller came. So a caller waits for at most two flights,
 however fast the data change. A flight is a task of its own. It is cancelled when its last caller leaves.
+
+A flight runs in the name of the caller who started it, and may be refused for what that caller does (`Busy`).
+Who joined it in another name then tries once in its own.
 """
 
 import asyncio
@@ -11,7 +14,8 @@ from functools import partial
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
-from service.errors import DatabaseUnavailable
+from service.errors import Busy, DatabaseUnavailable
+from service.http.current_caller import current_caller
 
 V = TypeVar("V")
 Run = Callable[[], Coroutine[Any, Any, V]]
@@ -29,6 +33,7 @@ class Flight(Generic[V]):
     __slots__ = (
         "abandoned",
         "background",
+        "caller",
         "finished",
         "futures",
         "next_run",
@@ -39,6 +44,7 @@ class Flight(Generic[V]):
 
     def __init__(self, started_at: float, task: "asyncio.Task[V]", *, background: bool) -> None:
         self.started_at = started_at
+        self.caller = current_caller.get()
         self.task = task
         self.waiters = 0
         self.background = background
@@ -85,6 +91,9 @@ class SingleFlight(Generic[V]):
     def __len__(self) -> int:
         return len(self._running)
 
+    def runs(self, key: Hashable) -> bool:
+        return key in self._running
+
     async def take(
         self,
         key: Hashable,
@@ -99,12 +108,19 @@ class SingleFlight(Generic[V]):
         `accepts` is called with a flight's start time. `until` is the event loop's time at which TimeoutError
         is raised. All waiters get a flight's error. For `REMEMBER_ERROR_S` later callers get it too, if they
         accept the flight and `afresh` is false. The loss of the database does not depend on data, so every
-        such caller gets it.
+        such caller gets it. `Busy` is not remembered: it is about one caller.
         """
+        refused = False
         while flight := self._running.get(key):
-            if not flight.abandoned and accepts(flight.started_at):
+            if flight.abandoned or not accepts(flight.started_at):
+                await flight.end(until)
+                continue
+            try:
                 return await self._join(flight, until), True
-            await flight.end(until)
+            except Busy:
+                if refused or flight.caller == current_caller.get():
+                    raise
+                refused = True
         if not afresh and (error := self._remembered(key, accepts)):
             raise error.with_traceback(None)
         return await self._join(self._start(key, run, background=False), until), False
@@ -153,11 +169,11 @@ class SingleFlight(Generic[V]):
         if self._errors:
             self._errors.pop(key, None)
         error = None if flight.task.cancelled() else flight.task.exception()
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, Busy):
             self._errors[key] = (self._clock() + REMEMBER_ERROR_S, flight.started_at, error)
             if len(self._errors) > REMEMBERED_ERRORS:
                 del self._errors[next(iter(self._errors))]
-        elif flight.next_run and not self._closed:
+        elif error is None and flight.next_run and not self._closed:
             self._start(key, flight.next_run, background=True)
         flight.finish()
 

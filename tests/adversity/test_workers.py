@@ -15,7 +15,7 @@ import psutil
 import pytest
 from msgspec import Struct
 
-from service.http.connections import _address_block
+from service.http.current_caller import address_block
 from service.server.supervisor import LONGEST_PAUSE_S, _describe, _pause_s
 from service.settings import Database as DatabaseSettings
 from tests.processes import ROOT, environment, free_port, until_ready
@@ -235,5 +235,5 @@ async def test_a_late_head_ends_the_connection_and_a_late_body_is_408(
         ("fe80::1%eth0", "fe80::"),
     ],
 )
-def test_an_ipv6_customer_is_one_address_block(host: str, counted_as: str):
-    assert _address_block(host) == counted_as
+def test_an_ipv6_customer_is_oneaddress_block(host: str, counted_as: str):
+    assert address_block(host) == counted_as

@@ -12,6 +12,7 @@ import pytest
 
 from service.observe.events import (
     AuthFailed,
+    CallersShed,
     ChangeHeard,
     ConnectionLost,
     ConnectionRestored,
@@ -131,6 +132,7 @@ EVENTS = {
     ConnectionRestored("poll"): ("info", {"event": "database is back"}),
     ConnectionLost("announcements"): ("warning", {"event": "listening lost"}),
     ConnectionLost("reader", "no"): ("warning", {"event": "reader lost", "why": "no"}),
+    CallersShed(7, 3): ("warning", {"event": "callers shed", "number": 7, "waiting": 3}),
     ImportDone("items", "done", 7, 1, 0.1): ("info", {"event": "import", "rows": 7, "quarantined": 1}),
 }  # fmt: skip
 

@@ -1,12 +1,13 @@
 """Limit how many connections of the reader are in use: one statement acquires one connection.
 
-Session state that a statement may have changed is reset before the next statement runs. Connections that
-need no reset stay idle here instead of going back to the pool, whose release takes longer than a small query.
+`admission` decides who gets one, who waits and who is refused. Session state that a statement may have
+changed is reset before the next statement runs. Connections that need no reset stay idle here instead of
+going back to the pool, whose release takes longer than a small query.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ import structlog
 from msgspec import Struct
 
 from service.database.gateway import LOST_CONNECTION, Pool
+from service.database.stored_sql.admission import Admission, Place
 from service.database.stored_sql.connection import SQL, ByteCap
 from service.errors import (
     Busy,
@@ -26,6 +28,8 @@ from service.errors import (
     QueryTimeout,
     ResultTooLarge,
 )
+from service.http.current_caller import current_caller
+from service.observe.events import CallersShed, Observe, ignore
 from service.settings import Database as DatabaseSettings
 
 # A call ends at the latest this long (their sum) after the statement's own timeout.
@@ -34,6 +38,11 @@ GRACE_S: Final = 0.5
 LINGER_S: Final = 1.0
 NOTICE_S: Final = 0.25
 """Delay before the first check of a statement that did not end within GRACE_S of its cancellation."""
+
+
+LOOK_S: Final = 0.25
+"""Pause between two looks for waiters whose turn will not come in time."""
+TELL_SHED_S: Final = 1.0
 
 
 CUT_S: Final = 0.05
@@ -51,10 +60,14 @@ _TERMINATE: Final = SQL.rows("terminate", _Backend)
 
 
 class Watch(NamedTuple):
-    """`check` raises if the statement may not run; `lingered` is called when cancelling does not stop it."""
+    """`check` raises if the statement may not run; `lingered` is called when cancelling does not stop it.
+
+    `metric` is whose places the statement takes; None for a statement that no metric asked for.
+    """
 
     check: Callable[[], None]
     lingered: Callable[[], Awaitable[None]]
+    metric: Hashable = None
 
 
 class Usage(NamedTuple):
@@ -74,7 +87,7 @@ class Lingering(NamedTuple):
 class ConnectionLimiter:
     """Lets `slots` callers at once acquire a connection of the pool; more callers wait in a bounded queue.
 
-    A connection that needs no reset goes directly to the next caller in the queue, or stays idle. When
+    A connection that needs no reset stays idle for the next caller. When
     Postgres continues a cancelled statement, a new connection may replace its slot, up to a limit. Above the
     limit the slot stays in use, because such statements would otherwise accumulate.
     """
@@ -87,36 +100,54 @@ class ConnectionLimiter:
         *,
         queue_limit: int,
         replaceable: int | None = None,
+        sheds: bool = True,
+        observe: Observe = ignore,
     ) -> None:
-        """`replaceable` slots may be replaced while statements linger; by default all of them."""
+        """`replaceable` slots may be replaced while statements linger; by default all of them.
+
+        `observe` gets `CallersShed`. For `sheds` see `Admission`.
+        """
         self._replaceable = slots if replaceable is None else replaceable
         self._pool = pool
         self._settings = settings
-        self._slots = slots
-        self._queue_limit = queue_limit
-        self._used = 0
+        self._admission = Admission(
+            slots, queue_limit=queue_limit, wait_s=QUEUE_WAIT_S, clock=time.monotonic, sheds=sheds
+        )
+        self._observe = observe
+        self._shed = 0
+        self._look: asyncio.TimerHandle | None = None
         self._lingering: set[asyncio.Task[None]] = set()
         self._replaced = 0
         self._log: Any = structlog.get_logger("statements")
         self._idle: list[Any] = []
-        self._queue: deque[asyncio.Future[Any]] = deque()
         self._pool_generation = 0
 
     @property
     def usage(self) -> Usage:
-        return Usage(self._used, len(self._queue))
+        return Usage(self._admission.used, self._admission.waiting)
 
     @property
     def lingering(self) -> Lingering:
         return Lingering(len(self._lingering), self._replaced)
 
     def acquire(self, watch: Watch | None = None) -> "_Acquired":
-        """A context manager; raises `Busy` when the queue is full, else the errors of `translated`."""
+        """A context manager; raises `Busy` for who would wait too long, else the errors of `translated`."""
         return _Acquired(self, watch)
+
+    def refuse(self, metric: Hashable) -> None:
+        """Raise `Busy` if the current caller would be refused, before any work is done for it."""
+        try:
+            self._admission.refuse(current_caller.get(), metric)
+        except Busy:
+            self._count_shed(asyncio.get_running_loop())
+            raise
 
     async def close(self) -> None:
         for lingering in self._lingering:
             lingering.cancel()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         while self._idle:
             await self._return_to_pool(self._idle.pop())
 
@@ -126,8 +157,8 @@ class ConnectionLimiter:
         while self._idle:
             await self._return_to_pool(self._idle.pop())
 
-    async def take(self) -> Any:
-        connection = await self._wait_for_slot()
+    async def take(self, place: Place) -> Any:
+        connection = await self._wait_for_slot(place)
         try:
             while connection is not None and connection.is_closed():
                 await self._return_to_pool(connection)
@@ -138,21 +169,23 @@ class ConnectionLimiter:
                 connection.proxy = proxy
                 connection.pool_generation = self._pool_generation
         except LOST_CONNECTION as error:
-            self._hand_over(None)
+            self._hand_over(None, place, ran=False)
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
         except asyncpg.PostgresError as error:  # no right to log in
-            self._hand_over(None)
+            self._hand_over(None, place, ran=False)
             raise DatabaseUnavailable("The database does not let the reader in.") from error
         except BaseException:
-            self._hand_over(None)
+            self._hand_over(None, place, ran=False)
             raise
         connection.cap.start(self._settings.result_bytes_limit)
         return connection
 
-    async def release(self, connection: Any, *, sound: bool, watch: Watch | None = None) -> None:
+    async def release(
+        self, connection: Any, place: Place, *, sound: bool, watch: Watch | None = None
+    ) -> None:
         """Release a connection; a pending cancellation may still hit one that is not `sound`."""
         if sound and connection.is_reusable() and connection.pool_generation == self._pool_generation:
-            self._hand_over(connection)
+            self._hand_over(connection, place)
             return
         backend, ended = (connection.get_server_pid(), connection.session_name), False
         cut, noticed = connection.cap.exceeded, asyncio.Event()
@@ -160,9 +193,9 @@ class ConnectionLimiter:
             ended = await self._return_to_pool(connection)
         finally:
             if ended and not cut:
-                self._hand_over(None)
+                self._hand_over(None, place)
             else:
-                lingering = asyncio.create_task(self._linger(backend, watch, noticed, cut=cut))
+                lingering = asyncio.create_task(self._linger(backend, place, watch, noticed, cut=cut))
                 self._lingering.add(lingering)
                 lingering.add_done_callback(self._lingering.discard)
         if not ended:  # so that the caller's next attempt sees the statement counted
@@ -171,7 +204,13 @@ class ConnectionLimiter:
                     await noticed.wait()
 
     async def _linger(
-        self, backend: tuple[int, str | None], watch: Watch | None, noticed: asyncio.Event, *, cut: bool
+        self,
+        backend: tuple[int, str | None],
+        place: Place,
+        watch: Watch | None,
+        noticed: asyncio.Event,
+        *,
+        cut: bool,
     ) -> None:
         """Watch a backend until its statement ends; free its slot exactly once."""
         reported = replaced = False
@@ -188,13 +227,13 @@ class ConnectionLimiter:
                 if running and not replaced and self._replaced < self._replaceable:
                     replaced = True
                     self._replaced += 1
-                    self._hand_over(None)
+                    self._hand_over(None, place)
         finally:
             noticed.set()
             if replaced:
                 self._replaced -= 1
             else:
-                self._hand_over(None)
+                self._hand_over(None, place)
 
     async def _end_cut(self, backend: tuple[int, str | None]) -> bool:
         """Terminate a statement whose connection was aborted; return whether it still runs.
@@ -226,37 +265,73 @@ class ConnectionLimiter:
                 return await self._pool.fetchval(_IS_RUNNING.sql, *backend)
         return None
 
-    async def _wait_for_slot(self) -> Any:
+    async def _wait_for_slot(self, place: Place) -> Any:
         """Wait for a slot; return an idle connection, or None if one must be acquired from the pool."""
-        if self._used < self._slots:
-            self._used += 1
+        if self._admission.take(place):
             return self._idle.pop() if self._idle else None
-        if len(self._queue) >= self._queue_limit:
-            raise Busy(headers={"Retry-After": "1"})
         loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-        self._queue.append(waiter)
-        timer = loop.call_later(QUEUE_WAIT_S, _reject, waiter)
         try:
-            return await waiter
+            pushed_out = self._admission.wait(place)
+        except Busy:
+            self._count_shed(loop)
+            raise
+        answer: asyncio.Future[Any] = loop.create_future()
+        place.answer = answer
+        if pushed_out is not None:
+            self._expire(pushed_out)
+        if self._look is None:
+            self._look = loop.call_later(LOOK_S, self._shed_late)
+        # The service itself waits for as long as its own caller does.
+        timer = None if place.caller is None else loop.call_later(QUEUE_WAIT_S, self._expire, place)
+        try:
+            return await answer
         except BaseException:
-            if waiter in self._queue:
-                self._queue.remove(waiter)
-            elif not waiter.cancelled():  # the slot was handed over at the moment of the cancellation
-                self._hand_over(waiter.result())
+            self._admission.leave(place)
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                # the slot was handed over at the moment of the cancellation
+                self._hand_over(answer.result(), place, ran=False)
             raise
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
-    def _hand_over(self, connection: Any) -> None:
-        while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return
-        self._used -= 1
+    def _expire(self, place: Place) -> None:
+        self._refuse(place, Busy(headers={"Retry-After": "1"}))
+
+    def _refuse(self, place: Place, problem: Busy) -> None:
+        if not place.answer.done():
+            place.answer.set_exception(problem)
+            self._count_shed(place.answer.get_loop())
+
+    def _shed_late(self) -> None:
+        """Refuse the waiters whose turn will not come in time, and look again while somebody waits."""
+        self._look = None
+        for place, problem in self._admission.shed():
+            self._refuse(place, problem)
+        if self._admission.waiting:
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._shed_late)
+
+    def _count_shed(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell of refused callers once a second: there may be thousands."""
+        if not self._shed:
+            loop.call_later(TELL_SHED_S, self._tell_shed)
+        self._shed += 1
+
+    def _tell_shed(self) -> None:
+        number, self._shed = self._shed, 0
+        self._observe(CallersShed(number, self._admission.waiting))
+
+    def _hand_over(self, connection: Any, place: Place, *, ran: bool = True) -> None:
+        """Free a slot for the next in turn, with a connection that needs no reset or None."""
+        admission = self._admission
+        admission.give_back(place, ran=ran)
         if connection is not None:
             self._idle.append(connection)
+        while (waiter := admission.grant()) is not None:
+            if waiter.answer.done():  # it has just left
+                admission.give_back(waiter, ran=False)
+            else:
+                waiter.answer.set_result(self._idle.pop() if self._idle else None)
 
     async def _return_to_pool(self, connection: Any) -> bool:
         """Release to the pool, which closes a connection if its reset fails; whether the statement ended."""
@@ -289,15 +364,10 @@ class ConnectionLimiter:
                 return None
 
 
-def _reject(waiter: "asyncio.Future[Any]") -> None:
-    if not waiter.done():
-        waiter.set_exception(Busy(headers={"Retry-After": "1"}))
-
-
 class _Acquired:
     """One connection for the duration of the context; a class, because every query passes it."""
 
-    __slots__ = ("_cap", "_connection", "_limiter", "_watch")
+    __slots__ = ("_cap", "_connection", "_limiter", "_place", "_watch")
 
     def __init__(self, limiter: ConnectionLimiter, watch: Watch | None) -> None:
         self._limiter = limiter
@@ -307,14 +377,15 @@ class _Acquired:
         watch = self._watch
         if watch is not None:
             watch.check()
-        connection = self._connection = await self._limiter.take()
+        place = self._place = Place(current_caller.get(), None if watch is None else watch.metric)
+        connection = self._connection = await self._limiter.take(place)
         self._cap = connection.cap
         if watch is not None:
             try:  # the metric may have been suspended while this caller waited in the queue
                 watch.check()
             except BaseException:
                 self._cap.stop()
-                await self._limiter.release(connection, sound=False)
+                await self._limiter.release(connection, place, sound=False)
                 raise
         return connection
 
@@ -322,7 +393,7 @@ class _Acquired:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._cap.stop()  # kept from `__aenter__`: a lost connection no longer gives its cap
-        await self._limiter.release(self._connection, sound=error is None, watch=self._watch)
+        await self._limiter.release(self._connection, self._place, sound=error is None, watch=self._watch)
         if error is not None and (problem := self._limiter.translated(error, self._cap)):
             raise problem from error
 

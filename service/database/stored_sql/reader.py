@@ -17,7 +17,7 @@ These limits hold for any SQL, and a statement cannot undo them:
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Hashable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from uuid import uuid4
@@ -42,6 +42,7 @@ from service.database.stored_sql.exact import RECORD, decode_pairs
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S, ConnectionLimiter, Lingering, Watch
 from service.database.stored_sql.plans import Plan, read_plan, weight_of
 from service.errors import FieldError, InvalidInput
+from service.observe.events import Observe, ignore
 from service.settings import Database as DatabaseSettings
 
 DECODE_HERE: Final = 1 << 16
@@ -142,10 +143,14 @@ class Rows(Struct, frozen=True):
 class Reader:
     """Runs and describes stored SQL on connections of the reader's pool."""
 
-    def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
+    def __init__(self, pool: Pool, settings: DatabaseSettings, observe: Observe) -> None:
         self._pool = pool
         self._run_limiter = ConnectionLimiter(
-            pool, settings, settings.reader_pool_size, queue_limit=settings.reader_queue_limit
+            pool,
+            settings,
+            settings.reader_pool_size,
+            queue_limit=settings.reader_queue_limit,
+            observe=observe,
         )
         # Planning can take long and ignore cancellation; known statements still run meanwhile.
         self._describe_limiter = ConnectionLimiter(
@@ -154,6 +159,8 @@ class Reader:
             DESCRIBERS,
             queue_limit=DESCRIPTIONS,
             replaceable=settings.reader_pool_size,
+            sheds=False,
+            observe=observe,
         )
         self._settings = settings
         self._begin = _begin(settings)
@@ -187,7 +194,7 @@ class Reader:
         weight: int | None = None,
         watch: Watch | None = None,
     ) -> Rows:
-        """Run one described statement; raises `Busy` when the queue is full, else the problems that
+        """Run one described statement; raises `Busy` for who would wait too long, else the problems that
         `ConnectionLimiter.translated` gives.
 
         `twice_the_bytes` doubles the byte cap, for `json_columns`: they arrive in two forms. `skip_reset`
@@ -218,6 +225,10 @@ class Reader:
             large = received > DECODE_HERE
             rows = await asyncio.to_thread(decode_pairs, rows, pairs) if large else decode_pairs(rows, pairs)
         return Rows(rows, shape, len(records) > limit, received, started - requested, ended - started)
+
+    def refuse(self, metric: Hashable) -> None:
+        """Raise `Busy` if `run` would refuse the current caller at once."""
+        self._run_limiter.refuse(metric)
 
     async def _fetch(
         self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
@@ -270,8 +281,13 @@ class Reader:
 
 
 @asynccontextmanager
-async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Reader]:
-    """Open the reader's pool lazily, with the session settings for stored SQL."""
+async def open_reader(
+    url: str, settings: DatabaseSettings, observe: Observe = ignore
+) -> AsyncGenerator[Reader]:
+    """Open the reader's pool lazily, with the session settings for stored SQL.
+
+    `observe` gets `CallersShed`.
+    """
     own = settings.reader_pooler == "none"
 
     async def prepare(connection: Any) -> None:
@@ -288,7 +304,7 @@ async def open_reader(url: str, settings: DatabaseSettings) -> AsyncGenerator[Re
         statement_cache_size=STATEMENTS if own else 0,
     )
     await pool
-    reader = Reader(pool, settings)
+    reader = Reader(pool, settings, observe)
     try:
         yield reader
     finally:
