@@ -100,6 +100,7 @@ class Stream(_Client):
 
     async def event(self):
         """The next event; None at the end. Comments are skipped."""
+        assert self.status == 200, self.problem
         while True:
             while b"\n\n" not in self.text:
                 if self.ended:
@@ -109,13 +110,13 @@ class Stream(_Client):
                 self.ended = not message["more_body"]
             block, _, self.text = self.text.partition(b"\n\n")
             if not block.startswith(b":"):
-                return _parsed(block.decode())
+                return parsed(block.decode())
 
     async def events(self, number):
         return [await self.event() for _ in range(number)]
 
 
-def _parsed(block):
+def parsed(block):
     fields = [line.partition(": ") for line in block.split("\n")]
     data = "\n".join(value for name, _, value in fields if name == "data")
     others = {name: value for name, _, value in fields}

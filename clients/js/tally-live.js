@@ -9,7 +9,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	const { locks } = navigator; // insecure pages have none
 	const end = new AbortController();
 	const watches = {}; // by key
-	const streams = new Map(); // by their keys
+	const streams = new Map();
 	let tabs; // the leader's: tab -> keys
 	let term = 0; // of the newest leader
 	let shown, timer, channel;
@@ -124,12 +124,14 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			if (!isFine({ entry }) && isFine(watch)) arrange(true);
 		}
 
-		const pollAll = (some) => some.forEach((watch) => isLive(watch) || pollOne(watch));
-		const ticker = setInterval(() => {
+		const pollAll = (some) => Promise.all(some.map((watch) => isLive(watch) || pollOne(watch)));
+
+		async function tick() {
+			if (signal.aborted) return;
 			if (Date.now() - heard > silence) round.abort();
-			pollAll(all);
-		}, poll);
-		signal.onabort = () => round.abort(clearInterval(ticker));
+			await pollAll(all);
+			setTimeout(tick, poll);
+		}
 
 		function hearEvent(block) {
 			const field = (name) => block.match(RegExp(`(?<=(^|\n)${name}: )[^\n]*`, 'g'))?.join('\n');
@@ -144,6 +146,8 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			else pollOne(watch); // a problem
 		}
 
+		signal.onabort = () => round.abort();
+		setTimeout(tick, poll);
 		for (let tries = 1; !signal.aborted; tries++) {
 			heard = Date.now();
 			round = new AbortController();

@@ -29,8 +29,9 @@ from service.imports.run.turns import Turns
 from service.interactions.counts import READ_TABLES, Counts
 from service.items.enrich import ExternalApi
 from service.items.summary import EXTRACTIVE, Summariser
-from service.live.following import live_request
+from service.live.following import check_names, live_request
 from service.live.hub import Hub
+from service.live.places import LEAST_BODIES, Limits
 from service.live.streams import Parts
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
@@ -133,8 +134,11 @@ def connect(
     hub = Hub(
         results,
         partial(live_request, metrics, executor),
-        connections=settings.live.streams,
-        connections_per_caller=settings.streams_per_caller,
+        Limits(
+            connections=settings.live.streams,
+            connections_per_caller=settings.streams_per_caller,
+            body_bytes=max(settings.results.cache_bytes, LEAST_BODIES * config.result_bytes_limit),
+        ),
     )
     rights = LiveRights(base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None)
     monitor = Monitor(base.prometheus, results, hub, database, reader)
@@ -164,7 +168,7 @@ def connect(
         reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
         extra_checks=partial(_extra_checks, base.listener, reader, suspensions),
         live_rights=rights,
-        streams=Parts(hub, rights, metrics),
+        streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor)),
         pages=base.pages,
         monitor=monitor,
         scrape=monitor.scrape,

@@ -20,12 +20,13 @@ class Connection:
     many = False
     """Whether it has several metrics, each of which takes the parameters that it knows."""
 
-    __slots__ = ("_send", "_writing", "client", "credential", "ended", "written_at")
+    __slots__ = ("_send", "_writing", "client", "credential", "ended", "watching", "written_at")
 
     def __init__(self, credential: Credential | None) -> None:
         self.credential = credential
         self.client: tuple[str, int] | None = None
         self.ended = False
+        self.watching = 0  # as `Places` counts
         self.written_at = 0.0
         self._send: Send | None = None
         self._writing: asyncio.Task[None] | None = None

@@ -14,7 +14,8 @@ from service.results.table import Entry
 
 SIDE_BY_SIDE: Final = 2
 MOST: Final = 4096
-"""Results that are looked after. The longest unchanged are left out first."""
+"""Results that are looked after. The least asked are left out first."""
+FORGOTTEN_SHARE: Final = 8
 
 
 class HotResults:
@@ -40,7 +41,7 @@ class HotResults:
         for table in entry.request.tables:
             self._by_table.setdefault(table, {})[entry.key] = None
         if len(self._known) > MOST:
-            self._drop(next(iter(self._known)))
+            self._leave_out(entry.key)
 
     async def keep(self, changes: Subscription) -> None:
         """Run until cancelled."""
@@ -65,14 +66,31 @@ class HotResults:
 
     def _hot(self, key: Hashable) -> Entry | None:
         """The entry if it was asked for a moment ago and has to be run again. A cold one is forgotten."""
-        entry = self._results.table.peek(key)
-        now = self._results.clock()
-        if entry is None or entry.request is None or now - entry.asked_at > self._hot_for_s:
+        entry = self._hot_entry(key)
+        if entry is None:
             self._drop(key)
             return None
         policy, generations = entry.policy, self._results.generations
         suspect = policy.basis.epoch != generations.epoch or policy.fresh_until <= policy.made_at
         return None if suspect or generations.stands(policy.basis) else entry
+
+    def _leave_out(self, newest: Hashable) -> None:
+        """Forget the least asked, many at once, so that this is done seldom."""
+        others = [key for key in self._known if key != newest]
+        others.sort(key=self._times_asked)
+        for key in others[: max(MOST // FORGOTTEN_SHARE, 1)]:
+            self._drop(key)
+
+    def _times_asked(self, key: Hashable) -> int:
+        entry = self._hot_entry(key)
+        return -1 if entry is None else entry.requests
+
+    def _hot_entry(self, key: Hashable) -> Entry | None:
+        """The entry if it was asked for a moment ago."""
+        entry = self._results.table.peek(key)
+        if entry is None or entry.request is None:
+            return None
+        return entry if self._results.clock() - entry.asked_at <= self._hot_for_s else None
 
     def _drop(self, key: Hashable) -> None:
         for table in self._known.pop(key, ()):

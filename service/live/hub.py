@@ -5,7 +5,6 @@ does, so watchers and pollers share each run. Changes during a run are merged in
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
 from contextvars import Context
@@ -14,10 +13,11 @@ from math import inf
 from typing import Any, Final
 from uuid import UUID
 
-from service.errors import LiveUnavailable, NotFound, Problem, TooManyStreams
+from service.errors import LiveUnavailable, NotFound, Problem
 from service.http.current_caller import current_caller
 from service.http.fields import ANY
 from service.live.connection import Connection
+from service.live.places import WAIT, Limits, Places
 from service.results.cache import SERVER_FAULTS, CacheRequest, Results
 from service.results.feed import Change, Subscription
 from service.results.table import CacheOutcome
@@ -113,6 +113,10 @@ class Topic:
         self.problem = problem
         self.outdated(0)
 
+    def drop(self) -> None:
+        """Hold no result."""
+        self.tag, self.body, self.framed, self.stale_since = "", b"", None, None
+
     def outdated(self, for_s: float) -> None:
         if self.stale_since is None and self.tag:
             self.stale_since = datetime.now(UTC) - timedelta(seconds=min(for_s, 1e9))
@@ -134,19 +138,18 @@ class Topic:
 class Hub:
     """All open connections and the topics that they watch, with limits per process and caller."""
 
-    def __init__(
-        self, results: Results, request_of: RequestOf, *, connections: int, connections_per_caller: int
-    ) -> None:
+    def __init__(self, results: Results, request_of: RequestOf, limits: Limits) -> None:
         self._results = results
         self._request_of = request_of
-        self._limits = connections, connections_per_caller
+        self._limits = limits
+        self._places = Places(limits)
+        self._body_bytes = 0
         self._topics: dict[Hashable, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
         self._planning = asyncio.Semaphore(SIDE_BY_SIDE)
-        self._callers: Counter[str] = Counter()
         self._followers: dict[Hashable, dict[Connection, Callable[[], None]]] = {}
-        self.connections: dict[Connection, None] = {}
+        self.connections = self._places.connections
         self.draining = False
 
     def __len__(self) -> int:
@@ -154,29 +157,25 @@ class Hub:
 
     # Connections
 
-    def refuse_if_full(self, subject: str) -> None:
-        """Raise `LiveUnavailable` or `TooManyStreams`."""
-        if self.draining or len(self.connections) >= self._limits[0]:
-            raise LiveUnavailable(headers={"Retry-After": "5"})
-        if self._callers[subject] >= self._limits[1]:
-            raise TooManyStreams(headers={"Retry-After": "5"})
+    def enter(self, connection: Connection, watches: int = 0) -> None:
+        """Count a connection with its watches. It is told when the service stops.
 
-    def enter(self, connection: Connection) -> None:
-        """Count a connection. It is told when the service stops."""
-        self.refuse_if_full(connection.subject)
-        self.connections[connection] = None
-        self._callers[connection.subject] += 1
+        Raises `LiveUnavailable` or `TooManyStreams`.
+        """
+        if self.draining:
+            raise LiveUnavailable(headers=WAIT)
+        self._places.enter(connection, watches)
+
+    def count(self, connection: Connection, watches: int) -> None:
+        """Count further watches of a connection, or fewer. Raises `TooManyStreams`."""
+        self._places.add(connection, watches)
 
     def leave(self, connection: Connection, watches: Iterable[Watch]) -> None:
         for watch in watches:
             self.detach(watch)
         for followers in self._followers.values():
             followers.pop(connection, None)
-        if connection in self.connections:
-            del self.connections[connection]
-            self._callers[connection.subject] -= 1
-            if not self._callers[connection.subject]:
-                del self._callers[connection.subject]
+        self._places.leave(connection)
 
     def drain(self) -> list[tuple[str, int]]:
         """Tell all clients to come back to another process, and take no new ones.
@@ -210,6 +209,8 @@ class Hub:
             return
         topic = self._topics.get(request.key)
         if topic is None:
+            if len(self._topics) >= self._limits.topics:
+                raise LiveUnavailable("So many results are watched that none is added.", headers=WAIT)
             # Subscribe before the first look, so that no change between is missed.
             topic = Topic(request, self._results.subscribe(request.tables, [request.owner]))
             self._topics[request.key] = topic
@@ -257,6 +258,7 @@ class Hub:
 
     def _forget(self, topic: Topic) -> None:
         del self._topics[topic.request.key]
+        self._body_bytes -= len(topic.body)
         topic.changes.close()
         topic.ready.set()
 
@@ -307,7 +309,7 @@ class Hub:
         except Problem as problem:
             topic.failed(problem)
         else:
-            topic.answered(outcome, self._silent_s())
+            self._answered(topic, outcome)
 
     async def _refresh(self, topic: Topic) -> None:
         late = asyncio.get_running_loop().call_later(LATE_S, self._note_late, topic)
@@ -317,9 +319,23 @@ class Hub:
         except Problem as problem:
             topic.failed(problem)
         else:
-            topic.answered(outcome, self._silent_s())
+            self._answered(topic, outcome)
         finally:
             late.cancel()
+
+    def _answered(self, topic: Topic, outcome: CacheOutcome) -> None:
+        """Let a topic take a result, if all bodies that are held have room for it."""
+        size = len(topic.body)
+        if (
+            self._body_bytes - size + len(outcome.entry.representations["identity"].body)
+            > self._limits.body_bytes
+        ):
+            topic.drop()
+            topic.failed(LiveUnavailable("All watched results together take too much memory.", headers=WAIT))
+        else:
+            topic.answered(outcome, self._silent_s())
+        if topic.request.key in self._topics:
+            self._body_bytes += len(topic.body) - size
 
     def _note_late(self, topic: Topic) -> None:
         topic.outdated(LATE_S)
@@ -353,6 +369,7 @@ class Hub:
             await self.attach(watch)
         except NotFound:
             watch.topic = None
+            self._places.add(watch.connection, -1)
             watch.connection.gone(watch)
         except Problem as problem:
             watch.connection.fail(watch, problem)

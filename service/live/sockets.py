@@ -308,6 +308,7 @@ class _Conversation:
             if key not in socket.subscriptions:
                 raise NotFound("There is no such subscription on this socket.")
             self._hub.detach(socket.subscriptions.pop(key))
+            self._hub.count(socket, -1)
 
     async def _authenticate(self, token: str) -> None:
         """Take a token: the first, or a newer one of the same caller. With AUTH=off it says nothing."""
@@ -337,7 +338,9 @@ class _Conversation:
             raise InvalidInput("This is subscribed to already.")
         if len(socket.subscriptions) >= MOST_SUBSCRIPTIONS:
             raise TooManyStreams(f"At most {MOST_SUBSCRIPTIONS} subscriptions on a socket.")
-        watch = socket.subscriptions[key] = Subscription(socket, message, key)
+        watch = Subscription(socket, message, key)
+        self._hub.count(socket, 1)
+        socket.subscriptions[key] = watch
         self._hub.follow(watch)
 
 

@@ -34,6 +34,7 @@ HEADERS: Final[Headers] = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+PIECE_BYTES: Final = 65_536
 _COMMENT: Final = b":\n\n"
 
 
@@ -52,7 +53,7 @@ def event(name: str, data: bytes, event_id: str = "") -> bytes:
 class EventStream(Connection):
     """One stream. With `many` watches each event names its metric; the id is the vector of all results."""
 
-    __slots__ = ("_beats", "_changed", "_ends", "_last", "many", "watches")
+    __slots__ = ("_beats", "_changed", "_ends", "_last", "_rest", "many", "watches")
 
     def __init__(self, credential: Credential | None, *, many: bool) -> None:
         super().__init__(credential)
@@ -60,6 +61,7 @@ class EventStream(Connection):
         self.watches: tuple[Watch, ...] = ()
         self._changed: dict[Watch, None] = {}
         self._last = b""
+        self._rest: bytes | memoryview = b""
         self._beats = True  # the first bytes open the stream
         self._ends = False
 
@@ -111,15 +113,30 @@ class EventStream(Connection):
         self.flush()
 
     def _next_message(self) -> Message | None:
-        changed, self._changed = self._changed, {}
-        said = b"".join([self._events(watch) for watch in changed])
-        said += self._last or (_COMMENT if self._beats and not said else b"")
-        self._last, self._beats = b"", False
-        if self._ends:
+        """A piece of what is being written, or of the newest states."""
+        said = self._rest or self._render()
+        piece, self._rest = bytes(said[:PIECE_BYTES]), memoryview(said)[PIECE_BYTES:] or b""
+        if self._ends and not (self._rest or self._last or self._changed):
             self.ended = True
-        elif not said:
+        elif not piece:
             return None
-        return {"type": "http.response.body", "body": said, "more_body": not self._ends}
+        return {"type": "http.response.body", "body": piece, "more_body": not self.ended}
+
+    def _render(self) -> bytes:
+        """The next events: few if they are large."""
+        said: list[bytes] = []
+        size = 0
+        while self._changed and size < PIECE_BYTES:
+            watch = next(iter(self._changed))
+            del self._changed[watch]
+            if events := self._events(watch):
+                said.append(events)
+                size += len(events)
+        if not self._changed:
+            if self._last or (self._beats and not said):
+                said.append(self._last or _COMMENT)
+            self._last, self._beats = b"", False
+        return b"".join(said)  # of a single one, that one
 
     def _events(self, watch: Watch) -> bytes:
         topic = watch.topic
@@ -237,13 +254,18 @@ class OpenStream:
             self._hub.leave(self._stream, self._stream.watches)
 
 
+CheckNames = Callable[[list[UUID], list[str]], Awaitable[None]]
+"""Refuses parameters that no metric of a list takes."""
+
+
 class Parts:
     """Opens event streams: reads the address, and follows the results that it names."""
 
-    def __init__(self, hub: Hub, rights: LiveRights, catalog: Catalog) -> None:
+    def __init__(self, hub: Hub, rights: LiveRights, catalog: Catalog, check_names: CheckNames) -> None:
         self.hub = hub
         self.rights = rights
         self._catalog = catalog
+        self._check_names = check_names
 
     async def open(
         self, template: str, name: str, scope: Scope, credential: Credential | None
@@ -255,16 +277,17 @@ class Parts:
         if template == ONE:
             return await self._one(parse_uuid(name), given, _tag(held), credential)
         stream = EventStream(credential, many=True)
+        vector = _vector(held)
         if template == DASHBOARD:
             ids = self._metrics_of(name)
         else:
             ids = _ids_of(given)
             given = [pair for pair in given if pair[0] != "ids"]
-        vector = _vector(held)
-        for each in ids:
-            if str(each) not in vector:
-                self._catalog.get(each)
-        self.hub.enter(stream)
+            for each in ids:
+                if str(each) not in vector:
+                    self._catalog.get(each)
+            await self._check_names(ids, [name for name, _ in given])
+        self.hub.enter(stream, len(ids))
         stream.watches = tuple([Watch(stream, each, given, vector.get(str(each), "")) for each in ids])
         if template == DASHBOARD:
             self.hub.follow_owner(stream, ("dashboard", name), partial(self._recomposed, stream, name, ids))
@@ -277,7 +300,7 @@ class Parts:
     ) -> EventStream | None:
         stream = EventStream(credential, many=False)
         watch = Watch(stream, metric_id, given, held)
-        self.hub.enter(stream)
+        self.hub.enter(stream, 1)
         try:
             await self.hub.attach(watch)
         except BaseException as error:

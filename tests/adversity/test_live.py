@@ -12,7 +12,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import free_port, start, until_ready
+from service.database import embedded
+from service.database.embedded import running
+from service.database.migrate import migrate
+from tests.processes import free_port, open_folder, start, until_ready
 from tests.waiting import eventually
 
 STREAMS = 300
@@ -109,18 +112,70 @@ def test_cut_connections_leave_and_their_places_are_free(port):
         eventually(free)
 
 
+async def test_postgres_restarts_under_open_streams(tmp_path):
+    with open_folder() as folder, running(folder) as server:
+        await asyncio.to_thread(migrate, server.owner_url, server.reader_url, ("data",))
+        number = free_port()
+        process = start(
+            DATABASE_URL=server.owner_url,
+            READER_DATABASE_URL=server.reader_url,
+            DATA_DIR=tmp_path,
+            PORT=number,
+            LOG_LEVEL="error",
+        )
+        try:
+            await asyncio.to_thread(until_ready, number)
+            metric = await asyncio.to_thread(made, number, "SELECT count(*) AS n FROM customers")
+            streams = [Reading(number, f"/metrics/{metric}/events") for _ in range(3)]
+            streams.append(Reading(number, f"/events?ids={metric}"))
+            for stream in streams:
+                await stream.told(b'"records":[{"n":0}]')
+            for customer in (1, 2):  # it is not only survived once
+                embedded._stop((folder / "postgres").resolve())
+                for stream in streams:
+                    await stream.told(b"event: stale\n")
+                assert embedded._start(folder, 18, durable=True) == server
+                owner = await asyncpg.connect(server.owner_url)
+                await owner.execute("INSERT INTO data.customers VALUES ($1, 'Cook', 'Gold')", customer)
+                for stream in streams:
+                    await stream.told(b'"records":[{"n":%d}]' % customer)
+                    await stream.told(b"event: fresh\n")
+                await owner.close()
+            answer = await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{number}/metrics/{metric}")
+            assert answer.json()["records"] == [{"n": 2}]
+            assert b"event: gone" not in b"".join(stream.seen for stream in streams)
+            for stream in streams:
+                stream.close()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+
+
+class Reading:
+    """An open event stream, read up to the words that are waited for."""
+
+    def __init__(self, port, path):
+        self.connection = opened(port, path)
+        self.seen = b""
+        self._rest = b""
+
+    async def told(self, words):
+        while words not in self._rest:
+            part = await asyncio.to_thread(self.connection.recv, 1 << 16)
+            assert part, f"ended before {words!r}: {self.seen[-300:]!r}"
+            self.seen += part
+            self._rest += part
+        self._rest = self._rest.split(words, 1)[1]
+
+    def close(self):
+        self.connection.close()
+
+
 async def test_a_lost_database_is_told_and_its_changes_are_pushed_after(addresses, port):
     number, _ = port
     metric = made(number, "SELECT count(*) AS n FROM customers")
-    stream = opened(number, f"/metrics/{metric}/events")
-    text = b""
-
-    async def told(words):
-        nonlocal text
-        while words not in text:
-            text += await asyncio.to_thread(stream.recv, 1 << 16)
-        text = text.split(words, 1)[1]
-
+    stream = Reading(number, f"/metrics/{metric}/events")
+    told = stream.told
     await told(b'"records":[{"n":0}]')
     owner = await asyncpg.connect(addresses.url)
     name = await owner.fetchval("SELECT current_database()")

@@ -7,10 +7,11 @@ import asyncpg
 import pytest
 
 from service.database.gateway import open_database
+from service.live.streams import PIECE_BYTES
 from service.observe.events import QueryRun
 from service.settings import Auth, Live, Settings
 from tests.conftest import _cloned, held, serving, store_metric, visible
-from tests.live import watching
+from tests.live import parsed, watching
 from tests.waiting import until
 
 COUNT = "SELECT count(*) AS n FROM data.counted WHERE k = :k"
@@ -179,6 +180,7 @@ async def test_a_new_definition_is_pushed_and_a_wrong_one_told(service, k):
         ("/metrics/no-uuid/events", 422, "invalid-input"),
         ("/events", 422, "invalid-input"),
         ("/events?ids=", 422, "invalid-input"),
+        ("/events?ids={0}&ids={0}&k=1", 422, "invalid-input"),
         ("/events?ids=00000000-0000-0000-0000-000000000000", 404, "not-found"),
         ("/dashboards/none/events", 404, "not-found"),
     ],
@@ -187,6 +189,29 @@ async def test_a_stream_is_refused_as_a_get_is(service, path, status, code):
     metric = await service.metric()
     async with watching(service.client, path.format(metric)) as stream:
         assert (stream.status, stream.problem["code"]) == (status, code)
+
+
+async def test_a_parameter_that_no_metric_of_a_list_takes_is_refused_by_name(service, k):
+    one, other = await service.metric(), await service.metric("SELECT count(*) AS n FROM data.unwatched")
+    path = f"/events?ids={one},{other}&k={k}"
+    async with watching(service.client, f"{path}&colour=red&start_date=2025-06-01") as stream:
+        assert (stream.status, stream.problem["code"]) == (422, "invalid-input")
+        assert [each["field"] for each in stream.problem["errors"]] == ["colour", "start_date"]
+    async with watching(service.client, f"{path}&k=1") as stream:
+        assert (stream.status, stream.problem["errors"]) == (422, [{"field": "k", "message": "given twice"}])
+    async with watching(service.client, path) as stream:  # one takes k, the other does not
+        assert {(each.data["id"], each.n) for each in await stream.events(2)} == {(one, 0), (other, 0)}
+    async with watching(service.client, f"/events?ids={other}&k={k}") as stream:
+        assert stream.status == 422
+
+
+async def test_a_metric_that_cannot_be_planned_leaves_a_list_its_parameters(service, k):
+    broken = await service.metric("SELECT count(*) AS n FROM data.nowhere WHERE k = :colour")
+    one = await service.metric()
+    async with watching(service.client, f"/events?ids={broken},{one}&k={k}&colour=red") as stream:
+        told = {each.data["id"]: each for each in await stream.events(2)}
+    assert (told[broken].name, told[broken].data["code"]) == ("problem", "query-failed")
+    assert told[one].n == 0
 
 
 async def test_several_metrics_resume_by_their_vector(service, k):
@@ -245,6 +270,28 @@ async def test_a_client_that_never_reads_gets_the_newest_state_when_it_does(serv
             pass
         assert event.id == newest.id
         assert lazy.written - before <= 3
+
+
+async def test_a_large_result_is_written_in_pieces_and_what_changes_meanwhile_comes_after(service, k):
+    large = "(SELECT string_agg(i::text, ' ') FROM generate_series(1, 60000) AS i) AS t"
+    metric = await service.metric(COUNT.replace("AS n", f"AS n, {large}"), refresh_every_s=0.0)
+    path = f"/metrics/{metric}/events?k={k}"
+    async with watching(service.client, path) as lazy, watching(service.client, path) as other:
+        assert (await other.event()).n == 0
+        first = await lazy.next()
+        lazy.reads.clear()
+        for n in (1, 2, 3):
+            await service.write(f"INSERT INTO data.counted VALUES ({k})")
+            while (await other.event()).n < n:
+                pass
+        pieces = [first["body"]]
+        lazy.reads.set()
+        while b"".join(pieces).count(b"\n\n") < 3:
+            pieces.append((await lazy.next())["body"])
+        assert max(map(len, pieces)) == PIECE_BYTES
+        events = [parsed(block.decode()) for block in b"".join(pieces).split(b"\n\n")[:3]]
+        assert [each.n for each in events] == [0, 1, 3]  # its first piece waited when 2 came
+        assert events[0].data["records"][0]["t"] == " ".join(map(str, range(1, 60_001)))
 
 
 async def test_a_quiet_stream_is_kept_alive_by_comments(service, k):

@@ -7,6 +7,7 @@ from service.sql.parameters.template import (
     Parameter,
     Probe,
     Template,
+    label,
 )
 from service.sql.parameters.values import exact
 from service.sql.parameters.windows import Mode, Window
@@ -22,4 +23,5 @@ __all__ = [
     "analyse",
     "declarations",
     "exact",
+    "label",
 ]

@@ -1,0 +1,71 @@
+"""Places for live connections and for what they watch, by caller and in all. The rest is refused."""
+
+from collections import Counter
+from typing import Final
+
+from msgspec import Struct
+
+from service.errors import LiveUnavailable, TooManyStreams
+from service.live.connection import Connection
+
+WATCHES_EACH: Final = 10
+"""Watches of a caller for each connection that it may have: streams of many metrics are few."""
+LEAST_WATCHES: Final = 1000
+"""What a single socket may have."""
+LEAST_BODIES: Final = 8
+"""Results of the largest size that can be watched even without a cache."""
+WAIT: Final = {"Retry-After": "5"}
+
+
+class Limits(Struct, frozen=True):
+    """`topics` are the different results that are watched, `body_bytes` what all of them may take."""
+
+    connections: int
+    connections_per_caller: int
+    body_bytes: int
+    topics: int = 20_000
+
+    @property
+    def watches_per_caller(self) -> int:
+        return max(WATCHES_EACH * self.connections_per_caller, LEAST_WATCHES)
+
+
+class Places:
+    """Counts connections and watches. `connections` has all that are open."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._callers: Counter[str] = Counter()
+        self._watches: Counter[str] = Counter()
+        self.connections: dict[Connection, None] = {}
+
+    def enter(self, connection: Connection, watches: int) -> None:
+        """Raises `LiveUnavailable` or `TooManyStreams`."""
+        subject = connection.subject
+        if len(self.connections) >= self._limits.connections:
+            raise LiveUnavailable(headers=WAIT)
+        if self._callers[subject] >= self._limits.connections_per_caller:
+            raise TooManyStreams(headers=WAIT)
+        self.add(connection, watches)
+        self.connections[connection] = None
+        self._callers[subject] += 1
+
+    def leave(self, connection: Connection) -> None:
+        if connection in self.connections:
+            del self.connections[connection]
+            self.add(connection, -connection.watching)
+            _less(self._callers, connection.subject, 1)
+
+    def add(self, connection: Connection, watches: int) -> None:
+        """Count further watches of a connection, or fewer. Raises `TooManyStreams`."""
+        subject, most = connection.subject, self._limits.watches_per_caller
+        if watches > 0 and self._watches[subject] + watches > most:
+            raise TooManyStreams(f"This caller may watch {most} results at once.", headers=WAIT)
+        connection.watching += watches
+        _less(self._watches, subject, -watches)
+
+
+def _less(counter: Counter[str], subject: str, number: int) -> None:
+    counter[subject] -= number
+    if not counter[subject]:
+        del counter[subject]
