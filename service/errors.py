@@ -96,6 +96,23 @@ class InvalidToken(Unauthorized):
     )
 
 
+class SignInFailed(Problem):
+    """The sign-in at the issuer did not succeed."""
+
+    status, code, title = 403, "sign-in-failed", "Sign-in failed"
+    remedy = (
+        "Try again. If it lasts, compare `OIDC_CLIENT_ID` and the redirect address `/sign-in/callback` with "
+        "what the issuer has registered; `detail` says what it answered."
+    )
+
+
+class Gone(Problem):
+    """This link has ended: its time is over, or it was revoked."""
+
+    status, code, title = 410, "gone", "Link ended"
+    remedy = "Ask whoever gave you the link for a new one."
+
+
 class Forbidden(Problem):
     """The token lacks the scope that this needs."""
 

@@ -6,7 +6,7 @@ breaker stops calls to the host for a while.
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -77,6 +77,33 @@ class Outbound:
         )
         try:
             return msgspec.json.decode(body.decode(), type=expect)
+        except (ValueError, RecursionError) as error:
+            raise UpstreamFailed(f"{address.host} answered with something unexpected: {error}") from None
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], expect: type[T], *, credentials: tuple[str, str] | None
+    ) -> T:
+        """Send a form once, with HTTP Basic where `credentials` are given, and read the JSON of the answer.
+
+        Raises `UpstreamFailed` or `UpstreamTimeout`.
+        """
+        address = _address(url)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self.client.post(
+                    address,
+                    data=dict(form),
+                    headers={"Accept": "application/json"},
+                    auth=credentials or httpx.USE_CLIENT_DEFAULT,
+                )
+        except (TimeoutError, httpx.TimeoutException):
+            raise UpstreamTimeout(f"{address.host} did not answer") from None
+        except httpx.HTTPError as error:
+            raise UpstreamFailed(f"{address.host}: {error or 'the connection broke'}") from None
+        if not response.is_success:
+            raise UpstreamFailed(f"{address.host} answered {response.status_code}")
+        try:
+            return msgspec.json.decode(response.content.decode(), type=expect)
         except (ValueError, RecursionError) as error:
             raise UpstreamFailed(f"{address.host} answered with something unexpected: {error}") from None
 

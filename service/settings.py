@@ -208,6 +208,20 @@ class Auth(Struct, frozen=True, kw_only=True):
     oidc_jwks_url: Annotated[
         str | None, env("OIDC_JWKS_URL", "address of OIDC_ISSUER's keys", shown="by discovery")
     ] = None
+    oidc_client_id: Annotated[
+        str | None,
+        env(
+            "OIDC_CLIENT_ID",
+            "our client at OIDC_ISSUER, for people who sign in on the pages",
+            shown="the first OIDC_AUDIENCE",
+        ),
+    ] = None
+    oidc_client_secret: Annotated[
+        str | None, env("OIDC_CLIENT_SECRET", "its secret, if OIDC_ISSUER gave it one")
+    ] = None
+    oidc_scope: Annotated[
+        str, env("OIDC_SCOPE", "scopes that a sign-in asks OIDC_ISSUER for, separated by spaces")
+    ] = "openid"
     cors_origins: Annotated[
         tuple[str, ...],
         env("CORS_ORIGINS", "web origins, comma-separated, whose pages may call the API", shown="none"),
@@ -228,6 +242,13 @@ class Auth(Struct, frozen=True, kw_only=True):
             shown="60000; none on a loopback HOST",
         ),
     ] = None
+
+
+class Pages(Struct, frozen=True, kw_only=True):
+    session_ttl_s: Annotated[
+        int,
+        env("SESSION_TTL_S", "seconds that a sign-in on the pages lasts", ge=60, le=2_592_000),
+    ] = 43_200
 
 
 class Logs(Struct, frozen=True, kw_only=True):
@@ -318,6 +339,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     results: Results = Results()
     server: Server = Server()
     auth: Auth = Auth()
+    pages: Pages = Pages()
     logs: Logs = Logs()
     imports: Imports = Imports()
     outbound: Outbound = Outbound()

@@ -8,9 +8,11 @@ from litestar.types import ASGIApp
 
 from service.app.routes import routed
 from service.app.services import Base, Services
+from service.auth.clients import Client as KnownClient
 from service.auth.guards import Gate, public_addresses
 from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
+from service.auth.sessions import Sessions, cookie_for
 from service.auth.tokens import Tokens
 from service.dashboard.assets import Assets
 from service.dashboard.error_pages import ErrorPages
@@ -72,26 +74,28 @@ def configured(
         unread=listener.unread,
         observe=observe,
     )
-    issuer, tokens, gate = _guard(app, settings)
-    pages = Pages(Assets(), auth=settings.auth.mode == "on")
+    issuer, tokens = _issuers(app, settings)
+    sessions = _sessions(app, settings, issuer)
+    gate = _guard(app, settings, tokens, sessions)
     base = Base(
-        settings,
-        observe,
-        listener,
-        results,
-        RequestIndex(results),
-        issuer,
-        tokens,
-        gate,
-        pages,
-        prometheus,
+        settings=settings,
+        observe=observe,
+        listener=listener,
+        results=results,
+        request_index=RequestIndex(results),
+        issuer=issuer,
+        tokens=tokens,
+        sessions=sessions,
+        gate=gate,
+        pages=Pages(Assets(), auth=settings.auth.mode == "on"),
+        prometheus=prometheus,
     )
     app.state.update({"base": base, "services": None})
     return app
 
 
-def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
-    """Put the gate before the router, so that unknown paths require a token too."""
+def _issuers(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens]:
+    """Our own issuer, and all issuers whose tokens are accepted."""
     auth = settings.auth
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
     trusted = [issuer.trust()]
@@ -102,16 +106,31 @@ def _guard(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens, Gate]:
             return await services.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
 
         trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
-    tokens = Tokens(trusted)
+    return issuer, Tokens(trusted)
+
+
+def _sessions(app: Litestar, settings: Settings, issuer: Issuer) -> Sessions:
+    cookie = cookie_for(settings.public_url, settings.server.port, settings.pages.session_ttl_s)
+
+    async def find_client(client_id: str) -> KnownClient | None:
+        return await _services(app).clients.find(client_id)
+
+    return Sessions(cookie, issuer.name, lambda: _services(app).database, find_client)
+
+
+def _guard(app: Litestar, settings: Settings, tokens: Tokens, sessions: Sessions) -> Gate:
+    """Put the gate before the router, so that unknown paths require a token too."""
+    on = settings.auth.mode == "on"
     router: ASGIApp = app.state.setdefault("router", app.asgi_handler)
     app.asgi_handler = gate = Gate(
         router,
-        tokens if auth.mode == "on" else None,
+        tokens if on else None,
+        sessions if on else None,
         public=public_addresses(app.routes),
         settings=settings,
         refuse=send_problem,
     )
-    return issuer, tokens, gate
+    return gate
 
 
 def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from litestar import Litestar
 
 from service.app.services import Base, connect
+from service.auth import sessions
 from service.database.driver import ignore_cancelled_connects
 from service.database.gateway import open_database
 from service.database.listen import Handlers
@@ -19,6 +20,7 @@ from service.live.keeper import CLIENT_TABLES, Keeper
 from service.metrics import catalog
 from service.outbound import Outbound
 from service.results import changes
+from service.results.feed import Subscription
 
 LISTEN_WAIT_S: Final = 2.0
 
@@ -49,6 +51,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
             results.subscribe() as data,
             results.subscribe() as changed,
             results.subscribe(CLIENT_TABLES) as clients,
+            results.subscribe(sessions.TABLES) as ended,
         ):
             with suppress(Problem):  # the service starts anyway, and becomes ready later
                 await services.catalog.load()
@@ -59,6 +62,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 services.schema_cache.keep(data),
                 hot.keep(changed),
                 keeper.keep(),
+                _keep_sessions(base, ended),
                 keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
                 services.reader_login.watch(services.executor.locked_out),
@@ -69,6 +73,11 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 await services.executor.close()
                 await base.results.close()
         await base.tokens.close()
+
+
+async def _keep_sessions(base: Base, ended: Subscription) -> None:
+    async for _ in ended:
+        base.sessions.forget()
 
 
 @asynccontextmanager

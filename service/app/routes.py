@@ -17,6 +17,7 @@ from service.ask.api import AskController
 from service.auth.api import AuditController, TokenController
 from service.auth.guards import allow
 from service.dashboard import api as dashboard
+from service.dashboard.sign_in import api as sign_in
 from service.http.problems import answer_problem
 from service.http.requests import ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, ImportsController, QuarantineController
@@ -65,6 +66,7 @@ def routed() -> Litestar:
             TokenController,
             *own_routes(),
             *dashboard.routes(),
+            *sign_in.routes(),
         ],
         guards=[allow],
         dependencies={

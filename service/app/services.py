@@ -15,8 +15,10 @@ from service.auth.clients import Clients, find, parse_clients
 from service.auth.guards import Gate
 from service.auth.issuer import Issuer
 from service.auth.live import LiveRights
+from service.auth.sessions import Sessions
 from service.auth.tokens import Tokens
 from service.dashboard.pages import Pages
+from service.dashboard.sign_in import CodeFlow, SignIn
 from service.database.gateway import Database
 from service.database.listen import Listener
 from service.database.session import Session
@@ -59,6 +61,7 @@ class Base(Struct, frozen=True):
     request_index: RequestIndex
     issuer: Issuer
     tokens: Tokens
+    sessions: Sessions
     gate: Gate
     pages: Pages
     prometheus: Prometheus
@@ -90,6 +93,7 @@ class Services(Struct, frozen=True):
     pages: Pages
     monitor: Monitor
     scrape: Scrape
+    sign_in: SignIn
 
 
 def connect(
@@ -140,8 +144,11 @@ def connect(
             body_bytes=max(settings.results.cache_bytes, LEAST_BODIES * config.result_bytes_limit),
         ),
     )
-    rights = LiveRights(base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None)
     monitor = Monitor(base.prometheus, results, hub, database, reader)
+    clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
+    rights = LiveRights(
+        base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None, base.sessions.holds
+    )
     return Services(
         database=database,
         outbound=outbound,
@@ -154,7 +161,7 @@ def connect(
         compiler=compiler,
         editor=Editor(database, metrics, executor, compiler.write),
         issuer=base.issuer,
-        clients=Clients(parse_clients(settings.auth.clients), partial(find, database)),
+        clients=clients,
         external_api=ExternalApi(outbound, settings.outbound.external_api_url),
         summariser=Summariser(f"model:{model.name}", model.summarise) if model else EXTRACTIVE,
         importing=Importing(
@@ -172,6 +179,13 @@ def connect(
         pages=base.pages,
         monitor=monitor,
         scrape=monitor.scrape,
+        sign_in=SignIn(
+            base.pages,
+            clients,
+            base.sessions,
+            base.gate,
+            CodeFlow(settings.auth, settings.public_url, outbound, base.tokens),
+        ),
     )
 
 

@@ -205,7 +205,7 @@ class Clients:
         once an address has failed too often. A right machine-made secret always passes: it cannot be
         guessed, and nobody is locked out by the failures of others.
         """
-        client = await self._find(client_id)
+        client = await self.find(client_id)
         digests = [sha256(secret).hexdigest() for secret in offered]
         if client is not None and any(compare_digest(digest, client.secret_hash) for digest in digests):
             return client
@@ -220,7 +220,8 @@ class Clients:
             raise ClientFailures(headers={"Retry-After": str(verdict.retry_s)})
         raise ClientRefused(headers={"WWW-Authenticate": 'Basic realm="tally", charset="UTF-8"'})
 
-    async def _find(self, client_id: str) -> Client | None:
+    async def find(self, client_id: str) -> Client | None:
+        """A client that may sign in, by its id."""
         if not CLIENT_ID.fullmatch(client_id):
             return None
         return self._configured.get(client_id) or await self._stored(client_id)

@@ -6,6 +6,7 @@ everybody. The gate checks the token before anything else, so an unknown address
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from secrets import token_urlsafe
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -18,7 +19,8 @@ from msgspec import Struct
 
 from service.audit import Actor
 from service.auth.limits import Allowance, RateDecision
-from service.auth.origins import host_of, is_foreign, read_host
+from service.auth.origins import host_of, is_foreign, is_own, read_host
+from service.auth.sessions import Sessions
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
 from service.http.asgi import Headers, field_of
@@ -83,19 +85,31 @@ class Limits:
 class Gate:
     """ASGI layer: puts the caller into `scope["state"]["principal"]`, or answers instead of the app.
 
-    At a public address the caller is None unless the request has a valid token. With AUTH=off, `tokens` is
-    None and every caller is `EVERYONE`, except pages of other sites. For answers that do not pass the
-    layer, `admit`, `take` and `browser_headers` are its parts, and `known` is all of them without waiting.
+    At a public address the caller is None unless the request has a valid token or session. With AUTH=off,
+    `tokens` and `sessions` are None and every caller is `EVERYONE`, except pages of other sites. A layer that
+    has admitted a caller by a signed link says so in `scope["state"]["admitted"]`. For answers that do not
+    pass the layer, `admit`, `take` and `browser_headers` are its parts, and `known` is all of them without
+    waiting.
     """
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens | None, *, public: Addresses, settings: Settings, refuse: Refuse
+        self,
+        app: ASGIApp,
+        tokens: Tokens | None,
+        sessions: Sessions | None,
+        *,
+        public: Addresses,
+        settings: Settings,
+        refuse: Refuse,
     ) -> None:
         self._app = app
         self._tokens = tokens
+        self._sessions = sessions
         self._public = public
         self._limits = Limits(*settings.rate_limits)
-        self._own_hosts = frozenset(filter(None, [urlsplit(settings.public_url).hostname]))
+        public_parts = urlsplit(settings.public_url)
+        self._own_hosts = frozenset(filter(None, [public_parts.hostname]))
+        self._own_origin = frozenset({f"{public_parts.scheme}://{public_parts.netloc}"})
         port = settings.server.port
         self._usual_hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
         self._origins = frozenset(settings.auth.cors_origins)
@@ -144,6 +158,8 @@ class Gate:
         else:
             given = get(b"authorization", b"")
             found = self._tokens.lookup(given[7:]) if given[:7] == b"Bearer " else None
+            if not given and self._sessions is not None and get(b"sec-fetch-site") == b"same-origin":
+                found = self._sessions.lookup(get(b"cookie", b""))
             if found is None or scope not in found.scopes or read_host(get(b"host", b"")) is None:
                 return None
             principal = found
@@ -170,30 +186,51 @@ class Gate:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) > 1:
             raise BadRequest("Two Authorization headers: send one.")
+        if admitted := scope["state"].get("admitted"):
+            return admitted
         if self._tokens is None:
             return self._page(scope, host)
         token = _bearer(given)
         if self._public.hold(scope["path"]):
-            return None if token is None else await self._try(self._tokens, token)
+            with suppress(Problem):
+                return await (self._tokens.verify(token) if token else self.session(scope))
+            return None
         if token is None:
-            raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
+            principal = None if given else await self.session(scope)
+            if principal is None:
+                raise Unauthorized(headers={"WWW-Authenticate": CHALLENGE})
+            return principal
         try:
             return await self._tokens.verify(token)
         except InvalidToken as invalid:
             challenge = f'{CHALLENGE}, error="invalid_token", error_description="{_quoted(str(invalid))}"'
             raise InvalidToken(str(invalid), headers={"WWW-Authenticate": challenge}) from None
 
+    def refuse_other_sites(self, scope: Any) -> None:
+        """Raises `Forbidden` for a form that no page of ours has sent."""
+        if not is_own(scope, host_of(scope), self._own_origin):
+            raise Forbidden("This takes forms of our own pages only: the request has no `Origin` of ours.")
+
     @staticmethod
     def check_host(scope: Any) -> None:
         """Raises `BadRequest`. Callers without an Authorization header are admitted elsewhere."""
         host_of(scope)
 
-    @staticmethod
-    async def _try(tokens: Tokens, token: bytes) -> Principal | None:
-        try:
-            return await tokens.verify(token)
-        except Problem:
+    async def session(self, scope: Any) -> Principal | None:
+        """The caller whose session's cookie a request of our own pages shows.
+
+        A browser says which page sent a request. A cookie that comes with a request of another site is none.
+        A change has to come from our own page by what the browser says. Raises `Forbidden` otherwise.
+        """
+        cookies = field_of(scope, b"cookie") if self._sessions is not None else b""
+        if not cookies or is_foreign(scope, host_of(scope), self._own_origin):
             return None
+        assert self._sessions is not None
+        principal = await self._sessions.find(cookies)
+        reads = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
+        if principal is not None and not reads and not is_own(scope, host_of(scope), self._own_origin):
+            raise Forbidden("A session changes things from our own pages only: the request has no `Origin`.")
+        return principal
 
     def _page(self, scope: Call, host: bytes) -> Principal:
         """The caller with AUTH=off. A page of another site in the same browser may only read.

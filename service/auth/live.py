@@ -4,7 +4,7 @@ A ticket is a token of ours for the audience `live`. It lives for a minute, beca
 What it opens has the rights, claims and end of the token that it was issued for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from math import inf
 from pathlib import Path
 from time import time
@@ -20,8 +20,10 @@ from service.auth.issuer import Issuer
 from service.auth.tokens import Principal, Tokens, parse
 from service.database.gateway import Database
 from service.database.queries import SqlFile
-from service.errors import InvalidToken, IssuerUnavailable
+from service.errors import DatabaseUnavailable, InvalidToken, IssuerUnavailable
 from service.http.asgi import Scope, field_of
+
+Holds = Callable[[str], Awaitable[bool]]
 
 AUDIENCE: Final = "live"
 TICKET_S: Final = 60
@@ -36,6 +38,7 @@ class Origin(Struct, frozen=True):
     until: float | None = None
     iss: str | None = None
     kid: str | None = None
+    session: str = ""
 
 
 class _Payload(Struct, frozen=True):
@@ -62,12 +65,16 @@ TABLE: Final = "app.api_client"
 
 
 class LiveRights:
-    """Admits live connections, and looks again whether their credentials hold. `tokens` is None: AUTH=off."""
+    """Admits live connections, and looks again whether their credentials hold. `tokens` is None: AUTH=off.
 
-    def __init__(self, gate: Gate, issuer: Issuer, tokens: Tokens | None) -> None:
+    `holds` tells whether a session or a signed link, by its id, has not ended.
+    """
+
+    def __init__(self, gate: Gate, issuer: Issuer, tokens: Tokens | None, holds: Holds) -> None:
         self._gate = gate
         self._issuer = issuer
         self._tokens = tokens
+        self._holds = holds
         self._tickets = Tokens([issuer.trust(AUDIENCE)])
         self._revoked: frozenset[str] = frozenset()
         self._shown: WeakValueDictionary[bytes, Credential] = WeakValueDictionary()
@@ -80,7 +87,11 @@ class LiveRights:
     def ticket(self, principal: Principal, authorization: str) -> str:
         """A ticket for the caller of a request. `authorization` is the header that it was admitted by."""
         origin = Origin(principal.subject, principal.claims)
-        if self._tokens is not None:
+        if principal.session:
+            origin = Origin(
+                principal.subject, principal.claims, principal.expires_at, session=principal.session
+            )
+        elif self._tokens is not None:
             parsed = parse(authorization[7:].strip().encode())
             origin = Origin(
                 principal.subject,
@@ -96,13 +107,19 @@ class LiveRights:
         """The credential of a request, by header or ticket. None if it shows none, which a socket may."""
         header = field_of(scope, b"authorization")
         ticket = None if header else _ticket_of(scope["query_string"])
-        if self._tokens is not None and not header and (ticket or scope["type"] == "websocket"):
+        if self._tokens is not None and not header and ticket is not None:
             self._gate.check_host(scope)
-            return None if ticket is None else await self.by_ticket(ticket)
-        principal = await self._gate.admit(scope)
+            return await self.by_ticket(ticket)
+        if self._tokens is not None and not header and scope["type"] == "websocket":
+            self._gate.check_host(scope)
+            principal = await self._gate.session(scope)
+        else:
+            principal = await self._gate.admit(scope)
         if principal is None:
             return None
         token = b"" if self._tokens is None else header[7:].strip(b" ")
+        if principal.session:
+            token = b"session " + principal.session.encode()
         return await self._checked(Credential(principal, token))
 
     async def by_ticket(self, ticket: bytes) -> Credential:
@@ -114,7 +131,7 @@ class LiveRights:
             raise InvalidToken(f"The ticket does not hold: {invalid}", headers=challenge) from None
         origin = msgspec.json.decode(shown.claims, type=_Payload).origin
         until = inf if origin.until is None else origin.until
-        principal = Principal(origin.subject, shown.scopes, origin.claims, until)
+        principal = Principal(origin.subject, shown.scopes, origin.claims, until, origin.session)
         return await self._checked(Credential(principal, ticket, origin))
 
     async def by_token(self, token: bytes) -> Credential:
@@ -135,12 +152,19 @@ class LiveRights:
 
     async def problem(self, credential: Credential) -> InvalidToken | None:
         """Why a credential does not hold any more. A GET with its token would be refused, too."""
-        if self._tokens is None or credential.principal.subject in self._revoked:
+        principal = credential.principal
+        if principal.session:
+            return await self._session_problem(principal)
+        return await self._token_problem(credential)
+
+    async def _token_problem(self, credential: Credential) -> InvalidToken | None:
+        principal = credential.principal
+        if self._tokens is None or principal.subject in self._revoked:
             return InvalidToken("The client is revoked.") if self._tokens else None
         try:
             if credential.origin is None:
                 await self._tokens.verify(credential.token)
-            elif credential.principal.expires_at <= time():
+            elif principal.expires_at <= time():
                 return InvalidToken("The token has expired.")
             elif not await self._tokens.knows(credential.origin.iss or "", credential.origin.kid):
                 return InvalidToken("The token's key is not known.")
@@ -149,6 +173,13 @@ class LiveRights:
         except InvalidToken as invalid:
             return invalid
         return None
+
+    async def _session_problem(self, principal: Principal) -> InvalidToken | None:
+        try:
+            ended = principal.expires_at <= time() or not await self._holds(principal.session)
+        except DatabaseUnavailable:
+            return None
+        return InvalidToken("The session or link has ended.") if ended else None
 
     async def problems(self, credentials: Iterable[Credential]) -> dict[Credential, InvalidToken]:
         """The problems of those that do not hold."""

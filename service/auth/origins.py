@@ -64,13 +64,24 @@ def is_foreign(scope: Any, host: bytes, allowed: AbstractSet[str]) -> bool:
     """
     if _TELLING.isdisjoint([name for name, _ in scope["headers"]]):
         return False
-    own = {f"{scheme}://{host.decode()}" for scheme in ("http", "https")} | allowed
+    own = _own(host) | allowed
     if origin := header_of(scope, b"origin"):
         return origin not in own
     if site := header_of(scope, b"sec-fetch-site"):
         return site not in _OWN_PAGE
     referer = header_of(scope, b"referer")
     return bool(referer) and _origin(referer) not in own
+
+
+def is_own(scope: Any, host: bytes, allowed: AbstractSet[str]) -> bool:
+    """Whether the browser says that a page of `host` or of an `allowed` origin sent this request."""
+    if origin := header_of(scope, b"origin"):
+        return origin in _own(host) | allowed
+    return header_of(scope, b"sec-fetch-site") == "same-origin"
+
+
+def _own(host: bytes) -> set[str]:
+    return {f"{scheme}://{host.decode()}" for scheme in ("http", "https")}
 
 
 def _origin(address: str) -> str:

@@ -29,3 +29,22 @@ UPDATE app.api_client
 SET secret_hash = $2
 WHERE id = $1
   AND revoked_at IS NULL
+
+-- name: find_session
+SELECT id, subject, client_id, secret_mark, scopes, claims, expires_at
+FROM app.session
+WHERE id = $1
+  AND expires_at > now()
+
+-- name: begin_session
+INSERT INTO app.session (id, subject, client_id, secret_mark, scopes, claims, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+
+-- name: end_session
+DELETE FROM app.session
+WHERE id = $1
+RETURNING id, subject, client_id, secret_mark, scopes, claims, expires_at
+
+-- name: sweep_sessions
+DELETE FROM app.session
+WHERE expires_at < now()

@@ -53,13 +53,15 @@ class Principal(Struct, frozen=True):
     `subject`, and `sub` of the claims, is `issuer|sub` for a token of an outside issuer, else the name
     that we gave. `scopes` are those of ours that the token grants, `claims` is the token's whole payload as
     JSON text with sorted keys: what stored SQL reads as `request.claims`. `expires_at` is in seconds since
-    1970: a stream that outlives it has to end.
+    1970: a stream that outlives it has to end. `session` is the id of the session or signed link that stands
+    for the caller instead of a token.
     """
 
     subject: str
     scopes: frozenset[str]
     claims: str
     expires_at: float = inf
+    session: str = ""
 
 
 EVERYONE = Principal("local", frozenset(SCOPES), '{"sub":"local"}')

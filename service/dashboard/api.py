@@ -12,8 +12,10 @@ from msgspec import Struct
 
 from service import errors
 from service.auth.guards import require
+from service.auth.origins import host_of, is_foreign
 from service.auth.tokens import Principal
 from service.dashboard.pages import HTML, Pages, headers, new_nonce, prefers_html
+from service.dashboard.sign_in import local_address
 from service.dashboard.view import dashboard_page
 from service.errors import FieldError
 from service.http.asgi import header_of
@@ -90,7 +92,7 @@ def caller(request: Call) -> Principal | None:
 def _dashboard(request: Call, pages: Pages, catalog: Catalog, dashboard_id: str) -> Response[Any]:
     principal = caller(request)
     if principal is None:
-        return to_sign_in(request)
+        return to_sign_in(request, pages)
     require(principal, READ)
     nonce = new_nonce()
     query = request.scope["query_string"].decode("latin-1")
@@ -98,10 +100,16 @@ def _dashboard(request: Call, pages: Pages, catalog: Catalog, dashboard_id: str)
     return _html(pages.render("dashboard.html", principal=principal, nonce=nonce, **page), nonce)
 
 
-def to_sign_in(request: Call) -> Redirect:
-    """Send the caller to the sign-in, and from there back."""
+def to_sign_in(request: Call, pages: Pages) -> Response[Any]:
+    """Send the caller to the sign-in, and from there back.
+
+    A browser that follows a link of another site keeps the session's cookie back. It may be signed in: it is
+    sent here once more, by our own page.
+    """
     query = request.scope["query_string"].decode("latin-1")
-    here = request.scope["path"] + (f"?{query}" if query else "")
+    here = local_address(request.scope["path"] + (f"?{query}" if query else ""))
+    if is_foreign(request.scope, host_of(request.scope), frozenset()):
+        return _html(pages.render("onward.html", title="One moment", following=here))
     return Redirect(f"/sign-in?{urlencode({'next': here})}", status_code=303, headers=headers())
 
 

@@ -84,7 +84,7 @@ def query_parameters(handler: Any) -> dict[str, bool]:
     """The query parameters that a route handler declares, and whether each is a list."""
     assert isinstance(handler, HTTPRouteHandler)
     return {
-        field.kwarg_definition.query or name: field.is_non_string_sequence
+        field.kwarg_definition.query or field.kwarg_definition.name or name: field.is_non_string_sequence
         for name, field in handler.parsed_fn_signature.parameters.items()
         if isinstance(field.kwarg_definition, QueryParameter)
     }

@@ -10,7 +10,8 @@ from service.auth.clients import hash_chosen
 from service.auth.issuer import Issuer, KeyFile
 from service.database.gateway import open_database
 from service.settings import Auth, Settings
-from tests.conftest import _cloned, held, serving
+from tests.conftest import _cloned, held, serving, store_metric
+from tests.waiting import until
 
 SECRET = "x0VJ1lDqTg3wqC3bqZyS9mJYb2r8kP5nE7uW4hF6aQo"
 HASH = sha256(SECRET.encode()).hexdigest()
@@ -67,3 +68,16 @@ async def opened(guarded):
 async def guarded_database(guarded):
     async with open_database(guarded.database.url or "") as database:
         yield database
+
+
+@pytest.fixture
+async def guarded_metric(guarded_database, visitor, token):
+    """A metric that the guarded service knows."""
+    metric_id = await store_metric(guarded_database, "SELECT 1 AS n")
+
+    async def known():
+        answer = await visitor.get(f"/metrics/{metric_id}/versions", headers=token("metrics:read"))
+        return answer.status_code == 200
+
+    await until(known)
+    return metric_id
