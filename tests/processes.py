@@ -100,7 +100,8 @@ def serving_seeds() -> Generator[str]:
     with open_folder() as folder:
         assert tally("migrate", DATA_DIR=folder).returncode == 0
         assert tally("seed", DATA_DIR=folder).returncode == 0
-        service = start(DATA_DIR=folder, PORT=port)
+        with (folder / "log").open("w") as log:  # a pipe that nobody reads would fill and hold it up
+            service = start(log, DATA_DIR=folder, PORT=port)
         try:
             until_ready(port)
             yield f"http://127.0.0.1:{port}"

@@ -87,7 +87,7 @@ def configured(
         tokens=tokens,
         sessions=sessions,
         gate=gate,
-        pages=Pages(Assets(), auth=settings.auth.mode == "on"),
+        pages=Pages(Assets(), auth=settings.auth.mode == "on", zone=config.zone),
         prometheus=prometheus,
     )
     app.state.update({"base": base, "services": None})

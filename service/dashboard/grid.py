@@ -69,17 +69,22 @@ def grids(metrics: Sequence[UUID], places: Sequence[LayoutItem]) -> dict[str, Gr
 
 
 def compact(cells: Sequence[Cell]) -> list[Cell]:
-    """Move each tile up until it touches another. Static ones stay, and nothing overlaps."""
+    """Move each tile up until it touches another, as react-grid-layout does. Static ones stay."""
     placed = [cell for cell in cells if cell.static]
-    ordered = sorted((cell for cell in cells if not cell.static), key=lambda cell: (cell.y, cell.x))
-    for cell in ordered:
-        bottoms = sorted({0, *(other.y + other.h for other in placed)})
-        for y in bottoms:
-            moved = Cell(cell.i, cell.x, y, cell.w, cell.h)
-            if not any(moved.meets(other) for other in placed):
-                placed.append(moved)
-                break
+    for cell in sorted((cell for cell in cells if not cell.static), key=lambda cell: (cell.y, cell.x)):
+        placed.append(Cell(cell.i, cell.x, _top(cell, placed), cell.w, cell.h))
     return sorted(placed, key=lambda cell: (cell.y, cell.x))
+
+
+def _top(cell: Cell, placed: Sequence[Cell]) -> int:
+    """The row that a cell gets: up from its own as far as nothing is in its way, else below what is."""
+    column = [other for other in placed if cell.x < other.x + other.w and other.x < cell.x + cell.w]
+    y = min(cell.y, max((other.y + other.h for other in placed), default=0))
+    if not any(other.y < y + cell.h and y < other.y + other.h for other in column):
+        return max((other.y + other.h for other in column if other.y + other.h <= y), default=0)
+    while hit := next((other for other in column if other.y < y + cell.h and y < other.y + other.h), None):
+        y = hit.y + hit.h
+    return y
 
 
 def css(found: Mapping[str, Grid]) -> str:

@@ -1,5 +1,6 @@
 """Render the pages: templates, the data that scripts read from a page, and the headers of every page."""
 
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Final
@@ -37,10 +38,11 @@ NAVIGATION: Final = (
 
 
 class Pages:
-    """All pages. `assets` are the files that they load."""
+    """All pages. `assets` are the files that they load. Days are those of `zone`."""
 
-    def __init__(self, assets: Assets, *, auth: bool) -> None:
+    def __init__(self, assets: Assets, *, auth: bool, zone: tzinfo = UTC) -> None:
         self.assets = assets
+        self._zone = zone
         self.environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -63,6 +65,10 @@ class Pages:
             principal=principal,
             **context,
         )
+
+    def now(self) -> str:
+        """The local time, without its zone."""
+        return datetime.now(self._zone).replace(tzinfo=None).isoformat(timespec="seconds")
 
     def problem(self, problem: Problem, *, request_id: str = "", principal: Principal | None = None) -> str:
         """The page of an error."""

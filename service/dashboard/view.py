@@ -16,7 +16,8 @@ from service.metrics.models import DashboardItem, Place
 API: Final = "/api/v1"
 KIOSK: Final = "kiosk"
 ROTATE: Final = "rotate"
-OWN: Final = frozenset({KIOSK, ROTATE})
+COMPARE: Final = "compare"
+OWN: Final = frozenset({KIOSK, ROTATE, COMPARE})
 """Parameters of the page. All others are those of the metrics."""
 MOST_DASHBOARDS: Final = 200
 """Dashboards that the page names."""
@@ -36,7 +37,7 @@ class PageData(Struct, frozen=True):
     """What scripts read from `#page-data`; `page.js` has it as a type.
 
     `api` is the base address of the live client. `data` has all results in one answer. `layouts` are the
-    stored places of every size, `grid` those that the page shows.
+    stored places of every size, `grid` those that the page shows. `now` is the service's local time.
     """
 
     dashboard: dict[str, str]
@@ -52,6 +53,7 @@ class PageData(Struct, frozen=True):
     rotate: int
     user: str
     link: bool = False
+    now: str = ""
 
 
 def dashboard_page(
@@ -73,6 +75,7 @@ def dashboard_page(
         data=f"{base}?{urlencode(parameters)}" if parameters else base,
         scopes=sorted(principal.scopes),
         user=principal.subject,
+        now=pages.now(),
         parameters=parameters,
         given=given,
     )

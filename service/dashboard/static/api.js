@@ -2,14 +2,22 @@
  * Call the API. The session's cookie goes with it. Answers the body; throws a problem document otherwise.
  *
  * @param {string} path
- * @param {{ method?: string, body?: any, signal?: AbortSignal, headers?: Record<string, string> }} [options]
+ * @param {object} [options]
+ * @param {string} [options.method]
+ * @param {any} [options.body]
+ * @param {AbortSignal} [options.signal]
+ * @param {Record<string, string>} [options.headers]
+ * @param {boolean} [options.keepalive] whether it goes on when the page is left
+ * @param {(text: string) => any} [options.read] parses the body; as JSON by default
+ * @param {(answer: Response) => void} [options.seen] is shown an answer that is fine
  * @returns {Promise<any>}
  */
-export async function api(path, { method = 'GET', body, signal, headers = {} } = {}) {
+export async function api(path, { method = 'GET', body, signal, headers = {}, keepalive, read = JSON.parse, seen } = {}) {
 	const json = body !== undefined && !(body instanceof Blob) && !(body instanceof FormData);
 	const answer = await fetch(path, {
 		method,
 		signal,
+		keepalive,
 		cache: 'no-store',
 		headers: json ? { 'Content-Type': 'application/json', ...headers } : headers,
 		body: json ? JSON.stringify(body) : body,
@@ -19,15 +27,17 @@ export async function api(path, { method = 'GET', body, signal, headers = {} } =
 	});
 	if (answer.status === 204) return null;
 	const text = await answer.text();
-	const read = parsed(text);
-	if (answer.ok) return read ?? text;
-	throw { status: answer.status, title: answer.statusText, detail: text.slice(0, 200), ...read };
+	if (answer.ok) {
+		seen?.(answer);
+		return parsed(text, read) ?? text;
+	}
+	throw { status: answer.status, title: answer.statusText, detail: text.slice(0, 200), ...parsed(text, JSON.parse) };
 }
 
-/** @param {string} text */
-function parsed(text) {
+/** @param {string} text @param {(text: string) => any} read */
+function parsed(text, read) {
 	try {
-		return JSON.parse(text);
+		return read(text);
 	} catch {
 		return null;
 	}
@@ -40,6 +50,9 @@ function parsed(text) {
  * @returns {string}
  */
 export function sentence(problem) {
-	const fields = (problem.errors ?? []).map((/** @type {any} */ each) => `${each.field}: ${each.message}`);
-	return [problem.detail ?? problem.title ?? `${problem}`, ...fields].join(' ');
+	const told = problem.detail ?? problem.title ?? `${problem}`;
+	const fields = (problem.errors ?? [])
+		.filter((/** @type {any} */ { message }) => !told.includes(message))
+		.map((/** @type {any} */ { field, message }) => `${field}: ${message}`);
+	return [told, ...fields].join(' ');
 }

@@ -14,6 +14,7 @@
  * @property {string[]} scopes what the caller may do, such as `metrics:write`
  * @property {string} user whose results these are
  * @property {Record<string, string>} parameters of the address: the window and others
+ * @property {string} now the service's clock in its own time zone, without the zone
  * @property {boolean} kiosk
  * @property {number} rotate seconds until a kiosk shows the next dashboard; 0 for never
  * @property {boolean} link whether this is a signed link: only results, no changes
