@@ -13,10 +13,10 @@ ONLY ?= encoding uncached overload hits others tokens freshness imports interact
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format migrate seed import psql bench up down lock clean
+.PHONY: help venv run test test-cluster check format migrate seed import psql bench up down lock clean
 
 help: ## Print this help
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Installs a lock file, and shows a line for each package instead of a silent minute.
 pip = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r $(1) | sed -un 's/^Collecting \([^ =<>~!;]*\).*/    \1/p'
@@ -60,6 +60,10 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
 	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
 
+# Two nodes, Redis, standbys, PgBouncer and nginx on loopback; Debian has the programs that are not carried.
+test-cluster: $(VENV)/.dev ## Run the tests of several nodes (ARGS= for pytest)
+	@PG=$(PG) $(BIN)/python -m pytest -n 1 tests/cluster $(ARGS)
+
 check: $(VENV)/.dev tests/browser/node_modules/.made ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
@@ -95,7 +99,7 @@ psql: $(VENV)/.run ## Open psql on the database
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --extra embedded --extra build pyproject.toml -o requirements.lock
+	  --no-emit-index-url --extra embedded --extra build --extra redis pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 

@@ -11,7 +11,7 @@ import msgspec
 from dotenv.parser import parse_stream
 from msgspec import Meta, Struct
 
-from service import postgres_url
+from service import postgres_url, redis_url
 from service.errors import Stop
 from service.settings import Model, Settings, is_loopback_address
 
@@ -103,6 +103,8 @@ def _convert(text: str, kind: Any, meta: Meta) -> Any:
         raise Stop(f"{variable}={text!r}: {error} ({meta.description})", exit_code=2) from None
     if variable.endswith("DATABASE_URL"):
         postgres_url.check(variable, text)
+    if variable == "REDIS_URL":
+        redis_url.parse(text)
     return converted
 
 

@@ -126,6 +126,17 @@ class Results(Struct, frozen=True, kw_only=True):
     ] = 86_400
 
 
+class Nodes(Struct, frozen=True, kw_only=True):
+    redis_url: Annotated[
+        str | None,
+        env(
+            "REDIS_URL",
+            "Redis or Valkey through which nodes share results (`redis://`, `rediss://`, "
+            "`redis+sentinel://`, `redis+cluster://`); needs the `redis` extra",
+        ),
+    ] = None
+
+
 class Server(Struct, frozen=True, kw_only=True):
     host: Annotated[str, env("HOST", "address to listen on")] = "127.0.0.1"
     port: Annotated[int, env("PORT", "port to listen on", ge=1, le=65535)] = 8000
@@ -337,6 +348,7 @@ class Live(Struct, frozen=True, kw_only=True):
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     results: Results = Results()
+    nodes: Nodes = Nodes()
     server: Server = Server()
     auth: Auth = Auth()
     pages: Pages = Pages()

@@ -35,6 +35,8 @@ from service.observe.prometheus import Prometheus
 from service.results.cache import Results
 from service.results.cache_hits import CacheHitMiddleware, RequestIndex
 from service.results.freshness import Generations
+from service.results.sharing import Sharing
+from service.results.store import open_store
 from service.results.table import ResultTable
 from service.settings import Settings
 
@@ -65,14 +67,20 @@ def configured(
     prometheus = prometheus or Prometheus()
     observe = both(observe or EventLog(), prometheus)
     listener = Listener(config.url)
+    generations = Generations(observe)
+    redis_url = settings.nodes.redis_url
+    sharing = (
+        None if redis_url is None else Sharing(open_store(redis_url, observe), generations, time.monotonic)
+    )
     results = Results(
-        Generations(observe),
+        generations,
         ResultTable(settings.results.cache_bytes),
         time.monotonic,
         wait_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S + GRACE_S,
         stale_if_error_s=settings.results.stale_if_error_s,
         unread=listener.unread,
         observe=observe,
+        sharing=sharing,
     )
     issuer, tokens = _issuers(app, settings)
     sessions = _sessions(app, settings, issuer)
@@ -82,6 +90,7 @@ def configured(
         observe=observe,
         listener=listener,
         results=results,
+        sharing=sharing,
         request_index=RequestIndex(results),
         issuer=issuer,
         tokens=tokens,

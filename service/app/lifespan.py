@@ -11,7 +11,7 @@ from service.app.services import Base, connect
 from service.auth import sessions
 from service.database.driver import ignore_cancelled_connects
 from service.database.gateway import open_database
-from service.database.listen import Handlers
+from service.database.listen import Handlers, Positions
 from service.database.session import Session
 from service.database.stored_sql.reader import open_reader
 from service.errors import Problem
@@ -56,6 +56,8 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
             with suppress(Problem):  # the service starts anyway, and becomes ready later
                 await services.catalog.load()
                 await services.changes.poll()
+            if base.sharing is not None:
+                await base.sharing.connect()
             async with _running(
                 base,
                 services.catalog.keep(catalogue),
@@ -72,6 +74,8 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 await live.hub.close()
                 await services.executor.close()
                 await base.results.close()
+        if base.sharing is not None:
+            await base.sharing.close()
         await base.tokens.close()
 
 
@@ -84,7 +88,8 @@ async def _keep_sessions(base: Base, ended: Subscription) -> None:
 async def _running(base: Base, *runners: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     """Run these and the listener in the background."""
     results = base.results
-    handlers = Handlers(results.announced, results.silent, results.heard)
+    positions = Positions(results.asking, results.generations.proofs.seen) if base.sharing else None
+    handlers = Handlers(results.announced, results.silent, results.heard, positions)
     background = [*runners, base.listener.run((catalog.CHANNEL, changes.CHANNEL), handlers)]
     if base.settings.auth.mode == "on":
         background.append(base.tokens.watch())

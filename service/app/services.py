@@ -4,8 +4,10 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
+import msgspec
 from msgspec import Struct
 
+from service import __version__
 from service.api import ExtraChecks, Scrape
 from service.app.monitor import Monitor
 from service.ask.generate import PromptCompiler
@@ -48,6 +50,7 @@ from service.postgres_url import parameters
 from service.results.cache import Results
 from service.results.cache_hits import RequestIndex
 from service.results.changes import Changes
+from service.results.sharing import Sharing
 from service.settings import Settings
 
 
@@ -58,6 +61,7 @@ class Base(Struct, frozen=True):
     observe: Observe
     listener: Listener
     results: Results
+    sharing: Sharing | None
     request_index: RequestIndex
     issuer: Issuer
     tokens: Tokens
@@ -121,6 +125,7 @@ def connect(
         changes=table_changes,
         suspensions=suspensions,
         observe=base.observe,
+        share_key=None if base.sharing is None else share_key(settings),
     )
     batcher = Batcher(
         metrics,
@@ -173,7 +178,7 @@ def connect(
         ),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
         reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
-        extra_checks=partial(_extra_checks, base.listener, reader, suspensions),
+        extra_checks=partial(_extra_checks, base, reader, suspensions),
         live_rights=rights,
         streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor)),
         pages=base.pages,
@@ -189,10 +194,20 @@ def connect(
     )
 
 
-def _extra_checks(listener: Listener, reader: Reader, suspensions: Suspensions) -> dict[str, str]:
+def share_key(settings: Settings) -> bytes:
+    """What makes the results of two nodes differ, beside the database: version, settings and role."""
+    config = settings.database
+    role = parameters(config.reader_url or "").get("user", "")
+    limits = (config.row_limit, config.result_bytes_limit)
+    return msgspec.msgpack.encode((__version__, config.data_schemas, config.time_zone, role, *limits))
+
+
+def _extra_checks(base: Base, reader: Reader, suspensions: Suspensions) -> dict[str, str]:
     """Checks that do not affect readiness: results are right without announcements, but run more often."""
-    heard = listener.connected.is_set()
+    heard = base.listener.connected.is_set()
     checks = {"listening": "ok" if heard else "no announcements: each result is run again"}
+    if base.sharing is not None:
+        checks["sharing"] = base.sharing.state
     lingering, replaced = reader.lingering
     if lingering:
         checks["statements"] = (

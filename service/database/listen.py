@@ -1,9 +1,15 @@
-"""One LISTEN connection per process: receive notifications, and report when some may have been lost."""
+"""One LISTEN connection per process: receive notifications, and report when some may have been lost.
+
+Nodes that share results also need to know where the server stands. The same connection tells it, so that
+announcements and positions come from one server.
+"""
 
 import asyncio
+import secrets
 import select
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -12,21 +18,57 @@ from msgspec import Struct
 from service.database.connect import asyncpg_arguments
 from service.database.driver import ListenConnection
 from service.database.gateway import LOST_CONNECTION
+from service.database.queries import SqlFile
+from service.database.snapshots import Position, parse_snapshot
 
 HEARTBEAT_S: Final = 1.0
 RECONNECT_S: Final = (0.05, 2.0)
+SECRET_BYTES: Final = 32
+
+_SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
+
+
+class _PositionRow(Struct, frozen=True):
+    """The columns of `read_position`."""
+
+    snapshot: str
+    server: str
+    clock: float
+    wal: int | None
+
+
+class _Incarnation(Struct, frozen=True):
+    secret: bytes
+
+
+_READ_POSITION: Final = _SQL.rows("read_position", _PositionRow)
+_MAKE_INCARNATION: Final = _SQL.command("make_incarnation")
+_READ_INCARNATION: Final = _SQL.rows("read_incarnation", _Incarnation)
+
+
+class Positions(Struct, frozen=True):
+    """Who wants to know where the server stands: after each connect, then at each heartbeat.
+
+    `asking` runs before each question and numbers it. `seen` gets this number, the position, and the secret
+    of the server's present incarnation. `wal`: whether the WAL position is needed too.
+    """
+
+    asking: Callable[[], int]
+    seen: Callable[[int, Position, bytes], None]
+    wal: bool = False
 
 
 class Handlers(Struct, frozen=True):
     """What a listener calls.
 
     `announced` takes each payload. `silent` runs when the connection is lost. `heard` runs after each connect
-    or reconnect: what was cached before it may be stale.
+    or reconnect: what was cached before it may be stale. `positions` is who wants to know positions.
     """
 
     announced: Callable[[str], None]
     silent: Callable[[], None]
     heard: Callable[[], None]
+    positions: Positions | None = None
 
 
 class Listener:
@@ -97,9 +139,34 @@ class Listener:
         self._poll.register(connection.file_number(), select.POLLIN)
         self.connected.set()
         handlers.heard()
+        secret = await _tell_position(connection, handlers.positions, None)
         while not closed.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await closed.wait()
             if not closed.is_set():  # detects a server that vanished without closing the connection
                 await connection.fetchval("SELECT 1", timeout=HEARTBEAT_S)
+                secret = await _tell_position(connection, handlers.positions, secret)
+
+
+async def _tell_position(connection: Any, positions: Positions | None, secret: bytes | None) -> bytes | None:
+    """Tell the server's position. Return the secret, or None where the server cannot tell a position.
+
+    The secret lives as long as the connection: losing it takes a crash of the server.
+    """
+    if positions is None:
+        return None
+    number = positions.asking()
+    try:
+        if secret is None:
+            await connection.execute(_MAKE_INCARNATION.sql, secrets.token_bytes(SECRET_BYTES))
+            secret = await connection.fetchval(_READ_INCARNATION.sql, timeout=HEARTBEAT_S)
+        row = await connection.fetchrow(_READ_POSITION.sql, positions.wal, timeout=HEARTBEAT_S)
+    except asyncpg.PostgresError as error:
+        if isinstance(error, LOST_CONNECTION):
+            raise
+        return None  # not migrated, or another kind of Postgres: nothing is shared
+    snapshot, server, clock, wal = row
+    if secret is not None:
+        positions.seen(number, Position(server, parse_snapshot(snapshot), clock, wal), secret)
+    return secret

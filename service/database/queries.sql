@@ -102,3 +102,22 @@ SELECT set_config('extra_float_digits', '1', true) AS float_digits,
 -- name: raise_identity
 -- The next value of an identity column ($1: the table, $2: the column) follows the values that are there.
 SELECT setval(pg_get_serial_sequence($1::text, $2::text), greatest($3::bigint, 1), $3::bigint > 0)::text AS last
+
+-- name: read_position
+-- The snapshot is that of this statement, so it was taken before the WAL position is read.
+SELECT pg_catalog.pg_current_snapshot()::text AS snapshot,
+       pg_catalog.concat_ws(
+           ' ',
+           (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+           extract(epoch FROM pg_catalog.pg_postmaster_start_time())
+       ) AS server,
+       extract(epoch FROM pg_catalog.clock_timestamp())::double precision AS clock,
+       CASE
+           WHEN $1 THEN (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint
+       END AS wal
+
+-- name: make_incarnation
+INSERT INTO app.incarnation (secret) VALUES ($1) ON CONFLICT DO NOTHING
+
+-- name: read_incarnation
+SELECT secret FROM app.incarnation

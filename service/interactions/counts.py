@@ -12,7 +12,8 @@ from service.errors import Problem
 from service.http.asgi import Scope, header_of
 from service.http.fields import Directives, directives
 from service.metrics.result_endpoint import ResultService
-from service.results.cache import CacheRequest, Computed, Results
+from service.results.cache import Results
+from service.results.requests import CacheRequest, Computed
 from service.results.table import CacheOutcome, Reply
 
 COUNTED: Final = (

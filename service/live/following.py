@@ -9,7 +9,7 @@ from service.errors import FieldError, InvalidInput, NotFound, Problem
 from service.live.hub import Watch
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
-from service.results.cache import CacheRequest
+from service.results.requests import CacheRequest
 from service.sql.parameters import label
 
 MOST_ERRORS: Final = 20

@@ -18,8 +18,9 @@ from service.http.current_caller import current_caller
 from service.http.fields import ANY
 from service.live.connection import Connection
 from service.live.places import WAIT, Limits, Places
-from service.results.cache import SERVER_FAULTS, CacheRequest, Results
+from service.results.cache import SERVER_FAULTS, Results
 from service.results.feed import Change, Subscription
+from service.results.requests import CacheRequest
 from service.results.table import CacheOutcome
 
 Given = list[tuple[str, str]] | dict[str, Any]

@@ -16,7 +16,8 @@ from service.http.ids import parse_uuid
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.execute import Executor
 from service.metrics.models import BatchEntry
-from service.results.cache import Composition, Results
+from service.results.cache import Results
+from service.results.requests import Composition
 from service.results.table import CacheOutcome
 from service.sql.parameters import exact
 

@@ -3,15 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime
 from functools import partial
-from hashlib import blake2b
 from math import inf
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
 
 from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Description, Reader, Rows
@@ -22,16 +20,16 @@ from service.metrics.formats import (
     MEDIA_TYPES,
     Format,
     Outcome,
-    RecordMaker,
     parts,
     record_maker,
     render,
 )
-from service.metrics.models import Definition, Metric
+from service.metrics.models import Metric
+from service.metrics.plans import QueryPlan, Timings, fingerprint_of, until_midnight_s
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
-from service.results.cache import REFRESH_EVERY_S, CacheRequest, Computed
 from service.results.changes import Changes, Dependencies
+from service.results.requests import REFRESH_EVERY_S, CacheRequest, Computed, Share
 from service.results.single_flight import SingleFlight
 from service.settings import Settings
 from service.sql.parameters import BoundStatement, Template, declarations
@@ -41,70 +39,10 @@ from service.sql.workers import Workers
 
 # SQLSTATE class of names, types and rights: the schema changed after the statement was described.
 _NO_LONGER_VALID: Final = "42"
-# Approximate memory of all query plans. In a plan with many columns, the columns take most of it.
+# Approximate memory of all query plans.
 _PLAN_BYTES: Final = 64 << 20
-_PLAN_BYTES_EACH: Final = 16 << 10
-_PLAN_BYTES_PER_COLUMN: Final = 2 << 10
-_PLAN_BYTES_PER_CHARACTER: Final = 64
 # If the window is not on a date column, the windowed SQL fails to prepare: the metric has no window then.
 _NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
-
-
-class QueryPlan(Struct, frozen=True, kw_only=True):
-    """A metric with its template and its description by Postgres. `record` turns rows into records.
-
-    `fingerprint` changes with every change of the metric that its results show.
-    """
-
-    metric: Metric
-    template: Template
-    description: Description
-    record: RecordMaker
-    dependencies: Dependencies
-    fingerprint: bytes
-
-    @property
-    def weight(self) -> int:
-        """Approximate bytes of memory that the plan takes."""
-        columns, text = len(self.description.columns), len(self.metric.sql)
-        return _PLAN_BYTES_EACH + _PLAN_BYTES_PER_COLUMN * columns + _PLAN_BYTES_PER_CHARACTER * text
-
-    def definition(self) -> Definition:
-        metric, description = self.metric, self.description
-        return Definition(
-            id=metric.id,
-            title=metric.shown_title,
-            query_id=metric.query_id,
-            is_editable=metric.is_editable,
-            sql=metric.sql,
-            parameters=self.template.parameters,
-            window=self.template.window,
-            columns=description.columns,
-            tables=self.dependencies.tables,
-            estimated_cost=description.plan.cost,
-            fresh_for_s=metric.fresh_for_s,
-            stale_for_s=metric.stale_for_s,
-            refresh_every_s=metric.refresh_every_s,
-            layouts=metric.layouts,
-            version=metric.version,
-            updated_at=metric.updated_at,
-        )
-
-
-class Timings(Struct, frozen=True):
-    """Seconds spent on reading parameters, on waiting for a connection, in Postgres and on encoding."""
-
-    parse: float
-    wait: float
-    run: float
-    encode: float
-
-    def header(self) -> str:
-        """The value of a `Server-Timing` header, in milliseconds."""
-        return (
-            f"parse;dur={self.parse * 1000:.2f}, wait;dur={self.wait * 1000:.2f}, "
-            f"run;dur={self.run * 1000:.2f}, encode;dur={self.encode * 1000:.2f}"
-        )
 
 
 class _Run(NamedTuple):
@@ -132,7 +70,9 @@ class Executor:
         changes: Changes,
         suspensions: Suspensions,
         observe: Observe,
+        share_key: bytes | None = None,
     ) -> None:
+        """`share_key` stands for all settings that results depend on; None if nodes do not share results."""
         self._observe = observe
         self._reader = reader
         self._suspensions = suspensions
@@ -144,6 +84,7 @@ class Executor:
         self._settings = settings.results
         self._bytes_limit = settings.database.result_bytes_limit
         self._changes = changes
+        self._share_key = share_key
         self._plans: dict[UUID, QueryPlan] = {}
         self._plan_bytes = 0
         self._planning: SingleFlight[QueryPlan] = SingleFlight(clock)
@@ -291,8 +232,9 @@ class Executor:
         if not plan.description.per_caller:
             claims = None
         run = _Run(plan, bound, form, excel, claims, time.perf_counter() - started, generation)
+        key = (plan.fingerprint, bound.key, form, excel)
         return CacheRequest(
-            key=(plan.fingerprint, bound.key, form, excel, claims),
+            key=(*key, claims),
             owner=metric.id,
             tables=plan.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
@@ -300,7 +242,15 @@ class Executor:
             refuse=partial(self._reader.refuse, metric.id),
             shared=not plan.description.per_caller,
             refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
+            share=self._share(plan, key),
         )
+
+    def _share(self, plan: QueryPlan, key: tuple[Any, ...]) -> Share | None:
+        """How nodes share the result. One that depends on claims stays on its node."""
+        if self._share_key is None or plan.description.per_caller:
+            return None
+        digest = partial(self._changes.digest, plan.dependencies.watched)
+        return Share(msgspec.msgpack.encode((self._share_key, *key)), digest)
 
     async def first_rows(self, plan: QueryPlan, rows: int) -> bytes:
         """Run a metric that is not stored, with defaults and no claims. Return up to `rows` rows as JSON."""
@@ -335,12 +285,13 @@ class Executor:
         fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
         if run.generation != self._generation:  # dependencies or rights may have changed
             fresh_for_s, max_age = 0.0, 0
-        outcome, waited_s, ran_s = await self._run(run.plan, run.bound, run.claims, as_of)
+        outcome, rows = await self._run(run.plan, run.bound, run.claims, as_of)
         read = time.perf_counter()
         body = await self._render(outcome, run)
         ended = time.perf_counter()
-        timings = Timings(run.parsed_s, waited_s, ran_s, ended - read)
-        self._observe(QueryRun(run.plan.metric.id, ended - started, waited_s, len(outcome.rows), len(body)))
+        timings = Timings(run.parsed_s, rows.waited_s, rows.ran_s, ended - read)
+        ran = QueryRun(run.plan.metric.id, ended - started, rows.waited_s, len(outcome.rows), len(body))
+        self._observe(ran)
         return Computed(
             body=body,
             media_type=MEDIA_TYPES[run.form],
@@ -348,6 +299,7 @@ class Executor:
             timings=timings.header(),
             fresh_for_s=fresh_for_s,
             max_age=max_age,
+            seen=rows.seen,
         )
 
     async def _render(self, outcome: Outcome, run: _Run) -> bytes:
@@ -372,7 +324,7 @@ class Executor:
 
     async def _run(
         self, plan: QueryPlan, bound: BoundStatement, claims: str | None, as_of: datetime
-    ) -> tuple[Outcome, float, float]:
+    ) -> tuple[Outcome, Rows]:
         rows = None
         try:
             rows = await self._rows(plan, bound, claims)
@@ -394,7 +346,7 @@ class Executor:
             as_of=as_of,
             received=rows.received,
         )
-        return outcome, rows.waited_s, rows.ran_s
+        return outcome, rows
 
     async def _rows(self, plan: QueryPlan, bound: BoundStatement, claims: str | None) -> Rows:
         description = plan.description
@@ -407,6 +359,7 @@ class Executor:
                 twice_the_bytes=bool(description.json_columns),
                 weight=description.plan.weight,
                 watch=self._suspensions.watch(plan.metric),
+                with_seen=self._share_key is not None and claims is None and self._changes.is_proving,
             )
         except QueryFailed as problem:
             await self._refuse_wrong(plan.template, bound)
@@ -430,17 +383,6 @@ class Executor:
                     wrong.append(FieldError(name, f"{name} must be {expected}: {problem.errors[0].message}"))
         if wrong:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
-
-
-def until_midnight_s(now: datetime, zone: tzinfo) -> float:
-    """Seconds until the day ends in the zone. Daylight saving changes are taken into account."""
-    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    midnight = datetime.combine(tomorrow, datetime.min.time(), zone)
-    return (midnight.astimezone(UTC) - now).total_seconds()
-
-
-def fingerprint_of(metric: Metric) -> bytes:
-    return blake2b(msgspec.json.encode(metric), digest_size=16).digest()
 
 
 def _given(own: int | None, usual: int) -> int:

@@ -1,12 +1,9 @@
 """Serve a fresh result, serve a stale one while revalidating, or join one shared run."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from itertools import count
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import inf
 from typing import Final
-
-from msgspec import Struct
 
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.http.fields import ANY, Directives
@@ -14,14 +11,16 @@ from service.http.representation import WORK_HERE, Coding, compress, compressed
 from service.observe.events import Observe, ResultRefreshed, ResultServed, ignore
 from service.results.feed import Subscription
 from service.results.freshness import (
-    FreshnessPolicy,
     Generations,
     State,
     combine,
     evaluate_freshness,
 )
+from service.results.requests import CacheRequest, Composition
+from service.results.runs import Runs
+from service.results.sharing import Sharing
 from service.results.single_flight import Run, SingleFlight
-from service.results.table import CacheOutcome, Entry, MissReason, Representation, ResultTable, plain
+from service.results.table import CacheOutcome, Entry, MissReason, ResultTable, plain
 
 PATIENCE_S: Final = 0.05
 """How long a caller waits for a new run before it gets the changed result, marked stale."""
@@ -31,64 +30,7 @@ TURNS: Final = 10
 
 SERVER_FAULTS: Final = 500
 
-REFRESH_EVERY_S: Final = 0.25
-
 _FORWARDS: Final[tuple[MissReason, ...]] = ("request", "miss", "stale")
-
-
-class Computed(Struct, frozen=True):
-    """The output of a run. Two outputs are equal when their first `comparable_bytes` bytes are equal.
-
-    `fresh_for_s` is how long the result stays fresh while no table changes. `max_age` is how long a client
-    may reuse the result without asking. Both count from the start of the run.
-    """
-
-    body: bytes
-    media_type: str
-    comparable_bytes: int
-    timings: str = ""
-    fresh_for_s: float = inf
-    max_age: int = 0
-
-
-def _accept() -> None:
-    pass
-
-
-class CacheRequest(Struct, frozen=True):
-    """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
-
-    `refresh_every_s` is the least pause between two runs that nobody waits for. `refuse` raises `Busy` if the
-    run would be refused at once.
-    """
-
-    key: Hashable
-    owner: Hashable
-    tables: tuple[str, ...]
-    stale_for_s: float
-    run: Callable[[], Awaitable[Computed]]
-    shared: bool = True
-    refresh_every_s: float = REFRESH_EVERY_S
-    refuse: Callable[[], None] = _accept
-
-
-class Composition(Struct, frozen=True):
-    """The cache keys of a result that is composed of other results.
-
-    `question` holds everything that the result depends on except the caller. `claims` identify the caller.
-    """
-
-    question: tuple[Hashable, ...]
-    owner: Hashable
-    claims: str | None
-
-    @property
-    def shared_key(self) -> Hashable:
-        return (*self.question, None)
-
-    @property
-    def own_key(self) -> Hashable:
-        return (*self.question, ("own", self.claims))
 
 
 def _nothing() -> bool:
@@ -103,6 +45,7 @@ class Results:
     """The cache of all results. `clock` is monotonic. A caller waits at most `wait_s` seconds.
 
     `unread`: whether received announcements wait to be processed. Until then no entry counts as fresh.
+    `sharing`: the way to results of other nodes.
     """
 
     def __init__(
@@ -115,14 +58,24 @@ class Results:
         stale_if_error_s: float,
         unread: Callable[[], bool] = _nothing,
         observe: Observe = ignore,
+        sharing: Sharing | None = None,
     ) -> None:
         self.generations = generations
         self.table = table
         self.clock = clock
         self._flights: SingleFlight[Entry] = SingleFlight(clock)
-        self._runs = count(1)
+        self._runs = Runs(
+            generations,
+            table,
+            clock,
+            stale_if_error_s=stale_if_error_s,
+            settle=self._read_announcements,
+            note_loss=self._note_loss,
+            ran=self._note_return,
+            stored=self._tell_stored,
+            sharing=sharing,
+        )
         self._wait_s = wait_s
-        self._stale_if_error_s = stale_if_error_s
         self._encoding = asyncio.Lock()
         self.definitions = 0
         """The version of the metrics and dashboards whose results are kept."""
@@ -163,12 +116,13 @@ class Results:
             return CacheOutcome(entry)
         return await self._run(request, "stale", now, afresh=False, refresh=True)
 
-    async def _read_announcements(self) -> None:
-        """Let the event loop process what was received."""
+    async def _read_announcements(self) -> bool:
+        """Let the event loop process what was received. Returns whether all of it is processed."""
         for _ in range(TURNS):
             if not self._unread():
-                break
+                return True
             await asyncio.sleep(0)
+        return not self._unread()
 
     async def held(self, request: CacheRequest, directives: Directives) -> CacheOutcome | None:
         """Serve a cached result, fresh or stale, to a caller who cannot wait for a run."""
@@ -278,6 +232,10 @@ class Results:
         self._flights.forgive()
         self.generations.heard(self.clock())
 
+    def asking(self) -> int:
+        """Number a question for the server's position."""
+        return self.generations.proofs.asking(self.clock())
+
     async def close(self) -> None:
         self.generations.close(self.clock())
         await self._flights.close()
@@ -354,12 +312,12 @@ class Results:
         refresh: bool,
         wait_s: float,
     ) -> CacheOutcome:
-        if not self._flights.runs(request.key):
+        if request.share is None and not self._flights.runs(request.key):  # else another node may have it
             request.refuse()
         run = self._make_run(request, afresh=afresh, refresh=refresh)
         until = asyncio.get_running_loop().time() + wait_s
         entry, joined = await self._flights.take(request.key, run, accepts, afresh=afresh, until=until)
-        return CacheOutcome(entry, forward=forward, collapsed=joined)
+        return CacheOutcome(entry, forward=forward, collapsed=joined or entry.adopted)
 
     def _newer_than(self, request: CacheRequest, now: float, *, afresh: bool) -> Callable[[float], bool]:
         """Return a check: did a run that started at a given time see every change announced before `now`?"""
@@ -374,58 +332,9 @@ class Results:
         async def make() -> Entry:
             if refresh:
                 self._observe(ResultRefreshed())
-            began = self.clock()
-            run = f"run {next(self._runs)}"
-            basis = self.generations.of((run, *request.tables))
-            try:
-                computed = await request.run()
-            except Problem as problem:
-                raise self._note_loss(problem) from problem.__cause__
-            self._down_at = None
-            policy = FreshnessPolicy(
-                basis=basis,
-                made_at=began,
-                fresh_until=began + computed.fresh_for_s,
-                stale_for_s=request.stale_for_s,
-                stale_if_error_s=self._stale_if_error_s,
-                max_age=computed.max_age,
-            )
-            if len(computed.body) < WORK_HERE:
-                representations = plain(computed.body)
-            else:
-                representations = await asyncio.to_thread(plain, computed.body)
-            return self._store(request, computed, policy, run, representations, afresh=afresh)
+            return await self._runs.run(request, afresh=afresh)
 
         return make
-
-    def _store(
-        self,
-        request: CacheRequest,
-        computed: Computed,
-        policy: FreshnessPolicy,
-        run: str,
-        representations: dict[Coding, Representation],
-        *,
-        afresh: bool,
-    ) -> Entry:
-        """Store the new result. Equal content keeps its bytes and ETags, so that pollers get 304."""
-        cached = self.table.get(request.key)
-        same = cached is not None and not afresh and _same_content(cached, computed)
-        entry = Entry(
-            key=request.key,
-            owner=request.owner,
-            policy=policy,
-            run=run,
-            media_type=computed.media_type,
-            representations=dict(cached.representations) if cached and same else representations,
-            comparable_bytes=computed.comparable_bytes,
-            timings=computed.timings,
-            shared=request.shared,
-            request=request,
-        )
-        self.table.put(entry)
-        self.on_stored(entry)
-        return entry
 
     def _note_loss(self, problem: Problem) -> Problem:
         """Note the loss of the database and return the problem that the caller gets.
@@ -438,19 +347,18 @@ class Results:
             self._down_at = self._down_at or self.clock()
         return problem
 
+    def _tell_stored(self, entry: Entry) -> None:
+        self.on_stored(entry)
+
+    def _note_return(self) -> None:
+        self._down_at = None
+
     def _lost_at(self) -> float | None:
         """When the database was lost. None until a run has failed because of the loss."""
         if self._down_at is None:
             return None
         silent = self.generations.silent_since
         return self._down_at if silent is None or silent == -inf else min(silent, self._down_at)
-
-
-def _same_content(cached: Entry, computed: Computed) -> bool:
-    body = cached.representations["identity"].body
-    return cached.comparable_bytes == computed.comparable_bytes and body.startswith(
-        computed.body[: computed.comparable_bytes]
-    )
 
 
 def _too_old(entry: Entry, directives: Directives, now: float) -> bool:

@@ -11,8 +11,9 @@ An announcing table may be written past its triggers. Its counters therefore cou
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -80,13 +81,15 @@ class Dependencies(Struct, frozen=True):
     """The dependencies of a result.
 
     `tables` are the tables that its plan reads. `followed` adds the tables that another plan might read. A
-    change of any of them ends the freshness. `timed`: the result also depends on the clock or on something
-    that the plan does not show, so time limits its freshness too. `settled`: we followed every dependency
-    before we read it, so we cannot have missed a change.
+    change of any of them ends the freshness. `watched` adds what defines them: views and row types.
+    `timed`: the result also depends on the clock or on something that the plan does not show, so time limits
+    its freshness too. `settled`: we followed every dependency before we read it, so we cannot have missed a
+    change.
     """
 
     tables: tuple[str, ...]
     followed: tuple[str, ...]
+    watched: tuple[str, ...]
     timed: bool
     settled: bool
 
@@ -119,6 +122,7 @@ class Changes:
         self._always = frozenset(always)
         self._tables: dict[str, TableFingerprint] = {}
         self._fingerprints: dict[str, str] = {}
+        self._digest = b""
         self._polling = asyncio.Lock()
 
     async def dependencies(self, description: Description) -> Dependencies:
@@ -131,10 +135,12 @@ class Changes:
         followed = {*tables, *(relation.name for relation in pruned)}
         defining = {*followed, *(rule.relation for rule in reach.rules)}
         row_types = await self._database.read(_LIST_ROW_TYPES, list(defining))
-        settled = await self._follow({*defining, *(row_type.name for row_type in row_types)})
+        watched = {*defining, *(row_type.name for row_type in row_types)}
+        settled = await self._follow(watched)
         return Dependencies(
             tables=tables,
             followed=tuple(sorted(followed)),
+            watched=tuple(sorted(watched)),
             timed=hidden or reach.timed,
             settled=settled,
         )
@@ -175,6 +181,25 @@ class Changes:
                 await on_redefined()
             pause = min(max(POLL_S, POLL_SHARE * (self._clock() - began)), LONGEST_PAUSE_S)
 
+    def digest(self, tables: Iterable[str]) -> bytes:
+        """A digest of all definitions that results of these tables depend on, as this node knows them.
+
+        It also covers the counters of tables that do not announce their changes. A result of another node
+        counts only if that node knew the same.
+        """
+        known = [self._tables.get(table) for table in tables]
+        parts = [
+            (each.name, each.identity, each.storage, "" if each.announces else each.counters)
+            for each in known
+            if each is not None
+        ]
+        return _digest((self._digest, parts))
+
+    @property
+    def is_proving(self) -> bool:
+        """Whether the database tells snapshots, so that runs can be proven to other nodes."""
+        return self._generations.proofs.incarnation is not None
+
     def renew(self) -> None:
         """Make all existing results suspect."""
         self._generations.renew(self._clock())
@@ -192,6 +217,8 @@ class Changes:
         # A new part is no change. For example, a newly followed table adds its owner.
         previous, self._fingerprints = self._fingerprints, {each.name: each.value for each in found}
         redefined |= {name for name, value in previous.items() if self._fingerprints.get(name) != value}
+        if previous != self._fingerprints:
+            self._digest = _digest(sorted(self._fingerprints.items()))
         if redefined:
             self._generations.renew(now)
         return frozenset(redefined)
@@ -205,7 +232,8 @@ class Changes:
         if only_counted and fingerprint.announces and not self._quiet(fingerprint.name, now):
             return False  # the announcement may have covered this change
         self._tables[fingerprint.name] = fingerprint
-        self._generations.moved(fingerprint.name, now)
+        digested = not (only_counted and fingerprint.announces)
+        self._generations.moved(fingerprint.name, now, digested=digested)
         return fingerprint.identity != previous.identity
 
     def _quiet(self, table: str, now: float) -> bool:
@@ -222,3 +250,7 @@ class Changes:
             for fingerprint in await self._database.read(_LIST_TABLES, unknown, self._schemas):
                 self._tables.setdefault(fingerprint.name, fingerprint)
         return settled and not unknown
+
+
+def _digest(parts: Any) -> bytes:
+    return blake2b(msgspec.json.encode(parts), digest_size=16).digest()

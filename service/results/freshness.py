@@ -7,10 +7,8 @@ monotonic clock.
 
 import re
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from itertools import chain
 from math import ceil, inf
 from typing import Final, Literal, NamedTuple
 
@@ -18,6 +16,7 @@ from msgspec import Struct
 
 from service.observe.events import ChangeHeard, ConnectionLost, ConnectionRestored, Observe, ignore
 from service.results.feed import ChangeFeed
+from service.results.proof import Proofs
 
 Source = Literal["announcements", "poll"]
 """The sources of changes: tables announce them, and we poll the catalogues of Postgres."""
@@ -25,8 +24,6 @@ Source = Literal["announcements", "poll"]
 LOG_LENGTH: Final = 4096
 LOG_STEP_S: Final = 1.0
 NAMES: Final = 16_384
-TRANSACTIONS: Final = 64
-"""How many of a table's last transactions are kept."""
 
 _TRANSACTION: Final = re.compile(r"[0-9]{1,20}")
 
@@ -69,18 +66,12 @@ class Basis(NamedTuple):
     seen: tuple[tuple[str, int], ...]
 
 
-class Transactions(NamedTuple):
-    """Transactions that announced changes: the `latest`, and the highest of all `older` ones."""
-
-    latest: frozenset[int]
-    older: int
-
-
 class Generations:
     """The changes that this process knows of. After a silence a new epoch makes all older results suspect.
 
     `silent_since` is the time at which the first of the currently silent sources went silent. At most `names`
     names are kept: everybody who may NOTIFY can invent more. `feed` and `observe` learn of every change.
+    `proofs` tell whether results of other nodes and of standbys show all these changes.
     """
 
     def __init__(self, observe: Observe = ignore, *, names: int = NAMES) -> None:
@@ -88,8 +79,7 @@ class Generations:
         self._observe = observe
         self._names = names
         self._counters: dict[str, Counter] = {}
-        self._transactions: dict[str, deque[int]] = {}
-        self._older_transaction = 0
+        self.proofs = Proofs()
         self.changes = 0
         """Raised by every event that may end the freshness of a result. Decisions hold until it rises."""
         self.epoch = 0
@@ -109,23 +99,16 @@ class Generations:
         table, _, word = payload.rpartition(" ")
         transaction = int(word) if _TRANSACTION.fullmatch(word) else None
         self.moved(table, now, transaction)
-        if transaction is not None:
-            latest = self._transactions.setdefault(table, deque())
-            latest.append(transaction)
-            if len(latest) > TRANSACTIONS:
-                self._older_transaction = max(self._older_transaction, latest.popleft())
 
-    def transactions(self, tables: Iterable[str]) -> Transactions:
-        """The transactions that announced changes of these tables, except those lost in a gap.
-
-        A snapshot shows all these changes if it shows each of the `latest` and everything up to `older`.
-        """
-        latest = frozenset(each for table in tables for each in self._transactions.get(table, ()))
-        return Transactions(latest, self._older_transaction)
-
-    def moved(self, table: str, now: float, transaction: int | None = None) -> None:
-        """Note that a table changed."""
+    def moved(
+        self, table: str, now: float, transaction: int | None = None, *, digested: bool = False
+    ) -> None:
+        """Note that a table changed. `digested`: the digest that shared results carry shows it too."""
         self.end(table, now)
+        if transaction is not None:
+            self.proofs.announced(table, transaction)
+        elif not digested:
+            self.proofs.moved(table)
         self.feed.moved(table)
         self._observe(ChangeHeard(table, transaction))
 
@@ -176,6 +159,7 @@ class Generations:
         self.changes += 1
         self.epoch += 1
         self.epoch_began_at = now
+        self.proofs.renewed()
         self.feed.renewed()
 
     def stands(self, basis: Basis) -> bool:
@@ -186,6 +170,10 @@ class Generations:
             if (0 if counter is None else counter.generation) != generation:
                 return False
         return True
+
+    def ended(self, basis: Basis, name: str) -> bool:
+        """Whether the generation of one name of the basis has ended."""
+        return self._generation(name) != dict(basis.seen).get(name, 0)
 
     def left_at(self, basis: Basis) -> float:
         """When the first of its generations ended; -inf if that is forgotten."""
@@ -215,9 +203,8 @@ class Generations:
 
     def _forget(self, now: float) -> None:
         """Begin anew without names. A name begins with generation 0 again, so this needs a new epoch."""
-        self._older_transaction = max(self._older_transaction, *chain(*self._transactions.values()), 0)
         self._counters.clear()
-        self._transactions.clear()
+        self.proofs.forget()
         self.renew(now)
 
 

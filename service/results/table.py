@@ -17,6 +17,7 @@ from service.http.fields import has_tag
 from service.http.representation import CODINGS, SMALLEST, Coding, tag_of_coding
 from service.observe.events import Served
 from service.results.freshness import FreshnessPolicy
+from service.results.stored import Proof
 
 Messages = tuple[Message, Message]
 MissReason = Literal["miss", "stale", "request"]
@@ -88,6 +89,8 @@ class Entry(Struct, eq=False, kw_only=True):
     - `evaluated_at`: the value of `Generations.changes` at which it was last found fresh.
     - `request`: how it was computed; None if composed.
     - `asked_at`, `requests`: when it was last served, and how often.
+    - `proof`: what its run saw, for other nodes; None if it is not shared.
+    - `adopted`: whether no run of this node was made for it.
     - `hits`: by coding, the reply to a hit and until when the age is right that it states.
     """
 
@@ -105,6 +108,8 @@ class Entry(Struct, eq=False, kw_only=True):
     asked_at: float = -inf
     requests: int = 0
     evaluated_at: int = -1
+    proof: Proof | None = None
+    adopted: bool = False
     hits: dict[Coding, tuple[float, Reply]] = {}
     weight: int = OVERHEAD
 

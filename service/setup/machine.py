@@ -1,8 +1,10 @@
 """What `doctor` can check without a database: settings, files, disk."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,7 @@ from service.auth.clients import parse_clients
 from service.environment import read_env_file, rows
 from service.errors import Stop
 from service.postgres_url import hosts, parameters
+from service.results.store import StoreAway, open_store
 from service.settings import Settings, is_loopback
 from service.setup.findings import Finding
 
@@ -28,7 +31,28 @@ def check_machine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         "files": list(_open_files(settings)),
         "disk": list(_disk(settings)),
     }
+    if settings.nodes.redis_url is not None:
+        kinds["store"] = list(_store(settings.nodes.redis_url))
     return [finding for kind, found in kinds.items() for finding in found or [Finding(kind, "ok", "fine")]]
+
+
+def _store(url: str) -> Iterator[Finding]:
+    """Write and read a lease, as a node does for each miss."""
+
+    async def tried() -> str:
+        store = open_store(url)
+        try:
+            await store.connect()
+            with suppress(StoreAway):
+                await store.begin(b"tally:{doctor}", b"doctor")
+                await store.release(b"tally:{doctor}")
+            return store.state
+        finally:
+            await store.aclose()
+
+    if (state := asyncio.run(tried())) != "ok":
+        mend = "start the store, mend REDIS_URL, or allow GETRANGE, GET, SET and DEL on tally:*"
+        yield Finding("store", "act", state, mend)
 
 
 def _unknown_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:

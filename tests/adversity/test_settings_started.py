@@ -64,6 +64,7 @@ EMBEDDED = {
     "LIVE_STREAMS": "50",
     "LIVE_STREAMS_PER_CALLER": "5",
     "HOT_FOR_S": "3",
+    "REDIS_URL": "redis://:word@127.0.0.1:1/0",
     "SAMPLE": "on",
     "ENV_FILE": "/dev/null",
 }
@@ -117,6 +118,7 @@ INVALID = {
     "LLM_MODEL": ["fake-1"],
     "LLM_TIMEOUT_S": ["0"],
     "ASK_COST_LIMIT": ["0"],
+    "REDIS_URL": ["localhost:6379", "redis://:word@store/main", "redis+sentinel://store"],
     "SEEDS_DIR": ["/proc/nowhere"],
     "SAMPLE": ["maybe"],
     "ENV_FILE": ["/proc"],

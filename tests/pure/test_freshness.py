@@ -6,13 +6,13 @@ import pytest
 
 from service.results.freshness import (
     LOG_LENGTH,
-    TRANSACTIONS,
     Counter,
     FreshnessPolicy,
     Generations,
     State,
     evaluate_freshness,
 )
+from service.results.proof import TRANSACTIONS
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_the_last_transactions_that_changed_a_table_are_known(generations):
     for number in range(1, TRANSACTIONS + 4):
         generations.announced(f"data.a {number}", 11.0)
     generations.announced("data.b 700", 11.0)
-    assert generations.transactions(["data.a"]) == (frozenset(range(4, TRANSACTIONS + 4)), 3)
-    assert generations.transactions(["data.b", "data.c"]) == (frozenset([700]), 3)
+    assert generations.proofs.transactions(["data.a"]) == (frozenset(range(4, TRANSACTIONS + 4)), 3)
+    assert generations.proofs.transactions(["data.b", "data.c"]) == (frozenset([700]), 3)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_last_transactions_that_changed_a_table_are_known(generations):
 )
 def test_a_payload_without_a_transaction_announces_none(generations, payload):
     generations.announced(payload, 11.0)
-    assert generations.transactions(["data.a", "data.b"]) == (frozenset(), 0)
+    assert generations.proofs.transactions(["data.a", "data.b"]) == (frozenset(), 0)
 
 
 def test_with_too_many_names_older_results_are_suspect_and_transactions_stay_known():
@@ -158,7 +158,7 @@ def test_with_too_many_names_older_results_are_suspect_and_transactions_stay_kno
         generations.announced(f"data.invented_{number} {number}", 11.0)
     assert len(generations._counters) <= 3
     assert evaluate_freshness(policy, 12.0, generations, None).state is State.SUSPECT
-    assert generations.transactions(["data.a"]) == (frozenset(), 9)
+    assert generations.proofs.transactions(["data.a"]) == (frozenset(), 9)
     assert evaluate_freshness(make(generations, "data.a"), 12.0, generations, None).state is State.FRESH
 
 

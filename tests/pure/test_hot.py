@@ -9,8 +9,9 @@ from service.errors import QueryTimeout
 from service.http.fields import ANY
 from service.live import hot
 from service.live.hot import SIDE_BY_SIDE, HotResults
-from service.results.cache import CacheRequest, Computed, Results
+from service.results.cache import Results
 from service.results.freshness import Generations
+from service.results.requests import CacheRequest, Computed
 from service.results.table import ResultTable
 from tests.pure.test_results_model import Loop
 

@@ -12,8 +12,9 @@ from service.errors import LiveUnavailable, TooManyStreams
 from service.live.connection import Connection
 from service.live.hub import Hub, Watch
 from service.live.places import Limits
-from service.results.cache import CacheRequest, Computed, Results
+from service.results.cache import Results
 from service.results.freshness import Generations
+from service.results.requests import CacheRequest, Computed
 from service.results.table import ResultTable
 from tests.pure.test_results_model import KEYS, READS, STALE_FOR_S, Loop, ResultsMachine, dependencies_of
 

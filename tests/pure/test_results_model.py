@@ -17,9 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.errors import Busy, DatabaseUnavailable, Problem, QueryFailed, QueryTimeout
 from service.http.fields import ANY, Directives
 from service.observe.events import Event
-from service.results.cache import PATIENCE_S, CacheRequest, Composition, Computed, Results
+from service.results.cache import PATIENCE_S, Results
 from service.results.feed import Change
 from service.results.freshness import NAMES, FreshnessPolicy, Generations
+from service.results.requests import CacheRequest, Composition, Computed
 from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
 
 DEFINITIONS = "definitions"

@@ -18,6 +18,15 @@ FROM unnest($1::oid[]) WITH ORDINALITY AS used (oid, place)
 -- name: set_claims
 SELECT pg_catalog.set_config('request.claims', $1, true) AS claims
 
+-- name: read_seen
+-- What the next statement of this session sees at least. `server` is as in `read_position`.
+SELECT pg_catalog.pg_current_snapshot()::text AS snapshot,
+       pg_catalog.concat_ws(
+           ' ',
+           (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+           extract(epoch FROM pg_catalog.pg_postmaster_start_time())
+       ) AS server
+
 -- name: list_rules
 -- Rules of the plan's tables, of the given views, and of all relations that they read. A policy counts even
 -- before row security is enabled on its table: results computed until then are still cached.

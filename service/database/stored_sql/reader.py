@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from service.database.connect import asyncpg_arguments
 from service.database.gateway import Pool, PoolUsage
+from service.database.snapshots import Seen, parse_snapshot
 from service.database.stored_sql.connection import (
     RESET,
     SQL,
@@ -125,12 +126,23 @@ class _Claims(Struct, frozen=True):
     claims: str
 
 
+class _SeenRow(Struct, frozen=True):
+    """The columns of `read_seen`."""
+
+    snapshot: str
+    server: str
+
+
+_READ_SEEN: Final = SQL.rows("read_seen", _SeenRow)
 _TYPE_NAMES: Final = SQL.rows("list_type_names", _Names)
 _SET_CLAIMS: Final = SQL.rows("set_claims", _Claims)
 
 
 class Rows(Struct, frozen=True):
-    """The rows of one run (at most `row_limit`), the bytes received, and the durations in seconds."""
+    """The rows of one run (at most `row_limit`), the bytes received, and the durations in seconds.
+
+    `seen` is what the run saw at least, if that was asked for.
+    """
 
     records: list[Any]
     shape: Shape
@@ -138,6 +150,7 @@ class Rows(Struct, frozen=True):
     received: int
     waited_s: float
     ran_s: float
+    seen: Seen | None = None
 
 
 class Reader:
@@ -193,6 +206,7 @@ class Reader:
         twice_the_bytes: bool = False,
         weight: int | None = None,
         watch: Watch | None = None,
+        with_seen: bool = False,
     ) -> Rows:
         """Run one described statement; raises `Busy` for who would wait too long, else the problems that
         `ConnectionLimiter.translated` gives.
@@ -202,7 +216,7 @@ class Reader:
         for validated SQL whose dependencies are `built_in`: no allowed function can change the session.
         `claims` is JSON text that the statement and the policies of its tables read as
         `current_setting('request.claims', true)`; it is set for this statement only. `weight` is the plan's:
-        the bytes of memory that keeping the statement prepared takes.
+        the bytes of memory that keeping the statement prepared takes. `with_seen` asks what the run sees.
         """
         requested = time.perf_counter()
         async with self._run_limiter.acquire(watch) as connection:
@@ -212,11 +226,12 @@ class Reader:
                 connection.cap.start(2 * self._settings.result_bytes_limit)
             started = time.perf_counter()
             try:
-                records, shape = await self._fetch(connection, sql, args, claims)
+                fetched = await self._fetch(connection, sql, args, claims, with_seen=with_seen)
             except STALE_STATEMENT:
                 await connection.reset()
                 await connection.reload_schema_state()
-                records, shape = await self._fetch(connection, sql, args, claims)
+                fetched = await self._fetch(connection, sql, args, claims, with_seen=with_seen)
+            records, shape, seen = fetched
             ended = time.perf_counter()
             received = connection.cap.received
         limit = self._settings.row_limit
@@ -224,20 +239,28 @@ class Reader:
         if pairs := [number for number, (_, oid) in enumerate(shape) if oid == RECORD]:
             large = received > DECODE_HERE
             rows = await asyncio.to_thread(decode_pairs, rows, pairs) if large else decode_pairs(rows, pairs)
-        return Rows(rows, shape, len(records) > limit, received, started - requested, ended - started)
+        return Rows(rows, shape, len(records) > limit, received, started - requested, ended - started, seen)
 
     def refuse(self, metric: Hashable) -> None:
         """Raise `Busy` if `run` would refuse the current caller at once."""
         self._run_limiter.refuse(metric)
 
     async def _fetch(
-        self, connection: ReaderConnection, sql: str, args: Sequence[Any], claims: str | None
-    ) -> tuple[list[asyncpg.Record], Shape]:
+        self,
+        connection: ReaderConnection,
+        sql: str,
+        args: Sequence[Any],
+        claims: str | None,
+        *,
+        with_seen: bool,
+    ) -> tuple[list[asyncpg.Record], Shape, Seen | None]:
         if claims is not None or self._settings.reader_pooler != "none":
             await connection.execute(self._beginning(connection))
         if claims is not None:
             await connection.execute(_SET_CLAIMS.sql, claims)
-        return await connection.fetch_some(sql, args, self._settings.row_limit + 1)
+        # The later snapshot of the statement itself includes this one.
+        seen = await _seen(connection) if with_seen else None
+        return *await connection.fetch_some(sql, args, self._settings.row_limit + 1), seen
 
     @property
     def usage(self) -> PoolUsage:
@@ -337,6 +360,11 @@ def _begin(settings: DatabaseSettings) -> str:
     session = [(name, value.replace("'", "''")) for name, value in _session(settings).items()]
     calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in session)
     return f"BEGIN READ ONLY; SELECT {calls}"
+
+
+async def _seen(connection: ReaderConnection) -> Seen:
+    snapshot, server = (await connection.fetch_limited(_READ_SEEN.sql, (), 1))[0]
+    return Seen(server, parse_snapshot(snapshot))
 
 
 async def _describe(connection: Any, statement: Any, sql: str) -> Description:

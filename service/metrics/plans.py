@@ -1,0 +1,87 @@
+"""A metric that is ready to run, and what a run tells of itself."""
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from service.database.stored_sql.reader import Description
+from service.metrics.formats import RecordMaker
+from service.metrics.models import Definition, Metric
+from service.results.changes import Dependencies
+from service.sql.parameters import Template
+
+# Approximate memory of a query plan. In a plan with many columns, the columns take most of it.
+_PLAN_BYTES_EACH: Final = 16 << 10
+_PLAN_BYTES_PER_COLUMN: Final = 2 << 10
+_PLAN_BYTES_PER_CHARACTER: Final = 64
+
+
+class QueryPlan(Struct, frozen=True, kw_only=True):
+    """A metric with its template and its description by Postgres. `record` turns rows into records.
+
+    `fingerprint` changes with every change of the metric that its results show.
+    """
+
+    metric: Metric
+    template: Template
+    description: Description
+    record: RecordMaker
+    dependencies: Dependencies
+    fingerprint: bytes
+
+    @property
+    def weight(self) -> int:
+        """Approximate bytes of memory that the plan takes."""
+        columns, text = len(self.description.columns), len(self.metric.sql)
+        return _PLAN_BYTES_EACH + _PLAN_BYTES_PER_COLUMN * columns + _PLAN_BYTES_PER_CHARACTER * text
+
+    def definition(self) -> Definition:
+        metric, description = self.metric, self.description
+        return Definition(
+            id=metric.id,
+            title=metric.shown_title,
+            query_id=metric.query_id,
+            is_editable=metric.is_editable,
+            sql=metric.sql,
+            parameters=self.template.parameters,
+            window=self.template.window,
+            columns=description.columns,
+            tables=self.dependencies.tables,
+            estimated_cost=description.plan.cost,
+            fresh_for_s=metric.fresh_for_s,
+            stale_for_s=metric.stale_for_s,
+            refresh_every_s=metric.refresh_every_s,
+            layouts=metric.layouts,
+            version=metric.version,
+            updated_at=metric.updated_at,
+        )
+
+
+class Timings(Struct, frozen=True):
+    """Seconds spent on reading parameters, on waiting for a connection, in Postgres and on encoding."""
+
+    parse: float
+    wait: float
+    run: float
+    encode: float
+
+    def header(self) -> str:
+        """The value of a `Server-Timing` header, in milliseconds."""
+        return (
+            f"parse;dur={self.parse * 1000:.2f}, wait;dur={self.wait * 1000:.2f}, "
+            f"run;dur={self.run * 1000:.2f}, encode;dur={self.encode * 1000:.2f}"
+        )
+
+
+def until_midnight_s(now: datetime, zone: tzinfo) -> float:
+    """Seconds until the day ends in the zone. Daylight saving changes are taken into account."""
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    midnight = datetime.combine(tomorrow, datetime.min.time(), zone)
+    return (midnight.astimezone(UTC) - now).total_seconds()
+
+
+def fingerprint_of(metric: Metric) -> bytes:
+    return blake2b(msgspec.json.encode(metric), digest_size=16).digest()

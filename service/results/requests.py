@@ -1,0 +1,79 @@
+"""What callers ask the cache for, and what a run gives."""
+
+from collections.abc import Awaitable, Callable, Hashable
+from math import inf
+from typing import Final
+
+from msgspec import Struct
+
+from service.database.snapshots import Seen
+
+REFRESH_EVERY_S: Final = 0.25
+
+
+class Computed(Struct, frozen=True):
+    """The output of a run. Two outputs are equal when their first `comparable_bytes` bytes are equal.
+
+    `fresh_for_s` is how long the result stays fresh while no table changes. `max_age` is how long a client
+    may reuse the result without asking. Both count from the start of the run. `seen` is what the run saw at
+    least, None if that is unknown.
+    """
+
+    body: bytes
+    media_type: str
+    comparable_bytes: int
+    timings: str = ""
+    fresh_for_s: float = inf
+    max_age: int = 0
+    seen: Seen | None = None
+
+
+class Share(Struct, frozen=True):
+    """How nodes share a result: `key` is the same on all nodes that would compute the same.
+
+    `digest` gives the digest of all definitions that the result depends on, as this node knows them now.
+    """
+
+    key: bytes
+    digest: Callable[[], bytes]
+
+
+def _accept() -> None:
+    pass
+
+
+class CacheRequest(Struct, frozen=True):
+    """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
+
+    `refresh_every_s` is the least pause between two runs that nobody waits for. `refuse` raises `Busy` if the
+    run would be refused at once. Without `share` the result stays on this node.
+    """
+
+    key: Hashable
+    owner: Hashable
+    tables: tuple[str, ...]
+    stale_for_s: float
+    run: Callable[[], Awaitable[Computed]]
+    shared: bool = True
+    refresh_every_s: float = REFRESH_EVERY_S
+    refuse: Callable[[], None] = _accept
+    share: Share | None = None
+
+
+class Composition(Struct, frozen=True):
+    """The cache keys of a result that is composed of other results.
+
+    `question` holds everything that the result depends on except the caller. `claims` identify the caller.
+    """
+
+    question: tuple[Hashable, ...]
+    owner: Hashable
+    claims: str | None
+
+    @property
+    def shared_key(self) -> Hashable:
+        return (*self.question, None)
+
+    @property
+    def own_key(self) -> Hashable:
+        return (*self.question, ("own", self.claims))

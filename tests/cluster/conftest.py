@@ -1,0 +1,159 @@
+"""Several nodes on one machine: real servers on loopback, each test's own."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from service.observe.events import Event, QueryRun
+from service.settings import Auth, Nodes, Settings
+from tests.conftest import serving, store_metric, visible
+from tests.processes import free_port
+from tests.waiting import eventually, until
+
+SBIN = f"{os.environ['PATH']}:/usr/sbin"
+
+
+def program(name: str) -> str:
+    """A program of Debian's, or a skip that names its package."""
+    found = shutil.which(name, path=SBIN)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install {name}")
+    return found
+
+
+class Store:
+    """A Redis server that a test can stop, kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://:word@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--requirepass", "word", "--save", "", "--dir", str(self.folder)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        eventually(self._answers)
+
+    def _answers(self) -> bool:
+        import redis
+
+        with redis.Redis(port=self.port, password="word") as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def halt(self) -> None:
+        """It keeps its connections and answers nothing."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def running_store(folder: Path) -> Generator[Store]:
+    store = Store(folder)
+    store.start()
+    try:
+        yield store
+    finally:
+        store.kill()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Generator[Store]:
+    with running_store(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+async def redis(store: Store) -> AsyncGenerator[Redis]:
+    client = Redis.from_url(store.url)
+    yield client
+    await client.aclose()
+
+
+class Node:
+    """One service in this process, and how often it ran stored SQL."""
+
+    def __init__(self, client: httpx.AsyncClient, events: list[Event]) -> None:
+        self.client = client
+        self.events = events
+
+    @property
+    def runs(self) -> int:
+        return sum(isinstance(event, QueryRun) and event.problem is None for event in self.events)
+
+    async def result(self, metric: str, **options) -> httpx.Response:
+        answer = await self.client.get(f"/metrics/{metric}", **options)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    async def value(self, metric: str, **options):
+        """The value that is marked fresh; None if the answer is marked stale."""
+        answer = await self.result(metric, **options)
+        return None if is_stale(answer) else answer.json()["records"][0]["value"]
+
+    async def sharing(self) -> str:
+        """What the node says of sharing."""
+        return (await self.client.get("/health")).json()["checks"]["sharing"]
+
+
+def is_stale(answer: httpx.Response) -> bool:
+    return "detail=stale" in answer.headers["Cache-Status"]
+
+
+@asynccontextmanager
+async def running_nodes(settings: Settings, number: int = 2) -> AsyncGenerator[list[Node]]:
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for _ in range(number):
+            events: list[Event] = []
+            nodes.append(Node(await stack.enter_async_context(serving(settings, events.append)), events))
+        for node in nodes:
+            await until(lambda node=node: shares(node))
+        yield nodes
+
+
+async def shares(node: Node) -> bool:
+    return await node.sharing() == "ok"
+
+
+def clustered(settings: Settings, **nodes: object) -> Settings:
+    return msgspec.structs.replace(settings, auth=Auth(mode="off"), nodes=Nodes(**nodes))
+
+
+@pytest.fixture
+async def nodes(settings: Settings, store: Store) -> AsyncGenerator[list[Node]]:
+    async with running_nodes(clustered(settings, redis_url=store.url)) as started:
+        yield started
+
+
+async def stored(nodes: list[Node], clone, sql: str, **fields: object) -> str:
+    """Store a metric, and wait until each node knows it."""
+    metric = await store_metric(clone, sql, **fields)
+    await asyncio.gather(*(visible(node.client, metric) for node in nodes))
+    return metric

@@ -1,0 +1,156 @@
+"""Two nodes, one database and a real Redis: one execution for each change, whatever happens to the store."""
+
+import asyncio
+import time
+
+import pytest
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from service.database.queries import Command, Statement
+from tests.cluster.conftest import Node, Store, is_stale, shares, stored
+from tests.waiting import until
+
+
+class Value(Struct):
+    value: int
+
+
+COUNT = "SELECT count(*) AS value FROM customers"
+ADD = Command("add", "INSERT INTO data.customers (customer_id, occupation, type) VALUES ($1, 'x', 'y')")
+READ = Statement("read", "SELECT count(*) AS value FROM data.customers", Value)
+REMOVE = Command("remove", "DELETE FROM data.customers WHERE customer_id = $1")
+
+
+async def heard(nodes: list[Node], metric: str, value: int) -> None:
+    """Ask all nodes until they show the value, as dashboards do."""
+
+    async def shown(node: Node) -> bool:
+        return await node.value(metric) == value
+
+    await asyncio.gather(*(until(lambda node=node: shown(node)) for node in nodes))
+
+
+async def test_each_change_costs_one_execution_for_all_nodes(nodes, clone):
+    metric = await stored(nodes, clone, COUNT)
+    await heard(nodes, metric, 0)
+    assert sum(node.runs for node in nodes) == 1
+    for number in range(1, 21):
+        await clone.write(ADD, number)
+        await heard(nodes, metric, number)
+        assert sum(node.runs for node in nodes) == 1 + number
+    answers = [await node.result(metric) for node in nodes]
+    assert len({answer.headers["ETag"] for answer in answers}) == 1
+
+
+async def test_nodes_never_show_less_than_they_were_told(nodes, clone, redis: Redis):
+    """Writers and pollers side by side, while the store loses its values and returns damaged ones."""
+    metric = await stored(nodes, clone, COUNT)
+    committed = 0
+    ended = asyncio.Event()
+
+    async def write() -> None:
+        nonlocal committed
+        for number in range(1, 150):
+            await clone.write(ADD, number)
+            committed = number
+        ended.set()
+
+    async def poll(node: Node) -> None:
+        seen = 0
+        while not ended.is_set():
+            answer = await node.result(metric)
+            value = answer.json()["records"][0]["value"]
+            assert value <= committed + 1
+            if not is_stale(answer):
+                assert value >= seen, "an older result was marked fresh"
+                seen = value
+            await asyncio.sleep(0)
+
+    async def harm() -> None:
+        while not ended.is_set():
+            for key in await redis.keys("tally:*"):
+                await redis.set(key, b"x" * 100, keepttl=True)
+            await redis.flushdb()
+
+    async with asyncio.TaskGroup() as group:
+        for task in (write(), harm(), *(poll(node) for node in nodes for _ in range(3))):
+            group.create_task(task)
+    await heard(nodes, metric, 149)
+
+
+@pytest.mark.parametrize("failure", ["kill", "halt"])
+async def test_a_store_that_goes_away_changes_no_answer_and_is_used_again_when_it_is_back(
+    nodes, clone, store: Store, failure
+):
+    metric = await stored(nodes, clone, COUNT)
+    await heard(nodes, metric, 0)
+    getattr(store, failure)()
+    try:
+        for number in range(1, 6):
+            await clone.write(ADD, number)
+            await heard(nodes, metric, number)
+        assert all(node.runs >= 5 for node in nodes)
+        assert "nothing is shared" in await nodes[0].sharing()
+        ready = (await nodes[0].client.get("/health/ready")).status_code
+        assert ready == 200
+    finally:
+        store.start() if failure == "kill" else store.resume()
+
+    async def shared_again() -> bool:
+        before = sum(node.runs for node in nodes)
+        await clone.write(REMOVE, next(removed))
+        remaining = (await clone.read(READ))[0].value
+        await heard(nodes, metric, remaining)
+        return sum(node.runs for node in nodes) == before + 1
+
+    removed = iter(range(1, 10**6))
+    await until(shared_again)
+    await until(lambda: shares(nodes[0]))
+
+
+async def test_a_value_of_another_metric_is_no_answer(nodes, clone, redis: Redis):
+    first = await stored(nodes, clone, COUNT)
+    second = await stored(nodes, clone, "SELECT count(*) + 1000 AS value FROM customers")
+    one, other = nodes
+    await one.value(first)
+    await until(redis.dbsize)
+    (name,) = await redis.keys("tally:*}")
+    await one.value(second)
+
+    async def both() -> list[bytes]:
+        return [key for key in await redis.keys("tally:*}") if key != name]
+
+    (name_of_second,) = await until(both)
+    await redis.set(name_of_second, await redis.get(name))
+    assert await other.value(second) == 1000
+
+
+async def test_a_definition_changes_on_all_nodes_within_100_ms(nodes, clone):
+    metric = await stored(nodes, clone, COUNT)
+    one, other = nodes
+    await heard(nodes, metric, 0)
+    version = (await one.client.get(f"/metrics/{metric}/definition")).headers.get("ETag")
+    took = []
+    for number in range(1, 6):
+        changed = await one.client.patch(
+            f"/metrics/{metric}",
+            json={"sql": f"SELECT {number} AS value"},
+            headers={"If-Match": "*"} if version else {},
+        )
+        assert changed.status_code == 200, changed.text
+        answered = time.monotonic()
+
+        async def shown(number: int = number) -> bool:
+            return await other.value(metric) == number
+
+        await until(shown)
+        took.append(time.monotonic() - answered)
+    assert sorted(took)[2] < 0.1, took
+
+
+async def test_claims_stay_on_their_node(nodes, clone, redis: Redis):
+    metric = await stored(nodes, clone, "SELECT current_setting('request.claims', true) AS value")
+    for node in nodes:
+        await node.result(metric)
+    assert (sum(node.runs for node in nodes), await redis.keys()) == (2, [])
