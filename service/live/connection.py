@@ -67,6 +67,9 @@ class Connection:
         """Render what is to be written now."""
         raise NotImplementedError
 
+    def _taken(self) -> None:
+        """The client, or the server for it, has taken the last message."""
+
     def flush(self) -> None:
         """Write what there is to write, unless the client has not taken the last message yet."""
         while self._send is not None and self._writing is None and not self.ended:
@@ -79,9 +82,11 @@ class Connection:
             try:
                 waited_for = next(step)
             except StopIteration:
+                self._taken()
                 continue
             except Exception:  # noqa: BLE001 (whatever the server raises: the client has left)
                 self.ended = True
+                self._taken()
                 return
             self._writing = loop.create_task(self._finish(_rest(waited_for, step)))
 
@@ -90,6 +95,8 @@ class Connection:
             await rest
         except Exception:  # noqa: BLE001 (the same)
             self.ended = True
+        finally:
+            self._taken()
         self._writing = None
         self.flush()
 

@@ -17,7 +17,7 @@ from service.errors import LiveUnavailable, NotFound, Problem
 from service.http.current_caller import current_caller
 from service.http.fields import ANY
 from service.live.connection import Connection
-from service.live.places import WAIT, Limits, Places
+from service.live.places import WAIT, Limits, Places, UnreadBytes
 from service.results.cache import SERVER_FAULTS, Results
 from service.results.feed import Change, Subscription
 from service.results.requests import CacheRequest
@@ -144,6 +144,7 @@ class Hub:
         self._request_of = request_of
         self._limits = limits
         self._places = Places(limits)
+        self.unread = UnreadBytes()
         self._body_bytes = 0
         self._topics: dict[Hashable, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()

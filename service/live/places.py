@@ -17,6 +17,10 @@ LEAST_BODIES: Final = 8
 WAIT: Final = {"Retry-After": "5"}
 
 
+UNREAD_BYTES: Final = 32 << 20, 256 << 20
+"""Large messages that clients have not taken yet: of one caller, and of all."""
+
+
 class Limits(Struct, frozen=True):
     """`topics` are the different results that are watched, `body_bytes` what all of them may take."""
 
@@ -63,6 +67,34 @@ class Places:
             raise TooManyStreams(f"This caller may watch {most} results at once.", headers=WAIT)
         connection.watching += watches
         _less(self._watches, subject, -watches)
+
+
+class UnreadBytes:
+    """Lets large messages wait until clients have taken earlier ones. A message alone always goes."""
+
+    def __init__(self, per_caller: int = UNREAD_BYTES[0], in_all: int = UNREAD_BYTES[1]) -> None:
+        self._limits = per_caller, in_all
+        self._callers: Counter[str] = Counter()
+        self._all = 0
+        self._waiting: dict[Connection, None] = {}
+
+    def take(self, connection: Connection, size: int) -> bool:
+        """Whether a message may be written now. If not, the connection is flushed when one was taken."""
+        subject, (per_caller, in_all) = connection.subject, self._limits
+        used = self._callers[subject]
+        if (used and used + size > per_caller) or (self._all and self._all + size > in_all):
+            self._waiting[connection] = None
+            return False
+        self._callers[subject] += size
+        self._all += size
+        return True
+
+    def free(self, subject: str, size: int) -> None:
+        _less(self._callers, subject, size)
+        self._all -= size
+        waiting, self._waiting = self._waiting, {}
+        for connection in waiting:
+            connection.flush()
 
 
 def _less(counter: Counter[str], subject: str, number: int) -> None:

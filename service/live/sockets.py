@@ -26,11 +26,13 @@ from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.ids import parse_uuid
 from service.live.connection import Connection
 from service.live.hub import Hub, Watch
+from service.live.places import UnreadBytes
 from service.live.streams import Parts, problem_of
 from service.metrics.result_endpoint import READ
 from service.sql.parameters import exact
 
 FRAME_BYTES: Final = 65_536
+LARGE_BYTES: Final = 65_536
 MOST_SUBSCRIPTIONS: Final = 1000
 MESSAGES: Final = 200
 WINDOW_S: Final = 10.0
@@ -96,10 +98,14 @@ class Outgoing(Struct, omit_defaults=True):
 class Socket(Connection):
     """One WebSocket. Results are rendered when they can be written; answers wait in a short list."""
 
-    __slots__ = ("_changed", "_close", "_count", "_replies", "_window_ends", "subscriptions")
+    __slots__ = (
+        "_changed", "_close", "_count", "_large", "_replies", "_unread", "_window_ends", "subscriptions",
+    )  # fmt: skip
 
-    def __init__(self, credential: Credential | None) -> None:
+    def __init__(self, credential: Credential | None, unread: UnreadBytes) -> None:
         super().__init__(credential)
+        self._unread = unread
+        self._large: tuple[str, int] | None = None
         self.subscriptions: dict[bytes, Subscription] = {}
         self._changed: dict[Watch, None] = {}
         self._replies: list[Outgoing] = []
@@ -162,6 +168,8 @@ class Socket(Connection):
             return _text(self._replies.pop(0))
         while self._changed and self._close is None:
             watch = next(iter(self._changed))
+            if not self._has_room(watch):
+                return None
             said = self._state(watch)
             if said is not None:
                 return _text(said)
@@ -170,6 +178,21 @@ class Socket(Connection):
             self.ended = True
             return {"type": "websocket.close", "code": self._close, "reason": ""}
         return None
+
+    def _has_room(self, watch: Watch) -> bool:
+        """Whether the result of a watch may be written now. A frame is not written in pieces."""
+        topic = watch.topic
+        if topic is None or len(topic.body) < LARGE_BYTES or not watch.lacks(topic.tag):
+            return True
+        if not self._unread.take(self, len(topic.body)):
+            return False
+        self._large = self.subject, len(topic.body)
+        return True
+
+    def _taken(self) -> None:
+        if self._large is not None:
+            large, self._large = self._large, None
+            self._unread.free(*large)
 
     def _state(self, watch: Watch) -> Outgoing | None:
         """What the client has not been told of a watch."""
@@ -230,7 +253,7 @@ class Sockets:
                 scope["state"]["principal"] = credential.principal
                 self._gate.take(credential.principal, scope["path"])
                 require(credential.principal, READ)
-            socket = Socket(credential)
+            socket = Socket(credential, hub.unread)
             hub.enter(socket)
         except Problem as problem:
             await self._refuse(scope, send, problem)

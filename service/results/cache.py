@@ -300,7 +300,10 @@ class Results:
         if entry is None or (afresh and lost_at is None):
             return None
         state, stale_s = evaluate_freshness(entry.policy, self.clock(), self.generations, lost_at)
-        return CacheOutcome(entry, stale_s) if state in {State.FRESH, State.STALE, State.MOVED} else None
+        if state not in {State.FRESH, State.STALE, State.MOVED}:
+            return None
+        # A forced run has not confirmed it.
+        return CacheOutcome(entry, max(stale_s, 1) if afresh else stale_s)
 
     async def _join(
         self,

@@ -3,22 +3,18 @@
 import asyncio
 from types import SimpleNamespace
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from service.errors import LiveUnavailable, TooManyStreams
 from service.live.connection import Connection
-from service.live.hub import Hub, Watch
+from service.live.hub import LATE_S, Hub, Watch
 from service.live.places import Limits
-from service.results.cache import Results
-from service.results.freshness import Generations
-from service.results.requests import CacheRequest, Computed
-from service.results.table import ResultTable
-from tests.pure.test_results_model import KEYS, READS, STALE_FOR_S, Loop, ResultsMachine, dependencies_of
+from service.results.requests import REFRESH_EVERY_S, CacheRequest
+from tests.pure.test_results_model import KEYS, READS, STALE_FOR_S, ResultsMachine, dependencies_of
 
 LONGEST_PAUSE_S = 31.0
+TOLD_WITHIN_S = REFRESH_EVERY_S + LATE_S + 4.0  # time moves in steps of up to four seconds
 LIMITS = Limits(connections=100, connections_per_caller=100, body_bytes=1 << 20)
 
 
@@ -88,6 +84,18 @@ class Watched(ResultsMachine):
     def nothing_is_sent_twice(self):
         for screen in getattr(self, "screens", []):
             assert all(one != other for one, other in zip(screen.tags, screen.tags[1:], strict=False))
+
+    @invariant()
+    def a_watcher_is_told_soon_that_it_shows_an_old_state(self):
+        for screen in getattr(self, "screens", []):
+            if screen.shown is None or screen.stale or screen.watch.topic is None:
+                continue
+            for table, version in screen.shown.items():
+                if version < self.announced[table]:
+                    known_for = self.loop.now - self.heard_at[table][version + 1]
+                    assert known_for <= TOLD_WITHIN_S, (
+                        f"{table} was at {self.announced[table]} for {known_for} s"
+                    )
 
     @invariant()
     def watchers_of_a_key_share_a_topic(self):
@@ -208,113 +216,3 @@ def test_the_wait_after_failures_grows_to_a_limit():
     assert waits[-1] == 30.0
     topic.failed(QueryFailed())
     assert topic.due_in(0.0, silent=False) is None
-
-
-class Shown(Screen):
-    """A client that notes its problems."""
-
-    def __init__(self, key, subject="ann"):
-        super().__init__(key)
-        self.credential = SimpleNamespace(principal=SimpleNamespace(subject=subject, claims=""))
-        self.problem = None
-
-    def tell(self, watch):
-        super().tell(watch)
-        self.problem = watch.topic.shown_problem
-
-    def fail(self, watch, problem):
-        watch.problem = self.problem = problem
-
-
-class Crowd:
-    """A hub with limits, and clients that come and leave."""
-
-    def __init__(self, **limits):
-        self.loop = Loop()
-        generations = Generations()
-        generations.heard(self.loop.now)
-        results = Results(generations, ResultTable(1 << 20), self.loop.time, wait_s=60, stale_if_error_s=60)
-        self.limits = Limits(**{"connections": 9, "connections_per_caller": 9, "body_bytes": 99} | limits)
-        self.hub = Hub(results, self.request_of, self.limits)
-
-    async def request_of(self, watch):
-        async def run():
-            return Computed(repr([("size", watch.metric_id)]).encode(), "", 99)
-
-        return CacheRequest(watch.metric_id, watch.metric_id, ("data.a",), 5.0, run)
-
-    def come(self, key, subject="ann", watches=1):
-        screen = Shown(key, subject)
-        self.hub.enter(screen, watches)
-        self.loop.call_soon(self.hub.follow, screen.watch)
-        self.loop.settle()
-        return screen
-
-    def go(self, screen):
-        self.hub.leave(screen, [screen.watch])
-        self.loop.settle()
-
-    def wait(self, seconds):
-        self.loop.now += seconds
-        for _ in range(3):
-            self.loop.settle()
-
-
-@pytest.fixture
-def crowd():
-    crowds = []
-
-    def made(**limits):
-        crowds.append(Crowd(**limits))
-        return crowds[-1]
-
-    yield made
-    for each in crowds:
-        each.loop.run_until_complete(each.hub.close())
-        each.loop.close()
-
-
-def test_different_results_have_a_number_and_the_same_ones_share_it(crowd):
-    full = crowd(topics=2)
-    first = [full.come(key) for key in (1, 2, 2)]
-    assert [each.shown["size"] for each in first] == [1, 2, 2]
-    late = full.come(3)
-    assert (late.shown, late.problem.code) == (None, "live-unavailable")
-    full.go(first[0])
-    full.wait(31)
-    assert late.shown == {"size": 3}
-
-
-def test_all_bodies_together_have_a_size(crowd):
-    size = len(repr([("size", 1)]))
-    full = crowd(body_bytes=2 * size)
-    first = [full.come(key) for key in (1, 2)]
-    late = full.come(3)
-    assert (late.shown, late.problem.code) == (None, "live-unavailable")
-    full.wait(31)
-    assert late.shown is None
-    full.go(first[0])
-    full.wait(31)
-    assert (late.shown, late.problem) == ({"size": 3}, None)
-    for each in (first[1], late):
-        full.go(each)
-    assert full.hub._body_bytes == 0
-
-
-def test_connections_and_watches_of_a_caller_have_a_number(crowd):
-    few = crowd(connections=4, connections_per_caller=2)
-    assert few.limits.watches_per_caller == 1000
-    first = few.come(1, watches=999)
-    few.come(1)
-    for more in (lambda: few.come(1), lambda: few.hub.count(first, 1)):
-        with pytest.raises(TooManyStreams):
-            more()
-    few.hub.count(first, -2)
-    few.hub.count(first, 1)
-    for _ in range(2):
-        few.come(1, "bob", watches=500)
-    with pytest.raises(LiveUnavailable):
-        few.come(1, "cid")
-    few.go(first)
-    few.come(1, watches=999)
-    assert few.hub._places._watches == {"ann": 1000, "bob": 1000}
