@@ -139,9 +139,11 @@ def _check_auth(settings: Settings) -> None:
         raise Stop("OIDC_AUDIENCE and OIDC_JWKS_URL need OIDC_ISSUER", exit_code=2)
     if auth.oidc_issuer is None and (auth.oidc_client_id or auth.oidc_client_secret):
         raise Stop("OIDC_CLIENT_ID and OIDC_CLIENT_SECRET need OIDC_ISSUER", exit_code=2)
-    for origin in auth.cors_origins:
-        if not _is_url(origin, allow_http=True) or urlsplit(origin).path:
-            raise Stop(f"CORS_ORIGINS: {origin!r} is no origin such as https://example.org", exit_code=2)
+    named = {"CORS_ORIGINS": auth.cors_origins, "EMBED_ORIGINS": settings.pages.embed_origins}
+    for variable, origins in named.items():
+        for origin in origins:
+            if not _is_url(origin, allow_http=True) or urlsplit(origin).path or ";" in origin:
+                raise Stop(f"{variable}: {origin!r} is no origin such as https://example.org", exit_code=2)
 
 
 def _check_addresses(settings: Settings) -> None:

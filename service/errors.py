@@ -113,6 +113,13 @@ class Gone(Problem):
     remedy = "Ask whoever gave you the link for a new one."
 
 
+class LinkKeyUnusable(Problem):
+    """The key that signs links cannot be read or made."""
+
+    status, code, title = 503, "link-key-unusable", "No key for links"
+    remedy = "Let the operator look at `LINK_SECRET_FILE`, or at `DATA_DIR` where it is not set."
+
+
 class Forbidden(Problem):
     """The token lacks the scope that this needs."""
 

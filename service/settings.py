@@ -260,6 +260,26 @@ class Pages(Struct, frozen=True, kw_only=True):
         int,
         env("SESSION_TTL_S", "seconds that a sign-in on the pages lasts", ge=60, le=2_592_000),
     ] = 43_200
+    embed_origins: Annotated[
+        tuple[str, ...],
+        env(
+            "EMBED_ORIGINS",
+            "web origins, comma-separated, whose pages may frame every signed link",
+            shown="none",
+        ),
+    ] = ()
+    link_secret_file: Annotated[
+        Path | None, env("LINK_SECRET_FILE", "key that signs links", shown="DATA_DIR/links.key")
+    ] = None
+    link_rate_limit: Annotated[
+        int,
+        env(
+            "LINK_RATE_LIMIT",
+            "requests a minute per signed link and worker, 0 for no limit",
+            ge=0,
+            le=100_000_000,
+        ),
+    ] = 6000
 
 
 class Logs(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ from service.auth.sessions import Sessions, cookie_for
 from service.auth.tokens import Tokens
 from service.dashboard.assets import Assets
 from service.dashboard.error_pages import ErrorPages
+from service.dashboard.links.layer import LinkRoutes
+from service.dashboard.links.signing import Signer
 from service.dashboard.pages import Pages
 from service.database.listen import Listener
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
@@ -96,7 +98,13 @@ def configured(
         tokens=tokens,
         sessions=sessions,
         gate=gate,
-        pages=Pages(Assets(), auth=settings.auth.mode == "on", zone=config.zone),
+        pages=Pages(
+            Assets(),
+            auth=settings.auth.mode == "on",
+            zone=config.zone,
+            embed_origins=settings.pages.embed_origins,
+        ),
+        signer=_signer(settings),
         prometheus=prometheus,
     )
     app.state.update({"base": base, "services": None})
@@ -125,6 +133,15 @@ def _sessions(app: Litestar, settings: Settings, issuer: Issuer) -> Sessions:
         return await _services(app).clients.find(client_id)
 
     return Sessions(cookie, issuer.name, lambda: _services(app).database, find_client)
+
+
+def _signer(settings: Settings) -> Signer:
+    """The key of links. One that is set has to be usable, the other is made for the first link."""
+    given = settings.pages.link_secret_file
+    signer = Signer(given or settings.database.data_dir / "links.key")
+    if given is not None:
+        signer.load()
+    return signer
 
 
 def _guard(app: Litestar, settings: Settings, tokens: Tokens, sessions: Sessions) -> Gate:
@@ -161,8 +178,9 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     sockets = Sockets(
         cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
     )
+    linked = LinkRoutes(cast("App", sockets), lambda: _services(app).links, refuse)
     inner = RequestBounds(
-        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", sockets)), base.observe)),
+        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe)),
         set[Client]() if running is None else running,
         base.settings.server.body_timeout_s,
     )

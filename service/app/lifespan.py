@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from litestar import Litestar
 
-from service.app.services import Base, connect
+from service.app.services import Base, Services, connect
 from service.auth import sessions
+from service.dashboard import links
 from service.database.driver import ignore_cancelled_connects
 from service.database.gateway import open_database
 from service.database.listen import Handlers, Positions
@@ -51,7 +52,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
             results.subscribe() as data,
             results.subscribe() as changed,
             results.subscribe(CLIENT_TABLES) as clients,
-            results.subscribe(sessions.TABLES) as ended,
+            results.subscribe((*sessions.TABLES, *links.TABLES)) as ended,
         ):
             with suppress(Problem):  # the service starts anyway, and becomes ready later
                 await services.catalog.load()
@@ -64,7 +65,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 services.schema_cache.keep(data),
                 hot.keep(changed),
                 keeper.keep(),
-                _keep_sessions(base, ended),
+                _keep_sessions(services, base, ended),
                 keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
                 services.reader_login.watch(services.executor.locked_out),
@@ -79,9 +80,10 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
         await base.tokens.close()
 
 
-async def _keep_sessions(base: Base, ended: Subscription) -> None:
+async def _keep_sessions(services: Services, base: Base, ended: Subscription) -> None:
     async for _ in ended:
         base.sessions.forget()
+        services.links.forget()
 
 
 @asynccontextmanager

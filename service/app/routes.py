@@ -17,6 +17,7 @@ from service.ask.api import AskController
 from service.auth.api import AuditController, TokenController
 from service.auth.guards import allow
 from service.dashboard import api as dashboard
+from service.dashboard.links import api as links
 from service.dashboard.sign_in import api as sign_in
 from service.http.problems import answer_problem
 from service.http.requests import ReadRequest, refuse_bad_input
@@ -43,6 +44,7 @@ def routed() -> Litestar:
         HealthController,
         MetricsController,
         DashboardsController,
+        links.LinksController,
         AskController,
         DatasetsController,
         ImportsController,
@@ -67,6 +69,7 @@ def routed() -> Litestar:
             *own_routes(),
             *dashboard.routes(),
             *sign_in.routes(),
+            *links.routes(),
         ],
         guards=[allow],
         dependencies={
@@ -90,6 +93,7 @@ def routed() -> Litestar:
                 Tag("metrics", "Results and definitions"),
                 Tag("live", "Results that are pushed when they change"),
                 Tag("dashboards", "Metrics side by side, and where each of them sits"),
+                Tag("links", "Signed addresses that show a dashboard without a token"),
                 Tag("items", "A task list enriched from an external API"),
                 Tag("imports", "Imported files, dataset contracts, quarantined rows"),
                 Tag("tokens", "Tokens and the keys that verify them"),

@@ -19,6 +19,8 @@ from service.auth.issuer import Issuer
 from service.auth.live import LiveRights
 from service.auth.sessions import Sessions
 from service.auth.tokens import Tokens
+from service.dashboard.links import SESSION, Links
+from service.dashboard.links.signing import Signer
 from service.dashboard.pages import Pages
 from service.dashboard.sign_in import CodeFlow, SignIn
 from service.database.gateway import Database
@@ -68,6 +70,7 @@ class Base(Struct, frozen=True):
     sessions: Sessions
     gate: Gate
     pages: Pages
+    signer: Signer
     prometheus: Prometheus
 
 
@@ -98,6 +101,7 @@ class Services(Struct, frozen=True):
     monitor: Monitor
     scrape: Scrape
     sign_in: SignIn
+    links: Links
 
 
 def connect(
@@ -150,9 +154,20 @@ def connect(
         ),
     )
     monitor = Monitor(base.prometheus, results, hub, database, reader)
+    links = Links(
+        database,
+        metrics,
+        executor,
+        base.signer,
+        public_url=settings.public_url,
+        rate_limit=settings.pages.link_rate_limit,
+    )
     clients = Clients(parse_clients(settings.auth.clients), partial(find, database))
     rights = LiveRights(
-        base.gate, base.issuer, base.tokens if settings.auth.mode == "on" else None, base.sessions.holds
+        base.gate,
+        base.issuer,
+        base.tokens if settings.auth.mode == "on" else None,
+        partial(_holds, base.sessions, links),
     )
     return Services(
         database=database,
@@ -184,6 +199,7 @@ def connect(
         pages=base.pages,
         monitor=monitor,
         scrape=monitor.scrape,
+        links=links,
         sign_in=SignIn(
             base.pages,
             clients,
@@ -200,6 +216,11 @@ def share_key(settings: Settings) -> bytes:
     role = parameters(config.reader_url or "").get("user", "")
     limits = (config.row_limit, config.result_bytes_limit)
     return msgspec.msgpack.encode((__version__, config.data_schemas, config.time_zone, role, *limits))
+
+
+async def _holds(sessions: Sessions, links: Links, session: str) -> bool:
+    """Whether a session or a signed link, by the `session` of its principal, has not ended."""
+    return await (links if session.startswith(SESSION) else sessions).holds(session)
 
 
 def _extra_checks(base: Base, reader: Reader, suspensions: Suspensions) -> dict[str, str]:

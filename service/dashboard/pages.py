@@ -1,5 +1,6 @@
 """Render the pages: templates, the data that scripts read from a page, and the headers of every page."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from secrets import token_urlsafe
@@ -40,9 +41,12 @@ NAVIGATION: Final = (
 class Pages:
     """All pages. `assets` are the files that they load. Days are those of `zone`."""
 
-    def __init__(self, assets: Assets, *, auth: bool, zone: tzinfo = UTC) -> None:
+    def __init__(
+        self, assets: Assets, *, auth: bool, zone: tzinfo = UTC, embed_origins: Iterable[str] = ()
+    ) -> None:
         self.assets = assets
         self._zone = zone
+        self._embed_origins = tuple(embed_origins)
         self.environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -69,6 +73,10 @@ class Pages:
     def now(self) -> str:
         """The local time, without its zone."""
         return datetime.now(self._zone).replace(tzinfo=None).isoformat(timespec="seconds")
+
+    def frame_ancestors(self, embed: Iterable[str]) -> str:
+        """Who may show a link's page in a frame: the origins of the link, and EMBED_ORIGINS."""
+        return " ".join(dict.fromkeys([*embed, *self._embed_origins])) or "'none'"
 
     def problem(self, problem: Problem, *, request_id: str = "", principal: Principal | None = None) -> str:
         """The page of an error."""

@@ -82,6 +82,23 @@ def dashboard_page(
     return context(pages, data)
 
 
+def link_page(pages: Pages, dashboard: Dashboard, base: str, query: str) -> dict[str, Any]:
+    """The template's context for a signed link: results below its address, and nothing to change."""
+    data = page_data(
+        dashboard,
+        dashboards=[],
+        api=base,
+        data=f"{base}/data",
+        scopes=[],
+        user=base,
+        now=pages.now(),
+        parameters={},
+        given=dict(parse_qsl(query, keep_blank_values=True)),
+        link=True,
+    )
+    return context(pages, data)
+
+
 def page_data(dashboard: Dashboard, *, given: dict[str, str], **more: Any) -> PageData:
     view = dashboards.view(dashboard)
     return PageData(

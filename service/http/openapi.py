@@ -42,6 +42,13 @@ FORMATS: Final = [
         type="boolean",
         default=False,
     ),
+    query(
+        "bom",
+        "begin CSV with a byte order mark, by which spreadsheets know UTF-8",
+        type="integer",
+        enum=[0, 1],
+        default=0,
+    ),
 ]
 IF_NONE_MATCH: Final[Object] = {
     "name": "If-None-Match",

@@ -17,13 +17,17 @@ from service.http.fields import media_weight
 from service.metrics.models import Metric, Result
 from service.results.headers import VARY
 
-Format = Literal["json", "csv", "ndjson"]
+Format = Literal["json", "csv", "csv-bom", "ndjson"]
+"""`csv-bom` is CSV that begins with a byte order mark, by which spreadsheets know UTF-8."""
 
 MEDIA_TYPES: Final[dict[Format, str]] = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
+    "csv-bom": "text/csv; charset=utf-8",
 }
+_CSV: Final = frozenset({"csv", "csv-bom"})
+_ASKED: Final[dict[str, Format]] = {"json": "json", "csv": "csv", "ndjson": "ndjson"}
 # Turns a row's values into the object that is encoded as its record.
 RecordMaker = Callable[..., Any]
 # Characters that the name of a Struct's field cannot contain.
@@ -37,6 +41,7 @@ _PIECE: Final = 1 << 17
 _ONE_EMPTY: Final = '""'
 """A line with one empty cell. Without quotes the line would be blank."""
 _NO_LIMIT: Final = 1 << 62
+_BOM: Final = b"\xef\xbb\xbf"
 _RECORDS: Final = b',"records":['
 _NO_RECORDS: Final = _RECORDS + b"]"
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -82,7 +87,7 @@ def parts(outcome: Outcome, form: Format, *, excel: bool = False, limit: int = _
     Raises `ResultTooLarge` past `limit` bytes, and before encoding if the columns' names alone exceed it.
     """
     left = limit
-    if form != "csv" and len(outcome.rows) * _names_bytes(outcome.columns) > left:
+    if form not in _CSV and len(outcome.rows) * _names_bytes(outcome.columns) > left:
         raise _too_large(limit)
     for part in _written(outcome, form, limit, excel=excel):
         left -= len(part)
@@ -111,7 +116,8 @@ def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iter
         step = min(step, len(rows) * _BYTES_OF_A_PART // outcome.received)
     step = max(1, step)
     slices = [rows] if len(rows) <= step else [rows[at : at + step] for at in range(0, len(rows), step)]
-    if form == "csv":
+    if form in _CSV:
+        yield _BOM if form == "csv-bom" else b""
         yield _lines([[column.name for column in outcome.columns]], excel=excel)
         for some in slices:
             yield _lines(some, excel=excel)
@@ -214,6 +220,6 @@ def choose(accept: str, asked: str | None) -> Format:
         best = max(weights, key=weights.__getitem__)
         if weights[best]:
             return best
-    elif asked in MEDIA_TYPES:
-        return asked
+    elif asked in _ASKED:
+        return _ASKED[asked]
     raise NotAcceptable(headers={"Vary": VARY})

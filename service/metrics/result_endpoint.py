@@ -24,7 +24,7 @@ from service.results.headers import reply
 from service.results.table import CacheOutcome, Reply
 
 # Query parameters that choose the format. All other query parameters belong to the metric.
-ANSWER_PARAMETERS: Final = ("format", "excel")
+ANSWER_PARAMETERS: Final = ("format", "excel", "bom")
 
 PATH: Final = "/api/v1/metrics/{metric_id}"
 """The path that the route documents, for `RequestDone`."""
@@ -53,6 +53,8 @@ class ResultService:
         options = _options(pairs) if len(given) < len(pairs) else {}
         form = choose(header_of(scope, b"accept"), options.get("format"))
         excel = options.get("excel") == "true"
+        if form == "csv" and options.get("bom") == "1":
+            form = "csv-bom"
         cache_request = await self._executor.cache_request(metric, given, form, claims=claims, excel=excel)
         outcome = await self._results.get(cache_request, directives(header_of(scope, b"cache-control")))
         return await self.reply(scope, outcome, version)
@@ -148,4 +150,6 @@ def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
             options[name] = value
     if options.get("excel") not in {None, "true", "false"}:
         raise InvalidInput(errors=(FieldError("excel", "true or false"),))
+    if options.get("bom") not in {None, "0", "1"}:
+        raise InvalidInput(errors=(FieldError("bom", "0 or 1"),))
     return options

@@ -17,6 +17,7 @@ PUBLIC = {
     "/",
     "/d/{dashboard_id}",
     "/static/{version}/{name}",
+    "/s/{token}",
     "/sign-in",
     "/sign-in/issuer",
     "/sign-in/callback",

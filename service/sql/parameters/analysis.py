@@ -23,7 +23,7 @@ from service.sql.parameters.windows import END, NOT_ADJUSTABLE, START, Mode, fin
 from service.sql.validation.parsing import Statement, UnparsedStatement
 
 DISTINCT_LIMIT = 100
-TAKEN = frozenset({"format", "excel"})
+TAKEN = frozenset({"format", "excel", "bom"})
 """Query parameters of the service itself."""
 NAME = re.compile(r":[A-Za-z_][A-Za-z_0-9]*")
 QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
