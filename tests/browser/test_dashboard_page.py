@@ -39,6 +39,15 @@ async def test_the_first_paint_shows_the_numbers_of_the_api_in_one_request(visit
                     assert cell == plain(value)
 
 
+async def test_the_numbers_are_asked_for_once_whatever_stands_in_the_address(visit, make_board):
+    board, _ = await make_board(
+        "SELECT :region AS region, count(*) AS n FROM customers WHERE :region <> ''", DAILY
+    )
+    tab = await visit(f"/d/{board}?start_date=2025-05-01&region=N%C3%B6rd%20%2B+x&end_date=2025-05-31&a=")
+    assert len(tab.asked("/data")) == 1
+    assert "Nörd + x" in await tab.page.locator("#grid").inner_text()
+
+
 async def test_a_big_number_is_shown_exactly(visit, make_board):
     board, [metric] = await make_board("SELECT 9007199254740993 AS n, 12345678901234567890.10 AS m")
     tab = await visit(f"/d/{board}")

@@ -8,20 +8,22 @@
  * @param {AbortSignal} [options.signal]
  * @param {Record<string, string>} [options.headers]
  * @param {boolean} [options.keepalive] whether it goes on when the page is left
+ * @param {Promise<Response>} [options.begun] the same request, if it was sent already
  * @param {(text: string) => any} [options.read] parses the body; as JSON by default
  * @param {(answer: Response) => void} [options.seen] is shown an answer that is fine
  * @returns {Promise<any>}
  */
-export async function api(path, { method = 'GET', body, signal, headers = {}, keepalive, read = JSON.parse, seen } = {}) {
+export async function api(path, { method = 'GET', body, signal, headers = {}, keepalive, begun, read = JSON.parse, seen } = {}) {
 	const json = body !== undefined && !(body instanceof Blob) && !(body instanceof FormData);
-	const answer = await fetch(path, {
+	const sent = begun ?? fetch(path, {
 		method,
 		signal,
 		keepalive,
 		cache: 'no-store',
 		headers: json ? { 'Content-Type': 'application/json', ...headers } : headers,
 		body: json ? JSON.stringify(body) : body,
-	}).catch((error) => {
+	});
+	const answer = await sent.catch((error) => {
 		if (signal?.aborted) throw error;
 		throw { status: 0, title: 'No answer', detail: 'The service cannot be reached. Check the network, then try again.' };
 	});

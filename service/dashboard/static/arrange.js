@@ -229,6 +229,7 @@ export class Arrange {
 		this.layouts = Object.fromEntries(kept);
 		this.cells = compact(this.cells.filter(({ i }) => i !== tile.id));
 		this.undone = [];
+		page.items = page.items.filter(({ id }) => id !== tile.id);
 		this.tiles.delete(tile.id);
 		tile.chart.destroy();
 		tile.article.remove();

@@ -63,12 +63,13 @@ export function drawFigure(shape, size, before = null) {
 	const name = 12;
 	const others = shape.axis === 'none' ? shape.series.slice(1) : [];
 	const lines = (change ? 22 : 0) + others.length * 18;
-	const used = name + 6 + big + lines;
+	const used = name + big + lines;
 	const top = timed ? 14 : Math.max(14, (height - used) / 2);
+	const base = top + 8 + big * 0.8;
 	const root = svg('g', { class: 'figure' });
 	root.append(svg('text', { x: 2, y: px(top), class: 'muted' }, fitted(series.name, width - 4)));
-	root.append(svg('text', { x: 0, y: px(top + 4 + big), class: 'big', 'font-size': px(big) }, text));
-	let line = top + 4 + big + 24;
+	root.append(svg('text', { x: 0, y: px(base), class: 'big', 'font-size': px(big) }, text));
+	let line = base + 26;
 	if (change) {
 		root.append(svg('text', { x: 2, y: px(line), class: `change ${change.direction}` }, fitted(`${ARROWS[change.direction]} ${change.text}${against ? ` ${against}` : ''}`, width - 4)));
 		line += 20;

@@ -1,0 +1,87 @@
+"""No serious finding of axe on a dashboard, in any theme, and with all that it opens."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.dashboards import BY_TYPE, DAILY, Tab, address, api, make_board, visit
+
+__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+RUN = """async () => {
+  const { violations } = await axe.run(document, { resultTypes: ['violations'] });
+  return violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+    .map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.join(' ')).slice(0, 5).join(', ')}`);
+}"""
+
+
+@pytest.fixture
+def axe() -> str:
+    if not AXE.exists():
+        pytest.skip("npm could not install axe-core: make check installs it")
+    return AXE.read_text()
+
+
+async def findings(tab: Tab, axe: str) -> list[str]:
+    await tab.page.evaluate(f"() => {{ {axe} }}")
+    return await tab.page.evaluate(RUN)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
+async def test_a_dashboard_of_every_kind_has_no_serious_finding(visit, axe, make_board, theme):
+    board, metrics = await make_board(
+        DAILY, BY_TYPE, "SELECT 1 AS n", "SELECT 'a' AS x, 'b' AS y", "SELECT 1 AS n WHERE false",
+        "SELECT 1 / (count(*) - count(*)) AS n FROM customers",
+        "SELECT date::date AS day, alert_type, count(*) AS n FROM metrics GROUP BY 1, 2",
+    )  # fmt: skip
+    tab = await visit(f"/d/{board}?day_range=9999&compare=1")
+    await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    states = [await tab.tile(each).get_attribute("data-state") for each in metrics]
+    assert states == ["ready", "ready", "ready", "ready", "empty", "error", "ready"]
+    assert await findings(tab, axe) == []
+    await tab.tile(metrics[0]).locator(".plot").focus()
+    await tab.page.keyboard.press("ArrowRight")
+    await tab.page.keyboard.press("t")
+    assert await findings(tab, axe) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_what_a_dashboard_opens_has_no_serious_finding(visit, axe, make_board, theme):
+    board, [metric, _] = await make_board(DAILY, BY_TYPE)
+    tab = await visit(f"/d/{board}")
+    page = tab.page
+    await page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    await page.get_by_role("button", name="own period").click()
+    assert await findings(tab, axe) == []
+    await page.keyboard.press("Escape")
+    await tab.tile(metric).get_by_role("button", name="More of").click()
+    assert await findings(tab, axe) == []
+    await page.keyboard.press("Escape")
+    for item, text in [("How this is computed", "Last change"), ("Edit", "Preview")]:
+        await tab.menu(metric, item)
+        await tab.shows(page.get_by_role("dialog"), text)
+        assert await findings(tab, axe) == []
+        await page.keyboard.press("Escape")
+        await page.get_by_role("dialog").wait_for(state="detached")
+    await page.get_by_role("button", name="Arrange").click()
+    assert await findings(tab, axe) == []
+
+
+async def test_a_menu_is_used_by_the_keyboard_alone(visit, make_board):
+    board, [metric] = await make_board(DAILY)
+    tab = await visit(f"/d/{board}")
+    opener = tab.tile(metric).get_by_role("button", name="More of")
+    await opener.focus()
+    await tab.page.keyboard.press("Enter")
+    for key, name in [
+        ("ArrowDown", "Number"),
+        ("End", "Edit"),
+        ("ArrowDown", "Automatic (line)"),
+        ("ArrowUp", "Edit"),
+    ]:
+        await tab.page.keyboard.press(key)
+        assert await tab.page.evaluate("() => document.activeElement.textContent") == name
+    await tab.page.keyboard.press("Escape")
+    assert await opener.evaluate("each => each === document.activeElement")
+    assert await opener.get_attribute("aria-expanded") == "false"
