@@ -9,7 +9,7 @@ HOST ?= $(or $(call in_file,HOST),127.0.0.1)
 PORT ?= $(or $(call in_file,PORT),8000)
 PG ?= 18
 PEERS := tests/bench/peers/.venv
-ONLY ?= encoding uncached overload hits others tokens freshness imports interactions ask live metrics page
+ONLY ?= encoding uncached overload hits others tokens freshness imports interactions ask live metrics page traces
 export HOST PORT
 
 .DEFAULT_GOAL := help
@@ -99,7 +99,7 @@ psql: $(VENV)/.run ## Open psql on the database
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --extra embedded --extra build --extra redis pyproject.toml -o requirements.lock
+	  --no-emit-index-url --extra embedded --extra build --extra otel --extra redis pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 

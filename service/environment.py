@@ -154,6 +154,7 @@ def _check_addresses(settings: Settings) -> None:
         "PUBLIC_URL": (auth.public_url, True),
         "EXTERNAL_API_URL": (settings.outbound.external_api_url, True),
         "LLM_BASE_URL": (settings.model.base_url, True),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": (settings.traces.endpoint, True),
     }
     for variable, (address, allow_http) in addresses.items():
         if address is not None and not _is_url(address, allow_http=allow_http):

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import ceil
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 import stamina
 
 from service.errors import Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from service.observe.trace import UNTRACED, Traces
 
 T = TypeVar("T")
 
@@ -46,11 +47,12 @@ class Outbound:
     retries are the caller's, and the host's record is not touched.
     """
 
-    def __init__(self, *, timeout_s: float, cooldown_s: float) -> None:
+    def __init__(self, *, timeout_s: float, cooldown_s: float, traces: Traces = UNTRACED) -> None:
         self._timeout_s = timeout_s
         self._cooldown_s = cooldown_s
         self._hosts: dict[bytes, _Host] = {}
-        self.client = httpx.AsyncClient(
+        self.client: httpx.AsyncClient = _Client(
+            traces,
             timeout=SILENCE,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             follow_redirects=False,
@@ -158,6 +160,27 @@ class Outbound:
             again=status in AGAIN,
             after_s=retry_after_s(response.headers.get("Retry-After", "")) if status in AGAIN else 0.0,
         )
+
+
+class _Client(httpx.AsyncClient):
+    """Makes a span of each try. Our own trace stays here: no header tells others of it."""
+
+    def __init__(self, traces: Traces, **options: Any) -> None:
+        super().__init__(**options)
+        self._traces = traces
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        with self._traces.span(request.method, "client") as span:
+            span.note(http_request_method=request.method, server_address=request.url.host)
+            try:
+                response = await super().send(request, **options)
+            except httpx.HTTPError as error:
+                span.fail(type(error).__name__)
+                raise
+            span.note(http_response_status__code=response.status_code)
+            if response.is_error:
+                span.fail(str(response.status_code))
+            return response
 
 
 class _Failure(Exception):  # noqa: N818 (it names what happened)

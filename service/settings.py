@@ -292,6 +292,17 @@ class Logs(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Traces(Struct, frozen=True, kw_only=True):
+    endpoint: Annotated[
+        str | None,
+        env(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OpenTelemetry collector that gets traces by OTLP over HTTP, such as http://127.0.0.1:4318; "
+            "needs the extra `otel`",
+        ),
+    ] = None
+
+
 class Outbound(Struct, frozen=True, kw_only=True):
     timeout_s: Annotated[
         float,
@@ -373,6 +384,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     auth: Auth = Auth()
     pages: Pages = Pages()
     logs: Logs = Logs()
+    traces: Traces = Traces()
     imports: Imports = Imports()
     outbound: Outbound = Outbound()
     model: Model = Model()

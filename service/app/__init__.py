@@ -34,6 +34,7 @@ from service.metrics.result_endpoint import READ, ResultEndpoint
 from service.observe.events import Observe, both
 from service.observe.log import EventLog
 from service.observe.prometheus import Prometheus
+from service.observe.trace import traces
 from service.results.cache import Results
 from service.results.cache_hits import CacheHitMiddleware, RequestIndex
 from service.results.freshness import Generations
@@ -67,6 +68,8 @@ def configured(
     if config.url is None or config.reader_url is None:
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
     prometheus = prometheus or Prometheus()
+    spans = traces(settings.traces)
+    prometheus.trace = spans.current
     observe = both(observe or EventLog(), prometheus)
     listener = Listener(config.url)
     generations = Generations(observe)
@@ -83,6 +86,7 @@ def configured(
         unread=listener.unread,
         observe=observe,
         sharing=sharing,
+        traces=spans,
     )
     issuer, tokens = _issuers(app, settings)
     sessions = _sessions(app, settings, issuer)
@@ -106,6 +110,7 @@ def configured(
         ),
         signer=_signer(settings),
         prometheus=prometheus,
+        traces=spans,
     )
     app.state.update({"base": base, "services": None})
     return app
@@ -180,7 +185,7 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     )
     linked = LinkRoutes(cast("App", sockets), lambda: _services(app).links, refuse)
     inner = RequestBounds(
-        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe)),
+        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe, base.traces)),
         set[Client]() if running is None else running,
         base.settings.server.body_timeout_s,
     )

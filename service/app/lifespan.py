@@ -19,6 +19,7 @@ from service.errors import Problem
 from service.live.hot import HotResults
 from service.live.keeper import CLIENT_TABLES, Keeper
 from service.metrics import catalog
+from service.observe.trace import Traces
 from service.outbound import Outbound
 from service.results import changes
 from service.results.feed import Subscription
@@ -38,7 +39,10 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
         open_database(config.url) as database,
         aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
         open_reader(config.reader_url, config, base.observe) as reader,
-        Outbound(timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s) as outbound,
+        Outbound(
+            timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s, traces=base.traces
+        ) as outbound,
+        _sending(base.traces),
     ):
         app.state.services = services = connect(
             base, database=database, session=session, reader=reader, outbound=outbound
@@ -84,6 +88,16 @@ async def _keep_sessions(services: Services, base: Base, ended: Subscription) ->
     async for _ in ended:
         base.sessions.forget()
         services.links.forget()
+
+
+@asynccontextmanager
+async def _sending(traces: Traces) -> AsyncGenerator[None]:
+    """Send traces, if there is a collector. The worker's process has begun: threads do not outlive a fork."""
+    traces.start()
+    try:
+        yield
+    finally:
+        await traces.stop()
 
 
 @asynccontextmanager

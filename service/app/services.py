@@ -47,6 +47,7 @@ from service.metrics.store import Editor
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe
 from service.observe.prometheus import Prometheus
+from service.observe.trace import Traces
 from service.outbound import Outbound
 from service.postgres_url import parameters
 from service.results.cache import Results
@@ -72,6 +73,7 @@ class Base(Struct, frozen=True):
     pages: Pages
     signer: Signer
     prometheus: Prometheus
+    traces: Traces
 
 
 class Services(Struct, frozen=True):
@@ -130,6 +132,7 @@ def connect(
         suspensions=suspensions,
         observe=base.observe,
         share_key=None if base.sharing is None else share_key(settings),
+        traces=base.traces,
     )
     batcher = Batcher(
         metrics,
@@ -189,6 +192,7 @@ def connect(
             settings.imports.bytes_limit,
             Turns(),
             base.observe,
+            base.traces,
             reader=parameters(config.reader_url or "").get("user", ""),
         ),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),

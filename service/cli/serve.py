@@ -39,11 +39,13 @@ def _check_settings(settings: "Settings") -> None:
     from service.auth.clients import parse_clients
     from service.auth.issuer import KeyFile
     from service.database.embedded import usable
+    from service.observe.trace import check_installed
 
     if settings.database.url is not None and settings.database.reader_url is None:
         raise Stop(
             "READER_DATABASE_URL is needed beside DATABASE_URL: the role that runs stored SQL", exit_code=2
         )
+    check_installed(settings.traces)
     parse_clients(settings.auth.clients)
     if settings.auth.mode == "on":
         KeyFile(usable(settings.database.data_dir)).read()

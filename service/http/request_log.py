@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from random import getrandbits
 from typing import Any, Final, cast
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from service.errors import AUTH_PROBLEMS
 from service.http.log_fields import cache_outcome, caller_of, shown_path, shown_query
 from service.observe.events import AuthFailed, Observe, RequestDone, Served
 from service.observe.log import current_request_id
+from service.observe.trace import UNTRACED, Span, Traces
 
+_SERVER_FAULTS: Final = 500
+_UNTRACED: Final = re.compile(r"(?:/api/v1)?/health(?:/|$)|/internal/")
+"""What asks all the time whether the service lives."""
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -22,9 +26,10 @@ class RequestLog:
     A caller's `X-Request-ID` is used if it is at most 128 visible ASCII characters. Otherwise it is replaced.
     """
 
-    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe, traces: Traces = UNTRACED) -> None:
         self._app = app
         self._observe = observe
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = cast("str", scope["type"])
@@ -39,7 +44,13 @@ class RequestLog:
             await self._app(scope, receive, send)
             self._tell_refusal(scope["state"])
             return
+        traces = UNTRACED if _UNTRACED.match(scope["path"]) else self._traces
+        with traces.request(scope["headers"]) as span:
+            await self._answer(scope, receive, send, span)
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send, span: Span) -> None:
         started = time.perf_counter()
+        state = scope["state"]
         status = 499  # nginx's status for a client that disconnected before the response
         size = 0
         cache: Served | None = None
@@ -49,7 +60,7 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 cache = cache_outcome(message["headers"])
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", state["request_id"].encode())]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
             await send(message)
@@ -57,26 +68,40 @@ class RequestLog:
         try:
             await self._app(scope, receive, observed)
         finally:
-            self._observe(
-                RequestDone(
-                    scope["method"],
-                    shown_path(scope["path"]),
-                    cast("Any", scope).get("path_template", ""),
-                    status,
-                    size,
-                    time.perf_counter() - started,
-                    query=shown_query(scope["query_string"]),
-                    cache=cache,
-                    caller=caller_of(scope["state"]),
-                    address=client[0] if (client := scope.get("client")) else None,
-                )
+            done = RequestDone(
+                scope["method"],
+                shown_path(scope["path"]),
+                cast("Any", scope).get("path_template", ""),
+                status,
+                size,
+                time.perf_counter() - started,
+                query=shown_query(scope["query_string"]),
+                cache=cache,
+                caller=caller_of(state),
+                address=client[0] if (client := cast("Any", scope).get("client")) else None,
             )
-            self._tell_refusal(scope["state"])
+            _note(span, done, state)
+            self._observe(done)
+            self._tell_refusal(state)
             current_request_id.set(None)
 
     def _tell_refusal(self, state: Mapping[str, Any]) -> None:
         if (code := state.get("problem")) in AUTH_PROBLEMS:
             self._observe(AuthFailed(code))
+
+
+def _note(span: Span, done: RequestDone, state: Mapping[str, Any]) -> None:
+    span.name(f"{done.method} {done.route}".rstrip())
+    span.note(
+        http_request_method=done.method,
+        http_route=done.route or None,
+        http_response_status__code=done.status,
+        url_path=done.path,
+        tally_cache=done.cache,
+        tally_request__id=state["request_id"],
+    )
+    if done.status >= _SERVER_FAULTS:
+        span.fail(state.get("problem", str(done.status)))
 
 
 def request_id_of(given: bytes | None) -> bytes:

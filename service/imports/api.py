@@ -47,6 +47,7 @@ from service.imports.run.imports import Options, Position, Report, import_file, 
 from service.imports.run.pipeline import ValidateSql
 from service.imports.run.turns import Turns
 from service.observe.events import ImportDone, Observe
+from service.observe.trace import Traces
 
 MAX_PAGE: Final = 500
 SCHEMA: Final = "application/schema+json"
@@ -64,6 +65,7 @@ class Importing(Struct, frozen=True):
     bytes_limit: int
     turns: Turns
     observe: Observe
+    traces: Traces
     reader: str
 
 
@@ -182,9 +184,9 @@ class ImportsController(Controller):
                 received(_sent(request), _body(request), importing.bytes_limit)
             )
             if "text/event-stream" in request.headers.get("accept", ""):
-                job = partial(_import, importing.observe, database, upload, found)
+                job = partial(_import, importing, database, upload, found)
                 return ServerSentEvent(_events(job, options, request, resources.pop_all()), status_code=201)
-            report = await _import(importing.observe, database, upload, found, options)
+            report = await _import(importing, database, upload, found, options)
         headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
         return Response(report, status_code=201, headers=headers)
 
@@ -330,17 +332,23 @@ class QuarantineController(Controller):
 
 
 async def _import(
-    observe: Observe, database: Database, upload: Upload, dataset: Dataset, options: Options
+    importing: Importing, database: Database, upload: Upload, dataset: Dataset, options: Options
 ) -> Report:
     started = time.perf_counter()
-    try:
-        report = await import_file(database, upload, dataset, options)
-    except Problem as problem:
-        observe(ImportDone(dataset.name, problem.code, 0, 0, time.perf_counter() - started))
-        raise
-    duration = time.perf_counter() - started
-    observe(ImportDone(dataset.name, report.status, report.rows_read, report.quarantined, duration))
-    return report
+    with importing.traces.span("import") as span:
+        span.note(tally_dataset=dataset.name)
+        try:
+            report = await import_file(database, upload, dataset, options)
+        except Problem as problem:
+            span.fail(problem.code)
+            importing.observe(ImportDone(dataset.name, problem.code, 0, 0, time.perf_counter() - started))
+            raise
+        done = ImportDone(
+            dataset.name, report.status, report.rows_read, report.quarantined, time.perf_counter() - started
+        )
+        span.note(tally_status=done.status, tally_rows=done.rows, tally_quarantined=done.quarantined)
+        importing.observe(done)
+        return report
 
 
 async def _events(

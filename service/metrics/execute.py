@@ -28,6 +28,7 @@ from service.metrics.models import Metric
 from service.metrics.plans import QueryPlan, Timings, fingerprint_of, until_midnight_s
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
+from service.observe.trace import UNTRACED, Traces
 from service.results.changes import Changes, Dependencies
 from service.results.requests import REFRESH_EVERY_S, CacheRequest, Computed, Share
 from service.results.single_flight import SingleFlight
@@ -71,9 +72,11 @@ class Executor:
         suspensions: Suspensions,
         observe: Observe,
         share_key: bytes | None = None,
+        traces: Traces = UNTRACED,
     ) -> None:
         """`share_key` stands for all settings that results depend on; None if nodes do not share results."""
         self._observe = observe
+        self._traces = traces
         self._reader = reader
         self._suspensions = suspensions
         self._catalog = catalog
@@ -273,14 +276,23 @@ class Executor:
 
     async def _compute(self, run: _Run) -> Computed:
         started = time.perf_counter()
-        try:
-            return await self._computed(run, started)
-        except (Problem, asyncio.CancelledError) as error:
-            code = error.code if isinstance(error, Problem) else "cancelled"
-            self._observe(QueryRun(run.plan.metric.id, time.perf_counter() - started, problem=code))
-            raise
+        metric = run.plan.metric
+        with self._traces.span("execute", "client") as span:
+            span.note(
+                db_system_name="postgresql", tally_metric_id=str(metric.id), tally_query_id=metric.query_id
+            )
+            try:
+                computed, done = await self._computed(run, started)
+            except (Problem, asyncio.CancelledError) as error:
+                code = error.code if isinstance(error, Problem) else "cancelled"
+                span.fail(code)
+                self._observe(QueryRun(metric.id, time.perf_counter() - started, problem=code))
+                raise
+            span.note(tally_rows=done.rows, tally_bytes=done.bytes, tally_waited__s=done.waited)
+            self._observe(done)
+            return computed
 
-    async def _computed(self, run: _Run, started: float) -> Computed:
+    async def _computed(self, run: _Run, started: float) -> tuple[Computed, QueryRun]:
         as_of = datetime.now(UTC)
         fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
         if run.generation != self._generation:  # dependencies or rights may have changed
@@ -290,9 +302,8 @@ class Executor:
         body = await self._render(outcome, run)
         ended = time.perf_counter()
         timings = Timings(run.parsed_s, rows.waited_s, rows.ran_s, ended - read)
-        ran = QueryRun(run.plan.metric.id, ended - started, rows.waited_s, len(outcome.rows), len(body))
-        self._observe(ran)
-        return Computed(
+        done = QueryRun(run.plan.metric.id, ended - started, rows.waited_s, len(outcome.rows), len(body))
+        computed = Computed(
             body=body,
             media_type=MEDIA_TYPES[run.form],
             comparable_bytes=body.rindex(b',"as_of":') if run.form == "json" else len(body),
@@ -301,6 +312,7 @@ class Executor:
             max_age=max_age,
             seen=rows.seen,
         )
+        return computed, done
 
     async def _render(self, outcome: Outcome, run: _Run) -> bytes:
         """Encode a result within its size limit. Between parts the event loop serves other requests."""
@@ -360,6 +372,7 @@ class Executor:
                 weight=description.plan.weight,
                 watch=self._suspensions.watch(plan.metric),
                 with_seen=self._share_key is not None and claims is None and self._changes.is_proving,
+                comment=self._traces.comment(),
             )
         except QueryFailed as problem:
             await self._refuse_wrong(plan.template, bound)

@@ -1,6 +1,7 @@
 """Structured logs. Each line carries the id of the request that caused it."""
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,9 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     CallersShed: (logging.WARNING, "callers shed"),
 }
 
+_OFTEN: Final = re.compile(r"/health|^/internal/prometheus$")
+"""Routes that machines ask all the time."""
+
 _CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}
 """The names of the health checks."""
 
@@ -155,7 +159,7 @@ class EventLog:
             self._log.log(level, line, **msgspec.to_builtins(event))
 
     def _write_request(self, event: RequestDone) -> None:
-        write = self._log.debug if "/health" in event.route else self._log.info
+        write = self._log.debug if _OFTEN.search(event.route) else self._log.info
         fields = {
             "method": event.method,
             "path": event.path,

@@ -44,7 +44,7 @@ class Prometheus:
         self._pages = pages or SharedCounters()
         self._counters = self._pages.counters(page)
         self._clock = clock
-        self._trace = trace
+        self.trace = trace
         self._tellers: list[Callable[[], None]] = []
         self._count: Final[Mapping[type, Callable[[Any], None]]] = {
             RequestDone: self._request,
@@ -97,7 +97,7 @@ class Prometheus:
         method = event.method if event.method in METHODS else OTHER
         labels = event.route or UNKNOWN_ROUTE, method, str(event.status)
         self._counters.add(families.REQUESTS, labels)
-        self._counters.observe(families.REQUEST_SECONDS, event.duration, trace=self._trace())
+        self._counters.observe(families.REQUEST_SECONDS, event.duration, trace=self.trace())
 
     def _hits(self, event: HitsServed) -> None:
         self._counters.add(families.RESULTS, ("hit",), event.number)
@@ -113,7 +113,7 @@ class Prometheus:
 
     def _execution(self, event: QueryRun) -> None:
         self._counters.add(families.EXECUTIONS, (str(event.metric_id),))
-        self._counters.observe(families.EXECUTION_SECONDS, event.duration, trace=self._trace())
+        self._counters.observe(families.EXECUTION_SECONDS, event.duration, trace=self.trace())
 
     def _import(self, event: ImportDone) -> None:
         self._counters.add(families.IMPORTS, (event.dataset, event.status))

@@ -9,6 +9,7 @@ from service.errors import Busy, DatabaseUnavailable, Problem, QueryTimeout
 from service.http.fields import ANY, Directives
 from service.http.representation import WORK_HERE, Coding, compress, compressed
 from service.observe.events import Observe, ResultRefreshed, ResultServed, ignore
+from service.observe.trace import UNTRACED, Traces
 from service.results.feed import Subscription
 from service.results.freshness import (
     Generations,
@@ -59,6 +60,7 @@ class Results:
         unread: Callable[[], bool] = _nothing,
         observe: Observe = ignore,
         sharing: Sharing | None = None,
+        traces: Traces = UNTRACED,
     ) -> None:
         self.generations = generations
         self.table = table
@@ -81,6 +83,7 @@ class Results:
         """The version of the metrics and dashboards whose results are kept."""
         self._unread = unread
         self._observe = observe
+        self._traces = traces
         self.on_stored: Callable[[Entry], None] = _ignore
         """Is told of each entry that a run has made."""
         self._down_at: float | None = None
@@ -332,12 +335,19 @@ class Results:
         return accepts
 
     def _make_run(self, request: CacheRequest, *, afresh: bool, refresh: bool) -> Run[Entry]:
+        async def refreshed() -> Entry:
+            self._observe(ResultRefreshed())
+            with self._traces.apart("refresh") as span:
+                try:
+                    return await make()
+                except Problem as problem:
+                    span.fail(problem.code)
+                    raise
+
         async def make() -> Entry:
-            if refresh:
-                self._observe(ResultRefreshed())
             return await self._runs.run(request, afresh=afresh)
 
-        return make
+        return refreshed if refresh else make
 
     def _note_loss(self, problem: Problem) -> Problem:
         """Note the loss of the database and return the problem that the caller gets.

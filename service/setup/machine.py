@@ -12,6 +12,7 @@ from typing import Final
 from service.auth.clients import parse_clients
 from service.environment import read_env_file, rows
 from service.errors import Stop
+from service.observe.trace import check_installed
 from service.postgres_url import hosts, parameters
 from service.results.store import StoreAway, open_store
 from service.settings import Settings, is_loopback
@@ -81,6 +82,10 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
         )
     if settings.sample == "on" and config.url is not None:
         yield Finding("settings", "note", "SAMPLE=on: `seed` brings the sample company into DATABASE_URL")
+    try:
+        check_installed(settings.traces)
+    except Stop as stop:
+        yield Finding("settings", "act", str(stop), "pip install 'tally-metrics[otel]'")
     try:
         parse_clients(settings.auth.clients)
     except Stop as stop:

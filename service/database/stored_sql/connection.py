@@ -52,7 +52,7 @@ class ReaderConnection(ExactConnection):
         """The limiter's generation when it was acquired from the pool: see `ConnectionLimiter.retire`."""
         self._skip_reset = False
         self._deallocate_sql = ""
-        self._next = ("", 0)
+        self._next = ("", 0, False)
         self._prepared_bytes = 0
         self._shapes: dict[str, Shape] = {}
 
@@ -75,12 +75,13 @@ class ReaderConnection(ExactConnection):
         """Up to `limit` rows, and their shape."""
         return await self.fetch_limited(sql, args, limit), self._shape()
 
-    def expect(self, sql: str, weight: int) -> bool:
-        """Note the next statement, and return whether it will be kept prepared.
+    def expect(self, sql: str, weight: int, *, once: bool = False) -> bool:
+        """Note the next statement, and return whether its memory is light enough to be kept.
 
-        Otherwise it is an unnamed statement, which only a reset frees: the next simple query replaces it.
+        A heavy one, and one that is run `once`, is an unnamed statement. It takes memory until the next
+        unnamed statement or simple query, such as a reset, replaces it.
         """
-        self._next = (sql, weight)
+        self._next = (sql, weight, once)
         return weight <= HEAVY_STATEMENT
 
     def _shape(self) -> Shape:
@@ -97,11 +98,11 @@ class ReaderConnection(ExactConnection):
             self.drop_prepared()
             self._shapes.clear()
             self._prepared_bytes = 0
-        expected, weight = self._next
-        return query != expected or weight <= HEAVY_STATEMENT
+        expected, weight, once = self._next
+        return query != expected or (weight <= HEAVY_STATEMENT and not once)
 
     def prepared(self, query: str, name: str) -> None:
-        expected, weight = self._next
+        expected, weight, _ = self._next
         if query == expected and name and name not in self._shapes:
             self._prepared_bytes += weight
 

@@ -207,6 +207,7 @@ class Reader:
         weight: int | None = None,
         watch: Watch | None = None,
         with_seen: bool = False,
+        comment: str = "",
     ) -> Rows:
         """Run one described statement; raises `Busy` for who would wait too long, else the problems that
         `ConnectionLimiter.translated` gives.
@@ -217,10 +218,14 @@ class Reader:
         `claims` is JSON text that the statement and the policies of its tables read as
         `current_setting('request.claims', true)`; it is set for this statement only. `weight` is the plan's:
         the bytes of memory that keeping the statement prepared takes. `with_seen` asks what the run sees.
+        With a `comment`, which is another each time, the statement is not kept prepared, and takes the place
+        of no other.
         """
         requested = time.perf_counter()
+        sql += comment
         async with self._run_limiter.acquire(watch) as connection:
-            if connection.expect(sql, weight_of(sql) if weight is None else weight) and skip_reset:
+            weight = weight_of(sql) if weight is None else weight
+            if connection.expect(sql, weight, once=bool(comment)) and skip_reset:
                 connection.skip_reset()
             if twice_the_bytes:
                 connection.cap.start(2 * self._settings.result_bytes_limit)
