@@ -94,14 +94,14 @@ def until_gone(port: int) -> None:
 
 
 @contextmanager
-def serving_seeds() -> Generator[str]:
-    """The whole service over the seeds; its base address."""
+def serving_seeds(**variables: object) -> Generator[str]:
+    """The whole service over the seeds, with more settings; its base address."""
     port = free_port()
     with open_folder() as folder:
         assert tally("migrate", DATA_DIR=folder).returncode == 0
         assert tally("seed", DATA_DIR=folder).returncode == 0
         with (folder / "log").open("w") as log:  # a pipe that nobody reads would fill and hold it up
-            service = start(log, DATA_DIR=folder, PORT=port)
+            service = start(log, DATA_DIR=folder, PORT=port, **variables)
         try:
             until_ready(port)
             yield f"http://127.0.0.1:{port}"

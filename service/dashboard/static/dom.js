@@ -57,7 +57,7 @@ const PATHS = /** @type {Record<string, string>} */ ({
 	more: 'M5 12h.01M12 12h.01M19 12h.01',
 	plus: 'M12 5v14M5 12h14',
 	screen: 'M3 5h18v11H3zM9 20h6M12 16v4',
-	auto: 'M4 5h16v11H4zM8 20h8M8 12l2.5-5 2.5 5M9 10.5h3M15 8v4',
+	auto: 'M3 5h18v11H3zM9 20h6M12 16v4',
 });
 
 /**
@@ -66,7 +66,7 @@ const PATHS = /** @type {Record<string, string>} */ ({
  * @param {string} name
  */
 export function icon(name) {
-	return svg('svg', { class: 'icon', viewBox: '0 0 24 24', 'aria-hidden': 'true' }, svg('path', { d: PATHS[name] }));
+	return svg('svg', { class: `icon icon-${name}`, viewBox: '0 0 24 24', 'aria-hidden': 'true' }, svg('path', { d: PATHS[name] }));
 }
 
 /**

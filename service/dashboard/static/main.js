@@ -5,6 +5,7 @@ import { showComputed } from './computed.js';
 import { showEdit } from './edit.js';
 import { rotate } from './kiosk.js';
 import { page } from './page.js';
+import { showShare } from './share.js';
 import { showTools } from './tilemenu.js';
 import { showWindow } from './windowbar.js';
 
@@ -21,4 +22,5 @@ again(); // before all else: the numbers are what the page is for
 for (const tile of board.tiles.values()) showTools(tile, board, { explain, edit });
 if (!page.link && !page.kiosk) showWindow(place('window'), board);
 showActions(place('actions'), new Arrange(place('grid'), board.tiles));
+showShare(place('actions'));
 rotate();
