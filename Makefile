@@ -1,5 +1,6 @@
 # One front door. `make` alone prints what there is.
 SHELL := /bin/bash
+comma := ,
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ ONLY ?= encoding uncached overload hits others tokens freshness imports interact
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-cluster check format migrate seed import psql bench up down lock clean
+.PHONY: help venv run test test-cluster check format migrate seed import psql bench secrets up down lock clean
 
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +69,7 @@ check: $(VENV)/.dev tests/browser/node_modules/.made ## Format, lint, types, imp
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n 12; exit $${PIPESTATUS[0]}
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/basedpyright
 	@if [ -e $(TSC) ]; then $(node) $(TSC) --project tests/browser; \
 	else echo "npm could not install TypeScript (tests/browser/package.json): the JavaScript was not checked"; fi
@@ -107,7 +109,13 @@ COMPOSE = $(shell for c in "docker compose" docker-compose "podman compose"; do 
 
 READY = python -c 'import os, urllib.request; urllib.request.urlopen("http://127.0.0.1:" + os.environ["PORT"] + "/health/ready", timeout=4)'
 
-up: ## Postgres and the service in containers on http://127.0.0.1:$PORT
+secrets: ## Write the passwords and keys for `make up` to .data/secrets
+	@deploy/secrets.sh $(SECRETS_DIR)
+
+up: export COMPOSE_PROFILES = $(PROFILE)
+up: export REDIS_URL ?= $(if $(findstring nodes,$(PROFILE)),redis://store:6379/0)
+up: export TRUSTED_PROXIES ?= $(if $(findstring nodes,$(PROFILE)),172.16.0.0/12$(comma)192.168.0.0/16$(comma)10.0.0.0/8)
+up: secrets ## Postgres and the service in containers on http://127.0.0.1:$PORT (PROFILE=nodes,monitoring)
 	@test -n "$(COMPOSE)" || { echo "make up needs docker compose, docker-compose or podman compose: install one, or use make run"; exit 1; }
 	@$(COMPOSE) up --build --detach || { $(COMPOSE) logs --tail 50 setup service; echo "==> make up failed: see the log above"; exit 1; }
 	@deadline=$$((SECONDS + 120)); until $(COMPOSE) exec -T service $(READY) 2>/dev/null; do \
@@ -119,7 +127,7 @@ up: ## Postgres and the service in containers on http://127.0.0.1:$PORT
 
 down: ## Stop and remove the containers; their volumes stay
 	@test -n "$(COMPOSE)" || { echo "make down needs docker compose, docker-compose or podman compose"; exit 1; }
-	@$(COMPOSE) down
+	@COMPOSE_PROFILES=nodes,monitoring $(COMPOSE) down
 
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi

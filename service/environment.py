@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -33,6 +34,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     settings = _load(Settings, environ)
     _check_auth(settings)
+    _check_proxies(settings.server.trusted_proxies)
     _check_time_zone(settings.database.time_zone)
     _check_addresses(settings)
     _check_model(settings.model)
@@ -42,11 +44,26 @@ def load(environ: Mapping[str, str]) -> Settings:
 def with_env_file(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment with the settings of ENV_FILE (`.env`) that it lacks.
 
-    Only settings of Tally are taken from the file. Raises `Stop` (exit status 2) for an unreadable file.
+    Only settings of Tally are taken from the file. A setting may also have a file of its own: `NAME_FILE` is
+    the path of the file that holds NAME. Raises `Stop` (exit status 2) for an unreadable file.
     """
     given = read_env_file(Path(environ.get("ENV_FILE", "").strip() or ".env"))
     known = {row.env for row in rows()}
-    return {name: value for name, value in given.items() if name in known} | dict(environ)
+    return {name: value for name, value in given.items() if name in known} | _with_files(environ, known)
+
+
+def _with_files(environ: Mapping[str, str], known: set[str]) -> dict[str, str]:
+    """The environment with the settings that files hold, as container engines mount secrets."""
+    found = dict(environ)
+    for name in known - environ.keys():
+        variable = f"{name}_FILE"
+        if variable in known or not (path := environ.get(variable, "").strip()):
+            continue
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Stop(f"{variable}={path} cannot be read: {error}", exit_code=2) from None
+    return found
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -123,6 +140,16 @@ def _check_time_zone(name: str) -> None:
     raise Stop(
         f"TIME_ZONE={name[:80]!r}: expected an IANA name such as Europe/Berlin{suggestion}", exit_code=2
     )
+
+
+def _check_proxies(networks: tuple[str, ...]) -> None:
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise Stop(
+                f"TRUSTED_PROXIES: {network[:80]!r} is no network such as 10.0.0.0/8 ({error})", exit_code=2
+            ) from None
 
 
 def _check_auth(settings: Settings) -> None:

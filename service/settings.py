@@ -176,6 +176,16 @@ class Server(Struct, frozen=True, kw_only=True):
         ),
     ] = 1000
 
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        env(
+            "TRUSTED_PROXIES",
+            "networks of the proxies in front, comma-separated (`10.0.0.0/8`): their `X-Forwarded-For` names "
+            "the client in the log and for limits, and CONNECTIONS_PER_ADDRESS does not hold for them",
+            shown="none",
+        ),
+    ] = ()
+
     @property
     def on_loopback(self) -> bool:
         return is_loopback(self.host)

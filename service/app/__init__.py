@@ -23,6 +23,7 @@ from service.database.listen import Listener
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
 from service.errors import DatabaseUnavailable, Stop
 from service.http.asgi import App
+from service.http.client_address import Proxies
 from service.http.connections import Client, RequestBounds
 from service.http.disconnect import DisconnectMiddleware
 from service.http.problems import ErrorMiddleware, send_problem
@@ -184,8 +185,11 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
         cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
     )
     linked = LinkRoutes(cast("App", sockets), lambda: _services(app).links, refuse)
+    proxies = Proxies(base.settings.server.trusted_proxies)
     inner = RequestBounds(
-        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe, base.traces)),
+        cast(
+            "Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe, base.traces, proxies)
+        ),
         set[Client]() if running is None else running,
         base.settings.server.body_timeout_s,
     )

@@ -95,7 +95,7 @@ class TokenController(Controller):
             raise TokenProblem("grant_type is missing.")
         if form["grant_type"] != "client_credentials":
             raise GrantRefused
-        address = request.client.host if request.client else ""
+        address = request.scope["state"].get("address") or ""
         client = await clients.authenticate(credentials.client_id, credentials.secrets, address)
         scopes = narrow(client, form.get("scope"))
         signed = issuer.sign(client.id, scopes)

@@ -20,6 +20,7 @@ import structlog
 from msgspec import Struct
 
 from service.errors import SlowBody
+from service.http.client_address import Proxies
 from service.http.current_caller import address_block
 from service.settings import Server
 
@@ -148,6 +149,7 @@ class ConnectionGuard:
     def __init__(self, settings: Server, places: int, running: set[Client]) -> None:
         self._port = settings.port
         self._per_address = settings.connections_per_address
+        self._proxies = Proxies(settings.trusted_proxies)
         self._full = int(places * FULL)
         self._running = running
         self._last_count = 0
@@ -201,7 +203,8 @@ class ConnectionGuard:
             excess: list[_Connection] = []
             rest: list[_Connection] = []
             for address, connections in idle.items():
-                over = max(counts[address] - self._per_address, 0)
+                limit = self._full if self._proxies.trust(address) else self._per_address
+                over = max(counts[address] - limit, 0)
                 connections.sort(key=_idle_ms, reverse=True)
                 excess += connections[:over]
                 rest += connections[over:]

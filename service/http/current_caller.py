@@ -11,9 +11,10 @@ live streams, and results that are refreshed before anybody asks."""
 
 
 def address_of(scope: Any) -> str:
-    """The address block of a request's client; empty if there is none."""
+    """The address block of a request's client, behind trusted proxies too; empty if there is none."""
     client = scope.get("client")
-    return address_block(client[0]) if client else ""
+    address = scope.get("state", {}).get("address") or (client[0] if client else "")
+    return address_block(address) if address else ""
 
 
 @lru_cache(maxsize=4096)

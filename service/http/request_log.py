@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from service.errors import AUTH_PROBLEMS
+from service.http.client_address import Proxies
 from service.http.log_fields import cache_outcome, caller_of, shown_path, shown_query
 from service.observe.events import AuthFailed, Observe, RequestDone, Served
 from service.observe.log import current_request_id
@@ -21,15 +22,22 @@ _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestLog:
-    """ASGI layer that gives each request an id, and tells `observe` when the request ends.
+    """ASGI layer that gives each request an id and its client's address, and tells `observe` when it ends.
 
     A caller's `X-Request-ID` is used if it is at most 128 visible ASCII characters. Otherwise it is replaced.
     """
 
-    def __init__(self, app: ASGIApp, observe: Observe, traces: Traces = UNTRACED) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        observe: Observe,
+        traces: Traces = UNTRACED,
+        proxies: Proxies | None = None,
+    ) -> None:
         self._app = app
         self._observe = observe
         self._traces = traces
+        self._proxies = proxies or Proxies(())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = cast("str", scope["type"])
@@ -38,7 +46,9 @@ class RequestLog:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(given).decode()
-        cast("Any", scope).setdefault("state", {})["request_id"] = request_id
+        state = cast("Any", scope).setdefault("state", {})
+        state["request_id"] = request_id
+        state["address"] = self._proxies.client_address(scope)
         current_request_id.set(request_id)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -78,7 +88,7 @@ class RequestLog:
                 query=shown_query(scope["query_string"]),
                 cache=cache,
                 caller=caller_of(state),
-                address=client[0] if (client := cast("Any", scope).get("client")) else None,
+                address=state["address"],
             )
             _note(span, done, state)
             self._observe(done)

@@ -25,7 +25,8 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = {
-    "CMD", "COPY", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "STOPSIGNAL", "USER", "WORKDIR",
+    "ARG", "CMD", "COPY", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "RUN", "STOPSIGNAL", "USER",
+    "WORKDIR",
 }  # fmt: skip
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 
@@ -45,7 +46,8 @@ def arguments(word: str) -> list[str]:
 
 def test_the_image_is_made_of_plain_instructions():
     assert {word for word, _ in instructions()} <= INSTRUCTIONS
-    assert [base.split()[0] for base in arguments("FROM")] == ["python:3.13-slim-bookworm"] * 2
+    assert arguments("ARG")[0] == "BASE=python:3.13-slim-bookworm"
+    assert [base.split()[0] for base in arguments("FROM")] == ["${BASE}"] * 2
     assert "<<" not in "".join(arguments("RUN"))  # no heredocs: older builders lack them
 
 
@@ -76,11 +78,12 @@ def test_all_that_is_copied_is_in_git_and_let_through_by_dockerignore():
         for source in line.split()[:-1]
     }
     assert copied == let_through
-    assert copied <= {path.split("/")[0] for path in tracked}
+    assert [each for each in copied if not any(f"{path}/".startswith(f"{each}/") for path in tracked)] == []
 
 
 def test_the_lock_is_what_is_installed_and_each_line_of_it_has_a_hash():
-    assert arguments("RUN")[1].split(" && ")[0].strip() == "pip install --require-hashes -r requirements.lock"
+    install = "pip install --no-compile --require-hashes -r requirements.lock"
+    assert arguments("RUN")[1].split(" && ")[0].strip() == install
     lock = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
     pinned = [line for line in lock.splitlines() if line and not line.startswith("#")]
     assert [line for line in pinned if "--hash=sha256:" not in line or "==" not in line] == []
@@ -104,9 +107,34 @@ def test_what_only_building_and_the_embedded_postgres_need_is_taken_out():
     extras = project["optional-dependencies"]
     run = needed(project["dependencies"] + extras["otel"] + extras["redis"])
     everything = run | needed(extras["embedded"] + extras["build"])
-    uninstalled = re.search(r"pip uninstall -y (.*?) && pip uninstall -y pip", arguments("RUN")[1])
+    uninstalled = re.search(r"pip uninstall -y (.*)", arguments("RUN")[1])
     assert uninstalled
     assert set(uninstalled[1].split()) == everything - run
+
+
+def test_what_is_taken_out_beside_is_never_imported():
+    uninstalled = re.search(r"pip uninstall -y (.*?) && pip uninstall -y pip", arguments("RUN")[2])
+    assert uninstalled
+    names = uninstalled[1].split()
+    modules = {name.replace("-", "_") for name in names} - {"markdown_it_py"} | {"markdown_it"}
+    program = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {modules!r}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Missing())
+from rich.console import Console
+from rich.table import Table
+import service.cli, service.cli.output, service.database.migrate, service.server.worker, service.ask.model
+from service.app import routed
+assert routed().openapi_schema.paths
+Console().print(Table("found"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def needed(requirements: list[str]) -> set[str]:
@@ -126,7 +154,8 @@ def needed(requirements: list[str]) -> set[str]:
 
 def test_the_composition_is_postgres_then_setup_then_the_service():
     services = COMPOSE["services"]
-    assert list(services) == ["database", "setup", "service"]
+    always = [name for name, one in services.items() if "profiles" not in one]
+    assert always == ["database", "setup", "service"]
     assert services["database"]["image"] == "postgres:18"
     assert services["setup"]["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert services["service"]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
@@ -135,8 +164,14 @@ def test_the_composition_is_postgres_then_setup_then_the_service():
 
 
 def test_the_composition_names_only_what_there_is():
-    mounts = [mount.partition(":")[0] for one in COMPOSE["services"].values() for mount in one["volumes"]]
-    assert set(mounts) == COMPOSE["volumes"].keys()
+    mounts = {
+        mount.partition(":")[0] for one in COMPOSE["services"].values() for mount in one.get("volumes", ())
+    }
+    files = {mount for mount in mounts if mount.startswith("./")}
+    assert mounts - files == COMPOSE["volumes"].keys()
+    assert [mount for mount in files if not (ROOT / mount).is_file()] == []
+    used = {name for one in COMPOSE["services"].values() for name in one.get("secrets", ())}
+    assert used == COMPOSE["secrets"].keys()
     builds = [one["build"] for one in COMPOSE["services"].values() if "build" in one]
     assert all((ROOT / build["context"] / build["dockerfile"]).is_file() for build in builds)
 
@@ -147,11 +182,20 @@ def test_postgres_18_keeps_its_data_on_the_volume():
 
 
 def test_the_composition_is_published_on_loopback_alone_and_starts_without_settings():
-    published = [port for one in COMPOSE["services"].values() for port in one.get("ports", ())]
-    assert published == ["127.0.0.1:${PORT:-8000}:${PORT:-8000}"]
+    published = {name: one["ports"] for name, one in COMPOSE["services"].items() if "ports" in one}
+    assert published.pop("service") == ["127.0.0.1:${PORT:-8000}:${PORT:-8000}"]
+    assert published.keys() == {"nginx", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     text = (ROOT / "compose.yaml").read_text()
     assert text.count("${") == len(re.findall(r"\$\{[A-Z_]+:-[^}]+\}", text))
-    assert "AUTH" not in {name for one in COMPOSE["services"].values() for name in one["environment"]}
+    assert "AUTH" not in COMPOSE["services"]["service"]["environment"]
+
+
+def test_every_container_has_a_memory_limit_and_passwords_are_files():
+    for name, one in COMPOSE["services"].items():
+        assert "mem_limit" in one, name
+        values = [str(value) for value in one.get("environment", {}).values()]
+        assert not [value for value in values if re.search(r"://\w+:[^/]+@", value)], name
 
 
 def test_settings_of_the_environment_reach_the_container():
@@ -181,7 +225,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def compose():
+def compose(tmp_path):
     """Runs compose on a project of this test's own, which goes with its volumes afterwards."""
     command = composer()
     if command is None:
@@ -191,7 +235,13 @@ def compose():
         if run(client, "image", "inspect", image).returncode and run(client, "pull", image).returncode:
             pytest.skip(f"{image} cannot be pulled: image not built, composition not started")
     port = free_port()
-    project = {"PORT": str(port), "COMPOSE_PROJECT_NAME": f"tally-test-{port}"}
+    secrets = tmp_path / "secrets"
+    assert run("deploy/secrets.sh", str(secrets)).returncode == 0
+    project = {
+        "PORT": str(port),
+        "COMPOSE_PROJECT_NAME": f"tally-test-{port}",
+        "SECRETS_DIR": str(secrets),
+    }
 
     def in_project(*arguments: str) -> str:
         done = run(*command, *arguments, **project)

@@ -45,7 +45,7 @@ async def by_secret(request: Call, sign_in: Parts) -> Response[str]:
     sign_in.gate.refuse_other_sites(request.scope)
     form = read_form(request.headers.get("content-type", ""), await request.body())
     following = local_address(form.get("next"))
-    address = request.client.host if request.client else ""
+    address = request.scope["state"].get("address") or ""
     try:
         value = await sign_in.by_secret(form, address, _cookies(request), _request_id(request))
     except TokenProblem as problem:
