@@ -201,7 +201,7 @@ def test_every_container_has_a_memory_limit_and_passwords_are_files():
 def test_settings_of_the_environment_reach_the_container():
     """Those that compose does not decide itself: an empty value in `compose.yaml` passes the caller's on."""
     fixed = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "DATA_DIR", "HOST", "AUTH", "SEEDS_DIR"}
-    fixed |= {"ENV_FILE"}
+    fixed |= {"ENV_FILE", "LINK_SECRET_FILE"}
     environment = COMPOSE["services"]["service"]["environment"]
     passed_on = {name for name, value in environment.items() if value is None}
     assert passed_on == {row.env for row in rows()} - fixed - {"PORT", "SAMPLE"}
