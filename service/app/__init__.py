@@ -187,9 +187,7 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     linked = LinkRoutes(cast("App", sockets), lambda: _services(app).links, refuse)
     proxies = Proxies(base.settings.server.trusted_proxies)
     inner = RequestBounds(
-        cast(
-            "Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe, base.traces, proxies)
-        ),
+        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe, base.traces, proxies)),
         set[Client]() if running is None else running,
         base.settings.server.body_timeout_s,
     )
