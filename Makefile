@@ -14,7 +14,7 @@ ONLY ?= encoding uncached overload hits others tokens freshness imports interact
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-cluster check format migrate seed import psql bench secrets up down lock clean
+.PHONY: help venv run test test-cluster check format migrate seed import psql soak bench secrets up down lock clean
 
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ $(PEERS)/.made: tests/bench/peers/requirements.txt tests/bench/peers/package.jso
 	@$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	@$(call npm,tests/bench/peers)
 	@touch $@
+
+MINUTES ?= 10
+soak: $(VENV)/.dev ## Use everything at once, with a fault every 20 s (MINUTES=1 for one minute)
+	@$(BIN)/python -m tests.soak $(MINUTES)
 
 bench: $(VENV)/.dev $(PEERS)/.made ## Measure, as ratios side by side (ONLY="hits uncached" for some)
 	@for each in $(ONLY); do echo "==> $$each"; $(BIN)/python -m tests.bench.$$each || exit 1; done

@@ -75,12 +75,16 @@ class Course:
         self.late_s: list[float] = []
         self.fresh = self.stale = 0
 
+    def announced(self, n: int) -> float:
+        """When the last worker was told of commit `n`; `inf` if it has not been."""
+        return max(each[n - 1] if n <= len(each) else inf for each in self.announced_at)
+
     def answered(self, n: int, *, stale: bool, asked_at: float) -> None:
         if stale:
             self.stale += 1
             return
         self.fresh += 1
-        announced_at = max(each[n] if n < len(each) else inf for each in self.announced_at)
+        announced_at = self.announced(n + 1)
         if announced_at < asked_at:
             self.late_s.append(asked_at - announced_at)
         now = time.perf_counter()
