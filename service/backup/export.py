@@ -11,7 +11,7 @@ from service.backup.tables import EXPORTED, SECRET
 from service.database.gateway import Database
 from service.database.migrate import pending
 from service.database.queries import SqlFile
-from service.database.rows import rows_as_json, stored_columns
+from service.database.rows import TIMEOUT_S, rows_as_json, stored_columns
 from service.errors import Stop
 
 
@@ -24,15 +24,15 @@ _READ_MOMENT: Final = SQL.rows("read_moment", _Moment)
 
 
 async def export(
-    database: Database, write: Callable[[bytes], object], *, with_clients: bool = False
+    database: Database, write: Callable[[bytes], object], *, with_secrets: bool = False
 ) -> dict[str, int]:
     """Write the file in pieces; the number of rows of each table. Memory holds a few rows at a time.
 
-    `with_clients` adds the API clients with the hashes of their secrets. Raises `Stop`.
+    `with_secrets` adds the API clients with the hashes of their secrets. Raises `Stop`.
     """
     await refuse_unmigrated(database)
-    tables = (*EXPORTED, *(SECRET if with_clients else ()))
-    async with database.snapshot() as tx:
+    tables = (*EXPORTED, *(SECRET if with_secrets else ()))
+    async with database.snapshot(timeout_s=TIMEOUT_S) as tx:
         moment = await tx.read_one(_READ_MOMENT)
         columns = await stored_columns(tx, tables)
         names = {table: [each.name for each in columns[table]] for table in tables}

@@ -16,6 +16,7 @@ from service.backup.tables import EXPORTED, MERGED, SECRET
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command
 from service.database.rows import (
+    TIMEOUT_S,
     StoredColumn,
     count_rows,
     decoded,
@@ -28,7 +29,6 @@ from service.database.rows import (
 from service.errors import Conflict, Stop
 from service.imports.registering import add_quarantine
 
-TIMEOUT_S: Final = 3_600
 LOCK_WAIT: Final = "5s"
 BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 1 << 20

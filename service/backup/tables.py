@@ -23,10 +23,11 @@ EXPORTED: Final = (
 """Each after those that it refers to."""
 
 SECRET: Final = ("app.api_client",)
-"""Exported only if it is asked for: they hold hashes of secrets."""
+"""Exported only if it is asked for: secrets, or hashes of them."""
 
 LEFT_OUT: Final = {
     "app.audit": "says what happened in one database",
+    "app.session": "says who is signed in on the pages of one service",
     "app.reader": "says which rights a role of this database had before",
     "data.metrics": "business data",
     "data.customers": "business data",

@@ -20,9 +20,9 @@ _CHUNK: Final = 1 << 20
 
 @click.command("export", cls=Command)
 @click.argument("file", required=False)
-@click.option("--with-clients", is_flag=True, help="Also API clients, with the hashes of their secrets.")
+@click.option("--with-secrets", is_flag=True, help="Also API clients, with the hashes of their secrets.")
 @csv_option
-def export_all(file: str | None, *, with_clients: bool, as_csv: bool) -> None:
+def export_all(file: str | None, *, with_secrets: bool, as_csv: bool) -> None:
     """Write queries, metrics, dashboards, datasets, imports, quarantine and items to FILE.
 
     Without FILE it goes to standard output. Business tables, the audit and API clients are left out.
@@ -32,10 +32,10 @@ def export_all(file: str | None, *, with_clients: bool, as_csv: bool) -> None:
     from service.cli.output import lines, show, write
 
     if file is None or file == STANDARD_INPUT:
-        with_database(lambda db: export(db, write, with_clients=with_clients), quiet=True)
+        with_database(lambda db: export(db, write, with_secrets=with_secrets), quiet=True)
         return
     with _replacing(Path(file)) as write_part:
-        rows = with_database(lambda db: export(db, write_part, with_clients=with_clients), quiet=True)
+        rows = with_database(lambda db: export(db, write_part, with_secrets=with_secrets), quiet=True)
     found = lines({"table": table, "rows": number} for table, number in rows.items())
     show(found, "table", "rows", as_csv=as_csv)
 

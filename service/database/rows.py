@@ -16,7 +16,8 @@ from service.database.gateway import Database, Transaction
 from service.database.queries import Command, SqlFile, Statement
 from service.errors import Conflict
 
-LOAD_TIMEOUT_S: Final = 3_600
+TIMEOUT_S: Final = 3_600
+"""Seconds that one statement over a whole table may take."""
 
 
 class StoredColumn(Struct, frozen=True):

@@ -33,14 +33,14 @@ class _Text(Struct):
 async def test_every_table_comes_back_exactly(filled: Database, target: Database):
     before = await state(filled)
     assert all(before.values())
-    content = await exported(filled, with_clients=True)
+    content = await exported(filled, with_secrets=True)
     done = await restored(target, content)
     assert await state(target) == before
     assert {each.table: each.restored for each in done.tables} == {
         table: len(rows) for table, rows in before.items()
     }
     assert done.notes == []
-    again = await exported(target, with_clients=True)
+    again = await exported(target, with_secrets=True)
     assert again.splitlines()[1:-1] == content.splitlines()[1:-1]
 
 

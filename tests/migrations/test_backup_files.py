@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -121,3 +122,17 @@ async def test_an_older_file_takes_the_defaults_of_newer_columns(filled: Databas
         header["columns"][table].remove("window")
     await restored(target, _signed([json.dumps(header).encode() + b"\n", *others[:-1]]))
     assert await value(target, "SELECT string_agg(\"window\", ' ') FROM catalog.metric") == "auto auto"
+
+
+FIRST = Path(__file__).with_name("export_1.jsonl").read_bytes()
+"""What the first `tally export` wrote of `backup_sample.sql`. Never edited: each later Tally must read it."""
+
+
+async def test_a_file_of_the_first_format_is_restored(target: Database):
+    done = await restored(target, FIRST)
+    assert {each.table: each.restored for each in done.tables} == json.loads(FIRST.splitlines()[-1])["rows"]
+    title = "SELECT title FROM catalog.metric WHERE query_id = 'q2'"
+    assert await value(target, title) == "Zwei"
+    default = "SELECT parameters #>> '{n,default}' FROM catalog.metric WHERE query_id = 'q1'"
+    assert await value(target, default) == "123456789012345678901234567890.1234567890"
+    assert await value(target, "SELECT raw::text || original::text FROM quarantine.orders") == "nullnull"

@@ -63,7 +63,12 @@ async def _soak(folder: Path, server, seconds: float) -> list[str]:
         watching = asyncio.create_task(_weigh(machine, memory))
         await asyncio.sleep(WARM_S)
         before = await machine.held()
-        await _break(machine, report, seconds)
+        breaking = asyncio.create_task(_break(machine, report, seconds))
+        await asyncio.wait({calm, breaking}, return_when=asyncio.FIRST_COMPLETED)
+        if calm.done():
+            breaking.cancel()
+            await calm  # raises
+        await breaking
         report.begin("none")
         report.end()
         callers.writes = False

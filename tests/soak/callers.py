@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 from msgspec import Struct
 
+from service.database.gateway import LOST_CONNECTION
 from tests.bench.load import get
 from tests.soak.judge import Judge, Report
 from tests.waiting import until
@@ -96,7 +97,7 @@ class Callers:
                 )
                 self.sent.numbers[n] = True
                 self._judge.commit(n, int(xid))
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (*LOST_CONNECTION, asyncpg.PostgresError):
                 if connection is not None:
                     connection.terminate()
                 connection = None

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from service.database import embedded
 from service.database.embedded import Server
+from service.database.gateway import LOST_CONNECTION
 from tests.processes import ROOT, environment, free_port, until_ready
 from tests.soak.relay import Relay, through
 from tests.waiting import until
@@ -210,7 +211,7 @@ def _postgres(machine: Machine) -> list[psutil.Process]:
 
 async def _until_postgres(machine: Machine) -> None:
     async def answers() -> bool:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             connection = await asyncpg.connect(machine.server.owner_url, timeout=5)
             await connection.close()
             return True
