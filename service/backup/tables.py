@@ -27,6 +27,7 @@ SECRET: Final = ("app.api_client",)
 
 LEFT_OUT: Final = {
     "app.audit": "says what happened in one database",
+    "app.incarnation": "tells the life of one server from its next",
     "app.session": "says who is signed in on the pages of one service",
     "app.reader": "says which rights a role of this database had before",
     "data.metrics": "business data",
