@@ -102,9 +102,10 @@ async def restore(
 
 
 async def _columns(tx: Transaction, reader: Reader, name: str) -> Columns:
-    """The columns of the file's tables, in the order in which tables are filled.
+    """The columns that the file has of each table, in the order in which tables are filled.
 
-    Raises `Stop` if the file has a table or column that this Tally does not know.
+    A table that came later than the file has none: the file says that it is empty. Raises `Stop` if the file
+    has a table or column that this Tally does not know.
     """
     known = (*EXPORTED, *SECRET)
     stored = await stored_columns(tx, known)
@@ -118,9 +119,9 @@ async def _columns(tx: Transaction, reader: Reader, name: str) -> Columns:
                 exit_code=2,
             )
     return {
-        table: [each for each in stored[table] if each.name in given[table]]
+        table: [each for each in stored[table] if each.name in given.get(table, ())]
         for table in known
-        if table in given
+        if table in given or table in EXPORTED
     }
 
 
@@ -184,7 +185,7 @@ def _batches(reader: Reader, columns: Columns, name: str) -> Iterator[tuple[str,
     """Rows of one table that follow each other, with the number of their first line."""
     table, first, rows, size = "", 0, list[Raw](), 0
     for number, line in reader.lines():
-        if line.table not in columns:
+        if not columns.get(line.table):
             raise Stop(f"{name}, line {number}: {line.table} is not in the first line", exit_code=2)
         if rows and (line.table != table or len(rows) == BATCH_ROWS or size > BATCH_BYTES):
             yield table, first, rows

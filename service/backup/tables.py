@@ -14,6 +14,7 @@ EXPORTED: Final = (
     "catalog.dashboard",
     "catalog.layout_item",
     "catalog.tile",
+    "app.link",
     "imports.dataset",
     "imports.run",
     "quarantine.row",

@@ -18,6 +18,8 @@ INSERT INTO catalog.dashboard VALUES ('team', NULL, now());
 INSERT INTO catalog.layout_item VALUES ('default', '11111111-1111-1111-1111-111111111111', 'lg', 0, 1, 2, 3, true),
     ('team', '22222222-2222-2222-2222-222222222222', 'md', 4, 5, 6, 7, false);
 INSERT INTO catalog.tile VALUES ('team', '22222222-2222-2222-2222-222222222222', 'line');
+INSERT INTO app.link (dashboard_id, parameters, embed, created_by, expires_at, revoked_at)
+VALUES ('team', '{"day_range": 1e2}', '{https://a.example}', 'me', now(), 'infinity');
 CREATE TABLE public.orders (id bigint PRIMARY KEY, kind text, gone_at timestamptz);
 INSERT INTO imports.dataset VALUES ('orders', 'public', 'orders', '{id}', '{kind}',
     '{"DROP POLICY IF EXISTS tally_present ON public.orders"}', now());
