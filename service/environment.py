@@ -1,10 +1,11 @@
 """Read and check settings from the environment and `.env`. A test compares README's table with `rows()`."""
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
@@ -14,9 +15,11 @@ from msgspec import Meta, Struct
 
 from service import postgres_url, redis_url
 from service.errors import Stop
-from service.settings import Model, Settings, is_loopback_address
+from service.settings import Alerts, Model, Settings, is_loopback_address
 
 T = TypeVar("T", bound=Struct)
+
+_MAILBOX: Final = re.compile(r"[^\s@,;<>]+@[A-Za-z0-9.-]+")
 
 
 class Row(Struct, frozen=True):
@@ -38,6 +41,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     _check_time_zone(settings.database.time_zone)
     _check_addresses(settings)
     _check_model(settings.model)
+    _check_mail(settings.alerts)
     return settings
 
 
@@ -196,6 +200,22 @@ def _check_model(model: Model) -> None:
         raise Stop("LLM_MODEL needs LLM_BASE_URL: the endpoint that serves it", exit_code=2)
     if model.api_key is not None and not (model.api_key.isascii() and model.api_key.isprintable()):
         raise Stop("LLM_API_KEY: expected printable ASCII", exit_code=2)
+
+
+def _check_mail(alerts: Alerts) -> None:
+    if alerts.smtp_url is None:
+        if alerts.smtp_from is not None:
+            raise Stop("SMTP_FROM needs SMTP_URL: the server that sends the mails", exit_code=2)
+        return
+    try:
+        parts = urlsplit(alerts.smtp_url)
+        is_server = parts.scheme in {"smtp", "smtps"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_server = False
+    if not is_server:  # it may hold a password, so it is not repeated
+        raise Stop("SMTP_URL: expected smtp://host:port or smtps://user:password@host", exit_code=2)
+    if alerts.smtp_from is None or not _MAILBOX.fullmatch(alerts.smtp_from):
+        raise Stop("SMTP_URL needs SMTP_FROM: the sender's address, such as tally@example.org", exit_code=2)
 
 
 def _is_url(text: str, *, allow_http: bool) -> bool:

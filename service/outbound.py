@@ -5,12 +5,14 @@ breaker stops calls to the host for a while.
 """
 
 import asyncio
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from math import ceil
 from typing import Any, Self, TypeVar
 
@@ -29,6 +31,7 @@ FAILURES_TO_OPEN = 5  # failed calls in a row, not tries
 CALLS_PER_HOST = 50  # further callers wait, within their deadline: a slow host must not use up every socket
 PORTS = 65535
 AGAIN = frozenset({429, 502, 503, 504})  # statuses that a later try may mend
+WEBHOOK_TIMEOUT_S = 10.0
 SILENCE = httpx.Timeout(connect=3.0, read=5.0, write=5.0, pool=None)  # seconds without progress
 RETRY = stamina.AsyncRetryingCaller(
     attempts=TRIES, timeout=None, wait_initial=0.2, wait_max=2.0, wait_jitter=0.3
@@ -288,3 +291,105 @@ def retry_after_s(text: str) -> float:
     if date.tzinfo is None:  # "-0000": UTC by RFC 5322
         date = date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+class WebhookFailed(Exception):  # noqa: N818 (it says what happened)
+    """A try of a webhook failed. `lasting`: no later try can succeed. The message says why."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
+
+
+class Webhooks:
+    """Posts to addresses that users gave; `async with` closes its connections.
+
+    Without `allow_private` it connects to public addresses only. It resolves the name, checks all its
+    addresses, and connects to one of those, so that a second answer of the name server changes nothing.
+    Redirects are not followed. No proxy is used, because it would resolve the name itself.
+    """
+
+    def __init__(self, *, allow_private: bool, timeout_s: float = WEBHOOK_TIMEOUT_S) -> None:
+        self.allow_private = allow_private
+        self._timeout_s = timeout_s
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(timeout_s),
+            # A connection belongs to one name, also where names share an address: it is not used again.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            follow_redirects=False,
+            trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> None:
+        """Raises `WebhookFailed` for every answer but 2xx, and for none in time."""
+        try:
+            address = _address(url)
+            async with asyncio.timeout(self._timeout_s):
+                await self._post(address, body, headers)
+        except UpstreamFailed as error:
+            raise WebhookFailed(str(error), lasting=True) from None
+        except TimeoutError:
+            raise WebhookFailed(f"no answer within {self._timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise WebhookFailed(f"{type(error).__name__}: {error}"[:500]) from None
+
+    async def _post(self, url: httpx.URL, body: bytes, headers: dict[str, str]) -> None:
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        checked = await self._resolved(url.host, port)
+        target = url.copy_with(host=checked)
+        host = url.netloc.decode("ascii")
+        async with self._client.stream(
+            "POST",
+            target,
+            content=body,
+            headers={**headers, "Host": host},
+            extensions={"sni_hostname": url.raw_host.decode("ascii")},
+        ) as response:
+            status = response.status_code
+            if response.is_redirect:
+                raise WebhookFailed(f"answered {status}; redirects are not followed")
+            if not response.is_success:
+                raise WebhookFailed(f"answered {status}")
+
+    async def _resolved(self, host: str, port: int) -> str:
+        """One address of the name. All of them have to be public."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise WebhookFailed(f"the name {host[:100]!r} has no address: {error}") from None
+        addresses = [str(each[4][0]) for each in found]
+        if not self.allow_private and (private := [each for each in addresses if not is_public(each)]):
+            raise WebhookFailed(
+                f"{host[:100]!r} is the private address {private[0]}: WEBHOOK_PRIVATE=on allows these",
+                lasting=True,
+            )
+        if not addresses:
+            raise WebhookFailed(f"the name {host[:100]!r} has no address")
+        return addresses[0]
+
+
+def is_public(address: str) -> bool:
+    """Whether an address belongs to the public internet, also where it holds an IPv4 address inside."""
+    ip = ip_address(address.partition("%")[0])
+    inside: list[IPv4Address | IPv6Address] = [ip]
+    if isinstance(ip, IPv6Address):
+        inside += [each for each in (ip.ipv4_mapped, ip.sixtofour) if each is not None]
+        if ip.teredo is not None or ip in _SITE_LOCAL:
+            return False
+        if ip in _NAT64:
+            inside.append(IPv4Address(int(ip) & 0xFFFFFFFF))
+            return all(each.is_global and not each.is_multicast for each in inside[1:])
+        if ip.ipv4_mapped is not None:
+            inside = inside[1:]
+    return all(each.is_global and not each.is_multicast for each in inside)
+
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_SITE_LOCAL = IPv6Network("fec0::/10")

@@ -386,6 +386,32 @@ class Live(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Alerts(Struct, frozen=True, kw_only=True):
+    interval_s: Annotated[
+        float,
+        env(
+            "ALERT_INTERVAL_S",
+            "seconds after which alert rules ask again for a result that depends on the clock or fails; a "
+            "change of its tables is judged at once, or this much later where runs are slow",
+            gt=0,
+            le=86_400,
+        ),
+    ] = 60
+    webhook_private: Annotated[
+        Literal["on", "off"],
+        env(
+            "WEBHOOK_PRIVATE",
+            "whether webhooks of alerts may go to private addresses",
+            shown="off; on with a loopback HOST",
+        ),
+    ] = "off"
+    smtp_url: Annotated[
+        str | None,
+        env("SMTP_URL", "mail server for alerts, `smtp://user:password@host:port` or `smtps://...`"),
+    ] = None
+    smtp_from: Annotated[str | None, env("SMTP_FROM", "sender of alert mails; required with SMTP_URL")] = None
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     database: Database = Database()
     results: Results = Results()
@@ -399,6 +425,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     outbound: Outbound = Outbound()
     model: Model = Model()
     live: Live = Live()
+    alerts: Alerts = Alerts()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports", shown="seeds")] = bundled(
         "seeds"
     )
@@ -434,6 +461,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         default = 0 if self.server.on_loopback else 60_000
         given = (self.auth.rate_limit, self.auth.metric_rate_limit)
         return (default if given[0] is None else given[0], default if given[1] is None else given[1])
+
+    @property
+    def allows_private_webhooks(self) -> bool:
+        """A service that only this machine reaches may call this machine."""
+        return self.alerts.webhook_private == "on" or self.server.on_loopback
 
     @property
     def streams_per_caller(self) -> int:

@@ -239,6 +239,7 @@ async def serving(settings: Settings, observe: Observe | None = None) -> AsyncGe
         async with held(app.lifespan()):
             transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as opened:
+                opened.service = app  # type: ignore[attr-defined]
                 yield opened
     finally:
         IDLE.append(app)

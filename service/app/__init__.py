@@ -49,9 +49,12 @@ KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
 __all__ = ["configured", "create_app", "drain", "layered", "routed"]
 
 
-def create_app(settings: Settings, prometheus: Prometheus | None = None) -> Litestar:
-    """Build the app. It opens nothing before its lifespan. Raises `Stop` without database addresses."""
-    return configured(routed(), settings, prometheus=prometheus)
+def create_app(settings: Settings, prometheus: Prometheus | None = None, *, alerts: bool = True) -> Litestar:
+    """Build the app. It opens nothing before its lifespan. Raises `Stop` without database addresses.
+
+    Without `alerts` it evaluates no rules and sends nothing: for commands, which soon end.
+    """
+    return configured(routed(), settings, prometheus=prometheus, alerts=alerts)
 
 
 def configured(
@@ -59,6 +62,8 @@ def configured(
     settings: Settings,
     observe: Observe | None = None,
     prometheus: Prometheus | None = None,
+    *,
+    alerts: bool = True,
 ) -> Litestar:
     """Configure the routes. The app can be configured again while its lifespan is closed.
 
@@ -112,6 +117,7 @@ def configured(
         signer=_signer(settings),
         prometheus=prometheus,
         traces=spans,
+        alerts=alerts,
     )
     app.state.update({"base": base, "services": None})
     return app

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from litestar import Litestar
 
+from service.app.alerting import open_outlets
 from service.app.services import Base, Services, connect
 from service.auth import sessions
 from service.dashboard import links
@@ -43,9 +44,10 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
             timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s, traces=base.traces
         ) as outbound,
         _sending(base.traces),
+        open_outlets(base.settings, config.url) as alert_outlets,
     ):
         app.state.services = services = connect(
-            base, database=database, session=session, reader=reader, outbound=outbound
+            base, database=database, session=session, reader=reader, outbound=outbound, outlets=alert_outlets
         )
         # Subscribe before the first read, so that no change between is missed.
         live, results = services.streams, base.results
@@ -72,6 +74,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 _keep_sessions(services, base, ended),
                 keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
+                *(services.alerting.runners() if base.alerts else ()),
                 services.reader_login.watch(services.executor.locked_out),
                 services.monitor.keep(),
             ):

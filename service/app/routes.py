@@ -10,6 +10,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import License, Tag
 
 from service import __version__
+from service.alerts.api import AlertsController
 from service.api import HealthController, own_routes
 from service.app.lifespan import opened
 from service.app.services import Services
@@ -50,6 +51,7 @@ def routed() -> Litestar:
         ImportsController,
         QuarantineController,
         LiveController,
+        AlertsController,
     ]
     app = Litestar(
         route_handlers=[
@@ -92,6 +94,7 @@ def routed() -> Litestar:
             tags=[
                 Tag("metrics", "Results and definitions"),
                 Tag("live", "Results that are pushed when they change"),
+                Tag("alerts", "Rules on results, what they find, and who is told"),
                 Tag("dashboards", "Metrics side by side, and where each of them sits"),
                 Tag("links", "Signed addresses that show a dashboard without a token"),
                 Tag("items", "A task list enriched from an external API"),

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from service import __version__
+from service.alerts.rules import Rules
 from service.api import ExtraChecks, Scrape
+from service.app.alerting import Alerting, Outlets, alerting
 from service.app.monitor import Monitor
 from service.ask.generate import PromptCompiler
 from service.ask.knowledge import SchemaCache
@@ -74,6 +76,7 @@ class Base(Struct, frozen=True):
     signer: Signer
     prometheus: Prometheus
     traces: Traces
+    alerts: bool = True
 
 
 class Services(Struct, frozen=True):
@@ -104,10 +107,12 @@ class Services(Struct, frozen=True):
     scrape: Scrape
     sign_in: SignIn
     links: Links
+    alerting: Alerting
+    alert_rules: Rules
 
 
 def connect(
-    base: Base, *, database: Database, session: Session, reader: Reader, outbound: Outbound
+    base: Base, *, database: Database, session: Session, reader: Reader, outbound: Outbound, outlets: Outlets
 ) -> Services:
     """Build the parts on top of the open connections."""
     settings, results = base.settings, base.results
@@ -172,6 +177,7 @@ def connect(
         base.tokens if settings.auth.mode == "on" else None,
         partial(_holds, base.sessions, links),
     )
+    alerts = alerting(settings, database, metrics, executor, results, outlets=outlets)
     return Services(
         database=database,
         outbound=outbound,
@@ -211,6 +217,8 @@ def connect(
             base.gate,
             CodeFlow(settings.auth, settings.public_url, outbound, base.tokens),
         ),
+        alerting=alerts,
+        alert_rules=alerts.rules,
     )
 
 

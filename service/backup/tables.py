@@ -20,14 +20,17 @@ EXPORTED: Final = (
     "quarantine.row",
     "data.vocabulary",
     "app.item",
+    "app.alert_rule",
 )
 """Each after those that it refers to."""
 
-SECRET: Final = ("app.api_client",)
+SECRET: Final = ("app.api_client", "app.alert_secret")
 """Exported only if it is asked for: secrets, or hashes of them."""
 
 LEFT_OUT: Final = {
     "app.audit": "says what happened in one database",
+    "app.alert": "says what happened in one database",
+    "app.alert_delivery": "says what happened in one database",
     "app.incarnation": "tells the life of one server from its next",
     "app.session": "says who is signed in on the pages of one service",
     "app.reader": "says which rights a role of this database had before",

@@ -20,7 +20,7 @@ _CHUNK: Final = 1 << 20
 
 @click.command("export", cls=Command)
 @click.argument("file", required=False)
-@click.option("--with-secrets", is_flag=True, help="Also API clients, with the hashes of their secrets.")
+@click.option("--with-secrets", is_flag=True, help="Also API clients and secrets of webhooks.")
 @csv_option
 def export_all(file: str | None, *, with_secrets: bool, as_csv: bool) -> None:
     """Write queries, metrics, dashboards, datasets, imports, quarantine and items to FILE.

@@ -20,8 +20,10 @@ _CHUNK: Final = 1 << 20
 
 @click.command("seed", cls=Command)
 def seed_database() -> int:
-    """Import the files of SEEDS_DIR; again changes nothing."""
-    from service.cli.opened import database_ready, started
+    """Import the files of SEEDS_DIR, and add the sample's alert rule; again changes nothing."""
+    from service.alerts.sample import add_sample
+    from service.audit import Actor
+    from service.cli.opened import database_ready, on_database, started
     from service.imports.commands import seed
 
     settings = started()
@@ -34,7 +36,9 @@ def seed_database() -> int:
         )
         return 0
     with database_ready(settings) as (ready, _):
-        return seed(ready)
+        status = seed(ready)
+        on_database(ready, lambda db: add_sample(db, Actor("command line", None)))
+        return status
 
 
 @click.command("import", cls=Command)

@@ -35,13 +35,18 @@ def started(*, quiet: bool = False) -> Settings:
 
 def with_database(work: Callable[[Database], Awaitable[T]], *, quiet: bool = False) -> T:
     """Run one function against the database. Raises its problems. `quiet` is that of `started`."""
+    with database_ready(started(quiet=quiet)) as (ready, _):
+        return on_database(ready, work)
 
-    async def run(url: str) -> T:
-        async with open_database(url, size=1) as database:
+
+def on_database(ready: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """The same with a database that is ready."""
+
+    async def run() -> T:
+        async with open_database(ready.database.url or "", size=1) as database:
             return await work(database)
 
-    with database_ready(started(quiet=quiet)) as (ready, _):
-        return asyncio.run(run(ready.database.url or ""))
+    return asyncio.run(run())
 
 
 @contextmanager

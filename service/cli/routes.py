@@ -161,7 +161,7 @@ def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
             async with open_database(database.url or "", size=1) as owner:
                 if missing := await pending(owner):
                     raise Stop(f"the database lacks migrations ({', '.join(missing)}): run `tally migrate`")
-            app = create_app(msgspec.structs.replace(ready, auth=Auth(mode="off")))
+            app = create_app(msgspec.structs.replace(ready, auth=Auth(mode="off")), alerts=False)
             async with app.lifespan():  # an error that left it would come as a group
                 try:
                     return await work(Api(layered(app))), None

@@ -56,6 +56,10 @@ class Subscription:
         self._renewed, self._told_silence = False, since
         return change
 
+    async def wait(self) -> None:
+        """Wait until `take` may have a change, or until the subscription ends. It takes nothing."""
+        await self._wake.wait()
+
     def moved(self, table: str) -> None:
         if self._named or len(self._tables) < MERGED_TABLES:
             self._tables.add(table)

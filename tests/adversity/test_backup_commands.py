@@ -57,7 +57,7 @@ def test_a_sample_company_moves_to_another_database(command: Commanded, seeded: 
     done = command("export", str(file), DATA_DIR=seeded)
     assert (done.returncode, done.stderr) == (0, "")
     rows = {each["table"]: each["rows"] for each in map(json.loads, done.stdout.splitlines())}
-    assert rows["catalog.metric"] == 16
+    assert rows["catalog.metric"] == 17
     assert rows["quarantine.row"] > 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with open_folder() as other, running(other):
@@ -79,7 +79,7 @@ def test_the_file_passes_through_a_pipe(seeded: Path, empty: Path):
     assert exported.stderr == ""
     first, *_, last = exported.stdout.splitlines()
     assert json.loads(first)["tally_export"] == 1
-    assert json.loads(last)["rows"]["catalog.metric"] == 16
+    assert json.loads(last)["rows"]["catalog.metric"] == 17
     done = tally("restore", "-", stdin=exported.stdout[:-30], DATA_DIR=empty)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("tally: standard input is cut off")

@@ -38,3 +38,6 @@ INSERT INTO app.item (title, description, external_data, summary, summary_genera
 VALUES ('a', NULL, '{"x": null}', NULL, NULL), ('b', 'c', NULL, 's', 'rules');
 DELETE FROM app.item WHERE title = 'a';
 INSERT INTO app.api_client VALUES ('bot', repeat('a', 64), '{metrics:read,"odd scope"}', now(), NULL);
+INSERT INTO app.alert_rule (metric_id, name, definition, since, was_current, problem)
+VALUES ('22222222-2222-2222-2222-222222222222', 'r', '{"column": "n", "above": 1.50}', '2025-01-01', true, 'p');
+INSERT INTO app.alert_secret SELECT id, 'whsec_c2VjcmV0' FROM app.alert_rule;

@@ -1,0 +1,111 @@
+"""The parts of alerts, and what runs them in the background."""
+
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from service.alerts.deliver import Deliverer
+from service.alerts.evaluate import Evaluator
+from service.alerts.rules import Rules
+from service.alerts.store import DELIVERIES_TABLE
+from service.alerts.turn import LOOK_S, Turn
+from service.database.gateway import Database
+from service.database.session import Session
+from service.mail import Mail
+from service.metrics.catalog import Catalog
+from service.metrics.execute import Executor
+from service.outbound import Webhooks
+from service.results.cache import CacheRequest, Results
+from service.settings import Settings
+
+
+class Alerting(Struct, frozen=True):
+    """Evaluates rules where this node has the turn, and sends what is due."""
+
+    rules: Rules
+    evaluator: Evaluator
+    deliverer: Deliverer
+    turn: Turn
+    results: Results
+
+    async def deliver(self) -> None:
+        """Run until cancelled."""
+        with self.results.subscribe((DELIVERIES_TABLE,)) as changes:
+            await self.deliverer.keep(changes)
+
+    def runners(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What runs in the background."""
+        return self.turn.lead(self.evaluator.run), self.deliver()
+
+
+class Outlets(Struct, frozen=True):
+    """The connections of alerts: to receivers, and to the database for the turn."""
+
+    webhooks: Webhooks
+    mail: Mail
+    session: Session
+
+
+@asynccontextmanager
+async def open_outlets(settings: Settings, database_url: str) -> AsyncGenerator[Outlets]:
+    alerts = settings.alerts
+    async with (
+        Webhooks(allow_private=settings.allows_private_webhooks) as webhooks,
+        Mail(alerts.smtp_url, alerts.smtp_from or "") as mail,
+        aclosing(Session(database_url, "tally alerts", LOOK_S)) as session,
+    ):
+        yield Outlets(webhooks, mail, session)
+
+
+def alerting(
+    settings: Settings,
+    database: Database,
+    metrics: Catalog,
+    executor: Executor,
+    results: Results,
+    *,
+    outlets: Outlets,
+) -> Alerting:
+    zone = settings.database.zone
+    rules = Rules(
+        database,
+        metrics,
+        executor,
+        results,
+        zone=zone,
+        now=_now,
+        allow_private=settings.allows_private_webhooks,
+        sends_mail=outlets.mail.is_set,
+    )
+    evaluator = Evaluator(
+        database,
+        results,
+        partial(_request, metrics, executor),
+        zone=zone,
+        interval_s=settings.alerts.interval_s,
+        now=_now,
+        page=f"{settings.public_url}/alerts",
+    )
+    return Alerting(
+        rules,
+        evaluator,
+        Deliverer(database, outlets.webhooks, outlets.mail, _now),
+        Turn(outlets.session),
+        results,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _request(
+    metrics: Catalog, executor: Executor, metric_id: UUID, parameters: dict[str, Any]
+) -> CacheRequest:
+    """The cache request of a rule, which has the rights of nobody in particular."""
+    return await executor.cache_request(metrics.get(metric_id), parameters)
