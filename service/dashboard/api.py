@@ -16,7 +16,7 @@ from service.auth.origins import host_of, is_foreign
 from service.auth.tokens import Principal
 from service.dashboard.pages import HTML, Pages, headers, new_nonce, prefers_html
 from service.dashboard.sign_in import local_address
-from service.dashboard.view import dashboard_page
+from service.dashboard.view import dashboard_page, list_dashboards
 from service.errors import FieldError
 from service.http.asgi import header_of
 from service.metrics.catalog import DEFAULT_DASHBOARD, Catalog
@@ -52,6 +52,16 @@ def root(request: Call, pages: PagesOf, catalog: Catalogue) -> Response[Any]:
     return _dashboard(request, pages, catalog, DEFAULT_DASHBOARD)
 
 
+@get("/d", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
+def all_dashboards(request: Call, pages: PagesOf, catalog: Catalogue) -> Response[Any]:
+    principal = caller(request)
+    if principal is None:
+        return to_sign_in(request, pages)
+    require(principal, READ)
+    listed, more = list_dashboards(catalog)
+    return _html(pages.render("dashboards.html", principal=principal, dashboards=listed, more=more))
+
+
 @get("/d/{dashboard_id:str}", include_in_schema=False, sync_to_thread=False, opt=PAGE)
 def dashboard(
     dashboard_id: FromPath[str], request: Call, pages: PagesOf, catalog: Catalogue
@@ -82,7 +92,7 @@ def static_file(
 
 
 def routes() -> list[ControllerRouterHandler]:
-    return [root, dashboard, problem_page, static_file]
+    return [root, all_dashboards, dashboard, problem_page, static_file]
 
 
 def caller(request: Call) -> Principal | None:

@@ -11,6 +11,8 @@ from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send, 
 
 Refuse = Callable[[Any, Any, Problem], Awaitable[None]]
 
+LINKED: Final = "/s/"
+"""How the addresses of signed links begin."""
 PROBLEM: Final = b"application/problem+json"
 _KINDS: Final = {kind.code: kind for kind in all_problems()}
 
@@ -44,7 +46,10 @@ class ErrorPages:
 
     async def _send(self, scope: Scope, send: Send, start: Message, document: bytes) -> None:
         body = self._page(scope, msgspec.json.decode(document)).encode()
-        own = {name.lower().encode(): value.encode() for name, value in headers().items()}
+        # A link that has ended says so within its frame. The page of an error holds nothing else.
+        ancestors = "*" if scope["path"].startswith(LINKED) else "'none'"
+        fields = headers(frame_ancestors=ancestors)
+        own = {name.lower().encode(): value.encode() for name, value in fields.items()}
         kept = [
             (name, value)
             for name, value in start["headers"]
@@ -60,6 +65,7 @@ class ErrorPages:
         problem = kind(document["detail"])
         return self._pages.problem(
             problem,
+            linked=scope["path"].startswith(LINKED),
             request_id=document.get("request_id", ""),
             principal=scope["state"].get("principal"),
         )

@@ -78,9 +78,18 @@ class Pages:
         """Who may show a link's page in a frame: the origins of the link, and EMBED_ORIGINS."""
         return " ".join(dict.fromkeys([*embed, *self._embed_origins])) or "'none'"
 
-    def problem(self, problem: Problem, *, request_id: str = "", principal: Principal | None = None) -> str:
-        """The page of an error."""
-        return self.render("problem.html", problem=problem, request_id=request_id, principal=principal)
+    def problem(
+        self,
+        problem: Problem,
+        *,
+        linked: bool,
+        request_id: str = "",
+        principal: Principal | None = None,
+    ) -> str:
+        """The page of an error. `linked`: at a signed link, whose reader has nowhere else to go here."""
+        return self.render(
+            "problem.html", problem=problem, linked=linked, request_id=request_id, principal=principal
+        )
 
 
 def headers(

@@ -31,6 +31,7 @@ class Listed(Struct, frozen=True):
     id: str
     title: str
     address: str
+    metrics: int
 
 
 class PageData(Struct, frozen=True):
@@ -61,10 +62,7 @@ def dashboard_page(
 ) -> dict[str, Any]:
     """The template's context. Raises `NotFound`."""
     dashboard = catalog.dashboard(dashboard_id)
-    listed = [
-        Listed(each.id, title_of(each), address(each.id))
-        for each in catalog.dashboards(None, MOST_DASHBOARDS)[:MOST_DASHBOARDS]
-    ]
+    listed, _ = list_dashboards(catalog)
     given = dict(parse_qsl(query, keep_blank_values=True))
     parameters = {name: value for name, value in given.items() if name not in OWN}
     base = f"{API}/dashboards/{dashboard.id}/data"
@@ -80,6 +78,16 @@ def dashboard_page(
         given=given,
     )
     return context(pages, data)
+
+
+def list_dashboards(catalog: Catalog) -> tuple[list[Listed], bool]:
+    """The first `MOST_DASHBOARDS` dashboards, and whether there are more."""
+    found = catalog.dashboards(None, MOST_DASHBOARDS)
+    listed = [
+        Listed(each.id, title_of(each), address(each.id), len(each.metrics))
+        for each in found[:MOST_DASHBOARDS]
+    ]
+    return listed, len(found) > MOST_DASHBOARDS
 
 
 def link_page(pages: Pages, dashboard: Dashboard, base: str, query: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from service.settings import Server, Settings
 PUBLIC = {
     "/problems/{code}",
     "/",
+    "/d",
     "/d/{dashboard_id}",
     "/static/{version}/{name}",
     "/s/{token}",

@@ -202,6 +202,8 @@ async def test_a_revoked_link_is_gone_and_its_stream_ends(client, clone, shop):
         assert (await stream.event()).name == "denied"
     page = await client.get(address, headers=PAGE)
     assert (page.status_code, "Link ended" in page.text) == (410, True)
+    assert "frame-ancestors *;" in page.headers["content-security-policy"]
+    assert "To the dashboards" not in page.text
     assert (await client.get(f"{other}/data")).status_code == 200
     assert (await client.delete(revoke)).status_code == 204
     newest = "SELECT action, target FROM app.audit ORDER BY id DESC LIMIT 3"

@@ -64,6 +64,23 @@ async def test_the_page_has_every_tile_with_its_title_before_any_script_runs(cli
     assert [each["address"] for each in data["dashboards"]] == ["/", "/d/sales"]
 
 
+async def test_many_dashboards_are_a_page_of_their_own(client):
+    for number in range(6):
+        await client.post("/dashboards", json={"id": f"board-{number}", "title": f"Tafel {number}"})
+    page = await client.get("/d/board-0", headers=PAGE)
+    assert 'href="/d/board-5"' in page.text
+    await client.post("/dashboards", json={"id": "board-6", "title": "Tafel <6>"})
+    page = await client.get("/d/board-0", headers=PAGE)
+    assert 'href="/d/board-5"' not in page.text
+    assert '<a href="/d">All 8 dashboards</a>' in page.text
+    listed = await client.get("/d", headers=PAGE)
+    assert re.findall(r'class="card" href="([^"]+)"', listed.text) == [
+        *(f"/d/board-{number}" for number in range(7)),
+        "/",
+    ]
+    assert "Tafel &lt;6&gt;" in listed.text
+
+
 async def test_a_title_cannot_end_the_data_of_the_page(client, make_metric):
     title = "</script><script>alert(1)</script>"
     metric = await make_metric("SELECT 1 AS n", title=title)

@@ -5,7 +5,7 @@
  * @typedef {{ id: string, title: string | null, query_id: string, is_editable: boolean, chart: any }} Item
  * @typedef {object} PageData
  * @property {{ id: string, title: string }} dashboard
- * @property {{ id: string, title: string, address: string }[]} dashboards all of them, for tabs and rotation
+ * @property {{ id: string, title: string, address: string, metrics: number }[]} dashboards all of them, for tabs and rotation
  * @property {Item[]} items the metrics of this dashboard
  * @property {Record<string, Place[]>} layouts the stored places by size
  * @property {Record<string, { columns: number, places: Place[] }>} grid the places that are shown: `lg md sm`
