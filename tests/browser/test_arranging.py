@@ -199,7 +199,7 @@ async def test_a_tile_is_taken_off_and_another_put_on(visit, api, make_board):
     await tab.page.get_by_role("menuitem", name="Add a metric").click()
     await tab.page.get_by_label("Metric", exact=True).select_option(gone)
     await tab.page.get_by_role("button", name="Add", exact=True).click()
-    await tab.tile(gone).locator(".bar").wait_for(state="attached")
+    await tab.tile(gone).locator(".bars").wait_for(state="attached")
 
 
 async def test_dashboards_are_made_named_and_deleted(visit, api, make_board):

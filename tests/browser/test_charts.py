@@ -99,8 +99,8 @@ async def test_bars_begin_at_zero_also_where_all_values_are_large(page, draw):
 async def test_negative_bars_go_the_other_way_from_zero(page, draw):
     await draw("kind:text, balance_eur:numeric", [["a", 50], ["b", -50]])
     zero = float(await page.locator(".zero").get_attribute("x1") or "")
-    starts = [float(each) for each in re.findall(r"M([\d.]+)", await path(page, ".bar"))]
-    widths = [float(each) for each in re.findall(r"h([\d.]+)", await path(page, ".bar"))]
+    starts = [float(each) for each in re.findall(r"M([\d.]+)", await path(page, ".bars"))]
+    widths = [float(each) for each in re.findall(r"h([\d.]+)", await path(page, ".bars"))]
     assert starts[0] == pytest.approx(zero, abs=0.2)
     assert starts[1] + widths[1] == pytest.approx(zero, abs=0.2)
     assert "−€50" in await page.locator(".amount").all_text_contents()
@@ -227,7 +227,7 @@ async def test_a_picture_has_the_colours_of_the_page(page, draw, theme):
       const seen = new Set();
       const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
       for (let at = 0; at < data.length; at += 4) seen.add(`rgb(${data[at]}, ${data[at + 1]}, ${data[at + 2]})`);
-      const bar = getComputedStyle(chart.drawing.querySelector('.bar')).fill;
+      const bar = getComputedStyle(chart.drawing.querySelector('.bars')).fill;
       const paper = getComputedStyle(chart.drawing).backgroundColor;
       return [btoa(String.fromCharCode(...bytes.slice(0, 24))), seen.has(bar), seen.has(paper), node.querySelectorAll('[style], [class]').length];
     }"""

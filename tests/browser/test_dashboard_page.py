@@ -63,11 +63,11 @@ async def test_a_change_of_the_data_is_shown_without_reload(visit, api, make_boa
     await tab.shows(tab.page.locator("#live"), "Live")
     await tab.page.evaluate("() => { window.same = true }")
     before = (await api.get(f"/metrics/{metric}")).json()["records"][0]["customers"]
-    await tab.shows(tab.tile(metric).locator(".big"), str(before))
+    await tab.shows(tab.tile(metric).locator(".headline"), str(before))
     file = f"customer_id,occupation,type\n{before + 500},Buyer,Manufacturer\n"
     answer = await api.post("/imports/customers", content=file, headers={"Content-Type": "text/csv"})
     assert answer.json()["inserted"] == 1
-    await tab.shows(tab.tile(metric).locator(".big"), str(before + 1))
+    await tab.shows(tab.tile(metric).locator(".headline"), str(before + 1))
     assert await tab.page.evaluate("() => window.same")
     assert len(tab.asked("/data")) == 1
 
@@ -162,7 +162,7 @@ async def test_a_query_that_fails_says_why_and_what_to_do(visit, api, make_board
     await tab.settled()
     assert "division by zero" in await tile.inner_text()
     await api.patch(f"/metrics/{metric}", json={"sql": "SELECT 7 AS n"})
-    await tab.shows(tile.locator(".big"), "7")
+    await tab.shows(tile.locator(".headline"), "7")
 
 
 async def test_a_lost_network_leaves_the_numbers_and_says_since_when(visit, context, make_board):
@@ -170,11 +170,11 @@ async def test_a_lost_network_leaves_the_numbers_and_says_since_when(visit, cont
     tab = await visit(f"/d/{board}")
     badge, tile = tab.page.locator("#live"), tab.tile(metric)
     await tab.shows(badge, "Live")
-    number = await tile.locator(".big").text_content()
+    number = await tile.locator(".headline").text_content()
     await context.set_offline(True)
     await tab.shows(badge, "Offline since")
     await tab.shows(tile.locator(".tile-note"), "the service cannot be reached. These are the last numbers.")
-    assert await tile.locator(".big").text_content() == number
+    assert await tile.locator(".headline").text_content() == number
     await context.set_offline(False)
     await tab.shows(badge, "Live")
     await until(lambda: tile.locator(".tile-note").is_hidden())
@@ -187,7 +187,7 @@ async def test_a_page_opened_while_the_data_are_away_gets_them_when_they_are_bac
     await tab.page.reload()
     await tab.shows(tab.tile(metric), "Try again")
     await tab.page.unroute("**/data")
-    await tab.tile(metric).locator(".big").wait_for()
+    await tab.tile(metric).locator(".headline").wait_for()
 
 
 async def test_two_tabs_share_one_stream(visit, make_board):
@@ -204,7 +204,7 @@ async def test_a_chosen_chart_is_kept_on_the_server(visit, api, make_board):
     board, [metric] = await make_board(DAILY)
     tab = await visit(f"/d/{board}")
     await tab.menu(metric, "Bars")
-    await tab.tile(metric).locator(".bar").wait_for(state="attached")
+    await tab.tile(metric).locator(".bars").wait_for(state="attached")
 
     async def kept() -> bool:
         return (await api.get(f"/dashboards/{board}")).json()["items"][0]["chart"] == "bar"
@@ -212,7 +212,7 @@ async def test_a_chosen_chart_is_kept_on_the_server(visit, api, make_board):
     await until(kept)
     await tab.page.reload()
     await tab.settled()
-    assert await tab.tile(metric).locator(".bar").count() == 1
+    assert await tab.tile(metric).locator(".bars").count() == 1
     await tab.menu(metric, "Automatic (line)")
     await tab.tile(metric).locator(".line").wait_for(state="attached")
 

@@ -51,11 +51,11 @@ async def test_a_metric_is_changed_after_a_preview(visit, api, make_board):
     await page.locator("[name=default]").fill("Warning")
     await page.get_by_role("button", name="Preview").click()
     await tab.shows(page.locator("form [role=status]"), "1 row. Nothing is saved yet.")
-    expected = await page.locator(".preview .big").text_content()
+    expected = await page.locator(".preview .headline").text_content()
     assert (await api.get(f"/metrics/{metric}/definition")).json()["sql"] == BY_TYPE
 
     await page.get_by_role("button", name="Save").click()
-    await tab.shows(tab.tile(metric).locator(".big"), expected or "?")
+    await tab.shows(tab.tile(metric).locator(".headline"), expected or "?")
     assert await tab.tile(metric).locator("h2").inner_text() == "After"
     now = (await api.get(f"/metrics/{metric}/definition")).json()
     assert (now["sql"], now["title"], now["version"]) == (KIND, "After", 2)
@@ -119,12 +119,12 @@ async def test_an_earlier_version_comes_back(visit, api, make_board):
     board, [metric] = await make_board("SELECT 1 AS n")
     await api.patch(f"/metrics/{metric}", json={"sql": "SELECT 2 AS n"})
     tab = await visit(f"/d/{board}")
-    await tab.shows(tab.tile(metric).locator(".big"), "2")
+    await tab.shows(tab.tile(metric).locator(".headline"), "2")
     await tab.menu(metric, "How this is computed")
     await tab.page.get_by_role("button", name="Restore version 1").click()
     await tab.shows(tab.page.get_by_role("dialog"), "Version 3")
     await tab.page.keyboard.press("Escape")
-    await tab.shows(tab.tile(metric).locator(".big"), "1")
+    await tab.shows(tab.tile(metric).locator(".headline"), "1")
     assert (await api.get(f"/metrics/{metric}/definition")).json()["version"] == 3
 
 
@@ -146,5 +146,5 @@ async def test_who_may_only_read_changes_nothing(visit, make_board):
     assert items == ["Save as PNG", "Save as CSV", "Print", "How this is computed"]
     before = len(tab.asked("/tiles/"))
     await tab.page.get_by_role("menuitemradio", name="Bars").click()
-    await tab.tile(metric).locator(".bar").wait_for(state="attached")
+    await tab.tile(metric).locator(".bars").wait_for(state="attached")
     assert len(tab.asked("/tiles/")) == before == 0

@@ -1,10 +1,11 @@
 import { api } from './api.js';
 import { parseExact } from './charts/values.js';
+import { announce, el } from './dom.js';
 import { page } from './page.js';
 import { tallyLive } from './tally-live.js';
 import { Tile } from './tile.js';
 import { clock } from './times.js';
-import { distance, parametersOf, readAddress, shifted, writeAddress } from './window.js';
+import { distance, nameOf, parametersOf, readAddress, shifted, writeAddress } from './window.js';
 
 /** @typedef {import('./window.js').Period} Period */
 
@@ -22,7 +23,7 @@ export class Board {
 	tries = 0;
 	begun = Date.now();
 
-	/** @param {(tile: Tile) => void} explain */
+	/** @param {((tile: Tile) => void) | null} explain */
 	constructor(explain) {
 		const deeds = { explain, again: () => void this.load() };
 		for (const item of page.items) {
@@ -69,6 +70,7 @@ export class Board {
 	go(period, compare = this.compare) {
 		this.period = period;
 		this.compare = compare;
+		announce(`Period: ${nameOf(period, this.today)}${this.compare ? ', compared with the period before' : ''}`);
 		history.pushState(null, '', `${location.pathname}${writeAddress(location.search, period, compare)}`);
 		this.changed();
 	}
@@ -93,6 +95,7 @@ export class Board {
 		} catch (problem) {
 			if (turn !== this.turn) return;
 			this.tiles.forEach((tile) => tile.fail(problem));
+			if (isSignedOut(problem)) return;
 			this.tell('offline', Date.now());
 			const wait = Math.min(RETRY_MS[1], RETRY_MS[0] * 2 ** this.tries++);
 			setTimeout(() => turn === this.turn && this.load(), wait);
@@ -123,7 +126,7 @@ export class Board {
 		for (const tile of this.tiles.values()) {
 			const told = (/** @type {any} */ state) => {
 				tile.hear(state);
-				this.sum();
+				if (!isSignedOut(state.error)) this.sum();
 			};
 			this.stops.push(this.live.watch(tile.id, this.parametersOf(tile), told));
 		}
@@ -152,6 +155,19 @@ export class Board {
 		this.badge.textContent = text;
 		this.badge.title = MEANINGS[state];
 	}
+}
+
+/**
+ * Whether the session is over: then the page offers to sign in again, and comes back.
+ * @param {any} problem
+ */
+function isSignedOut(problem) {
+	if (problem?.status !== 401 || page.link) return false;
+	const notice = document.getElementById('notice');
+	const next = encodeURIComponent(location.pathname + location.search);
+	notice?.replaceChildren('Your session is over. ', el('a', { href: `/sign-in?next=${next}` }, 'Sign in again'));
+	if (notice) notice.hidden = false;
+	return true;
 }
 
 /** An address whose parameters stand in order. @param {string} url */

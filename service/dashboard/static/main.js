@@ -17,7 +17,7 @@ const again = () => void board.load();
 const explain = (/** @type {Tile} */ tile) => void showComputed(tile, again);
 const edit = (/** @type {Tile} */ tile) => void showEdit(tile, again);
 
-const board = new Board(explain);
+const board = new Board(page.link ? null : explain);
 again(); // before all else: the numbers are what the page is for
 for (const tile of board.tiles.values()) showTools(tile, board, { explain, edit });
 if (!page.link && !page.kiosk) showWindow(place('window'), board);

@@ -15,13 +15,16 @@ export function popup(opener, fill, attributes = {}) {
 	opener.setAttribute('aria-expanded', 'false');
 	opener.setAttribute('aria-haspopup', attributes.role === 'menu' ? 'menu' : 'dialog');
 	opener.popoverTargetElement = panel;
-	panel.addEventListener('beforetoggle', (/** @type {ToggleEvent} */ event) => event.newState === 'open' && panel.replaceChildren(...fill()));
+	panel.addEventListener('beforetoggle', (/** @type {ToggleEvent} */ event) => {
+		if (event.newState !== 'open') return;
+		panel.replaceChildren(...fill());
+		// The browser moves the focus there while it opens: a key that follows at once finds it.
+		(panel.querySelector('[aria-checked="true"], [aria-pressed="true"]') ?? panel.querySelector('button, input, a'))?.setAttribute('autofocus', '');
+	});
 	panel.addEventListener('toggle', (/** @type {ToggleEvent} */ event) => {
 		const open = event.newState === 'open';
 		opener.setAttribute('aria-expanded', `${open}`);
-		if (!open) return;
-		place(panel, opener);
-		(panel.querySelector('[aria-checked="true"], [aria-pressed="true"]') ?? panel.querySelector('button, input, a'))?.focus();
+		if (open) place(panel, opener);
 	});
 	if (attributes.role === 'menu') panel.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => rove(panel, event));
 	opener.after(panel);

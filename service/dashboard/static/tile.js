@@ -9,7 +9,7 @@ import { ago, clock } from './times.js';
 /** @typedef {import('./page.js').Item} Item */
 /** @typedef {{ id: string, status: number, etag?: string, result?: Result, problem?: any, ignored_parameters?: string[] }} Entry */
 /** @typedef {{ state: 'live' | 'polling' | 'stale' | 'offline', since: number, error: any, etag: string | null, text: string | null }} LiveState */
-/** @typedef {{ again: () => void, explain: (tile: Tile) => void }} Deeds */
+/** @typedef {{ again: () => void, explain: ((tile: Tile) => void) | null }} Deeds `explain` is null where nobody may see definitions */
 
 const WINDOW = ['start_date', 'end_date', 'day_range'];
 const SHORT = 16; // the characters of an ETag that a stream tells
@@ -53,7 +53,8 @@ export class Tile {
 		this.age = el('time', {});
 		this.mark = el('span', { class: 'dot', 'aria-hidden': 'true' });
 		this.rows = el('span', { class: 'tile-rows' });
-		this.own = el('button', { type: 'button', class: 'chip', hidden: true, onclick: () => deeds.explain(this) }, 'Own period');
+		const explain = deeds.explain && { type: 'button', onclick: () => deeds.explain?.(this) };
+		this.own = el(explain ? 'button' : 'span', { class: 'chip', hidden: true, ...explain }, 'Own period');
 	}
 
 	get title() {
@@ -78,9 +79,15 @@ export class Tile {
 		this.ignored = ignored ?? [];
 		this.problem = result ? null : problem;
 		this.etag = (etag ?? '').replace(/"/g, '').slice(0, SHORT);
-		if (result) this.result = result;
+		if (result) this.accept(result);
 		else if (problem?.status === 404) this.result = null;
 		this.render(!!result);
+	}
+
+	/** @param {Result} result its title may have been changed by others */
+	accept(result) {
+		this.result = result;
+		if (result.title && result.title !== this.title) this.title = result.title;
 	}
 
 	/** @param {any} problem why no data came at all */
@@ -96,7 +103,7 @@ export class Tile {
 		const etag = live.etag?.slice(0, SHORT);
 		const news = !!live.text && !!etag && etag !== this.etag;
 		if (live.text && etag && news) {
-			this.result = parseExact(live.text);
+			this.accept(parseExact(live.text));
 			this.etag = etag;
 		}
 		this.problem = live.error && live.state !== 'live' ? live.error : null;
@@ -144,7 +151,7 @@ export class Tile {
 		if (result && news && !empty) this.chart.show(result, { kind: this.kind, before: this.foreign ? null : this.before, shift: this.shift });
 		this.tell(noteOf(this, empty));
 		this.own.hidden = !this.foreign || !result;
-		this.own.title = 'This metric does not take the chosen period: press to see why.';
+		this.own.title = `This metric does not take the chosen period${this.deeds.explain ? ': press to see why' : ''}.`;
 		this.rows.textContent = result?.truncated ? `cut off at ${result.records.length} rows` : '';
 		this.mark.className = `dot ${this.live?.state ?? ''}`;
 		this.grow();
@@ -181,7 +188,7 @@ function noteOf(tile, empty) {
 	const again = () => el('button', { type: 'button', class: 'button tiny', onclick: deeds.again }, 'Try again');
 	if (problem && !result) {
 		const about = problem.type && el('a', { class: 'button tiny', href: problem.type }, 'What to do');
-		const how = problem.code && el('button', { type: 'button', class: 'button tiny', onclick: () => deeds.explain(tile) }, 'How it is computed');
+		const how = problem.code && deeds.explain && el('button', { type: 'button', class: 'button tiny', onclick: () => deeds.explain?.(tile) }, 'How it is computed');
 		return [el('strong', {}, problem.title ?? 'No numbers'), el('p', { dir: 'auto' }, sentence(problem)), el('div', { class: 'row' }, again(), about, how)];
 	}
 	if (state === 'stale') return [el('span', {}, staleText(live, problem)), ...(problem ? [again()] : [])];

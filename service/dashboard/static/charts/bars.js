@@ -104,7 +104,7 @@ function slotOf(times, width) {
 const pathOf = ({ x, y, width, height }) => `M${px(x)} ${px(y)}h${px(width)}v${Math.max(0.5, px(height))}h${-px(width)}z`;
 
 /** One path for each colour: thousands of bars stay one element. @param {string[]} paths */
-const barsOf = (paths) => paths.map((path, index) => svg('path', { d: path, class: `fill bar c${index + 1}` }));
+const barsOf = (paths) => paths.map((path, index) => svg('path', { d: path, class: `fill bars c${index + 1}` }));
 
 /** @param {import('./frame.js').Box} box @param {number} at */
 const baseline = (box, at) => svg('line', { x1: px(box.left), x2: px(box.right), y1: px(at), y2: px(at), class: 'zero' });
@@ -200,7 +200,7 @@ function gridOf(series, domain, x, box) {
 	const unit = series.every((each) => each.unit.after === series[0].unit.after && each.unit.before === series[0].unit.before) ? series[0].unit : NONE;
 	for (const value of domain.values) {
 		const at = px(x(value));
-		node.append(svg('line', { x1: at, x2: at, y1: px(box.top), y2: px(box.bottom), class: 'grid' }));
+		node.append(svg('line', { x1: at, x2: at, y1: px(box.top), y2: px(box.bottom), class: 'gridline' }));
 		node.append(svg('text', { x: at, y: px(box.bottom) + 15, 'text-anchor': 'middle' }, tickText(value, domain.step, largest, unit)));
 	}
 	return node;

@@ -44,6 +44,8 @@ export function changeOf(value, reference) {
 	return { text, direction };
 }
 
+const SMALLEST = 0.5; // of the size that a short number has: then it is shortened
+const BOLD = 1.18; // how much wider it is
 const ARROWS = { up: '▲', down: '▼', same: '=' };
 
 /**
@@ -58,8 +60,8 @@ export function drawFigure(shape, size, before = null) {
 	const timed = shape.axis === 'time' && shape.times.length > 1;
 	const exact = at < 0 ? '—' : exactText(/** @type {number} */ (series.cells[at]), series.unit);
 	const wanted = Math.max(22, Math.min(64, height * (timed ? 0.26 : 0.34)));
-	const text = widthOf(exact, wanted) <= width - 8 || at < 0 ? exact : widthOf(exact, wanted * 0.6) <= width - 8 ? exact : shortText(value, series.unit);
-	const big = Math.max(16, Math.min(wanted, (wanted * (width - 8)) / Math.max(1, widthOf(text, wanted))));
+	const text = at < 0 || widthOf(exact, wanted * SMALLEST * BOLD) <= width - 8 ? exact : shortText(value, series.unit);
+	const big = Math.max(16, Math.min(wanted, (wanted * (width - 8)) / Math.max(1, widthOf(text, wanted * BOLD))));
 	const name = 12;
 	const others = shape.axis === 'none' ? shape.series.slice(1) : [];
 	const lines = (change ? 22 : 0) + others.length * 18;
@@ -68,7 +70,7 @@ export function drawFigure(shape, size, before = null) {
 	const base = top + 8 + big * 0.8;
 	const root = svg('g', { class: 'figure' });
 	root.append(svg('text', { x: 2, y: px(top), class: 'muted' }, fitted(series.name, width - 4)));
-	root.append(svg('text', { x: 0, y: px(base), class: 'big', 'font-size': px(big) }, text));
+	root.append(svg('text', { x: 0, y: px(base), class: 'headline', 'font-size': px(big) }, text));
 	let line = base + 26;
 	if (change) {
 		root.append(svg('text', { x: 2, y: px(line), class: `change ${change.direction}` }, fitted(`${ARROWS[change.direction]} ${change.text}${against ? ` ${against}` : ''}`, width - 4)));

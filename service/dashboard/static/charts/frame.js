@@ -80,7 +80,7 @@ export function valueAxis(series, extent, size, { top, zero = false, bottom = 22
 	const node = svg('g', { class: 'axis' });
 	for (const [index, value] of domain.values.entries()) {
 		const at = px(y(value));
-		node.append(svg('line', { x1: px(left), x2: px(box.right), y1: at, y2: at, class: value === 0 ? 'zero' : 'grid' }));
+		node.append(svg('line', { x1: px(left), x2: px(box.right), y1: at, y2: at, class: value === 0 ? 'zero' : 'gridline' }));
 		node.append(svg('text', { x: px(left - 6), y: at + 4, 'text-anchor': 'end' }, texts[index]));
 	}
 	return { node, box, y, domain };
