@@ -11,9 +11,10 @@ from service.database.gateway import Database
 from service.database.stored_sql.reader import Reader
 from service.errors import Problem
 from service.http.fields import media_weight
-from service.imports.quarantine import COUNT_OPEN
+from service.imports.quarantine import COUNT_OPEN, OpenRows
 from service.live.hub import Hub
 from service.observe import families
+from service.observe.counters import OTHER
 from service.observe.exposition import OPENMETRICS, TEXT
 from service.observe.prometheus import Gauge, Prometheus
 from service.results.cache import Results
@@ -78,12 +79,19 @@ class Monitor:
                 with suppress(Problem, TimeoutError):
                     async with asyncio.timeout(COUNT_WAIT_S):
                         rows = await self._database.read(COUNT_OPEN)
-                    self._open = [
-                        (families.QUARANTINE_OPEN, (each.dataset,), each.number)
-                        for each in rows[: families.QUARANTINE_OPEN.most]
-                    ]
+                    self._open = _bounded(rows)
                 self._counted_at = self._results.clock()
             return self._open
+
+
+def _bounded(rows: list[OpenRows]) -> list[Gauge]:
+    """The gauges of the largest datasets, and the sum of all others."""
+    largest = sorted(rows, key=lambda each: each.number, reverse=True)
+    first, rest = largest[: families.QUARANTINE_OPEN.most], largest[families.QUARANTINE_OPEN.most :]
+    gauges: list[Gauge] = [(families.QUARANTINE_OPEN, (each.dataset,), each.number) for each in first]
+    if rest:
+        gauges.append((families.QUARANTINE_OPEN, (OTHER,), sum(each.number for each in rest)))
+    return gauges
 
 
 def _type(media_type: str) -> str:

@@ -6,6 +6,7 @@ services. `observe/otel.py` sends them, and is only imported when OTEL_EXPORTER_
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final, Literal, Protocol
@@ -134,6 +135,7 @@ def check_installed(settings: TraceSettings) -> None:
         raise Stop(MISSING, exit_code=2)
 
 
+@cache
 def attribute(name: str) -> str:
     """The name of an attribute, from that of an argument of `Span.note`."""
     return name.replace("__", "\0").replace("_", ".").replace("\0", "_")

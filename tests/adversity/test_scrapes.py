@@ -12,10 +12,14 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read
 
 from service.database.gateway import open_database
+from service.observe.events import ImportDone
+from service.observe.families import QUARANTINE_OPEN
+from service.observe.prometheus import Prometheus
 from service.settings import Database as DatabaseSettings
 from tests.adversity.test_workers import Service, serving
 from tests.conftest import store_metric
 from tests.processes import until_ready
+from tests.pure.test_counters import HOSTILE
 from tests.waiting import eventually
 
 WORKERS = 2
@@ -120,12 +124,29 @@ async def test_streams_of_a_dead_worker_are_no_watchers(service: Service, shared
         eventually(lambda: watchers() == 0)
 
 
-def test_promtool_finds_nothing_to_say(service: Service):
-    if not (promtool := shutil.which("promtool")):
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if not found:
         pytest.skip("promtool is not installed: Debian's package prometheus brings it")
+    return found
+
+
+def test_promtool_finds_nothing_to_say_of_hostile_labels(promtool: str):
+    prometheus = Prometheus()
+    for text in HOSTILE:
+        prometheus(ImportDone(text, "done", 1, 0, 0.1))
+    gauges = [(QUARANTINE_OPEN, (text,), 1) for text in HOSTILE]
+    check(promtool, prometheus.text(gauges, openmetrics=False).encode())
+
+
+def check(promtool: str, text: bytes) -> None:
+    found = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (found.stdout + found.stderr, found.returncode) == (b"", 0)
+
+
+def test_promtool_finds_nothing_to_say(service: Service, promtool: str):
     get(service, f"/api/v1/metrics/{'0' * 8}-0000-0000-0000-{'0' * 12}")
     get(service, '/odd"path\\n')
     address = f"http://127.0.0.1:{service.port}/internal/prometheus"
-    text = httpx.get(address).content
-    found = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
-    assert (found.stdout + found.stderr, found.returncode) == (b"", 0)
+    check(promtool, httpx.get(address).content)

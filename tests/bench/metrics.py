@@ -94,7 +94,7 @@ def main() -> None:
     _events()
 
 
-def compare(cases: dict[str, Case], baseline: str) -> None:
+def compare(cases: dict[str, Case], baseline: str, *, connections: int = CONNECTIONS) -> None:
     """Print rate and CPU time of each case, and the median ratio of the rounds, which alternate."""
     rates = {name: list[float]() for name in cases}
     times = {name: list[float]() for name in cases}
@@ -102,7 +102,7 @@ def compare(cases: dict[str, Case], baseline: str) -> None:
         for name, case in cases.items():
             worker = _worker(case.port)
             before = sum(worker.cpu_times()[:2])
-            rate = uvloop.run(measure(case, CONNECTIONS)).rate
+            rate = uvloop.run(measure(case, connections)).rate
             rates[name].append(rate)
             times[name].append((sum(worker.cpu_times()[:2]) - before) / (rate * SECONDS) * 1e6)
     for name in cases:

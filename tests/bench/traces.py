@@ -1,6 +1,6 @@
 """What traces cost: hits and misses of a service that sends them, against the same service that does not.
 
-`.venv/bin/python -m tests.bench.traces`: one worker, 64 connections, a collector in a process of its own.
+`.venv/bin/python -m tests.bench.traces`: one worker, a collector in a process of its own.
 A miss of a caller who brings a `traceparent` also runs its statement with a comment, so not kept prepared.
 """
 
@@ -14,10 +14,11 @@ from typing import Any
 from service.auth.issuer import Issuer, KeyFile
 from service.environment import load
 from tests.bench.hits import SQL, ask, store_metrics
-from tests.bench.load import TALLY, Case, database, get, served
+from tests.bench.load import CONNECTIONS, TALLY, Case, database, get, served
 from tests.bench.metrics import compare
 from tests.collector import collecting
 
+AT_ONCE = 8  # more would wait for a connection to Postgres, and be refused
 FROM_CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -37,7 +38,8 @@ def main() -> None:
             for port in (without, traced):
                 ask(port, metric, bearer)
         afresh = bearer | {"Cache-Control": "no-cache"}
-        for what, headers, paths in (("hit", bearer, metrics[:1]), ("miss", afresh, metrics)):
+        cases_of = (("hit", bearer, metrics[:1], CONNECTIONS), ("miss", afresh, metrics, AT_ONCE))
+        for what, headers, paths, connections in cases_of:
             requests = [get(f"/api/v1/metrics/{each}", **headers) for each in paths]
             followed = [get(f"/api/v1/metrics/{each}", **headers, traceparent=FROM_CALLER) for each in paths]
             cases = {
@@ -45,7 +47,7 @@ def main() -> None:
                 f"a {what} with one": Case(traced, requests),
                 f"a {what} with one, of a caller's trace": Case(traced, followed),
             }
-            compare(cases, next(iter(cases)))
+            compare(cases, next(iter(cases)), connections=connections)
 
 
 def _collector(stop: Any) -> str:

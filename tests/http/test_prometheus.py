@@ -10,7 +10,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from service.app import configured, layered, routed
+from service.app.monitor import _bounded
 from service.database.queries import Command
+from service.imports.quarantine import OpenRows
 from service.observe.exposition import OPENMETRICS, TEXT
 from tests.conftest import held, serving
 from tests.live import watching
@@ -138,6 +140,14 @@ async def test_imports_and_open_rows(service, monkeypatch):
         assert answer.json()["quarantined"] == 1
     assert counted["tally_imports_total", "customers", "done"] == 1
     assert counted["tally_quarantine_open", "customers"] == 1
+
+
+async def test_open_rows_of_the_largest_datasets_are_shown_and_the_others_summed():
+    rows = [OpenRows(f"d{number}", number) for number in range(1, 121)]
+    shown = {labels[0]: value for _, labels, value in _bounded(rows)}
+    assert len(shown) == 101
+    assert shown["d120"] == 120
+    assert shown["other"] == sum(range(1, 21))
 
 
 async def test_pools_caches_and_lag(service):
