@@ -16,7 +16,7 @@ from service.auth.origins import host_of, is_foreign
 from service.auth.tokens import Principal
 from service.dashboard.pages import HTML, Pages, headers, new_nonce, prefers_html
 from service.dashboard.sign_in import local_address
-from service.dashboard.view import dashboard_page, list_dashboards
+from service.dashboard.view import dashboard_page, form_page, list_dashboards
 from service.errors import FieldError
 from service.http.asgi import header_of
 from service.metrics.catalog import DEFAULT_DASHBOARD, Catalog
@@ -29,6 +29,9 @@ Catalogue = NamedDependency[Catalog]
 PUBLIC: Final[dict[str, Any]] = {"scope": None}
 PAGE: Final[dict[str, Any]] = {"scope": None, "free_query": True}
 """Pages are public routes: they send a caller who has no rights to the sign-in."""
+
+PROMPT_LENGTH_LIMIT: Final = 2000
+"""Characters of a question that the page Ask takes from its address."""
 
 _KINDS: Final = {each.code: each for each in errors.all_problems()}
 
@@ -69,6 +72,17 @@ def dashboard(
     return _dashboard(request, pages, catalog, dashboard_id)
 
 
+@get("/ask", include_in_schema=False, sync_to_thread=False, opt=PAGE)
+def ask(request: Call, pages: PagesOf, catalog: Catalogue) -> Response[Any]:
+    question = request.query_params.get("q", "")[:PROMPT_LENGTH_LIMIT]
+    return _form(request, pages, catalog, "ask.html", "metrics:write", question=question)
+
+
+@get("/data", include_in_schema=False, sync_to_thread=False, opt=PAGE)
+def data(request: Call, pages: PagesOf, catalog: Catalogue) -> Response[Any]:
+    return _form(request, pages, catalog, "data.html", "imports:write")
+
+
 @get("/problems/{code:str}", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
 def problem_page(code: FromPath[str], request: Call, pages: PagesOf) -> Response[str]:
     """The page that the `type` of a problem document names."""
@@ -92,7 +106,7 @@ def static_file(
 
 
 def routes() -> list[ControllerRouterHandler]:
-    return [root, all_dashboards, dashboard, problem_page, static_file]
+    return [root, all_dashboards, dashboard, ask, data, problem_page, static_file]
 
 
 def caller(request: Call) -> Principal | None:
@@ -108,6 +122,17 @@ def _dashboard(request: Call, pages: Pages, catalog: Catalog, dashboard_id: str)
     query = request.scope["query_string"].decode("latin-1")
     page = dashboard_page(pages, catalog, dashboard_id, query, principal)
     return _html(pages.render("dashboard.html", principal=principal, nonce=nonce, **page), nonce)
+
+
+def _form(
+    request: Call, pages: Pages, catalog: Catalog, template: str, scope: str, **more: Any
+) -> Response[Any]:
+    principal = caller(request)
+    if principal is None:
+        return to_sign_in(request, pages)
+    require(principal, scope)
+    page = form_page(catalog, principal)
+    return _html(pages.render(template, principal=principal, page=page, **more))
 
 
 def to_sign_in(request: Call, pages: Pages) -> Response[Any]:

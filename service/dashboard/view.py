@@ -57,6 +57,19 @@ class PageData(Struct, frozen=True):
     now: str = ""
 
 
+class FormData(Struct, frozen=True):
+    """What scripts of the pages Ask and Data read from `#page-data`."""
+
+    api: str
+    scopes: list[str]
+    dashboards: list[Listed]
+
+
+def form_page(catalog: Catalog, principal: Principal) -> FormData:
+    listed, _ = list_dashboards(catalog)
+    return FormData(API, sorted(principal.scopes), listed)
+
+
 def dashboard_page(
     pages: Pages, catalog: Catalog, dashboard_id: str, query: str, principal: Principal
 ) -> dict[str, Any]:

@@ -167,3 +167,15 @@ async def test_the_first_load_is_small(client):
         file = await client.get(address, headers={"Accept-Encoding": "gzip"})
         sizes.append(int(file.headers["content-length"]))
     assert sum(sizes) < 150_000
+
+
+@pytest.mark.parametrize(("path", "title"), [("/ask?q=how%20many%22%3E", "Ask"), ("/data", "Data")])
+async def test_the_pages_ask_and_data_know_the_dashboards_and_only_load_our_files(client, path, title):
+    page = await client.get(path, headers=PAGE)
+    assert page.status_code == 200
+    assert f"<title>{title} · Tally</title>" in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert data_of(page)["dashboards"][0] == {"id": "default", "title": "Default", "address": "/"}
+    assert 'how many">' not in page.text
+    for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
+        assert (await client.get(address)).status_code == 200
