@@ -3,11 +3,14 @@
 import asyncio
 import types
 from collections.abc import Generator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from service.auth.live import Credential
 from service.errors import Problem
 from service.http.asgi import Message, Send
+
+LAST_MESSAGE_S: Final = 5.0
 
 
 class Connection:
@@ -89,6 +92,13 @@ class Connection:
                 self._taken()
                 return
             self._writing = loop.create_task(self._finish(_rest(waited_for, step)))
+
+    async def finish(self) -> None:
+        """Wait until the last message is on its way; no longer than `LAST_MESSAGE_S`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_MESSAGE_S):
+                while self._writing is not None:
+                    await asyncio.wait({self._writing})
 
     async def _finish(self, rest: Any) -> None:
         try:

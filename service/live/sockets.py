@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from service.auth.guards import Gate, require
 from service.auth.live import Credential, LiveRights
-from service.auth.tokens import TOKEN_BYTES
 from service.errors import (
     InvalidInput,
     InvalidToken,
@@ -26,6 +25,7 @@ from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.ids import parse_uuid
 from service.live.connection import Connection
 from service.live.hub import Hub, Watch
+from service.live.messages import Auth, Incoming, Outgoing, Ping, Subscribe, Unsubscribe, as_text
 from service.live.places import UnreadBytes
 from service.live.streams import Parts, problem_of
 from service.metrics.result_endpoint import READ
@@ -34,6 +34,7 @@ from service.sql.parameters import exact
 FRAME_BYTES: Final = 65_536
 LARGE_BYTES: Final = 65_536
 MOST_SUBSCRIPTIONS: Final = 1000
+PARAMETER_BYTES: Final = 8192
 MESSAGES: Final = 200
 WINDOW_S: Final = 10.0
 TOKEN_WAIT_S: Final = 10.0
@@ -44,30 +45,6 @@ CLOSE_TOO_LARGE: Final = 1009
 CLOSE_RESTART: Final = 1012
 
 _KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
-
-
-class Auth(Struct, tag="auth", forbid_unknown_fields=True):
-    token: Annotated[str, Meta(max_length=TOKEN_BYTES)]
-
-
-class Subscribe(Struct, tag="subscribe", forbid_unknown_fields=True):
-    """`etag` is that of the result that the client holds."""
-
-    id: str
-    parameters: dict[str, Any] = {}
-    etag: str = ""
-
-
-class Unsubscribe(Struct, tag="unsubscribe", forbid_unknown_fields=True):
-    id: str
-    parameters: dict[str, Any] = {}
-
-
-class Ping(Struct, tag="ping", forbid_unknown_fields=True):
-    pass
-
-
-Incoming = Auth | Subscribe | Unsubscribe | Ping
 
 
 class Subscription(Watch):
@@ -82,24 +59,12 @@ class Subscription(Watch):
         self.parameters = message.parameters
 
 
-class Outgoing(Struct, omit_defaults=True):
-    """Any message to the client."""
-
-    type: Literal["result", "stale", "fresh", "gone", "denied", "error", "pong", "heartbeat"]
-    id: Any = UNSET
-    parameters: dict[str, Any] | UnsetType = UNSET
-    etag: str | UnsetType = UNSET
-    since: Any = UNSET
-    code: str | UnsetType = UNSET
-    message: str | UnsetType = UNSET
-    result: Raw | UnsetType = UNSET
-
-
 class Socket(Connection):
     """One WebSocket. Results are rendered when they can be written; answers wait in a short list."""
 
     __slots__ = (
-        "_changed", "_close", "_count", "_large", "_replies", "_unread", "_window_ends", "subscriptions",
+        "_changed", "_close", "_count", "_large", "_last", "_replies", "_unread", "_window_ends",
+        "hearing", "subscriptions",
     )  # fmt: skip
 
     def __init__(self, credential: Credential | None, unread: UnreadBytes) -> None:
@@ -110,6 +75,8 @@ class Socket(Connection):
         self._changed: dict[Watch, None] = {}
         self._replies: list[Outgoing] = []
         self._close: int | None = None
+        self._last = False
+        self.hearing: asyncio.Timeout | None = None
         self._count = 0
         self._window_ends = 0.0
 
@@ -126,9 +93,23 @@ class Socket(Connection):
     def refuse(self, problem: Problem, **about: Any) -> None:
         self.reply(Outgoing("error", code=problem.code, message=problem_of(problem), **about))
 
+    @property
+    def closing(self) -> bool:
+        return self._close is not None
+
     def close(self, code: int) -> None:
+        """Close it once the replies are written. The server closes no socket from which we still receive."""
         self._close = self._close or code
+        if self.hearing is not None:
+            self.hearing.reschedule(0)
         self.flush()
+
+    async def end(self) -> None:
+        """Write the replies and the close, when nothing is received any more."""
+        self._close = self._close or CLOSE_POLICY
+        self._last = True
+        self.flush()
+        await self.finish()
 
     def tell(self, watch: Watch) -> None:
         self._changed[watch] = None
@@ -165,16 +146,16 @@ class Socket(Connection):
 
     def _next_message(self) -> Message | None:
         if self._replies:
-            return _text(self._replies.pop(0))
+            return as_text(self._replies.pop(0))
         while self._changed and self._close is None:
             watch = next(iter(self._changed))
             if not self._has_room(watch):
                 return None
             said = self._state(watch)
             if said is not None:
-                return _text(said)
+                return as_text(said)
             del self._changed[watch]
-        if self._close is not None:
+        if self._last:
             self.ended = True
             return {"type": "websocket.close", "code": self._close, "reason": ""}
         return None
@@ -217,13 +198,6 @@ class Socket(Connection):
 
 def _about(watch: Watch, kind: Any, **members: Any) -> Outgoing:
     return Outgoing(kind, id=watch.metric_id, parameters=watch.given, **members)  # type: ignore[arg-type]
-
-
-def _text(message: Outgoing) -> Message:
-    return {"type": "websocket.send", "text": _JSON.encode(message).decode()}
-
-
-_JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class Sockets:
@@ -286,18 +260,22 @@ class _Conversation:
         with suppress(TimeoutError):
             if socket.credential is None:
                 async with asyncio.timeout(TOKEN_WAIT_S):
-                    while socket.credential is None and not socket.ended:
+                    while socket.credential is None and not socket.closing:
                         if not await self._hear(SILENCE_S):
                             return
-            while not socket.ended:
+            while not socket.closing:
                 if not await self._hear(None if socket.subscriptions else SILENCE_S):
                     return
-        socket.close(CLOSE_POLICY)
+        await socket.end()
 
     async def _hear(self, within_s: float | None) -> bool:
         """Receive and answer one message. False when the client has left. Raises TimeoutError."""
-        async with asyncio.timeout(within_s):
-            message = await self._receive()
+        async with asyncio.timeout(within_s) as patience:
+            self._socket.hearing = patience
+            try:
+                message = await self._receive()
+            finally:
+                self._socket.hearing = None
         if message["type"] != "websocket.receive":
             return False
         text = message.get("text")
@@ -361,6 +339,8 @@ class _Conversation:
             raise InvalidInput("This is subscribed to already.")
         if len(socket.subscriptions) >= MOST_SUBSCRIPTIONS:
             raise TooManyStreams(f"At most {MOST_SUBSCRIPTIONS} subscriptions on a socket.")
+        if len(key) > PARAMETER_BYTES:
+            raise TooLarge(f"The parameters of a subscription take at most {PARAMETER_BYTES} bytes.")
         watch = Subscription(socket, message, key)
         self._hub.count(socket, 1)
         socket.subscriptions[key] = watch

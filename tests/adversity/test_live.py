@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from service.auth.issuer import Issuer, KeyFile
 from service.database import embedded
 from service.database.embedded import running
 from service.database.migrate import migrate
@@ -21,6 +22,12 @@ from tests.waiting import eventually
 STREAMS = 300
 GRACE_S = 20
 LARGE = "SELECT occupation FROM customers"
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    f"Sec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}",
+)
 
 
 @pytest.fixture
@@ -77,9 +84,7 @@ async def test_sigterm_tells_every_stream_and_ends_in_time(addresses, port):
     streams = [opened(number, f"/metrics/{metric}/events") for _ in range(STREAMS)]
     assert all(stream.recv(15) == b"HTTP/1.1 200 OK" for stream in streams)
     deaf = opened(number, f"/metrics/{large}/events")
-    key = base64.b64encode(bytes(16)).decode()
-    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
-    live = opened(number, "/live", *upgrade, f"Sec-WebSocket-Key: {key}")
+    live = opened(number, "/live", *UPGRADE)
     assert live.recv(12) == b"HTTP/1.1 101"
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -92,6 +97,44 @@ async def test_sigterm_tells_every_stream_and_ends_in_time(addresses, port):
         assert text.endswith(b"0\r\n\r\n")
     with live, deaf:
         assert until_end(live).endswith(b"\x88\x02" + struct.pack(">H", 1012))
+
+
+async def test_a_socket_is_closed_when_its_token_ends_and_its_place_is_free(addresses, tmp_path):
+    number = free_port()
+    process = start(
+        DATABASE_URL=addresses.url,
+        READER_DATABASE_URL=addresses.reader_url,
+        DATA_DIR=tmp_path,
+        PORT=number,
+        AUTH="on",
+        LIVE_STREAMS_PER_CALLER=1,
+        LOG_LEVEL="error",
+    )
+    try:
+        await asyncio.to_thread(until_ready, number)
+        issuer = Issuer(f"http://127.0.0.1:{number}", KeyFile(tmp_path))
+
+        def bearer(ttl_s):
+            return f"Authorization: Bearer {issuer.sign('ann', ['metrics:read'], ttl_s)}"
+
+        live = opened(number, "/live", *UPGRADE, bearer(-27))  # accepted for three more seconds
+        assert live.recv(12) == b"HTTP/1.1 101"
+        refused = opened(number, "/live", *UPGRADE, bearer(600))
+        assert refused.recv(12) == b"HTTP/1.1 429"
+        text = await asyncio.to_thread(until_end, live)
+        assert b'"type":"denied","code":"invalid-token"' in text
+        assert text.endswith(b"\x88\x02" + struct.pack(">H", 1008))
+
+        def free():
+            with opened(number, "/live", *UPGRADE, bearer(600)) as probe:
+                return probe.recv(12) == b"HTTP/1.1 101"
+
+        await asyncio.to_thread(eventually, free)
+        live.close()
+        refused.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
 
 
 def test_cut_connections_leave_and_their_places_are_free(port):
