@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import signal
 import socket
 import struct
@@ -90,11 +91,16 @@ async def test_sigterm_tells_every_stream_and_ends_in_time(addresses, port):
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     assert time.monotonic() - began < GRACE_S
+    waits = set()
     for stream in streams:
         with stream:
             text = until_end(stream)
-        assert text.count(b"event: reconnect\nretry: ") == 1
+        (wait,) = re.findall(rb"event: reconnect\nretry: (\d+)\n", text)
+        waits.add(int(wait))
         assert text.endswith(b"0\r\n\r\n")
+    assert 1000 <= min(waits) < 2000  # they do not come back in one second
+    assert 4000 < max(waits) <= 5000
+    assert len(waits) > STREAMS / 2
     with live, deaf:
         assert until_end(live).endswith(b"\x88\x02" + struct.pack(">H", 1012))
 

@@ -209,6 +209,38 @@ async def test_a_page_instead_of_a_stream_is_no_stream(stub, tab):
     await shows(page, A, "polling", 1)
 
 
+async def test_a_page_instead_of_everything_is_told(stub, tab):
+    stub.refuse["/api"] = 200
+    page = await tab(A)
+    state = await shows(page, A, "offline")
+    assert (state["result"], state["error"]) == (None, {"status": 200})
+    stub.refuse.clear()
+    await shows(page, A, "live", 1)
+
+
+async def test_a_stream_that_waits_when_others_are_wanted_is_not_opened_beside_them(stub, tab):
+    stub.refuse["/api/v1/events"] = 502
+    page = await tab(A, retry=[200, 200])
+    await shows(page, A, "polling", 1)
+    stub.refuse.clear()
+    await page.evaluate("id => watch(id)", B)
+    await shows(page, B, "live", 1)
+    for value in range(2, 40):  # the first stream would have come back meanwhile
+        stub.change(A, value)
+        await shows(page, A, "live", value)
+    assert [sorted(stream.request.ids) for stream in stub.streams] == [[A, B]]
+
+
+async def test_metrics_without_a_place_in_a_stream_are_polled_until_there_is_one(stub, tab):
+    page = await tab()
+    for number in range(6):
+        await page.evaluate("([id, k]) => watch(id, { k })", [A, number])
+    await until(lambda: len(stub.streams) == 4)
+    streamed = {stream.request.query["k"] for stream in stub.streams}
+    await until(lambda: {request.query["k"] for request in stub.asked("metrics")} >= set("012345") - streamed)
+    assert {stream.request.query["k"] for stream in stub.streams} == streamed
+
+
 async def test_a_stream_that_falls_silent_is_opened_again(stub, tab):
     stub.silent = True
     page = await tab(A, silence=100)
