@@ -175,7 +175,8 @@ async def test_the_pages_ask_and_data_know_the_dashboards_and_only_load_our_file
     assert page.status_code == 200
     assert f"<title>{title} · Tally</title>" in page.text
     assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
-    assert data_of(page)["dashboards"][0] == {"id": "default", "title": "Default", "address": "/"}
+    first = data_of(page)["dashboards"][0]
+    assert (first["id"], first["address"]) == ("default", "/")
     assert 'how many">' not in page.text
     for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
         assert (await client.get(address)).status_code == 200
