@@ -114,7 +114,7 @@ async def test_ticks_of_any_two_numbers_are_few_and_inside(page):
     [
         ("2025-01-01", "2025-12-31", "Jan 2025", "Mar"),
         ("2025-06-01", "2025-06-30", "2 Jun", "9 Jun"),
-        ("2019-03-01", "2026-03-01", "2020", "2022"),
+        ("2019-03-01", "2026-03-01", "2020", "2021"),
         ("2025-06-01", "2025-06-02", "1 Jun", "06:00"),
         ("0001-01-01", "0090-01-01", "20", "40"),
     ],
@@ -201,6 +201,22 @@ async def test_a_pixel_keeps_its_lowest_and_highest(page):
 )  # fmt: skip
 async def test_numbers_are_short_where_room_is_short(call, value, text):
     assert await call("charts/values", "shortText", value) == text
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("revenue_eur", "€1,234.50"), ("share_percent", "1,234.50%"), ("latency_ms", "1,234.50 ms"),
+        ("size_bytes", "1,234.50 B"), ("price_usd", "$1,234.50"), ("weight_kg", "1,234.50 kg"),
+        ("open_days", "1,234.50 days"), ("avg_per_day", "1,234.50"), ("amount", "1,234.50"), ("is", "1,234.50"),
+    ],
+)  # fmt: skip
+async def test_a_unit_is_read_from_the_name_of_its_column(page, column, text):
+    script = """async (column) => {
+      const { cellText, parseExact } = await import('/charts/values.js');
+      return cellText(parseExact('{"n": 1234.50}').n, { name: column, type: 'numeric' });
+    }"""
+    assert await page.evaluate(script, column) == text
 
 
 def _cells(draw: random.Random, columns: int) -> list[dict[str, Any]]:

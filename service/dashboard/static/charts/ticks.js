@@ -94,7 +94,7 @@ const STEPS = /** @type {[string, number, number][]} */ ([
  */
 export function timeTicks(low, high, count) {
 	if (!(low <= high)) return [];
-	const rough = (high - low) / Math.max(1, count);
+	const rough = ((high - low) / Math.max(1, count)) * 0.8; // a few more than wanted are better than one alone
 	const [unit, each] = STEPS.find(([, , size]) => size >= rough) ?? STEPS[STEPS.length - 1];
 	const ticks = [];
 	let year = NaN;
