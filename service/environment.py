@@ -122,8 +122,9 @@ def _convert(text: str, kind: Any, meta: Meta) -> Any:
         converted = msgspec.convert(value, kind, strict=False, dec_hook=lambda to, raw: to(raw))
     except msgspec.ValidationError as error:
         raise Stop(f"{variable}={text!r}: {error} ({meta.description})", exit_code=2) from None
-    if variable.endswith("DATABASE_URL"):
-        postgres_url.check(variable, text)
+    if variable.endswith(("DATABASE_URL", "DATABASE_URLS")):
+        for url in value if is_list else [text]:
+            postgres_url.check(variable, url)
     if variable == "REDIS_URL":
         redis_url.parse(text)
     return converted

@@ -31,6 +31,15 @@ class Database(Struct, frozen=True, kw_only=True):
             shown="made by `migrate` for the embedded one",
         ),
     ] = None
+    replica_urls: Annotated[
+        tuple[str, ...],
+        env(
+            "REPLICA_DATABASE_URLS",
+            "hot standbys that run stored SQL as the reader, comma-separated; the primary runs what they "
+            "lag behind",
+            shown="none",
+        ),
+    ] = ()
     data_dir: Annotated[Path, env("DATA_DIR", "folder of the embedded Postgres and of keys")] = Path(".data")
     data_schemas: Annotated[
         tuple[str, ...],

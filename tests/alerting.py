@@ -9,7 +9,7 @@ from service.alerts.assessing import Document, failing, review
 from service.alerts.models import Definition
 from service.alerts.states import transitions
 from service.alerts.store import RuleRow, definition_of
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 
 COLUMNS = [ResultColumn("day", "date"), ResultColumn("channel", "text"), ResultColumn("n", "bigint")]
 SINGLE = [ResultColumn("n", "bigint")]

@@ -11,7 +11,7 @@ from service.alerts.models import Bands, Definition, Found, Preview, Rule
 from service.alerts.series import Shape, Table, read_table, read_time, shape_of, today
 from service.alerts.states import Gap, Seen
 from service.alerts.store import RuleRow
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 from service.errors import InvalidInput
 
 AT_ONCE: Final = 500

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from service.alerts.detect import usual_step_s
 from service.alerts.models import Definition
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 from service.errors import FieldError, InvalidInput
 
 TIMES: Final = frozenset(

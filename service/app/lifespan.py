@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from litestar import Litestar
@@ -76,6 +77,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 services.changes.keep(services.executor.redefined),
                 *(services.alerting.runners() if base.alerts else ()),
                 services.reader_login.watch(services.executor.locked_out),
+                reader.standbys.keep(partial(results.generations.proofs.requirement, ())),
                 services.monitor.keep(),
             ):
                 yield
@@ -107,7 +109,10 @@ async def _sending(traces: Traces) -> AsyncGenerator[None]:
 async def _running(base: Base, *runners: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     """Run these and the listener in the background."""
     results = base.results
-    positions = Positions(results.asking, results.generations.proofs.seen) if base.sharing else None
+    wal = bool(base.settings.database.replica_urls)
+    positions = None
+    if base.sharing or wal:
+        positions = Positions(results.asking, results.generations.proofs.seen, wal)
     handlers = Handlers(results.announced, results.silent, results.heard, positions)
     background = [*runners, base.listener.run((catalog.CHANNEL, changes.CHANNEL), handlers)]
     if base.settings.auth.mode == "on":

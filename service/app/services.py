@@ -241,6 +241,9 @@ def _extra_checks(base: Base, reader: Reader, suspensions: Suspensions) -> dict[
     checks = {"listening": "ok" if heard else "no announcements: each result is run again"}
     if base.sharing is not None:
         checks["sharing"] = base.sharing.state
+    if states := reader.standbys.states:
+        apart = [f"{where}: {state}" for where, state in states.items() if state != "ok"]
+        checks["standbys"] = "; ".join(apart) or "ok"
     lingering, replaced = reader.lingering
     if lingering:
         checks["statements"] = (

@@ -16,7 +16,7 @@ from service.ask.model import Messages, Model, correction, opening
 from service.ask.question.sql import render
 from service.ask.rules import NotUnderstood as Unread
 from service.ask.rules import answer
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 from service.errors import (
     InvalidInput,
     NotUnderstood,

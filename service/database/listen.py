@@ -19,7 +19,7 @@ from service.database.connect import asyncpg_arguments
 from service.database.driver import ListenConnection
 from service.database.gateway import LOST_CONNECTION
 from service.database.queries import SqlFile
-from service.database.snapshots import Position, parse_snapshot
+from service.database.snapshots import Lineage, Position, parse_snapshot
 
 HEARTBEAT_S: Final = 1.0
 RECONNECT_S: Final = (0.05, 2.0)
@@ -42,6 +42,7 @@ class _Incarnation(Struct, frozen=True):
 
 
 _READ_POSITION: Final = _SQL.rows("read_position", _PositionRow)
+_READ_LINEAGE: Final = _SQL.rows("read_lineage", Lineage)
 _MAKE_INCARNATION: Final = _SQL.command("make_incarnation")
 _READ_INCARNATION: Final = _SQL.rows("read_incarnation", _Incarnation)
 
@@ -139,34 +140,46 @@ class Listener:
         self._poll.register(connection.file_number(), select.POLLIN)
         self.connected.set()
         handlers.heard()
-        secret = await _tell_position(connection, handlers.positions, None)
+        about = _About()
+        await about.tell_position(connection, handlers.positions)
         while not closed.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await closed.wait()
             if not closed.is_set():  # detects a server that vanished without closing the connection
                 await connection.fetchval("SELECT 1", timeout=HEARTBEAT_S)
-                secret = await _tell_position(connection, handlers.positions, secret)
+                await about.tell_position(connection, handlers.positions)
 
 
-async def _tell_position(connection: Any, positions: Positions | None, secret: bytes | None) -> bytes | None:
-    """Tell the server's position. Return the secret, or None where the server cannot tell a position.
+class _About:
+    """What stays the same while a connection lasts: losing the secret takes a crash of the server."""
 
-    The secret lives as long as the connection: losing it takes a crash of the server.
-    """
-    if positions is None:
-        return None
-    number = positions.asking()
-    try:
-        if secret is None:
-            await connection.execute(_MAKE_INCARNATION.sql, secrets.token_bytes(SECRET_BYTES))
-            secret = await connection.fetchval(_READ_INCARNATION.sql, timeout=HEARTBEAT_S)
-        row = await connection.fetchrow(_READ_POSITION.sql, positions.wal, timeout=HEARTBEAT_S)
-    except asyncpg.PostgresError as error:
-        if isinstance(error, LOST_CONNECTION):
-            raise
-        return None  # not migrated, or another kind of Postgres: nothing is shared
-    snapshot, server, clock, wal = row
-    if secret is not None:
-        positions.seen(number, Position(server, parse_snapshot(snapshot), clock, wal), secret)
-    return secret
+    def __init__(self) -> None:
+        self._secret: bytes | None = None
+        self._lineage: Lineage | None = None
+
+    async def tell_position(self, connection: Any, positions: Positions | None) -> None:
+        """Tell the server's position, if it can tell one."""
+        if positions is None:
+            return
+        number = positions.asking()
+        try:
+            if self._secret is None:
+                await self._get_to_know(connection, wal=positions.wal)
+            row = await connection.fetchrow(_READ_POSITION.sql, positions.wal, timeout=HEARTBEAT_S)
+        except asyncpg.PostgresError as error:
+            if isinstance(error, LOST_CONNECTION):
+                raise
+            return  # not migrated, or another kind of Postgres: nothing is shared
+        snapshot, server, clock, wal = row
+        if self._secret is not None:
+            position = Position(server, parse_snapshot(snapshot), clock, wal, self._lineage)
+            positions.seen(number, position, self._secret)
+
+    async def _get_to_know(self, connection: Any, *, wal: bool) -> None:
+        if wal:
+            with suppress(asyncpg.InsufficientPrivilegeError):  # without it no standby is asked
+                row = await connection.fetchrow(_READ_LINEAGE.sql, timeout=HEARTBEAT_S)
+                self._lineage = Lineage(*row)
+        await connection.execute(_MAKE_INCARNATION.sql, secrets.token_bytes(SECRET_BYTES))
+        self._secret = await connection.fetchval(_READ_INCARNATION.sql, timeout=HEARTBEAT_S)

@@ -121,3 +121,9 @@ INSERT INTO app.incarnation (secret) VALUES ($1) ON CONFLICT DO NOTHING
 
 -- name: read_incarnation
 SELECT secret FROM app.incarnation
+
+-- name: read_lineage
+-- The name of a WAL file begins with the timeline, in hexadecimal digits.
+SELECT system_identifier AS system,
+       ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer AS timeline
+FROM pg_control_system()

@@ -38,6 +38,13 @@ class Snapshot(Struct, frozen=True, array_like=True):
         )
 
 
+class Lineage(Struct, frozen=True):
+    """Which history of which cluster a server writes or replays."""
+
+    system: int
+    timeline: int
+
+
 class Position(Struct, frozen=True):
     """Where the primary stood. `wal` was read after the snapshot, so it covers all commits that it shows.
 
@@ -48,6 +55,7 @@ class Position(Struct, frozen=True):
     snapshot: Snapshot
     clock: float
     wal: int | None = None
+    lineage: Lineage | None = None
 
 
 class Seen(Struct, frozen=True):
@@ -58,10 +66,15 @@ class Seen(Struct, frozen=True):
 
 
 class Requirement(Struct, frozen=True):
-    """What a standby must have replayed: these transactions, and everything before the WAL position."""
+    """What a standby must have replayed: these transactions, and everything before the WAL position.
+
+    `server` and `lineage` are those of the primary.
+    """
 
     transactions: tuple[int, ...]
     wal: int
+    server: str = ""
+    lineage: Lineage | None = None
 
 
 def parse_snapshot(text: str) -> Snapshot:

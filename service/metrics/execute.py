@@ -11,8 +11,9 @@ from uuid import UUID
 
 import msgspec
 
+from service.database.stored_sql.describing import Description
 from service.database.stored_sql.limiter import Watch
-from service.database.stored_sql.reader import Description, Reader, Rows
+from service.database.stored_sql.reader import Reader, Rows
 from service.errors import FieldError, InvalidInput, Problem, QueryFailed
 from service.metrics.catalog import Catalog
 from service.metrics.diagnosis import explained, placed, put_place, with_types
@@ -242,6 +243,7 @@ class Executor:
             tables=plan.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
             run=partial(self._compute, run),
+            run_afresh=partial(self._compute, run, afresh=True),
             refuse=partial(self._reader.refuse, metric.id),
             shared=not plan.description.per_caller,
             refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
@@ -274,7 +276,8 @@ class Executor:
         )
         return render(outcome, "json")
 
-    async def _compute(self, run: _Run) -> Computed:
+    async def _compute(self, run: _Run, *, afresh: bool = False) -> Computed:
+        """Run a statement; `afresh` on the primary, which shows what was committed a moment ago."""
         started = time.perf_counter()
         metric = run.plan.metric
         with self._traces.span("execute", "client") as span:
@@ -282,7 +285,7 @@ class Executor:
                 db_system_name="postgresql", tally_metric_id=str(metric.id), tally_query_id=metric.query_id
             )
             try:
-                computed, done = await self._computed(run, started)
+                computed, done = await self._computed(run, started, afresh=afresh)
             except (Problem, asyncio.CancelledError) as error:
                 code = error.code if isinstance(error, Problem) else "cancelled"
                 span.fail(code)
@@ -292,12 +295,12 @@ class Executor:
             self._observe(done)
             return computed
 
-    async def _computed(self, run: _Run, started: float) -> tuple[Computed, QueryRun]:
+    async def _computed(self, run: _Run, started: float, *, afresh: bool) -> tuple[Computed, QueryRun]:
         as_of = datetime.now(UTC)
         fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
         if run.generation != self._generation:  # dependencies or rights may have changed
             fresh_for_s, max_age = 0.0, 0
-        outcome, rows = await self._run(run.plan, run.bound, run.claims, as_of)
+        outcome, rows = await self._run(run.plan, run.bound, run.claims, as_of, afresh=afresh)
         read = time.perf_counter()
         body = await self._render(outcome, run)
         ended = time.perf_counter()
@@ -335,19 +338,19 @@ class Executor:
         return fresh_for_s, int(min(late, fresh_for_s))
 
     async def _run(
-        self, plan: QueryPlan, bound: BoundStatement, claims: str | None, as_of: datetime
+        self, plan: QueryPlan, bound: BoundStatement, claims: str | None, as_of: datetime, *, afresh: bool
     ) -> tuple[Outcome, Rows]:
         rows = None
         try:
-            rows = await self._rows(plan, bound, claims)
+            rows = await self._rows(plan, bound, claims, afresh=afresh)
         except QueryFailed as problem:
             if not problem.members["sqlstate"].startswith(_NO_LONGER_VALID):
                 raise
-        if rows is None or not plan.description.fits(rows):
+        if rows is None or not plan.description.fits(rows.shape):
             # A table changed after the statement was described, so the plan is outdated.
             self._drop(plan.metric.id)
             plan = await self.prepare(plan.metric)
-            rows = await self._rows(plan, bound, claims)
+            rows = await self._rows(plan, bound, claims, afresh=True)
         outcome = Outcome(
             metric=plan.metric,
             parameters=bound.parameters,
@@ -360,7 +363,9 @@ class Executor:
         )
         return outcome, rows
 
-    async def _rows(self, plan: QueryPlan, bound: BoundStatement, claims: str | None) -> Rows:
+    async def _rows(
+        self, plan: QueryPlan, bound: BoundStatement, claims: str | None, *, afresh: bool
+    ) -> Rows:
         description = plan.description
         try:
             return await self._reader.run(
@@ -373,6 +378,7 @@ class Executor:
                 watch=self._suspensions.watch(plan.metric),
                 with_seen=self._share_key is not None and claims is None and self._changes.is_proving,
                 comment=self._traces.comment(),
+                needs=None if afresh else partial(self._changes.requirement, plan.dependencies),
             )
         except QueryFailed as problem:
             await self._refuse_wrong(plan.template, bound)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 from service.errors import NotAcceptable, ResultTooLarge
 from service.http.fields import media_weight
 from service.metrics.models import Metric, Result

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.structs import force_setattr
 
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 from service.sql.parameters import Declared, Mode, Parameter, Window
 
 _TITLE_COMMENT: Final = re.compile(r"\A\s*--[ \t]*(\S.*)")

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from service.database.stored_sql.reader import Description
+from service.database.stored_sql.describing import Description
 from service.metrics.formats import RecordMaker
 from service.metrics.models import Definition, Metric
 from service.results.changes import Dependencies

@@ -21,7 +21,8 @@ from msgspec import Struct
 from service.database.gateway import Database
 from service.database.queries import SqlFile
 from service.database.session import Session
-from service.database.stored_sql.reader import Description
+from service.database.snapshots import Requirement
+from service.database.stored_sql.describing import Description
 from service.errors import Problem
 from service.results.freshness import Generations
 
@@ -194,6 +195,12 @@ class Changes:
             if each is not None
         ]
         return _digest((self._digest, parts))
+
+    def requirement(self, dependencies: Dependencies) -> Requirement | None:
+        """What a standby must show of these tables now; None if changes may go unnoticed."""
+        if self._generations.silent_since is not None:
+            return None
+        return self._generations.proofs.requirement(dependencies.watched, timed=dependencies.timed)
 
     @property
     def is_proving(self) -> bool:

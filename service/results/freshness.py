@@ -107,8 +107,8 @@ class Generations:
         self.end(table, now)
         if transaction is not None:
             self.proofs.announced(table, transaction)
-        elif not digested:
-            self.proofs.moved(table)
+        else:
+            self.proofs.moved(table, digested=digested)
         self.feed.moved(table)
         self._observe(ChangeHeard(table, transaction))
 

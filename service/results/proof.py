@@ -28,14 +28,16 @@ class Transactions(NamedTuple):
 class _Table:
     """What is known of one table. `floor` is what every result must include; an int if it is yet unknown.
 
-    The int is the number of the last question before the change. `wal` covers all but recent transactions.
+    The int is the number of the last question before the change. `wal` covers all but recent transactions
+    and a `pending` change.
     """
 
-    __slots__ = ("floor", "latest", "wal")
+    __slots__ = ("floor", "latest", "pending", "wal")
 
     def __init__(self) -> None:
         self.latest: dict[int, None] = {}
         self.floor: Position | int | None = None
+        self.pending: int | None = None
         self.wal = 0
 
 
@@ -71,9 +73,12 @@ class Proofs:
         if len(known.latest) > TRANSACTIONS:
             self._shorten(known)
 
-    def moved(self, table: str) -> None:
-        """A table changed, and no transaction is known for it."""
-        self._unknown(self._table(table), self._asks)
+    def moved(self, table: str, *, digested: bool = False) -> None:
+        """A table changed, and no transaction is known for it. Nodes compare what is `digested`."""
+        known = self._table(table)
+        known.pending = self._asks
+        if not digested:
+            self._unknown(known, self._asks)
 
     def renewed(self) -> None:
         """Any table may have changed."""
@@ -113,21 +118,22 @@ class Proofs:
         for table in self._tables.values():
             if isinstance(table.floor, int) and table.floor < number:
                 table.floor = position
+            if table.pending is not None and table.pending < number:
+                table.pending, table.wal = None, max(table.wal, position.wal or 0)
 
     def _begin_at(self, position: Position, number: int) -> None:
         """The position covers all that was known before the question; keep what became known after it."""
         self._floor, self._older, later = position, 0, [each for each in self._recent if each[0] >= number]
-        pending = {
-            name: table.floor
-            for name, table in self._tables.items()
-            if isinstance(table.floor, int) and table.floor >= number
-        }
+        before = dict(self._tables)
         self._tables.clear()
         self._recent = deque(later)
         for _, name, transaction in later:
             self._table(name).latest[transaction] = None
-        for name, asks in pending.items():
-            self._unknown(self._table(name), asks)
+        for name, table in before.items():
+            if table.pending is not None and table.pending >= number:
+                self._table(name).pending = table.pending
+            if isinstance(table.floor, int) and table.floor >= number:
+                self._unknown(self._table(name), table.floor)
 
     def server_time(self, now: float) -> float:
         """The server's time in epoch seconds. It is never behind, and ahead by less than a round trip."""
@@ -169,19 +175,25 @@ class Proofs:
             and all(map(snapshot.shows, required.transactions))
         )
 
-    def requirement(self, tables: Iterable[str]) -> Requirement | None:
-        """What a standby must have replayed for a run on these tables; None if that is unknown."""
-        if isinstance(self._floor, int) or self._floor.wal is None:
+    def requirement(self, tables: Iterable[str], *, timed: bool = False) -> Requirement | None:
+        """What a standby must have replayed for a run on these tables; None if that is unknown.
+
+        `timed`: the result depends on more than these tables, so the standby must not lag behind the last
+        position.
+        """
+        last = self._last
+        if isinstance(self._floor, int) or self._floor.wal is None or last is None or last.wal is None:
             return None
-        wal, names = self._floor.wal, set(tables)
+        wal, names = last.wal if timed else self._floor.wal, set(tables)
         for name in names:
             table = self._tables.get(name)
             if table is None:
                 continue
-            if isinstance(table.floor, int):
+            if table.pending is not None or isinstance(table.floor, int):
                 return None
-            wal = max(wal, table.wal, table.floor.wal or 0 if table.floor is not None else 0)
-        return Requirement(tuple(each for _, name, each in self._recent if name in names), wal)
+            wal = max(wal, table.wal, (table.floor.wal or 0) if table.floor is not None else 0)
+        recent = tuple(each for _, name, each in self._recent if name in names)
+        return Requirement(recent, wal, self.server, last.lineage)
 
     def transactions(self, tables: Iterable[str]) -> Transactions:
         """The transactions that announced changes of these tables, as far as they are kept."""

@@ -46,7 +46,8 @@ class CacheRequest(Struct, frozen=True):
     """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
 
     `refresh_every_s` is the least pause between two runs that nobody waits for. `refuse` raises `Busy` if the
-    run would be refused at once. Without `share` the result stays on this node.
+    run would be refused at once. `run_afresh` is the run for a caller who wants the newest data. Without
+    `share` the result stays on this node.
     """
 
     key: Hashable
@@ -57,6 +58,7 @@ class CacheRequest(Struct, frozen=True):
     shared: bool = True
     refresh_every_s: float = REFRESH_EVERY_S
     refuse: Callable[[], None] = _accept
+    run_afresh: Callable[[], Awaitable[Computed]] | None = None
     share: Share | None = None
 
 

@@ -67,7 +67,8 @@ class Runs:
         name = f"run {next(self._names)}"
         basis = self._generations.of((name, *request.tables))
         try:
-            computed = await request.run()
+            run = request.run_afresh if afresh and request.run_afresh is not None else request.run
+            computed = await run()
         except Problem as problem:
             raise self._note_loss(problem) from problem.__cause__
         self._ran()

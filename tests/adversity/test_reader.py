@@ -14,7 +14,9 @@ import msgspec
 import pytest
 
 from service.database.stored_sql.connection import HEAVY_STATEMENT, STATEMENT_BYTES
-from service.database.stored_sql.reader import DESCRIBERS, Description, Reader, ResultColumn, open_reader
+from service.database.stored_sql.describing import Description, ResultColumn
+from service.database.stored_sql.reader import Reader, open_reader
+from service.database.stored_sql.sessions import DESCRIBERS
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -249,11 +251,11 @@ async def test_a_table_that_gains_a_column_shows_it(limits, owner):
     await owner.execute("CREATE TABLE data.grown AS SELECT 1 AS a")
     async with open_reader(limits.reader_url, limits) as reader:
         before = await reader.describe("SELECT * FROM grown")
-        assert before.fits(await reader.run("SELECT * FROM grown"))
+        assert before.fits((await reader.run("SELECT * FROM grown")).shape)
         await owner.execute("ALTER TABLE data.grown ADD COLUMN b text DEFAULT 'x'")
         after = await reader.run("SELECT * FROM grown")
         assert [tuple(record) for record in after.records] == [(1, "x")]
-        assert not before.fits(after)
+        assert not before.fits(after.shape)
         await owner.execute("ALTER TABLE data.grown ALTER COLUMN a TYPE text")
         assert await values(reader, "SELECT * FROM grown") == [("1", "x")]
         await owner.execute("DROP TABLE data.grown")

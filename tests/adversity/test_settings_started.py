@@ -74,7 +74,7 @@ EMBEDDED = {
     "ENV_FILE": "/dev/null",
 }
 FILLED_IN = {"PORT", "DATA_DIR", "SEEDS_DIR", "LLM_BASE_URL"}
-OTHER_DATABASE = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER"}
+OTHER_DATABASE = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "REPLICA_DATABASE_URLS"}
 
 INVALID = {
     "LIVE_HEARTBEAT_S": ["0"],
@@ -87,6 +87,7 @@ INVALID = {
     "HOT_FOR_S": ["-1"],
     "DATABASE_URL": ["mysql://h/x", "postgresql://h/x?nonsense=1", "postgresql://h:port/x"],
     "READER_DATABASE_URL": ["localhost", "postgresql://h/x?sslmode=bogus"],
+    "REPLICA_DATABASE_URLS": ["standby", "postgresql://h/x,mysql://h/x"],
     "DATA_DIR": [__file__, "/proc/nowhere"],
     "DATA_SCHEMAS": [","],
     "TIME_ZONE": ["Europe/Berlim", "UTC+3"],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.database.stored_sql.reader import ResultColumn
+from service.database.stored_sql.describing import ResultColumn
 from service.errors import ResultTooLarge
 from service.metrics.formats import Outcome, parts, record_maker, render
 from service.metrics.models import Metric

@@ -12,6 +12,10 @@ def position(text, wal=None):
     return Position("server", parse_snapshot(text), 0.0, wal)
 
 
+def needed(transactions, wal):
+    return Requirement(transactions, wal, "server")
+
+
 @pytest.fixture
 def proofs():
     found = Proofs()
@@ -88,18 +92,22 @@ def test_a_busy_table_keeps_few_transactions_and_a_long_one_elsewhere_does_no_ha
 
 def test_a_standby_must_have_replayed_what_is_not_asked_for_one_by_one(proofs):
     proofs.announced("data.a", 100)
-    assert proofs.requirement(["data.a"]) == Requirement((100,), 1000)
+    assert proofs.requirement(["data.a"]) == needed((100,), 1000)
     proofs.announced("data.b", 101)
     proofs.seen(proofs.asking(0.0), position("102:102:", 1100), LIFE)
-    assert proofs.requirement(["data.a"]) == Requirement((), 1100)
-    assert proofs.requirement(["data.c"]) == Requirement((), 1000)
+    assert proofs.requirement(["data.a"]) == needed((), 1100)
+    assert proofs.requirement(["data.c"]) == needed((), 1000)
     assert not proofs.shows(Snapshot(90, 90, replayed=1099), ["data.a"])
     assert proofs.shows(Snapshot(90, 90, replayed=1100), ["data.a"])
     proofs.announced("data.a", 102)
     assert not proofs.shows(Snapshot(90, 90, replayed=1100), ["data.a"])
     assert proofs.shows(Snapshot(90, 90, shown=frozenset([102]), replayed=1100), ["data.a"])
-    proofs.moved("data.a")
+    proofs.moved("data.a", digested=True)
     assert proofs.requirement(["data.a"]) is None
+    proofs.seen(proofs.asking(0.0), position("103:103:", 1200), LIFE)
+    assert proofs.requirement(["data.a"]) == needed((), 1200)
+    assert proofs.requirement(["data.c"]) == needed((), 1000)
+    assert proofs.requirement(["data.c"], timed=True) == needed((), 1200)
 
 
 def test_too_many_transactions_for_one_position_need_a_later_one(proofs):
@@ -107,7 +115,7 @@ def test_too_many_transactions_for_one_position_need_a_later_one(proofs):
         proofs.announced("data.a" if transaction else "data.b", 100 + transaction)
     assert proofs.requirement(["data.b"]) is None
     proofs.seen(proofs.asking(0.0), position("90000:90000:", 2000), LIFE)
-    assert proofs.requirement(["data.b"]) == Requirement((), 2000)
+    assert proofs.requirement(["data.b"]) == needed((), 2000)
 
 
 def test_another_life_of_the_server_begins_anew(proofs):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,8 @@ class ReaderConnection(ExactConnection):
         """The pool's proxy for the connection while it is acquired."""
         self.pool_generation = 0
         """The limiter's generation when it was acquired from the pool: see `ConnectionLimiter.retire`."""
+        self.lineage_known_until = -inf
+        """Until when a standby's history need not be compared again, by the event loop's time."""
         self._skip_reset = False
         self._deallocate_sql = ""
         self._next = ("", 0, False)

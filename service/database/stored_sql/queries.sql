@@ -27,6 +27,34 @@ SELECT pg_catalog.pg_current_snapshot()::text AS snapshot,
            extract(epoch FROM pg_catalog.pg_postmaster_start_time())
        ) AS server
 
+-- name: read_standby
+-- How far a standby has replayed. `missing` are those of the given transactions that it has not committed yet;
+-- a number that it has not seen at all may not be asked for. Its snapshot does not tell who is running.
+WITH now AS MATERIALIZED (
+    SELECT pg_catalog.pg_snapshot_xmin(snapshot)::text::bigint AS xmin,
+           pg_catalog.pg_snapshot_xmax(snapshot) AS xmax
+    FROM pg_catalog.pg_current_snapshot() AS snapshot
+)
+SELECT pg_catalog.pg_is_in_recovery() AS standby,
+       now.xmin,
+       (pg_catalog.pg_last_wal_replay_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint AS replayed,
+       (
+           SELECT count(*)
+           FROM pg_catalog.unnest($1::text[]) AS asked (transaction)
+           WHERE CASE
+                   WHEN asked.transaction::pg_catalog.xid8 >= now.xmax THEN true
+                   WHEN asked.transaction::pg_catalog.xid8 < now.xmin::text::pg_catalog.xid8 THEN false
+                   ELSE pg_catalog.pg_xact_status(asked.transaction::pg_catalog.xid8) IS DISTINCT FROM 'committed'
+               END
+       ) AS missing
+FROM now
+
+-- name: read_standby_lineage
+-- The timeline is that of the last restart point, so it may be behind, but never ahead.
+SELECT s.system_identifier AS system, c.timeline_id AS timeline
+FROM pg_catalog.pg_control_system() AS s
+CROSS JOIN pg_catalog.pg_control_checkpoint() AS c
+
 -- name: list_rules
 -- Rules of the plan's tables, of the given views, and of all relations that they read. A policy counts even
 -- before row security is enabled on its table: results computed until then are still cached.

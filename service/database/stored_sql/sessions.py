@@ -1,0 +1,61 @@
+"""Sessions of the reader: the settings under which stored SQL runs, and the pool of such connections."""
+
+from typing import Any, Final
+
+import asyncpg
+
+from service.database.connect import asyncpg_arguments
+from service.database.gateway import Pool
+from service.database.stored_sql.connection import RESET, STATEMENTS, UNLOCK, ReaderConnection
+from service.database.stored_sql.limiter import GRACE_S
+from service.settings import Database as DatabaseSettings
+
+DESCRIBERS: Final = 2
+"""Connections that prepare and plan new SQL, beside those that run it."""
+LOCK_TIMEOUT_MS: Final = 1000
+
+
+async def make_pool(url: str, settings: DatabaseSettings) -> Pool:
+    """A pool that connects when it is used."""
+    own = settings.reader_pooler == "none"
+
+    async def prepare(connection: Any) -> None:
+        connection.reset_sql = RESET if own else UNLOCK
+
+    pool = asyncpg.create_pool(
+        **asyncpg_arguments(url, _session(settings) if own else None),
+        min_size=0,
+        max_size=settings.reader_pool_size + DESCRIBERS,
+        connection_class=ReaderConnection,
+        init=prepare,
+        command_timeout=settings.statement_timeout_ms / 1000 + GRACE_S,
+        max_cacheable_statement_size=1 << 20,
+        statement_cache_size=STATEMENTS if own else 0,
+    )
+    await pool
+    return pool
+
+
+def _session(settings: DatabaseSettings) -> dict[str, str]:
+    """Session settings that apply while stored SQL runs."""
+    return {
+        "application_name": "tally reader",
+        "default_transaction_read_only": "on",
+        "statement_timeout": str(settings.statement_timeout_ms),
+        "lock_timeout": str(min(LOCK_TIMEOUT_MS, settings.statement_timeout_ms)),
+        "search_path": ", ".join(f'"{name}"' for name in settings.data_schemas),
+        "timezone": settings.time_zone,
+        "datestyle": "ISO",
+        "intervalstyle": "iso_8601",
+    }
+
+
+# Planning reads the setting if a policy does. Unset or left empty by an earlier caller, it is not JSON.
+NO_CLAIMS: Final = "pg_catalog.set_config('request.claims', '{}', true)"
+
+
+def begin_sql(settings: DatabaseSettings) -> str:
+    """SQL that begins a transaction with the settings of `_session`, independent of the session's own."""
+    session = [(name, value.replace("'", "''")) for name, value in _session(settings).items()]
+    calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in session)
+    return f"BEGIN READ ONLY; SELECT {calls}"
