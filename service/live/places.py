@@ -14,6 +14,8 @@ LEAST_WATCHES: Final = 1000
 """What a single socket may have."""
 LEAST_BODIES: Final = 8
 """Results of the largest size that can be watched even without a cache."""
+ANONYMOUS: Final = 100
+"""Sockets that wait for their token. Each may hold a message of the largest size that the server takes."""
 WAIT: Final = {"Retry-After": "5"}
 
 
@@ -48,6 +50,8 @@ class Places:
         subject = connection.subject
         if len(self.connections) >= self._limits.connections:
             raise LiveUnavailable(headers=WAIT)
+        if connection.credential is None and self._callers[subject] >= ANONYMOUS:
+            raise TooManyStreams("Too many sockets wait for their token: send it in a header.", headers=WAIT)
         if self._callers[subject] >= self._limits.connections_per_caller:
             raise TooManyStreams(headers=WAIT)
         self.add(connection, watches)

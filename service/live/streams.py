@@ -34,7 +34,7 @@ HEADERS: Final[Headers] = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-PIECE_BYTES: Final = 65_536
+PIECE_BYTES: Final = 16384
 _COMMENT: Final = b":\n\n"
 
 

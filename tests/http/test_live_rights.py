@@ -211,6 +211,20 @@ async def test_a_socket_without_a_token_is_closed(guarded, monkeypatch):
         assert (socket.accepted, socket.status) == (False, 401)
 
 
+async def test_few_sockets_wait_for_their_token(guarded, monkeypatch):
+    monkeypatch.setattr("service.live.places.ANONYMOUS", 2)
+    async with conversing(guarded.client) as first, conversing(guarded.client):
+        async with conversing(guarded.client) as further:
+            assert (further.accepted, further.status) == (False, 429)
+        async with conversing(guarded.client, **guarded.header("greta")) as known:
+            assert known.accepted
+        await first.say(type="auth", token=guarded.token("hugo"))
+        await first.say(type="ping")
+        assert (await first.hear())["type"] == "pong"
+        async with conversing(guarded.client) as further:
+            assert further.accepted
+
+
 async def test_pages_of_other_sites_open_no_socket_without_tokens(guarded):
     settings = msgspec.structs.replace(guarded.settings, auth=Auth(mode="off"))
     metric = await guarded.metric()
