@@ -273,6 +273,8 @@ async def test_links_are_listed_newest_first_and_paged(client, shop):
         ({"embed": "https://a.example"}, "embed"),
         ({"embed": ["https://a.example"] * 21}, "embed"),
         ({"nothing": 1}, "nothing"),
+        ({"parameters": {f"p{n}": "x" * 1000 for n in range(4)}}, "parameters"),
+        ({"parameters": {"kind": "😀" * 1000}}, "parameters"),
     ],
 )
 async def test_a_link_that_makes_no_sense_is_refused(client, shop, body, field):

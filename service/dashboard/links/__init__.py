@@ -14,7 +14,7 @@ from service import audit
 from service.audit import Actor
 from service.auth.limits import Allowance
 from service.auth.tokens import Principal
-from service.dashboard.links.signing import Claims, Signer
+from service.dashboard.links.signing import LONGEST_TOKEN, Claims, Signer
 from service.database.gateway import Database, violation
 from service.database.queries import SqlFile
 from service.errors import (
@@ -26,6 +26,7 @@ from service.errors import (
     Problem,
     TooManyRequests,
 )
+from service.http.ids import MAX_ID
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.execute import Executor
 from service.metrics.models import Metric
@@ -40,6 +41,7 @@ REMEMBERED: Final = 10_000
 DEFAULT_S: Final = 30 * 86_400
 LONGEST_S: Final = 366 * 86_400
 WINDOW_S: Final = 60
+_LATEST: Final = 9_999_999_999
 
 _HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]"
 Origin = Annotated[str, Meta(pattern=rf"^https?://({_HOST})(:[0-9]{{1,5}})?\Z", max_length=260)]
@@ -137,6 +139,7 @@ class Links:
         """Raises `NotFound`, and `InvalidInput` for parameters that no metric of the dashboard takes."""
         dashboard = self._catalog.dashboard(dashboard_id)
         parameters = {name: _text(value) for name, value in new.parameters.items()}
+        self._check_length(dashboard, parameters)
         await self._check(dashboard, parameters)
         stored = msgspec.json.encode(parameters, order="deterministic").decode()
         async with self._database.transaction() as tx:
@@ -207,6 +210,12 @@ class Links:
             except Problem:  # its own answer says why it does not run
                 continue
         return {name: value for name, value in link.claims.parameters.items() if name in names}
+
+    def _check_length(self, dashboard: Dashboard, parameters: dict[str, str]) -> None:
+        token = self._signer.sign(Claims(MAX_ID, dashboard.id, parameters, _LATEST))
+        if len(token) > LONGEST_TOKEN:
+            wrong = f"together they make an address of more than {LONGEST_TOKEN} characters"
+            raise InvalidInput(errors=(FieldError("parameters", wrong),))
 
     async def _check(self, dashboard: Dashboard, parameters: dict[str, str]) -> None:
         """Try the values with each metric that takes them."""

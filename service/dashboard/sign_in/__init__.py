@@ -40,7 +40,7 @@ FLOW_S: Final = 600
 """Seconds that a person has at the issuer."""
 DISCOVERED_FOR_S: Final = 600
 
-_LOCAL: Final = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
+_LOCAL: Final = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}")
 
 
 def local_address(text: str | None) -> str:
