@@ -15,6 +15,8 @@ from service.settings import Server, Settings
 PUBLIC = {
     "/problems/{code}",
     "/",
+    "/ask",
+    "/data",
     "/d",
     "/d/{dashboard_id}",
     "/static/{version}/{name}",
