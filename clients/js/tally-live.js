@@ -137,12 +137,13 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			const field = (name) => block.match(RegExp(`(?<=(^|\n)${name}: )[^\n]*`, 'g'))?.join('\n');
 			const event = field('event');
 			const text = field('data') ?? '{}';
-			const { id, since } = JSON.parse(text);
+			const { id, since, open } = JSON.parse(text);
 			wait = field('retry') ?? wait;
 			const watch = all.find((each) => each.id === id);
 			if (!watch) return;
 			if (event === 'result') publish(watch, 'live', { text, etag: short(field('id').split(`${id}:`)[1]) });
 			else if (/fresh|stale/.test(event)) publish(watch, since ? 'stale' : 'live', { since: Date.parse(since) });
+			else if (event === 'alert') dispatchEvent(new CustomEvent('tally-alert', { detail: { id, open } }));
 			else pollOne(watch); // a problem
 		}
 

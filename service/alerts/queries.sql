@@ -223,6 +223,12 @@ SELECT id, alert_id, rule_id, kind, target, event, status, tries, next_try_at, l
 FROM app.alert_delivery
 WHERE id = $1
 
+-- name: count_open
+SELECT metric_id, count(*) AS n
+FROM app.alert
+WHERE state IN ('firing', 'nodata', 'stale', 'acknowledged')
+GROUP BY metric_id
+
 -- name: take_turn
 SELECT pg_try_advisory_lock($1::bigint) AS taken
 

@@ -57,6 +57,13 @@ class RuleRow(Struct, frozen=True):
         return msgspec.convert(self.definition | own, Rule)
 
 
+class OpenAlerts(Struct, frozen=True):
+    """How many alerts of a metric are open."""
+
+    metric_id: UUID
+    n: int
+
+
 class Opened(Struct, frozen=True):
     id: UUID
 
@@ -78,6 +85,7 @@ _READ_ALERT: Final = SQL.rows("read_alert", Alert)
 _LOCK_ALERT: Final = SQL.rows("lock_alert", Alert)
 _INSERT_ALERT: Final = SQL.rows("insert_alert", Opened)
 _UPDATE_ALERT: Final = SQL.command("update_alert")
+_COUNT_OPEN: Final = SQL.rows("count_open", OpenAlerts)
 _PAGE_DELIVERIES: Final = SQL.rows("page_deliveries", Delivery)
 _READ_DELIVERY: Final = SQL.rows("read_delivery", Delivery)
 _REPLAY: Final = SQL.rows("replay_delivery", Delivery)
@@ -230,6 +238,11 @@ async def page_alerts(
 ) -> list[Alert]:
     """Up to `limit` + 1 alerts, newest first."""
     return await db.read(_PAGE_ALERTS, before, states, rule_id, metric_id, limit + 1)
+
+
+async def count_open(db: Database) -> dict[UUID, int]:
+    """How many alerts are open, by metric. Pending ones do not count."""
+    return {each.metric_id: each.n for each in await db.read(_COUNT_OPEN)}
 
 
 async def get_alert(db: Database, alert_id: UUID) -> Alert:

@@ -1,10 +1,11 @@
 """The parts of alerts, and what runs them in the background."""
 
-from collections.abc import AsyncGenerator, Coroutine
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -12,10 +13,11 @@ from msgspec import Struct
 from service.alerts.deliver import Deliverer
 from service.alerts.evaluate import Evaluator
 from service.alerts.rules import Rules
-from service.alerts.store import DELIVERIES_TABLE
+from service.alerts.store import ALERTS_TABLE, DELIVERIES_TABLE, count_open
 from service.alerts.turn import LOOK_S, Turn
 from service.database.gateway import Database
 from service.database.session import Session
+from service.errors import DatabaseUnavailable
 from service.mail import Mail
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
@@ -23,10 +25,13 @@ from service.outbound import Webhooks
 from service.results.cache import CacheRequest, Results
 from service.settings import Settings
 
+RETRY_S: Final = 2.0
+
 
 class Alerting(Struct, frozen=True):
     """Evaluates rules where this node has the turn, and sends what is due."""
 
+    database: Database
     rules: Rules
     evaluator: Evaluator
     deliverer: Deliverer
@@ -38,9 +43,20 @@ class Alerting(Struct, frozen=True):
         with self.results.subscribe((DELIVERIES_TABLE,)) as changes:
             await self.deliverer.keep(changes)
 
-    def runners(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What runs in the background."""
-        return self.turn.lead(self.evaluator.run), self.deliver()
+    async def mark(self, mark: Callable[[dict[UUID, int]], None]) -> None:
+        """Tell of open alerts by metric, at first and after each change. Run until cancelled."""
+        with self.results.subscribe((ALERTS_TABLE,)) as changes:
+            while True:
+                try:
+                    mark(await count_open(self.database))
+                except DatabaseUnavailable:
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    await anext(changes)
+
+    def runners(self, mark: Callable[[dict[UUID, int]], None]) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What runs in the background. `mark` is told of open alerts."""
+        return self.turn.lead(self.evaluator.run), self.deliver(), self.mark(mark)
 
 
 class Outlets(Struct, frozen=True):
@@ -92,6 +108,7 @@ def alerting(
         page=f"{settings.public_url}/alerts",
     )
     return Alerting(
+        database,
         rules,
         evaluator,
         Deliverer(database, outlets.webhooks, outlets.mail, _now),

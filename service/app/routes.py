@@ -51,7 +51,6 @@ def routed() -> Litestar:
         ImportsController,
         QuarantineController,
         LiveController,
-        AlertsController,
     ]
     app = Litestar(
         route_handlers=[
@@ -59,6 +58,7 @@ def routed() -> Litestar:
                 "/api/v1",
                 route_handlers=[
                     *features,
+                    AlertsController,
                     InteractionsController,
                     StatsController,
                     ItemsController,

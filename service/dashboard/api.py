@@ -33,6 +33,7 @@ PAGE: Final[dict[str, Any]] = {"scope": None, "free_query": True}
 PROMPT_LENGTH_LIMIT: Final = 2000
 """Characters of a question that the page Ask takes from its address."""
 
+ALERTS: Final = "alerts:read"
 _KINDS: Final = {each.code: each for each in errors.all_problems()}
 
 
@@ -83,6 +84,16 @@ def data(request: Call, pages: PagesOf, catalog: Catalogue) -> Response[Any]:
     return _form(request, pages, catalog, "data.html", "imports:write")
 
 
+@get("/alerts", include_in_schema=False, sync_to_thread=False, opt=PAGE)
+def alerts(request: Call, pages: PagesOf) -> Response[Any]:
+    """Open alerts, rules and charts. Its script asks the API for all of them."""
+    principal = caller(request)
+    if principal is None:
+        return to_sign_in(request, pages)
+    require(principal, ALERTS)
+    return _html(pages.render("alerts.html", principal=principal))
+
+
 @get("/problems/{code:str}", include_in_schema=False, sync_to_thread=False, opt=PUBLIC)
 def problem_page(code: FromPath[str], request: Call, pages: PagesOf) -> Response[str]:
     """The page that the `type` of a problem document names."""
@@ -106,7 +117,7 @@ def static_file(
 
 
 def routes() -> list[ControllerRouterHandler]:
-    return [root, all_dashboards, dashboard, ask, data, problem_page, static_file]
+    return [root, all_dashboards, dashboard, ask, data, alerts, problem_page, static_file]
 
 
 def caller(request: Call) -> Principal | None:

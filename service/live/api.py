@@ -31,7 +31,8 @@ _TEXT: Final = (
     "Server-sent events. `result`: the result as JSON, at once and after each change; its `id` is the ETag "
     "(of several metrics the vector `metric:hash,metric:hash`), and a client that returns it as "
     "`Last-Event-ID` gets only what it lacks. `stale` (with `since`) and `fresh`: whether the shown result "
-    "may be outdated. `problem`: why there is no result. `gone`: the metric was deleted; a new request gets "
+    "may be outdated. `alert` (with `open`): how many alerts of the metric are open, for callers with "
+    "`alerts:read`. `problem`: why there is no result. `gone`: the metric was deleted; a new request gets "
     "204. `denied`: the token ended. `reconnect`: the server goes away; come back after `retry` milliseconds."
 )
 _RESUME: Final[list[Object]] = [

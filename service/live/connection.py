@@ -11,6 +11,7 @@ from service.errors import Problem
 from service.http.asgi import Message, Send
 
 LAST_MESSAGE_S: Final = 5.0
+ALERTS: Final = "alerts:read"
 
 
 class Connection:
@@ -41,6 +42,10 @@ class Connection:
     @property
     def claims(self) -> str:
         return self.credential.principal.claims if self.credential else ""
+
+    def hears_alerts(self) -> bool:
+        """Whether the caller may know of alerts. Without a credential everybody may everything."""
+        return self.credential is None or ALERTS in self.credential.principal.scopes
 
     def tell(self, watch: Any) -> None:
         """Write the newest state of a watch."""

@@ -41,7 +41,9 @@ TIMED_S: Final = 1.0
 class Watch:
     """One metric with its parameters on one connection, and what its client was told last."""
 
-    __slots__ = ("connection", "given", "held", "left", "metric_id", "problem", "told_stale", "topic")
+    __slots__ = (
+        "connection", "given", "held", "left", "metric_id", "problem", "told_alerts", "told_stale", "topic",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection, metric_id: UUID, given: Given, held: str = "") -> None:
         self.connection = connection
@@ -49,6 +51,7 @@ class Watch:
         self.given = given
         self.held = held
         self.told_stale = False
+        self.told_alerts = 0
         self.left = False
         self.problem: Problem | None = None
         self.topic: Topic | None = None
@@ -66,18 +69,19 @@ class Topic:
     """The newest state of one result.
 
     `tag` is its ETag without quotes. `stale_since` is set while the result may be outdated. `framed` holds
-    the bytes that all its event streams share.
+    the bytes that all its event streams share. `alerts` is how many alerts of the metric are open.
     """
 
     __slots__ = (
-        "body", "changes", "failures", "framed", "fresh_until", "problem", "ready", "request", "stale_since",
-        "tag", "task", "watches",
+        "alerts", "body", "changes", "failures", "framed", "fresh_until", "problem", "ready", "request",
+        "stale_since", "tag", "task", "watches",
     )  # fmt: skip
 
     def __init__(self, request: CacheRequest, changes: Subscription) -> None:
         self.request = request
         self.changes = changes
         self.watches: dict[Watch, None] = {}
+        self.alerts = 0
         self.ready = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.tag = ""
@@ -147,6 +151,7 @@ class Hub:
         self.unread = UnreadBytes()
         self._body_bytes = 0
         self._topics: dict[Hashable, Topic] = {}
+        self._alerts: dict[UUID, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
         self._planning = asyncio.Semaphore(SIDE_BY_SIDE)
@@ -215,6 +220,7 @@ class Hub:
                 raise LiveUnavailable("So many results are watched that none is added.", headers=WAIT)
             # Subscribe before the first look, so that no change between is missed.
             topic = Topic(request, self._results.subscribe(request.tables, [request.owner]))
+            topic.alerts = self._alerts.get(watch.metric_id, 0)
             self._topics[request.key] = topic
             topic.task = self._start(self._follow(topic))
         topic.watches[watch] = None
@@ -245,6 +251,15 @@ class Hub:
                 for changed in tuple(followers.values()):
                     changed()
         del self._followers[owner]
+
+    def mark(self, alerts: dict[UUID, int]) -> None:
+        """Tell those who watch a metric how many of its alerts are open."""
+        self._alerts = alerts
+        for topic in tuple(self._topics.values()):
+            number = alerts.get(topic.request.owner, 0) if isinstance(topic.request.owner, UUID) else 0
+            if topic.alerts != number:
+                topic.alerts = number
+                self._tell(topic)
 
     def detach(self, watch: Watch) -> None:
         """Stop following. The last watch ends the topic."""

@@ -36,11 +36,12 @@ Incoming = Auth | Subscribe | Unsubscribe | Ping
 class Outgoing(Struct, omit_defaults=True):
     """Any message to the client."""
 
-    type: Literal["result", "stale", "fresh", "gone", "denied", "error", "pong", "heartbeat"]
+    type: Literal["result", "stale", "fresh", "alert", "gone", "denied", "error", "pong", "heartbeat"]
     id: Any = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
     etag: str | UnsetType = UNSET
     since: Any = UNSET
+    open: int | UnsetType = UNSET
     code: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
     result: Raw | UnsetType = UNSET

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from service.auth.guards import Gate, require
 from service.auth.live import Credential, LiveRights
@@ -185,9 +185,11 @@ class Socket(Connection):
             return _about(watch, "result", etag=f'"{topic.tag}"', result=Raw(topic.body))
         if (topic.stale_since is not None) is not watch.told_stale:
             watch.told_stale = not watch.told_stale
-            if topic.stale_since is None:
-                return _about(watch, "fresh")
-            return _about(watch, "stale", since=topic.stale_since)
+            kind = "fresh" if topic.stale_since is None else "stale"
+            return _about(watch, kind, since=topic.stale_since or UNSET)
+        if topic.alerts != watch.told_alerts and self.hears_alerts():
+            watch.told_alerts = topic.alerts
+            return _about(watch, "alert", open=topic.alerts)
         problem = topic.shown_problem
         if problem is not None and problem is not watch.problem:
             watch.problem = problem

@@ -150,6 +150,9 @@ class EventStream(Connection):
                 since = topic.stale_since
                 more = {} if since is None else {"since": since}
                 said += event("fresh" if since is None else "stale", self._named(watch, **more))
+            if topic.alerts != watch.told_alerts and self.hears_alerts():
+                watch.told_alerts = topic.alerts
+                said += event("alert", self._named(watch, open=topic.alerts))
         problem = watch.problem if topic is None else topic.shown_problem
         if problem is not None and (topic is None or problem is not watch.problem):
             said += event("problem", self._named(watch, code=problem.code, message=problem_of(problem)))

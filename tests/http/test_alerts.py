@@ -15,7 +15,7 @@ from service.database.queries import Command, Statement
 from service.observe.events import QueryRun
 from service.settings import Alerts as AlertSettings
 from tests.conftest import serving, store_metric, visible
-from tests.live import watching
+from tests.live import conversing, nothing_more, watching
 from tests.receivers import receiving
 from tests.waiting import until
 
@@ -120,17 +120,23 @@ async def test_an_alert_runs_no_query_of_its_own(settings, clone, daily):
         await visible(client, metric)
         await daily(("2025-06-01", "Email", 5))
         async with watching(client, f"/metrics/{metric}/events") as stream:
-            await stream.event()
+            await next_result(stream)
             rule = await create(client, metric)
             for number in range(2, 8):
                 await daily((f"2025-06-0{number}", "Email", 200 if number % 2 else 5))
-                await stream.event()
+                await next_result(stream)
                 await until(lambda number=number: evaluated(client, (number - 1) // 2))
             runs = [each for each in seen if isinstance(each, QueryRun)]
             assert {each.problem for each in runs} == {None}
             assert len(runs) == 7
         assert (await client.delete(f"/api/v1/alerts/rules/{rule['id']}")).status_code == 204
         assert await alerts(client) == []
+
+
+async def next_result(stream):
+    while (event := await stream.event()).name != "result":
+        pass
+    return event
 
 
 async def evaluated(client, number):
@@ -378,3 +384,56 @@ async def agrees(client, truth, channels):
     listed = await alerts(client, limit=500)
     found = {(each["series"]["channel"], each["point"]) for each in listed if each["state"] == "resolved"}
     return found == expected and all(each["state"] in {"resolved", "withdrawn"} for each in listed)
+
+
+async def test_streams_and_sockets_tell_how_many_alerts_are_open(client, daily, metric):
+    await daily(("2025-06-01", "Email", 5), ("2025-06-01", "Call", 5))
+    await create(client, metric)
+    async with watching(client, f"/metrics/{metric}/events") as stream, conversing(client) as socket:
+        assert (await stream.event()).name == "result"
+        await socket.say(type="subscribe", id=metric)
+        assert (await socket.hear())["type"] == "result"
+        await daily(("2025-06-02", "Email", 500), ("2025-06-02", "Call", 500))
+        assert await alert_of(stream) == {"open": 2}
+        assert (await hear_alert(socket))["open"] == 2
+        async with watching(client, f"/events?ids={metric}") as late:
+            assert (await late.event()).name == "result"
+            assert await alert_of(late) == {"id": metric, "open": 2}
+        await daily(("2025-06-03", "Email", 5), ("2025-06-03", "Call", 5))
+        assert await alert_of(stream) == {"open": 0}
+        assert (await hear_alert(socket))["open"] == 0
+
+
+async def alert_of(stream):
+    while (event := await stream.event()).name != "alert":
+        pass
+    return event.data
+
+
+async def hear_alert(socket):
+    while (message := await socket.hear())["type"] != "alert":
+        pass
+    return message
+
+
+async def test_who_may_not_read_alerts_hears_of_none(opened, token, guarded_database):
+    metric = await store_metric(guarded_database, "SELECT 500 AS n")
+    async with AsyncExitStack() as stack:
+        client = await opened()
+        await visible_to(client, metric, token("metrics:read"))
+        body = {"name": "Many", "metric_id": metric, "column": "n", "kind": "threshold", "above": 100}
+        made = await client.post("/api/v1/alerts/rules", json=body, headers=token("alerts:write"))
+        assert made.status_code == 201
+        path = f"/metrics/{metric}/events"
+        both = await stack.enter_async_context(watching(client, path, **token("metrics:read", "alerts:read")))
+        assert await alert_of(both) == {"open": 1}
+        one = await stack.enter_async_context(watching(client, path, **token("metrics:read")))
+        assert (await one.event()).name == "result"
+        assert await nothing_more(one) is None
+
+
+async def visible_to(client, metric, headers):
+    async def found():
+        return (await client.get(f"/metrics/{metric}/versions", headers=headers)).status_code == 200
+
+    await until(found)

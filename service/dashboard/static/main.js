@@ -4,6 +4,7 @@ import { showActions } from './boards.js';
 import { showComputed } from './computed.js';
 import { showEdit } from './edit.js';
 import { rotate } from './kiosk.js';
+import { showMarks } from './marks.js';
 import { page } from './page.js';
 import { showShare } from './share.js';
 import { showTools } from './tilemenu.js';
@@ -23,4 +24,5 @@ for (const tile of board.tiles.values()) showTools(tile, board, { explain, edit 
 if (!page.link && !page.kiosk) showWindow(place('window'), board);
 showActions(place('actions'), new Arrange(place('grid'), board.tiles));
 showShare(place('actions'));
+showMarks(board.tiles);
 rotate();
