@@ -18,6 +18,7 @@ export interface State {
   result: any;
   /** The same as text: numbers beyond 2^53 are exact there. */
   text: string | null;
+  /** As the API gave it, or the beginning that a stream tells. */
   etag: string | null;
   /** `live`: pushed; `polling`: asked for now and then; `stale`: known to be old; `offline`: no answer now. */
   state: 'live' | 'polling' | 'stale' | 'offline';

@@ -17,10 +17,11 @@ from service.auth.issuer import Issuer, KeyFile
 from service.database import embedded
 from service.database.embedded import running
 from service.database.migrate import migrate
+from service.http.connections import raise_file_limit
 from tests.processes import free_port, open_folder, start, until_ready
 from tests.waiting import eventually
 
-STREAMS = 300
+STREAMS = 2000
 GRACE_S = 20
 LARGE = "SELECT occupation FROM customers"
 UPGRADE = (
@@ -34,6 +35,7 @@ UPGRADE = (
 @pytest.fixture
 def port(addresses, tmp_path) -> Generator[tuple[int, object]]:
     port = free_port()
+    raise_file_limit()
     process = start(
         DATABASE_URL=addresses.url,
         READER_DATABASE_URL=addresses.reader_url,
@@ -41,6 +43,7 @@ def port(addresses, tmp_path) -> Generator[tuple[int, object]]:
         PORT=port,
         GRACE_S=GRACE_S,
         LIVE_STREAMS=STREAMS + 10,
+        CONNECTIONS_PER_ADDRESS=2 * STREAMS,
         LIVE_HEARTBEAT_S=0.5,
         FRESH_FOR_S=1,
         LOG_LEVEL="error",

@@ -114,7 +114,7 @@ def tab(context: BrowserContext):
 
 async def test_two_tabs_of_one_stream_show_an_import_and_a_write_without_a_reload(site, tab):
     metric = await site.metric()
-    pages = await tab(site, metric), await tab(site, metric)
+    pages = [await tab(site, metric, poll=60_000) for _ in range(2)]
     for page in pages:
         await shows(page, metric, "live", 0)
     assert len(site.proxy.streams) == 1
@@ -224,7 +224,7 @@ async def test_more_metrics_than_a_stream_takes_are_live_over_few_streams(site, 
 async def test_texts_with_line_separators_and_exact_numbers_arrive_as_they_are(site, tab):
     sql = "SELECT count(*) AS n, E'a\\u2028b\\u2029c\\nd\\re' AS t, 9007199254740993 AS large FROM customers"
     metric = await site.metric(sql)
-    page = await tab(site, metric.upper(), parameters={})
+    page = await tab(site, metric.upper(), parameters={}, poll=60_000)
     await shows(page, metric.upper(), "live", 0)
     await site.write()
     state = await shows(page, metric.upper(), "live", 1)
