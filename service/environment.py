@@ -19,6 +19,9 @@ from service.settings import Alerts, Model, Settings, is_loopback_address
 
 T = TypeVar("T", bound=Struct)
 
+# RFC 6749, section 3.3
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
+
 _MAILBOX: Final = re.compile(r"[^\s@,;<>]+@[A-Za-z0-9.-]+")
 
 
@@ -169,6 +172,11 @@ def _check_auth(settings: Settings) -> None:
         raise Stop("OIDC_ISSUER needs OIDC_AUDIENCE: the audience that its tokens must name", exit_code=2)
     if auth.oidc_issuer is None and (auth.oidc_audience or auth.oidc_jwks_url):
         raise Stop("OIDC_AUDIENCE and OIDC_JWKS_URL need OIDC_ISSUER", exit_code=2)
+    if not _SCOPE.fullmatch(auth.oidc_scope):
+        raise Stop(
+            f"OIDC_SCOPE={auth.oidc_scope!r}: expected names separated by single spaces, in ASCII",
+            exit_code=2,
+        )
     if auth.oidc_issuer is None and (auth.oidc_client_id or auth.oidc_client_secret):
         raise Stop("OIDC_CLIENT_ID and OIDC_CLIENT_SECRET need OIDC_ISSUER", exit_code=2)
     named = {"CORS_ORIGINS": auth.cors_origins, "EMBED_ORIGINS": settings.pages.embed_origins}

@@ -38,6 +38,7 @@ def _check_settings(settings: "Settings") -> None:
     """Raise `Stop` for what is wrong whatever the database says."""
     from service.auth.clients import parse_clients
     from service.auth.issuer import KeyFile
+    from service.dashboard.links.signing import Signer
     from service.database.embedded import usable
     from service.observe.trace import check_installed
 
@@ -49,6 +50,8 @@ def _check_settings(settings: "Settings") -> None:
     parse_clients(settings.auth.clients)
     if settings.auth.mode == "on":
         KeyFile(usable(settings.database.data_dir)).read()
+    if settings.pages.link_secret_file is not None:
+        Signer(settings.pages.link_secret_file).load()
 
 
 def _serve(settings: "Settings", address: str) -> None:

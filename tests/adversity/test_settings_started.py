@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from service.cli import main
 from service.environment import rows
@@ -41,12 +42,16 @@ EMBEDDED = {
     "HEADER_TIMEOUT_S": "8",
     "BODY_TIMEOUT_S": "8",
     "CONNECTIONS_PER_ADDRESS": "100",
+    "TRUSTED_PROXIES": "10.0.0.0/8, ::1",
     "AUTH": "on",
     "AUTH_CLIENTS": f"grafana:{SECRET_HASH}:metrics:read metrics:write",
     "PUBLIC_URL": "https://tally.example",
     "OIDC_ISSUER": "http://127.0.0.1:9/pool",
     "OIDC_AUDIENCE": "one, two",
     "OIDC_JWKS_URL": "http://127.0.0.1:9/keys",
+    "OIDC_CLIENT_ID": "pages",
+    "OIDC_CLIENT_SECRET": "a secret",
+    "OIDC_SCOPE": "openid api/backend_access",
     "CORS_ORIGINS": "https://a.example, http://b.example:8080",
     "RATE_LIMIT": "1000",
     "METRIC_RATE_LIMIT": "100",
@@ -70,10 +75,13 @@ EMBEDDED = {
     "SMTP_FROM": "tally@example.org",
     "HOT_FOR_S": "3",
     "REDIS_URL": "redis://:word@127.0.0.1:1/0",
+    "SESSION_TTL_S": "600",
+    "EMBED_ORIGINS": "https://wall.example",
+    "LINK_RATE_LIMIT": "500",
     "SAMPLE": "on",
     "ENV_FILE": "/dev/null",
 }
-FILLED_IN = {"PORT", "DATA_DIR", "SEEDS_DIR", "LLM_BASE_URL"}
+FILLED_IN = {"PORT", "DATA_DIR", "SEEDS_DIR", "LLM_BASE_URL", "LINK_SECRET_FILE"}
 OTHER_DATABASE = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "REPLICA_DATABASE_URLS"}
 
 INVALID = {
@@ -108,12 +116,16 @@ INVALID = {
     "HEADER_TIMEOUT_S": ["0"],
     "BODY_TIMEOUT_S": ["0"],
     "CONNECTIONS_PER_ADDRESS": ["0"],
+    "TRUSTED_PROXIES": ["nginx", "10.0.0.1/8"],
     "AUTH": ["maybe"],
     "AUTH_CLIENTS": ["nonsense", f"a:{SECRET_HASH}:no:scope"],
     "PUBLIC_URL": ["tally.example", "https://", "https://a b"],
     "OIDC_ISSUER": ["https://issuer.example", "http://issuer.example"],
     "OIDC_AUDIENCE": ["tally"],
     "OIDC_JWKS_URL": ["https://issuer.example/keys"],
+    "OIDC_CLIENT_ID": ["pages"],
+    "OIDC_CLIENT_SECRET": ["secret"],
+    "OIDC_SCOPE": ['open"id', "öffnen"],
     "CORS_ORIGINS": ["*", "https://a.example/path"],
     "RATE_LIMIT": ["-1"],
     "METRIC_RATE_LIMIT": ["none"],
@@ -130,6 +142,10 @@ INVALID = {
     "LLM_TIMEOUT_S": ["0"],
     "ASK_COST_LIMIT": ["0"],
     "REDIS_URL": ["localhost:6379", "redis://:word@store/main", "redis+sentinel://store"],
+    "SESSION_TTL_S": ["1", "long"],
+    "EMBED_ORIGINS": ["*", "https://a.example/path"],
+    "LINK_SECRET_FILE": ["/proc/nowhere"],
+    "LINK_RATE_LIMIT": ["-1"],
     "SEEDS_DIR": ["/proc/nowhere"],
     "SAMPLE": ["maybe"],
     "ENV_FILE": ["/proc"],
@@ -168,6 +184,13 @@ def test_an_invalid_setting_is_one_sentence_that_names_it(
     assert said.count("\n") == 1
 
 
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Generator[None]:
+    """A command logs to the stream of its test, which is closed afterwards."""
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def model() -> Generator[FakeModel]:
     fake = FakeModel()
@@ -193,7 +216,13 @@ def test_the_service_becomes_ready_with_every_setting_of_the_embedded_database(
     (tmp_path / "queries.csv").write_text("id,query\nq1,SELECT 1\n")
     port = free_port()
     with open_folder() as folder:
-        own = {"PORT": port, "DATA_DIR": folder, "SEEDS_DIR": tmp_path, "LLM_BASE_URL": model.url}
+        own = {
+            "PORT": port,
+            "DATA_DIR": folder,
+            "SEEDS_DIR": tmp_path,
+            "LLM_BASE_URL": model.url,
+            "LINK_SECRET_FILE": folder / "own.key",
+        }
         variables: dict[str, Any] = EMBEDDED | own
         assert own.keys() == FILLED_IN
         assert tally("migrate", **variables).returncode == 0
