@@ -4,7 +4,7 @@ import asyncio
 import json
 from base64 import b64decode
 from hashlib import sha256
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from service.auth.issuer import Issuer, KeyFile
 from service.http import base64url
@@ -17,9 +17,9 @@ SECRET = "an issuer's secret"
 class CodeIssuer:
     """Signs people in without asking. `grants` is what the next access token says."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, host="127.0.0.1"):
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._issuer = Issuer(self.url, KeyFile(folder))
         self._codes = {}
         self.grants = {"subject": "ann", "scopes": ["metrics:read"]}
@@ -45,6 +45,15 @@ class CodeIssuer:
         fields = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in head.split("\r\n")[1:]}
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         path = head.split(" ")[1]
+        if path.startswith("/authorize?"):
+            query, asked = self.authorize(path)
+            writer.write(
+                f"HTTP/1.1 302 X\r\nLocation: {asked['redirect_uri']}?{urlencode(query)}\r\n".encode()
+            )
+            writer.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+            return
         status, answer = self._answer(path, body.decode(), fields)
         content = json.dumps(answer).encode()
         start = f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
