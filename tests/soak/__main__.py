@@ -12,7 +12,6 @@ import tempfile
 import time
 from contextlib import AsyncExitStack
 from itertools import cycle
-from math import inf
 from pathlib import Path
 from uuid import uuid4
 
@@ -122,10 +121,8 @@ async def _break(machine: Machine, report: Report, seconds: float) -> None:
         await fault(machine)
         report.end()
         await asyncio.sleep(max(1.0, began + every_s - time.perf_counter()))
-        if report.now.hits_after == inf:
-            report.wrong.append(f"no fresh answer came after: {name}")
-        if report.now.misses_after == inf:
-            report.wrong.append(f"no new query was answered after: {name}")
+        if not await settled(report.recovered, SETTLED_S):
+            report.wrong.append(f"no fresh answer, or none to a new query, came in time after: {name}")
 
 
 async def _weigh(machine: Machine, memory: list[list[int]]) -> None:

@@ -114,6 +114,10 @@ class Report:
         if asked_at >= window.ended and window.misses_after == inf:
             window.misses_after = time.perf_counter() - window.ended
 
+    def recovered(self) -> bool:
+        """Whether callers got both since the cause ended: a fresh held result, and a new query's."""
+        return max(self.now.hits_after, self.now.misses_after) < inf
+
     def table(self) -> list[str]:
         """A line for each kind of fault: the worst of its times, the sum of its counts."""
         kinds = dict.fromkeys(each.fault for each in self.windows)
