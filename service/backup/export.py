@@ -28,7 +28,7 @@ async def export(
 ) -> dict[str, int]:
     """Write the file in pieces; the number of rows of each table. Memory holds a few rows at a time.
 
-    `with_secrets` adds the API clients with the hashes of their secrets. Raises `Stop`.
+    `with_secrets` adds the tables of `SECRET`. Raises `Stop`.
     """
     await refuse_unmigrated(database)
     tables = (*EXPORTED, *(SECRET if with_secrets else ()))

@@ -23,9 +23,9 @@ _CHUNK: Final = 1 << 20
 @click.option("--with-secrets", is_flag=True, help="Also API clients and secrets of webhooks.")
 @csv_option
 def export_all(file: str | None, *, with_secrets: bool, as_csv: bool) -> None:
-    """Write queries, metrics, dashboards, datasets, imports, quarantine and items to FILE.
+    """Write queries, metrics, dashboards, alert rules, datasets, imports, quarantine and items to FILE.
 
-    Without FILE it goes to standard output. Business tables, the audit and API clients are left out.
+    Without FILE it goes to standard output. Business tables, the audit, alerts and secrets are left out.
     """
     from service.backup.export import export
     from service.cli.opened import with_database
