@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from hashlib import sha256
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,22 +10,17 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.dashboards import Tab, visit
+from tests.browser.test_accessibility import axe, findings
 from tests.processes import free_port, serving_seeds
 from tests.waiting import until
 
-__all__ = ["visit"]  # a fixture
+__all__ = ["axe", "visit"]  # fixtures
 
 SECRETS = {"editor": "a secret of the editor's own", "viewer": "a secret of the viewer's own"}
 CLIENTS = ",".join(
     f"{name}:{sha256(SECRETS[name].encode()).hexdigest()}:{scopes}"
     for name, scopes in {"editor": "api/backend_access", "viewer": "metrics:read"}.items()
 )
-AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
-RUN = """async () => {
-  const { violations } = await axe.run(document, { resultTypes: ['violations'] });
-  return violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
-    .map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.join(' ')).slice(0, 5).join(', ')}`);
-}"""
 WIDTHS = [390, 1280, 2560]
 
 
@@ -226,31 +220,33 @@ async def test_a_theme_is_kept(visit):
     assert await tab.page.evaluate("document.documentElement.dataset.theme ?? 'auto'") == "auto"
 
 
-@pytest.fixture
-def axe() -> str:
-    if not AXE.exists():
-        pytest.skip("npm could not install axe-core: make check installs it")
-    return AXE.read_text()
-
-
-async def findings(tab: Tab, axe: str) -> list[str]:
-    await tab.page.evaluate(f"() => {{ {axe} }}")
-    return await tab.page.evaluate(RUN)
+async def check(tab: Tab, axe: str, theme: str) -> None:
+    """No serious finding and nothing to scroll sideways, at each width."""
+    await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    for width in WIDTHS:
+        await tab.page.set_viewport_size({"width": width, "height": 900})
+        assert await findings(tab, axe) == [], (tab.page.url, width)
+        fits = await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert fits, (tab.page.url, width)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
-async def test_no_page_has_a_serious_finding_at_any_width(sign_in, visit, api, axe, theme):
+async def test_no_page_for_everybody_has_a_serious_finding(visit, api, axe, theme):
     answer = await api.post("/api/v1/dashboards/default/links", json={})
     link = urlsplit(answer.json()["url"]).path
     for path in ("/sign-in", "/problems/sql-refused", "/nothing", link, f"{link}?kiosk", "/s/x.y"):
-        tab = await visit(path, wait=path.startswith(link))
-        await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-        for width in WIDTHS:
-            await tab.page.set_viewport_size({"width": width, "height": 900})
-            assert await findings(tab, axe) == [], (path, width)
-            fits = await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            assert fits, (path, width)
+        await check(await visit(path, wait=path.startswith(link)), axe, theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
+async def test_no_page_for_who_is_signed_in_has_a_serious_finding(sign_in, visit, axe, theme):
     tab = await sign_in()
+    addresses = await tab.page.locator(".nav a").evaluate_all("links => links.map(each => each.pathname)")
+    assert {"/", "/ask", "/data"} <= set(addresses)
+    for path in ("/d", *addresses):
+        page = await visit(path, wait=path == "/")
+        await page.page.wait_for_load_state("networkidle")
+        await check(page, axe, theme)
     await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
     await tab.page.get_by_role("button", name="Share", exact=True).click()
     await tab.page.get_by_role("button", name="Make a link").click()

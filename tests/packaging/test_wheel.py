@@ -1,5 +1,6 @@
 """The wheel alone is a whole Tally: what it needs beside its dependencies is inside."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -71,8 +72,13 @@ def test_the_installed_wheel_migrates_seeds_and_serves(installed: Path):
         )
         try:
             until_ready(port)
-            metrics = httpx.get(f"http://127.0.0.1:{port}/api/v1/metrics").json()["items"]
+            base = f"http://127.0.0.1:{port}"
+            metrics = httpx.get(f"{base}/api/v1/metrics").json()["items"]
             assert metrics
+            page = httpx.get(base, headers={"Accept": "text/html"})
+            files = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text))
+            assert any(name.endswith("/tally-live.js") for name in files)
+            assert {httpx.get(f"{base}{name}").status_code for name in files} == {200}
         finally:
             service.terminate()
             service.wait(timeout=30)
