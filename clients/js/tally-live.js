@@ -8,10 +8,10 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	const name = `tally-live ${url} ${user ?? (bearer == token ? self : token)}`;
 	const { locks } = navigator; // insecure pages have none
 	const end = new AbortController();
-	const watches = {}; // by key
+	const watches = {};
 	const streams = new Map();
 	let tabs; // the leader's: tab -> keys
-	let term = 0; // of the newest leader
+	let term = 0; // of the leader
 	let shown, timer, channel;
 
 	const post = (message) => channel?.postMessage(message);
@@ -28,7 +28,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		if (entry) shown && take(entry);
 		else if (!tab) say();
 		else if (tabs) {
-			if (!tabs[tab]) locks.request(name + tab, () => tabs && want(tab, [])); // when it is gone
+			if (!tabs[tab]) locks.request(name + tab, () => tabs && want(tab, []));
 			want(tab, keys);
 		}
 	}
@@ -63,10 +63,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		post({});
 		say();
 		return new Promise((resolve) => {
-			shown.signal.onabort = () => {
-				tabs = null;
-				resolve(arrange(true));
-			};
+			shown.signal.onabort = () => ((tabs = null), resolve(arrange(true)));
 		});
 	}
 
@@ -137,14 +134,14 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			const field = (name) => block.match(RegExp(`(?<=(^|\n)${name}: )[^\n]*`, 'g'))?.join('\n');
 			const event = field('event');
 			const text = field('data') ?? '{}';
-			const { id, since, open } = JSON.parse(text);
+			const { id, since } = JSON.parse(text);
 			wait = field('retry') ?? wait;
 			const watch = all.find((each) => each.id === id);
 			if (!watch) return;
 			if (event === 'result') publish(watch, 'live', { text, etag: short(field('id').split(`${id}:`)[1]) });
 			else if (/fresh|stale/.test(event)) publish(watch, since ? 'stale' : 'live', { since: Date.parse(since) });
-			else if (event === 'alert') dispatchEvent(new CustomEvent('tally-alert', { detail: { id, open } }));
-			else pollOne(watch); // a problem
+			else if (event === 'alert') dispatchEvent(new CustomEvent('tally-alert', { detail: JSON.parse(text) }));
+			else pollOne(watch);
 		}
 
 		signal.onabort = () => round.abort();
@@ -152,7 +149,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		for (let tries = 1; !signal.aborted; tries++) {
 			heard = Date.now();
 			round = new AbortController();
-			// of a browser's six connections
+			// a browser has six
 			const asked = [...streams.keys()].indexOf(keys) < 4 ? all.filter(isFine) : [];
 			const held = asked.filter(({ entry }) => entry.etag);
 			const tags = held.map(({ id, entry }) => `${id}:${short(entry.etag)}`);
@@ -169,7 +166,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 					rest = blocks.pop() ?? '';
 					blocks.forEach(hearEvent);
 				}
-			} catch {} // lost
+			} catch {}
 			round.abort();
 			if (signal.aborted) return;
 			for (const watch of all) if (isLive(watch)) publish(watch, 'polling');
@@ -183,8 +180,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	for (const change of ['online', 'offline']) addEventListener(change, arrange, end);
 	document.addEventListener('visibilitychange', look, end);
 	if (locks) {
-		channel = new BroadcastChannel(name);
-		channel.onmessage = hear;
+		(channel = new BroadcastChannel(name)).onmessage = hear;
 		const living = new Promise((resolve) => (end.signal.onabort = resolve));
 		locks.request(name + self, end, () => (look(), living)).catch(() => {});
 	} else look();
@@ -197,10 +193,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			watch.listeners.add(tell);
 			if (watch.entry.key) queueMicrotask(tell);
 			say();
-			return () => {
-				watch.listeners.delete(tell);
-				say();
-			};
+			return () => (watch.listeners.delete(tell), say());
 		},
 		close() {
 			end.abort();

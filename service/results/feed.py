@@ -107,8 +107,9 @@ class ChangeFeed:
 
     def __init__(self) -> None:
         self.silent_since: float | None = -inf
-        self._subscriptions: set[Subscription] = set()
-        self._by_name: dict[Hashable, set[Subscription]] = {}
+        # In the order of their subscription: sets of objects have another one in each process.
+        self._subscriptions: dict[Subscription, None] = {}
+        self._by_name: dict[Hashable, dict[Subscription, None]] = {}
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -116,16 +117,16 @@ class ChangeFeed:
     def subscribe(self, tables: Iterable[str] | None, owners: Iterable[Hashable] = ()) -> Subscription:
         """Subscribe to changes of tables (None: all) and of the definitions of metrics and dashboards."""
         subscription = Subscription(self, tables, owners)
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         for name in subscription.names:
-            self._by_name.setdefault(name, set()).add(subscription)
+            self._by_name.setdefault(name, {})[subscription] = None
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
         for name in subscription.names:
-            others = self._by_name.get(name, set())
-            others.discard(subscription)
+            others = self._by_name.get(name, {})
+            others.pop(subscription, None)
             if not others:
                 self._by_name.pop(name, None)
 

@@ -309,6 +309,17 @@ async def test_the_server_says_what_is_stale_and_fresh_again(stub, tab):
     await shows(page, A, "live", 1)
 
 
+async def test_an_alert_is_an_event_of_the_page_and_asks_for_nothing(stub, tab):
+    page = await tab(A, poll=60_000)
+    await page.evaluate("addEventListener('tally-alert', ({ detail }) => (window.alerted = detail))")
+    await shows(page, A, "live", 1)
+    stub.tell("alert", {"id": A, "open": 1})
+    stub.change(A, 2)
+    await shows(page, A, "live", 2)
+    assert await page.evaluate("alerted") == {"id": A, "open": 1}
+    assert not stub.asked("metrics")
+
+
 async def test_a_server_that_goes_away_says_when_to_come_back(stub, tab):
     page = await tab(A, retry=[60_000, 60_000])
     await shows(page, A, "live", 1)

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from service.errors import LiveUnavailable, TooManyStreams
-from service.live.hub import Hub, Watch
+from service.live.hub import Hub, Topic, Watch
 from service.live.places import Limits, UnreadBytes
 from service.live.sockets import LARGE_BYTES, Socket
 from service.results.cache import Results
@@ -144,9 +144,8 @@ class Reader:
 
     def tell(self, size, tag):
         watch = Watch(self.socket, UUID(int=size), {})
-        watch.topic = SimpleNamespace(
-            tag=tag, body=b'"%s"' % (b"x" * (size - 2)), stale_since=None, shown_problem=None
-        )
+        watch.topic = Topic(SimpleNamespace(), SimpleNamespace())
+        watch.topic.tag, watch.topic.body = tag, b'"%s"' % (b"x" * (size - 2))
         self.socket.tell(watch)
         return watch
 
