@@ -19,6 +19,7 @@ from service.dashboard.error_pages import ErrorPages
 from service.dashboard.links.layer import LinkRoutes
 from service.dashboard.links.signing import Signer
 from service.dashboard.pages import Pages
+from service.database.breaker import Breaker, same_server
 from service.database.listen import Listener
 from service.database.stored_sql.limiter import GRACE_S, QUEUE_WAIT_S
 from service.errors import DatabaseUnavailable, Stop
@@ -77,7 +78,10 @@ def configured(
     spans = traces(settings.traces)
     prometheus.trace = spans.current
     observe = both(observe or EventLog(), prometheus)
-    listener = Listener(config.url)
+    primary = reader_server = Breaker("primary", config.url, observe)
+    if not same_server(config.url, config.reader_url):
+        reader_server = Breaker("reader", config.reader_url, observe, is_primary=False)
+    listener = Listener(config.url, primary)
     generations = Generations(observe)
     redis_url = settings.nodes.redis_url
     sharing = (
@@ -100,6 +104,8 @@ def configured(
     base = Base(
         settings=settings,
         observe=observe,
+        primary=primary,
+        reader_server=reader_server,
         listener=listener,
         results=results,
         sharing=sharing,

@@ -38,9 +38,9 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
     assert config.reader_url, "checked by configured"
     ignore_cancelled_connects()
     async with (
-        open_database(config.url) as database,
-        aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S)) as session,
-        open_reader(config.reader_url, config, base.observe) as reader,
+        open_database(config.url, breaker=base.primary) as database,
+        aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S, base.primary)) as session,
+        open_reader(config.reader_url, config, base.observe, base.reader_server) as reader,
         Outbound(
             timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s, traces=base.traces
         ) as outbound,
@@ -114,7 +114,8 @@ async def _running(base: Base, *runners: Coroutine[Any, Any, None]) -> AsyncGene
     if base.sharing or wal:
         positions = Positions(results.asking, results.generations.proofs.seen, wal)
     handlers = Handlers(results.announced, results.silent, results.heard, positions)
-    background = [*runners, base.listener.run((catalog.CHANNEL, changes.CHANNEL), handlers)]
+    breakers = [each.keep() for each in {base.primary, base.reader_server}]
+    background = [*breakers, *runners, base.listener.run((catalog.CHANNEL, changes.CHANNEL), handlers)]
     if base.settings.auth.mode == "on":
         background.append(base.tokens.watch())
     async with asyncio.TaskGroup() as group:

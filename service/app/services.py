@@ -25,6 +25,7 @@ from service.dashboard.links import SESSION, Links
 from service.dashboard.links.signing import Signer
 from service.dashboard.pages import Pages
 from service.dashboard.sign_in import CodeFlow, SignIn
+from service.database.breaker import Breaker
 from service.database.gateway import Database
 from service.database.listen import Listener
 from service.database.session import Session
@@ -64,6 +65,8 @@ class Base(Struct, frozen=True):
 
     settings: Settings
     observe: Observe
+    primary: Breaker
+    reader_server: Breaker
     listener: Listener
     results: Results
     sharing: Sharing | None
@@ -202,7 +205,9 @@ def connect(
             reader=parameters(config.reader_url or "").get("user", ""),
         ),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
-        reader_login=ReaderLogin(config.reader_url or "", config.data_schemas, base.observe),
+        reader_login=ReaderLogin(
+            config.reader_url or "", config.data_schemas, base.observe, base.reader_server
+        ),
         extra_checks=partial(_extra_checks, base, reader, suspensions),
         live_rights=rights,
         streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor)),

@@ -95,6 +95,14 @@ class ListenConnection(asyncpg.Connection):
         return int(connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001
 
 
+def terminate_idle(pool: Any) -> None:
+    """Close a pool's idle connections without a word to the server. Those in use are closed on release."""
+    pool._generation += 1  # noqa: SLF001 (`expire_connections`, which may be called between two turns only)
+    for holder in pool._holders:  # noqa: SLF001
+        if holder.is_idle():
+            holder.terminate()
+
+
 class CancelledConnects(logging.Filter):
     """Drops asyncio's error about a connection that was given up while Postgres answered its wish for TLS.
 

@@ -18,6 +18,9 @@ from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.queries import Command, Statement
 from service.errors import Busy, Conflict, DatabaseUnavailable, InvalidInput, Problem
 
+if TYPE_CHECKING:
+    from service.database.breaker import Breaker  # which stands above this module
+
 if TYPE_CHECKING:  # generic for the type checker only
     RawConnection = asyncpg.Connection[asyncpg.Record]
     Connection = RawConnection | PoolConnectionProxy[asyncpg.Record]
@@ -47,6 +50,8 @@ LOST_CONNECTION: Final = (
 )
 # The login fails: a changed password, a dropped role or a dropped database.
 REFUSED_LOGIN: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+# The server is a standby, or the database is set to read only.
+TAKES_NO_WRITES: Final = asyncpg.ReadOnlySQLTransactionError
 EXHAUSTED: Final = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 
 NOT_MIGRATED: Final = (
@@ -136,8 +141,9 @@ class PoolUsage(NamedTuple):
 class Database(Verbs):
     """The owner's pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, breaker: "Breaker | None" = None) -> None:
         self._pool = pool
+        self._breaker = breaker
 
     @property
     def usage(self) -> PoolUsage:
@@ -146,9 +152,16 @@ class Database(Verbs):
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncGenerator[Connection]:
-        with translated():
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                yield connection
+        if self._breaker is not None:
+            self._breaker.check()
+        try:
+            with translated():
+                async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                    yield connection
+        except Problem as problem:
+            if self._breaker is not None and isinstance(problem.__cause__, TAKES_NO_WRITES):
+                self._breaker.fail_over()
+            raise
 
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
@@ -167,8 +180,13 @@ class Database(Verbs):
 
 
 @asynccontextmanager
-async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenerator[Database]:
-    """Open the owner's pool lazily: for an unreachable server the first verb raises `DatabaseUnavailable`."""
+async def open_database(
+    url: str, *, size: int = OWNER_POOL_SIZE, breaker: "Breaker | None" = None
+) -> AsyncGenerator[Database]:
+    """Open the owner's pool lazily: for an unreachable server the first verb raises `DatabaseUnavailable`.
+
+    `breaker` is that of the server that the address leads to.
+    """
     session = {"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"}
     pool = asyncpg.create_pool(
         **asyncpg_arguments(url, session),
@@ -176,10 +194,13 @@ async def open_database(url: str, *, size: int = OWNER_POOL_SIZE) -> AsyncGenera
         max_size=size,
         init=use_json,
         command_timeout=WRITE_TIMEOUT_S,
+        connect=None if breaker is None else breaker.connect,
     )
     await pool
+    if breaker is not None:
+        breaker.watch_pool(pool)
     try:
-        yield Database(pool)
+        yield Database(pool, breaker)
     finally:
         with suppress(TimeoutError):  # a hanging server does not answer; the pool drops the connections
             async with asyncio.timeout(CLOSE_WAIT_S):
@@ -221,7 +242,14 @@ def translated() -> Generator[None]:
     except NOT_MIGRATED as error:
         raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
     except EXHAUSTED as error:
-        raise DatabaseUnavailable("The database has no disk or memory left.") from error
+        raise DatabaseUnavailable(
+            "The database has no disk or memory left.", headers={"Retry-After": "30"}
+        ) from error
+    except TAKES_NO_WRITES as error:
+        raise DatabaseUnavailable(
+            "The database takes no writes: it is a standby, or set to read only.",
+            headers={"Retry-After": "2"},
+        ) from error
     except REFUSED_LOGIN as error:
         raise DatabaseUnavailable(
             "The database refuses the service's login.", headers={"Retry-After": "10"}

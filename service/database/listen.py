@@ -15,6 +15,7 @@ from typing import Any, Final
 import asyncpg
 from msgspec import Struct
 
+from service.database.breaker import Breaker, StandbyError
 from service.database.connect import asyncpg_arguments
 from service.database.driver import ListenConnection
 from service.database.gateway import LOST_CONNECTION
@@ -22,6 +23,7 @@ from service.database.queries import SqlFile
 from service.database.snapshots import Lineage, Position, parse_snapshot
 
 HEARTBEAT_S: Final = 1.0
+_HEARTBEAT: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
 RECONNECT_S: Final = (0.05, 2.0)
 SECRET_BYTES: Final = 32
 
@@ -78,8 +80,14 @@ class Listener:
     `connected` is set while notifications arrive.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, breaker: Breaker | None = None) -> None:
+        """`breaker` is that of the primary, which the address leads to; it is told when the server hangs."""
         self._url = url
+        self._breaker = breaker
+        self._connect: Any = asyncpg.connect if breaker is None else breaker.connect
+        self._lost = asyncio.Event()
+        if breaker is not None:
+            breaker.watch(self._renew)
         self.connected = asyncio.Event()
         self._poll: select.poll | None = None
         self._checked = False
@@ -107,7 +115,7 @@ class Listener:
         pause = shortest
         while True:
             with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
-                connection = await asyncpg.connect(
+                connection = await self._connect(
                     **asyncpg_arguments(self._url, {"application_name": "tally listen"}),
                     connection_class=ListenConnection,
                 )
@@ -119,21 +127,28 @@ class Listener:
                     self.connected.clear()
                     handlers.silent()
                     connection.terminate()
+            if self._breaker is not None and self._breaker.error is not None:
+                await self._breaker.closed()
+                continue
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
     async def _listen(self, connection: Any, channels: Iterable[str], handlers: Handlers) -> None:
-        closed = asyncio.Event()
+        lost = self._lost = asyncio.Event()
 
         def close(_connection: object) -> None:
             self._poll = None
-            closed.set()
+            lost.set()
             handlers.silent()
 
         def received(_connection: object, _pid: int, _channel: str, payload: object) -> None:
             handlers.announced(str(payload))
 
         connection.add_termination_listener(close)
+        is_standby, was_read_only = await connection.fetchrow(_HEARTBEAT, timeout=HEARTBEAT_S)
+        if is_standby and self._breaker is not None:
+            self._breaker.open(StandbyError())
+            return
         for channel in channels:
             await connection.add_listener(channel, received)
         self._poll = select.poll()
@@ -142,13 +157,32 @@ class Listener:
         handlers.heard()
         about = _About()
         await about.tell_position(connection, handlers.positions)
-        while not closed.is_set():
+        while not lost.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
-                    await closed.wait()
-            if not closed.is_set():  # detects a server that vanished without closing the connection
-                await connection.fetchval("SELECT 1", timeout=HEARTBEAT_S)
+                    await lost.wait()
+            if not lost.is_set() and not await self._takes_writes(connection) and not was_read_only:
+                if self._breaker is not None:
+                    self._breaker.fail_over()
+                return
+            if not lost.is_set():
                 await about.tell_position(connection, handlers.positions)
+
+    async def _takes_writes(self, connection: Any) -> bool:
+        """Whether the connection leads to a server that takes writes.
+
+        This also detects a server that hangs, or vanished without closing the connection.
+        """
+        try:
+            is_standby, is_read_only = await connection.fetchrow(_HEARTBEAT, timeout=HEARTBEAT_S)
+        except TimeoutError as error:
+            if self._breaker is not None:
+                self._breaker.open(error, silent=True)
+            raise
+        return not is_standby and not is_read_only
+
+    def _renew(self) -> None:
+        self._lost.set()
 
 
 class _About:

@@ -5,8 +5,16 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
+from service.database.breaker import Breaker
 from service.database.connect import asyncpg_arguments
-from service.database.gateway import LOST_CONNECTION, Connection, RawConnection, Verbs, translated, use_json
+from service.database.gateway import (
+    LOST_CONNECTION,
+    Connection,
+    RawConnection,
+    Verbs,
+    translated,
+    use_json,
+)
 from service.errors import DatabaseUnavailable
 
 CLOSE_WAIT_S = 1.0
@@ -18,15 +26,21 @@ class Session(Verbs):
     Every failure is `DatabaseUnavailable`. `timeout_s` bounds connecting and each statement.
     """
 
-    def __init__(self, url: str, name: str, timeout_s: float) -> None:
+    def __init__(self, url: str, name: str, timeout_s: float, breaker: Breaker | None = None) -> None:
+        """`breaker` is that of the server that the address leads to."""
         self._url = url
+        self._breaker = breaker
         self._name = name
         self._timeout_s = self._connect_timeout_s = timeout_s
         self._connection: RawConnection | None = None
+        if breaker is not None:
+            breaker.watch(self._drop)
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncGenerator[Connection]:
         try:
+            if self._breaker is not None:
+                self._breaker.check()
             with translated():
                 yield await self._connected()
         except asyncpg.PostgresError as error:
@@ -46,7 +60,9 @@ class Session(Verbs):
             settings = {"application_name": self._name, "timezone": "UTC", "search_path": "pg_catalog"}
             arguments = asyncpg_arguments(self._url, settings)
             arguments["timeout"] = self._connect_timeout_s
-            self._connection = await asyncpg.connect(**arguments)
+            connect = asyncpg.connect if self._breaker is None else self._breaker.connect
+            self._connection = await connect(**arguments)
+            assert self._connection is not None, "or it would have raised"
             await use_json(self._connection)
         return self._connection
 

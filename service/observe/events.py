@@ -91,6 +91,26 @@ class ConnectionRestored(Struct, frozen=True, gc=False):
     source: str
 
 
+class BreakerOpened(Struct, frozen=True, gc=False):
+    """A server cannot be reached, so nobody tries but a probe.
+
+    It is the `primary`, or that of the `reader` where this is another one. `hangs`: its existing connections
+    get no answer either.
+    """
+
+    server: str
+    why: str
+    hangs: bool
+
+
+class BreakerClosed(Struct, frozen=True, gc=False):
+    """A probe was answered after `duration`."""
+
+    server: str
+    duration: float
+    probes: int
+
+
 class CallersShed(Struct, frozen=True, gc=False):
     """So many callers were refused with 503 within a second, because the reader's connections were in use.
 
@@ -121,6 +141,8 @@ Event = (
     | ChangeHeard
     | ConnectionLost
     | ConnectionRestored
+    | BreakerOpened
+    | BreakerClosed
     | CallersShed
     | ImportDone
 )

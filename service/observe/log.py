@@ -14,6 +14,8 @@ import structlog
 
 from service.observe.events import (
     AuthFailed,
+    BreakerClosed,
+    BreakerOpened,
     CallersShed,
     ChangeHeard,
     ConnectionLost,
@@ -125,6 +127,8 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     QueryRun: (logging.DEBUG, "query"),
     ChangeHeard: (logging.DEBUG, "change"),
     ImportDone: (logging.INFO, "import"),
+    BreakerOpened: (logging.WARNING, "server cannot be reached"),
+    BreakerClosed: (logging.INFO, "server can be reached again"),
     CallersShed: (logging.WARNING, "callers shed"),
 }
 

@@ -12,6 +12,8 @@ import pytest
 
 from service.observe.events import (
     AuthFailed,
+    BreakerClosed,
+    BreakerOpened,
     CallersShed,
     ChangeHeard,
     ConnectionLost,
@@ -132,6 +134,11 @@ EVENTS = {
     ConnectionRestored("poll"): ("info", {"event": "database is back"}),
     ConnectionLost("announcements"): ("warning", {"event": "listening lost"}),
     ConnectionLost("reader", "no"): ("warning", {"event": "reader lost", "why": "no"}),
+    BreakerOpened("primary", "no", hangs=True): (
+        "warning",
+        {"event": "server cannot be reached", "server": "primary", "why": "no", "hangs": True},
+    ),
+    BreakerClosed("primary", 2.5, 7): ("info", {"event": "server can be reached again", "probes": 7}),
     CallersShed(7, 3): ("warning", {"event": "callers shed", "number": 7, "waiting": 3}),
     ImportDone("items", "done", 7, 1, 0.1): ("info", {"event": "import", "rows": 7, "quarantined": 1}),
 }  # fmt: skip

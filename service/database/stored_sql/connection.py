@@ -59,6 +59,10 @@ class ReaderConnection(ExactConnection):
         self._prepared_bytes = 0
         self._shapes: dict[str, Shape] = {}
 
+    def abort(self) -> None:
+        """Give the connection up without a word to the server, as if the network had cut it."""
+        self.cap.abort()
+
     def skip_reset(self) -> None:
         """Declare that the next statement changes nothing that a reset would undo."""
         self._skip_reset = True
@@ -132,6 +136,9 @@ class ByteCap(asyncio.Protocol):
     def received(self) -> int:
         """Bytes received since `start`."""
         return self._cap - self._left
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def start(self, cap: int) -> None:
         self._cap = self._left = cap

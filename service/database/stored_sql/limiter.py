@@ -19,15 +19,8 @@ from msgspec import Struct
 from service.database.gateway import LOST_CONNECTION, Pool
 from service.database.stored_sql.admission import Admission, Place
 from service.database.stored_sql.connection import SQL, ByteCap
-from service.errors import (
-    Busy,
-    DatabaseUnavailable,
-    FieldError,
-    Problem,
-    QueryFailed,
-    QueryTimeout,
-    ResultTooLarge,
-)
+from service.database.stored_sql.problems import problem_of
+from service.errors import Busy, DatabaseUnavailable, Problem
 from service.http.current_caller import current_caller
 from service.observe.events import CallersShed, Observe, ignore
 from service.settings import Database as DatabaseSettings
@@ -131,7 +124,7 @@ class ConnectionLimiter:
         return Lingering(len(self._lingering), self._replaced)
 
     def acquire(self, watch: Watch | None = None) -> "_Acquired":
-        """A context manager; raises `Busy` for who would wait too long, else the errors of `translated`."""
+        """A context manager; raises `Busy` for who would wait too long, else the problems of `problem_of`."""
         return _Acquired(self, watch)
 
     def refuse(self, metric: Hashable) -> None:
@@ -333,6 +326,9 @@ class ConnectionLimiter:
             else:
                 waiter.answer.set_result(self._idle.pop() if self._idle else None)
 
+    def problem_of(self, error: BaseException, cap: ByteCap) -> Problem | None:
+        return problem_of(error, cap, self._settings)
+
     async def _return_to_pool(self, connection: Any) -> bool:
         """Release to the pool, which closes a connection if its reset fails; whether the statement ended."""
         try:
@@ -342,26 +338,6 @@ class ConnectionLimiter:
         except (*LOST_CONNECTION, asyncpg.PostgresError):
             pass  # lost, or hit by a late cancellation: the caller's result stays valid
         return True
-
-    def translated(self, error: BaseException, cap: ByteCap) -> Problem | None:
-        """The problem that a caller gets for an error; None if the error is not from Postgres."""
-        timeout_ms, limit = self._settings.statement_timeout_ms, self._settings.result_bytes_limit
-        match error:
-            case asyncpg.QueryCanceledError() | TimeoutError():
-                return QueryTimeout(f"The stored SQL ran longer than {timeout_ms} ms and was cancelled.")
-            case asyncpg.LockNotAvailableError():
-                return QueryTimeout("The stored SQL waited too long for a lock on one of its tables.")
-            case _ if isinstance(error, LOST_CONNECTION) and cap.exceeded:
-                return ResultTooLarge(
-                    f"The result takes more than {limit} bytes (RESULT_BYTES_LIMIT): "
-                    "select fewer columns or rows."
-                )
-            case _ if isinstance(error, LOST_CONNECTION):
-                return DatabaseUnavailable(headers={"Retry-After": "2"})
-            case asyncpg.PostgresError():
-                return _query_failed(error)
-            case _:
-                return None
 
 
 class _Acquired:
@@ -394,16 +370,5 @@ class _Acquired:
     ) -> None:
         self._cap.stop()  # kept from `__aenter__`: a lost connection no longer gives its cap
         await self._limiter.release(self._connection, self._place, sound=error is None, watch=self._watch)
-        if error is not None and (problem := self._limiter.translated(error, self._cap)):
+        if error is not None and (problem := self._limiter.problem_of(error, self._cap)):
             raise problem from error
-
-
-def _query_failed(error: asyncpg.PostgresError) -> Problem:
-    message = getattr(error, "message", None) or str(error)
-    position = getattr(error, "position", None)
-    members: dict[str, Any] = {"sqlstate": error.sqlstate}
-    if position is not None:
-        members["position"] = int(position)
-    if hint := getattr(error, "hint", None):
-        members["hint"] = hint
-    return QueryFailed(f"Postgres: {message}", errors=(FieldError("sql", message),), **members)

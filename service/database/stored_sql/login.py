@@ -12,6 +12,7 @@ from typing import Final
 import asyncpg
 import psycopg
 
+from service.database.breaker import Breaker
 from service.database.connect import asyncpg_arguments, cause
 from service.database.gateway import LOST_CONNECTION
 from service.observe.events import ConnectionLost, ConnectionRestored, Observe, ignore
@@ -35,9 +36,19 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ANY (%s) AND has_schema_
 class ReaderLogin:
     """Whether stored SQL can be answered at all: the reader may log in and use a schema of DATA_SCHEMAS."""
 
-    def __init__(self, url: str, schemas: tuple[str, ...], observe: Observe = ignore) -> None:
-        """`observe` gets each loss and return of the login, whatever the reason."""
+    def __init__(
+        self,
+        url: str,
+        schemas: tuple[str, ...],
+        observe: Observe = ignore,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """`observe` gets each loss and return of the login, whatever the reason.
+
+        `breaker` is that of the server that the address leads to. While it is open, no login is tried.
+        """
         self._url = url
+        self._breaker = breaker
         self._schemas = list(schemas)
         self._observe = observe
         self._state: str | None = None
@@ -63,8 +74,11 @@ class ReaderLogin:
     async def _probe(self) -> None:
         # libpq logs in on a thread and does not block the event loop, but gives the reason as text only.
         # asyncpg gives the SQLSTATE, so we use it after a failure.
-        usable = await asyncio.to_thread(_may_use, self._url, self._schemas)
-        before, self._failure = self._failure, await _failure(self._url) if usable is None else None
+        usable = None
+        if self._breaker is None or self._breaker.error is None:
+            usable = await asyncio.to_thread(_may_use, self._url, self._schemas)
+        failure = await _failure(self._url, self._breaker) if usable is None else None
+        before, self._failure = self._failure, failure
         if self._failure is not None:
             self._state = "refused" if isinstance(self._failure, REFUSED) else "unreachable"
         else:
@@ -75,12 +89,12 @@ class ReaderLogin:
             self._observe(ConnectionRestored("reader"))
 
 
-async def _failure(url: str) -> Exception | None:
+async def _failure(url: str, breaker: Breaker | None) -> Exception | None:
     """Why the reader cannot log in; None if it can."""
     try:
         arguments = asyncpg_arguments(url, None)
         arguments["timeout"] = TIMEOUT_S
-        connection = await asyncpg.connect(**arguments)
+        connection = await (asyncpg.connect if breaker is None else breaker.connect)(**arguments)
     except (*LOST_CONNECTION, asyncpg.PostgresError) as error:
         return error
     with suppress(*LOST_CONNECTION, asyncpg.PostgresError):

@@ -24,6 +24,7 @@ from uuid import uuid4
 import asyncpg
 from msgspec import Struct
 
+from service.database.breaker import Breaker
 from service.database.gateway import Pool, PoolUsage
 from service.database.snapshots import Seen, parse_snapshot
 from service.database.stored_sql.connection import (
@@ -161,7 +162,7 @@ class Reader:
         needs: Needs | None = None,
     ) -> Rows:
         """Run one described statement; raises `Busy` for who would wait too long, else the problems that
-        `ConnectionLimiter.translated` gives.
+        `problem_of` gives.
 
         `twice_the_bytes` doubles the byte cap, for `json_columns`: they arrive in two forms. `skip_reset`
         declares that the statement cannot change its session, and saves the reset's round trip. That is true
@@ -297,13 +298,13 @@ class Reader:
 
 @asynccontextmanager
 async def open_reader(
-    url: str, settings: DatabaseSettings, observe: Observe = ignore
+    url: str, settings: DatabaseSettings, observe: Observe = ignore, breaker: Breaker | None = None
 ) -> AsyncGenerator[Reader]:
     """Open the reader's pool lazily, with the session settings for stored SQL.
 
-    `observe` gets `CallersShed`.
+    `observe` gets `CallersShed`. `breaker` is that of the server that the address leads to.
     """
-    pool = await make_pool(url, settings)
+    pool = await make_pool(url, settings, breaker)
     reader = Reader(pool, settings, observe, await open_standbys(settings, observe))
     try:
         yield reader

@@ -1,9 +1,11 @@
 """Sessions of the reader: the settings under which stored SQL runs, and the pool of such connections."""
 
 from typing import Any, Final
+from weakref import WeakSet
 
 import asyncpg
 
+from service.database.breaker import Breaker
 from service.database.connect import asyncpg_arguments
 from service.database.gateway import Pool
 from service.database.stored_sql.connection import RESET, STATEMENTS, UNLOCK, ReaderConnection
@@ -15,12 +17,19 @@ DESCRIBERS: Final = 2
 LOCK_TIMEOUT_MS: Final = 1000
 
 
-async def make_pool(url: str, settings: DatabaseSettings) -> Pool:
-    """A pool that connects when it is used."""
+async def make_pool(url: str, settings: DatabaseSettings, breaker: Breaker | None = None) -> Pool:
+    """A pool that connects when it is used. `breaker` is that of the server that the address leads to."""
     own = settings.reader_pooler == "none"
+    connections: WeakSet[ReaderConnection] = WeakSet()
 
     async def prepare(connection: Any) -> None:
         connection.reset_sql = RESET if own else UNLOCK
+        connections.add(connection)
+
+    def abandon() -> None:
+        """Give up all connections, those in use too: what they run is only read."""
+        for connection in tuple(connections):
+            connection.abort()
 
     pool = asyncpg.create_pool(
         **asyncpg_arguments(url, _session(settings) if own else None),
@@ -31,8 +40,11 @@ async def make_pool(url: str, settings: DatabaseSettings) -> Pool:
         command_timeout=settings.statement_timeout_ms / 1000 + GRACE_S,
         max_cacheable_statement_size=1 << 20,
         statement_cache_size=STATEMENTS if own else 0,
+        connect=None if breaker is None else breaker.connect,
     )
     await pool
+    if breaker is not None:
+        breaker.watch(abandon)
     return pool
 
 
