@@ -33,7 +33,7 @@ PATIENT_PROBE: Final = 10
 """Each tenth probe waits longer: the way to the server may have become slow."""
 HUNG_S: Final = 1.5
 """An attempt that is given up after this time counts as failed."""
-FAIL_OVER_PAUSE_S: Final = 10.0
+FAIL_OVER_PAUSE_S: Final = 30.0
 """Connections are thrown away at most this often: a database may be read-only for long."""
 
 _UP: Final = (asyncpg.TooManyConnectionsError,)
@@ -43,10 +43,10 @@ Connect = Callable[..., Awaitable[Any]]
 
 
 class StandbyError(ConnectionError):
-    """The address of the primary leads to a standby."""
+    """The address of the primary leads to a standby, or to a server that is one by now."""
 
     def __init__(self) -> None:
-        super().__init__("the server is a standby")
+        super().__init__("the server takes no writes")
 
 
 class Breaker:
@@ -90,7 +90,7 @@ class Breaker:
         return self._error
 
     def check(self) -> None:
-        """Raise `DatabaseUnavailable` if the server hangs, so that nobody waits for a connection to it."""
+        """Raise `DatabaseUnavailable` if existing connections are of no use, so that nobody waits for one."""
         if self._silent:
             raise DatabaseUnavailable(headers={"Retry-After": "2"}) from self._error
 
@@ -123,7 +123,7 @@ class Breaker:
         self.watch(expire)
 
     def open(self, error: Exception, *, silent: bool = False) -> None:
-        """Stop all connection attempts. `silent`: existing connections get no answer either."""
+        """Stop all connection attempts. `silent`: existing connections are of no use either."""
         began = self._error is None
         hangs = silent and not self._silent
         self._error, self._silent = error, self._silent or silent
@@ -140,11 +140,14 @@ class Breaker:
             self._suspect()
 
     def fail_over(self) -> None:
-        """Throw all connections away: they lead to a server that takes no writes any more."""
+        """Throw all connections away, for they lead to a server that takes no writes any more.
+
+        A probe has to find a primary at the address before others connect to it again.
+        """
         now = self._clock()
         if self._failed_over_at is None or now - self._failed_over_at >= FAIL_OVER_PAUSE_S:
             self._failed_over_at = now
-            self._suspect()
+            self.open(StandbyError(), silent=True)
 
     async def keep(self) -> None:
         """Probe the server while the breaker is open; run until cancelled."""

@@ -147,7 +147,7 @@ class Listener:
         connection.add_termination_listener(close)
         is_standby, was_read_only = await connection.fetchrow(_HEARTBEAT, timeout=HEARTBEAT_S)
         if is_standby and self._breaker is not None:
-            self._breaker.open(StandbyError())
+            self._breaker.open(StandbyError(), silent=True)
             return
         for channel in channels:
             await connection.add_listener(channel, received)

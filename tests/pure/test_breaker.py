@@ -265,11 +265,12 @@ def test_connections_are_thrown_away_once_and_not_for_every_refused_write():
         found.breaker.watch(lambda: thrown_away.append(1))
         for _ in range(100):
             found.breaker.fail_over()
+            await found.breaker.closed()
         assert len(thrown_away) == 1
         await asyncio.sleep(module.FAIL_OVER_PAUSE_S)
         found.breaker.fail_over()
         assert len(thrown_away) == 2
-        assert found.breaker.error is None
+        await found.breaker.closed()
 
     scene(play)
 
