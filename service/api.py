@@ -18,6 +18,7 @@ from service.auth.tokens import Principal
 from service.database.gateway import Database
 from service.database.migrate import pending
 from service.database.stored_sql.login import ReaderLogin
+from service.http.lifecycle import Lifecycle
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 from service.openapi import add_metrics, complete_document
@@ -58,8 +59,9 @@ class HealthController(Controller):
         database: NamedDependency[Database],
         reader_login: NamedDependency[ReaderLogin],
         extra_checks: NamedDependency[ExtraChecks],
+        lifecycle: NamedDependency[Lifecycle],
     ) -> Response[Health]:
-        return await self._ready(request, database, reader_login, extra_checks)
+        return await self._ready(request, database, reader_login, extra_checks, lifecycle)
 
     @get("/live", operation_id="getLiveness", summary="Liveness of the process", sync_to_thread=False)
     def live(self) -> Health:
@@ -76,8 +78,9 @@ class HealthController(Controller):
         database: NamedDependency[Database],
         reader_login: NamedDependency[ReaderLogin],
         extra_checks: NamedDependency[ExtraChecks],
+        lifecycle: NamedDependency[Lifecycle],
     ) -> Response[Health]:
-        return await self._ready(request, database, reader_login, extra_checks)
+        return await self._ready(request, database, reader_login, extra_checks, lifecycle)
 
     async def _ready(
         self,
@@ -85,6 +88,7 @@ class HealthController(Controller):
         database: Database,
         reader_login: ReaderLogin,
         extra_checks: ExtraChecks,
+        lifecycle: Lifecycle,
     ) -> Response[Health]:
         try:
             missing = await pending(database)
@@ -92,6 +96,8 @@ class HealthController(Controller):
         except errors.DatabaseUnavailable:
             checks = {"database": "unreachable", "migrations": "unknown"}
         checks["reader"] = await reader_login.state()
+        if lifecycle.is_stopping:
+            checks["serving"] = "stopping: send requests elsewhere"
         ready = all(check == "ok" for check in checks.values())
         checks |= extra_checks()
         principal: Principal | None = request.scope["state"].get("principal")

@@ -155,6 +155,16 @@ class Server(Struct, frozen=True, kw_only=True):
     grace_s: Annotated[
         int, env("GRACE_S", "seconds that running requests may take after SIGTERM", ge=1, le=3600)
     ] = 25
+    drain_s: Annotated[
+        int,
+        env(
+            "DRAIN_S",
+            "seconds after SIGTERM in which it still serves while `/health/ready` is 503, so that a load "
+            "balancer that asks for it looks elsewhere first",
+            ge=0,
+            le=3600,
+        ),
+    ] = 0
     header_timeout_s: Annotated[
         int,
         env(

@@ -27,6 +27,7 @@ from service.http.asgi import App
 from service.http.client_address import Proxies
 from service.http.connections import Client, RequestBounds
 from service.http.disconnect import DisconnectMiddleware
+from service.http.lifecycle import Lifecycle
 from service.http.problems import ErrorMiddleware, send_problem
 from service.http.representation import RepresentationMiddleware
 from service.http.request_log import RequestLog
@@ -47,7 +48,7 @@ from service.settings import Settings
 
 KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
 
-__all__ = ["configured", "create_app", "drain", "layered", "routed"]
+__all__ = ["configured", "create_app", "drain", "layered", "lifecycle_of", "routed"]
 
 
 def create_app(settings: Settings, prometheus: Prometheus | None = None, *, alerts: bool = True) -> Litestar:
@@ -104,6 +105,7 @@ def configured(
     base = Base(
         settings=settings,
         observe=observe,
+        lifecycle=Lifecycle(),
         primary=primary,
         reader_server=reader_server,
         listener=listener,
@@ -220,6 +222,12 @@ def _services(app: Litestar) -> Services:
     if services is None:  # the lifespan has not begun, or is over
         raise DatabaseUnavailable(headers={"Retry-After": "2"})
     return services
+
+
+def lifecycle_of(app: Litestar) -> Lifecycle:
+    """Whether the service is about to stop, for who decides that."""
+    base: Base = app.state.base
+    return base.lifecycle
 
 
 def drain(app: Litestar) -> list[Client]:

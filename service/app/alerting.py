@@ -15,6 +15,7 @@ from service.alerts.evaluate import Evaluator
 from service.alerts.rules import Rules
 from service.alerts.store import ALERTS_TABLE, DELIVERIES_TABLE, count_open
 from service.alerts.turn import LOOK_S, Turn
+from service.database.breaker import Breaker
 from service.database.gateway import Database
 from service.database.session import Session
 from service.errors import DatabaseUnavailable
@@ -68,12 +69,12 @@ class Outlets(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_outlets(settings: Settings, database_url: str) -> AsyncGenerator[Outlets]:
+async def open_outlets(settings: Settings, database_url: str, primary: Breaker) -> AsyncGenerator[Outlets]:
     alerts = settings.alerts
     async with (
         Webhooks(allow_private=settings.allows_private_webhooks) as webhooks,
         Mail(alerts.smtp_url, alerts.smtp_from or "") as mail,
-        aclosing(Session(database_url, "tally alerts", LOOK_S)) as session,
+        aclosing(Session(database_url, "tally alerts", LOOK_S, primary)) as session,
     ):
         yield Outlets(webhooks, mail, session)
 

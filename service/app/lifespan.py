@@ -45,7 +45,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
             timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s, traces=base.traces
         ) as outbound,
         _sending(base.traces),
-        open_outlets(base.settings, config.url) as alert_outlets,
+        open_outlets(base.settings, config.url, base.primary) as alert_outlets,
     ):
         app.state.services = services = connect(
             base, database=database, session=session, reader=reader, outbound=outbound, outlets=alert_outlets

@@ -33,6 +33,7 @@ from service.database.stored_sql.limiter import QUEUE_WAIT_S
 from service.database.stored_sql.login import ReaderLogin
 from service.database.stored_sql.reader import Reader
 from service.errors import DatabaseUnavailable
+from service.http.lifecycle import Lifecycle
 from service.imports.api import Importing
 from service.imports.run.turns import Turns
 from service.interactions.counts import READ_TABLES, Counts
@@ -65,6 +66,7 @@ class Base(Struct, frozen=True):
 
     settings: Settings
     observe: Observe
+    lifecycle: Lifecycle
     primary: Breaker
     reader_server: Breaker
     listener: Listener
@@ -102,6 +104,7 @@ class Services(Struct, frozen=True):
     importing: Importing
     counts: Counts
     reader_login: ReaderLogin
+    lifecycle: Lifecycle
     extra_checks: ExtraChecks
     live_rights: LiveRights
     streams: Parts
@@ -208,6 +211,7 @@ def connect(
         reader_login=ReaderLogin(
             config.reader_url or "", config.data_schemas, base.observe, base.reader_server
         ),
+        lifecycle=base.lifecycle,
         extra_checks=partial(_extra_checks, base, reader, suspensions),
         live_rights=rights,
         streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor)),

@@ -24,7 +24,7 @@ from service.auth.sessions import Sessions
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
 from service.http.asgi import Headers, field_of
-from service.http.current_caller import address_of, current_caller
+from service.http.current_caller import current_caller
 from service.http.ids import metric_of
 from service.settings import Settings, is_loopback
 
@@ -178,7 +178,8 @@ class Gate:
         """
         principal = await self._admitted(scope)
         subject = EVERYONE.subject if principal is None else principal.subject
-        current_caller.set(address_of(scope) if subject == EVERYONE.subject else subject)
+        if subject != EVERYONE.subject:
+            current_caller.set(subject)
         return principal
 
     async def _admitted(self, scope: Any) -> Principal | None:

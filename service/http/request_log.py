@@ -10,6 +10,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from service.errors import AUTH_PROBLEMS
 from service.http.client_address import Proxies
+from service.http.current_caller import address_of, current_caller
 from service.http.log_fields import cache_outcome, caller_of, shown_path, shown_query
 from service.observe.events import AuthFailed, Observe, RequestDone, Served
 from service.observe.log import current_request_id
@@ -50,6 +51,7 @@ class RequestLog:
         state["request_id"] = request_id
         state["address"] = self._proxies.client_address(scope)
         current_request_id.set(request_id)
+        current_caller.set(address_of(scope))
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             self._tell_refusal(scope["state"])

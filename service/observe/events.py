@@ -91,11 +91,29 @@ class ConnectionRestored(Struct, frozen=True, gc=False):
     source: str
 
 
+class WorkerLost(Struct, frozen=True, gc=False):
+    """A worker process died, or was killed because it hung. It is replaced after `in_s` seconds."""
+
+    worker: int
+    process: int
+    why: str
+    lived_s: float
+    in_s: float
+
+
+class WorkerStarted(Struct, frozen=True, gc=False):
+    """A worker was started for one that is gone, or (`restarted`) for one that ends on SIGHUP."""
+
+    worker: int
+    process: int
+    restarted: bool = False
+
+
 class BreakerOpened(Struct, frozen=True, gc=False):
     """A server cannot be reached, so nobody tries but a probe.
 
     It is the `primary`, or that of the `reader` where this is another one. `hangs`: its existing connections
-    get no answer either.
+    are of no use either.
     """
 
     server: str
@@ -141,6 +159,8 @@ Event = (
     | ChangeHeard
     | ConnectionLost
     | ConnectionRestored
+    | WorkerLost
+    | WorkerStarted
     | BreakerOpened
     | BreakerClosed
     | CallersShed

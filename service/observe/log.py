@@ -27,6 +27,8 @@ from service.observe.events import (
     RequestDone,
     ResultRefreshed,
     ResultServed,
+    WorkerLost,
+    WorkerStarted,
 )
 from service.settings import Logs
 
@@ -127,6 +129,8 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     QueryRun: (logging.DEBUG, "query"),
     ChangeHeard: (logging.DEBUG, "change"),
     ImportDone: (logging.INFO, "import"),
+    WorkerLost: (logging.ERROR, "a worker died and is replaced"),
+    WorkerStarted: (logging.WARNING, "a worker was started"),
     BreakerOpened: (logging.WARNING, "server cannot be reached"),
     BreakerClosed: (logging.INFO, "server can be reached again"),
     CallersShed: (logging.WARNING, "callers shed"),

@@ -3,71 +3,20 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
-from msgspec import Struct
 
 from service.http.current_caller import address_block
 from service.server.supervisor import LONGEST_PAUSE_S, _describe, _pause_s
 from service.settings import Database as DatabaseSettings
-from tests.processes import ROOT, environment, free_port, until_ready
+from tests.adversity.workers import EACH_DEATH_IS_THE_FIRST, Service, serving
+from tests.processes import until_ready
 from tests.waiting import eventually
-
-# What a test cannot wait for: a worker counts as hung after three seconds here.
-QUICK = "from service.server import supervisor; from service.server.supervisor import Supervisor; "
-QUICK += "Supervisor.hung_ticks = 3; Supervisor.start_ticks = 60;"
-EACH_DEATH_IS_THE_FIRST = "supervisor.STEADY_S = 0"
-
-
-class Service(Struct):
-    """The service in processes of its own, its port and its log."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    def said(self, words: str = "") -> int:
-        return self.log.read_text().count(words)
-
-    def workers(self) -> set[int]:
-        return {child.pid for child in psutil.Process(self.process.pid).children()}
-
-
-@contextmanager
-def serving(
-    addresses: DatabaseSettings, data_dir: Path, *, before: str = "", **more: Any
-) -> Generator[Service]:
-    """Run the service; what `before` says is done first in each process."""
-    port = free_port()
-    script = f"{QUICK} {before}\nfrom service.cli import main\nif __name__ == '__main__': main(['serve'])"
-    with (data_dir / "log").open("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env=environment(
-                DATABASE_URL=addresses.url,
-                READER_DATABASE_URL=addresses.reader_url,
-                DATA_DIR=data_dir,
-                PORT=port,
-                **more,
-            ),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield Service(process, port, data_dir / "log")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +55,16 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_the_log_says_so(
     eventually(replaced)
     until_ready(service.port)
     assert service.said(says) > said
+
+
+def test_a_connection_that_waits_to_be_accepted_is_not_lost_with_its_worker(service: Service):
+    (worker,) = service.workers()
+    os.kill(worker, signal.SIGSTOP)
+    eventually(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as waiting:
+        waiting.sendall(HEAD + b"\r\n")
+        os.kill(worker, signal.SIGKILL)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_service_none_of_whose_workers_comes_up_ends_with_a_sentence(

@@ -25,6 +25,8 @@ from service.observe.events import (
     RequestDone,
     ResultRefreshed,
     ResultServed,
+    WorkerLost,
+    WorkerStarted,
 )
 from service.observe.log import EventLog, set_up_logs
 from service.settings import Logs
@@ -134,6 +136,11 @@ EVENTS = {
     ConnectionRestored("poll"): ("info", {"event": "database is back"}),
     ConnectionLost("announcements"): ("warning", {"event": "listening lost"}),
     ConnectionLost("reader", "no"): ("warning", {"event": "reader lost", "why": "no"}),
+    WorkerLost(2, 77, "was killed by SIGKILL", 3.5, 0.0): (
+        "error",
+        {"event": "a worker died and is replaced", "worker": 2, "process": 77, "in_s": 0.0},
+    ),
+    WorkerStarted(2, 78): ("warning", {"event": "a worker was started", "restarted": False}),
     BreakerOpened("primary", "no", hangs=True): (
         "warning",
         {"event": "server cannot be reached", "server": "primary", "why": "no", "hangs": True},
