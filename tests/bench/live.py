@@ -36,10 +36,11 @@ NEWEST = "SELECT max(parts_flagged) AS n FROM metrics"
 def main() -> None:
     raise_file_limit()
     with database() as server:
-        with served(server, TALLY, AUTH="off", LIVE_HEARTBEAT_S="3600", HOT_FOR_S="0") as port:
+        # All streams come from one address here, as behind a proxy.
+        quiet = {"LIVE_HEARTBEAT_S": "3600", "HOT_FOR_S": "0"}
+        with served(server, TALLY, AUTH="off", CONNECTIONS_PER_ADDRESS="10000", **quiet) as port:
             asyncio.run(_fan_out(server, port))
             asyncio.run(_many_metrics(server, port))
-        # All streams come from one address here, as behind a proxy.
         with served(server, TALLY, AUTH="off", CONNECTIONS_PER_ADDRESS="10000") as port:
             asyncio.run(_idle(server, port))
         asyncio.run(_writers(server))
