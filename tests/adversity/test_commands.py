@@ -85,7 +85,7 @@ def test_the_service_serves_seeds_and_stops_without_a_trace(data_dir: Path):
         until_ready(port)
         base = f"http://127.0.0.1:{port}/api/v1"
         metrics = httpx.get(f"{base}/metrics?limit=500").json()["items"]
-        assert len(metrics) == 16
+        assert len(metrics) == 17  # and the one that alerts of the sample watch
         tiles = httpx.get(f"{base}/dashboards/default/data").json()["results"]
         assert {tile["status"] for tile in tiles} == {200}
 

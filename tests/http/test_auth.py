@@ -15,6 +15,7 @@ from service.settings import Server, Settings
 PUBLIC = {
     "/problems/{code}",
     "/",
+    "/alerts",
     "/ask",
     "/data",
     "/d",
