@@ -4,7 +4,7 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from tests.browser.dashboards import COUNT, Tab, address, api, make_board, visit
+from tests.browser.dashboards import COUNT, DAILY, Tab, address, api, make_board, visit
 from tests.waiting import until
 
 __all__ = ["address", "api", "make_board", "visit"]  # fixtures
@@ -65,6 +65,20 @@ async def test_the_page_lists_alerts_acknowledges_them_and_draws_bands(visit, ap
     await api.delete(f"/alerts/rules/{rule}")
     await expect(row).to_have_count(0, timeout=30_000)
     assert [each for each in tab.said if "error" in each.lower()] == []
+
+
+async def test_the_line_of_a_tile_has_the_band_of_its_rule_and_the_unusual_points(visit, api, make_board):
+    board, (metric,) = await make_board(DAILY)
+    body = {"name": "Few", "metric_id": metric, "column": "n", "kind": "threshold", "below": 5, "above": 7}
+    rule = (await api.post("/alerts/rules", json=body)).raise_for_status().json()["id"]
+    bands = (await api.get(f"/alerts/rules/{rule}/bands")).json()["series"][0]["points"]
+    unusual = [each for each in bands if each["unusual"]]
+    assert unusual
+    tab: Tab = await visit(f"/d/{board}")
+    chart = tab.tile(metric).locator(".chart")
+    await expect(chart.locator(".usual")).to_have_count(1, timeout=30_000)
+    await expect(chart.locator(".unusual")).to_have_count(len(unusual))
+    await api.delete(f"/alerts/rules/{rule}")
 
 
 async def test_the_page_is_html_and_the_list_is_below_the_api(api, address):

@@ -19,12 +19,35 @@ export function showMarks(tiles) {
 		if (document.visibilityState !== 'visible') return;
 		const found = await api(`/api/v1/alerts?${query}`).catch(() => null); // the badge says that it is offline
 		if (!found) return;
+		await drawBands(tiles);
 		for (const tile of tiles.values()) mark(tile, found.items.filter((/** @type {any} */ each) => each.metric_id === tile.id));
 	};
 	void look();
 	addEventListener('tally-alert', () => void look()); // the stream tells one tab of a browser
 	setInterval(() => void look(), LOOK_MS);
 	document.addEventListener('visibilitychange', () => void look());
+}
+
+/** @type {Map<string, string>} the ETag of the result that the band of a tile belongs to */
+const drawn = new Map();
+
+/**
+ * Draw what is usual behind the lines of metrics whose only series has a rule.
+ *
+ * @param {Map<string, Tile>} tiles
+ */
+async function drawBands(tiles) {
+	const rules = await api('/api/v1/alerts/rules?limit=500').catch(() => null);
+	for (const rule of rules?.items ?? []) {
+		const tile = tiles.get(rule.metric_id);
+		if (!tile?.result || tile.chart.kind !== 'line' || drawn.get(tile.id) === tile.etag) continue;
+		drawn.set(tile.id, tile.etag);
+		const bands = await api(`/api/v1/alerts/rules/${rule.id}/bands`).catch(() => null);
+		if (bands?.series.length !== 1) continue;
+		const points = bands.series[0].points.map((/** @type {any} */ each) => [Date.parse(each.point), each]);
+		tile.chart.band = { column: bands.column, points: new Map(points) };
+		tile.chart.draw();
+	}
 }
 
 /** @param {Tile} tile @param {any[]} alerts */

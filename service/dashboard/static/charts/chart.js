@@ -33,6 +33,8 @@ export class Chart {
 	before = null;
 	/** @type {Plot | null} */
 	plot = null;
+	/** @type {import('./line.js').Band | null} */
+	band = null;
 	shift = 0;
 	index = -1;
 	tabled = false;
@@ -103,7 +105,7 @@ export class Chart {
 	/** @param {import('./frame.js').Size} size @returns {Plot} */
 	made(size) {
 		const shape = /** @type {Shape} */ (this.shape);
-		if (this.kind === 'line') return drawLines(shape, size, this.before && { shape: this.before, shift: this.shift });
+		if (this.kind === 'line') return drawLines(shape, size, this.before && { shape: this.before, shift: this.shift }, this.band);
 		if (this.kind === 'number') return drawFigure(shape, size, this.before);
 		return drawBars(shape, size, this.kind === 'stacked');
 	}

@@ -6,12 +6,13 @@ import { svg } from '../dom.js';
 import { px } from './text.js';
 import { thinned } from './thin.js';
 import { nearest } from './ticks.js';
-import { cellText, dayText, exactText } from './values.js';
+import { cellText, dayText, exactText, wordsOf } from './values.js';
 
 /** @typedef {import('./shape.js').Shape} Shape */
 /** @typedef {import('./frame.js').Plot} Plot */
 /** @typedef {import('./frame.js').Size} Size */
 /** @typedef {{ shape: Shape, shift: number }} Before */
+/** @typedef {{ column: string, points: Map<number, { low: number | null, high: number | null, unusual: boolean }> }} Band */
 
 const GAP = 1.5; // pixels: a shorter gap cannot be seen
 
@@ -19,24 +20,55 @@ const GAP = 1.5; // pixels: a shorter gap cannot be seen
  * @param {Shape} shape
  * @param {Size} size
  * @param {Before | null} [before] the period before, to be drawn `shift` milliseconds later
+ * @param {Band | null} [band] what is usual of one column, by time
  * @returns {Plot}
  */
-export function drawLines(shape, size, before = null) {
+export function drawLines(shape, size, before = null, band = null) {
 	const { series, times } = shape;
 	const earlier = before ? comparable(shape, before) : null;
 	const head = legend(series, size.width, { dashed: earlier ? 'period before' : '' });
-	const extent = [...series, ...(earlier?.series ?? [])].reduce((found, { values }) => extentOf(values, found), /** @type {[number, number]} */ ([Infinity, -Infinity]));
+	const usual = band ? usualOf(shape, band) : null;
+	const extent = [...series, ...(earlier?.series ?? []), ...(usual ? [{ values: usual.low }, { values: usual.high }] : [])].reduce((found, { values }) => extentOf(values, found), /** @type {[number, number]} */ ([Infinity, -Infinity]));
 	const { node, box, y } = valueAxis(series, extent, size, { top: head.height });
 	const axis = timeAxis(spanOf(times, earlier), box);
 	const root = svg('g', {}, head.node, node, axis.node);
 	const xs = times.map(axis.x);
+	if (usual) root.append(...bandOf(xs, usual, y));
 	if (earlier) {
 		const places = earlier.times.map(axis.x);
 		earlier.series.forEach(({ values }, index) => root.append(...lineOf(earlier.times, places, values.map(y), `before c${index + 1}`)));
 	}
 	series.forEach(({ values }, index) => root.append(...lineOf(times, xs, values.map(y), `c${index + 1}`)));
+	if (usual) root.append(...unusualOf(xs, usual, y));
 	const find = (/** @type {number} */ x) => nearest(xs, x);
 	return { root, box, count: times.length, find, read: (index) => reading(shape, earlier, index, xs[index], y) };
+}
+
+/**
+ * The band at the times of the lines: NaN where there is none.
+ * @param {Shape} shape @param {Band} band
+ */
+function usualOf({ times, series }, { column, points }) {
+	const own = series.find(({ name }) => name === wordsOf(column));
+	const at = (/** @type {'low' | 'high'} */ edge) => times.map((time) => points.get(time)?.[edge] ?? NaN);
+	return own ? { low: at('low'), high: at('high'), values: own.values, unusual: [...times].map((time) => !!points.get(time)?.unusual) } : null;
+}
+
+/** @typedef {NonNullable<ReturnType<typeof usualOf>>} Usual */
+
+/** @param {Float64Array} xs @param {Usual} usual @param {(value: number) => number} y */
+function bandOf(xs, { low, high }, y) {
+	/** @type {number[]} */
+	const known = [...xs.keys()].filter((index) => !Number.isNaN(low[index]) && !Number.isNaN(high[index]));
+	if (known.length < 2) return [];
+	const corners = [...known.map((index) => [index, high[index]]), ...known.reverse().map((index) => [index, low[index]])];
+	return [svg('polygon', { class: 'usual', points: corners.map(([index, value]) => `${px(xs[index])},${px(y(value))}`).join(' ') })];
+}
+
+/** @param {Float64Array} xs @param {Usual} usual @param {(value: number) => number} y */
+function unusualOf(xs, { values, unusual }, y) {
+	const told = [...xs.keys()].filter((index) => unusual[index] && !Number.isNaN(values[index]));
+	return told.map((index) => svg('circle', { class: 'unusual', cx: px(xs[index]), cy: px(y(values[index])), r: 4 }));
 }
 
 /** @param {Shape} shape @param {Before} before */
