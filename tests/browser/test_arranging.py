@@ -183,6 +183,11 @@ async def test_touch_moves_a_tile(browser: Browser, address, api, make_board):
         await devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     await saved(tab)
     assert (await places(api, board))[metrics[0]] == (6, 0, 6, 8)
+
+    # Elsewhere a finger scrolls the page, which tiles fill on a phone.
+    touch_action = "each => getComputedStyle(each.querySelector('.tile-body')).touchAction"
+    assert await tab.tile(metrics[0]).evaluate(touch_action) == "auto"
+    assert await tab.tile(metrics[0]).evaluate("each => getComputedStyle(each).touchAction") == "auto"
     await context.close()
 
 

@@ -24,7 +24,7 @@ async def test_a_file_is_tried_imported_and_mended_and_the_number_changes(visit,
     watching = await visit(f"/d/{board}")
     await watching.shows(watching.page.locator("#live"), "Live")
     before = (await api.get(f"/metrics/{metric}")).json()["records"][0]["customers"]
-    await watching.shows(watching.tile(metric).locator(".big"), str(before))
+    await watching.shows(watching.tile(metric).locator(".headline"), str(before))
 
     tab = await visit("/data", wait=False)
     page, report = tab.page, tab.page.locator("#report")
@@ -36,7 +36,7 @@ async def test_a_file_is_tried_imported_and_mended_and_the_number_changes(visit,
     assert (await api.get(f"/metrics/{metric}")).json()["records"][0]["customers"] == before
     await report.get_by_role("button", name="Import").click()
     await tab.shows(report, "new ones.csv is imported into customers")
-    await watching.shows(watching.tile(metric).locator(".big"), str(before + 1))
+    await watching.shows(watching.tile(metric).locator(".headline"), str(before + 1))
 
     row = page.get_by_role("form", name="customers, new ones.csv, line 3")
     wrong = row.get_by_label("customer_id")
@@ -49,7 +49,7 @@ async def test_a_file_is_tried_imported_and_mended_and_the_number_changes(visit,
     await wrong.fill("700002")
     await row.get_by_role("button", name="Save and load").click()
     await row.wait_for(state="detached")
-    await watching.shows(watching.tile(metric).locator(".big"), str(before + 2))
+    await watching.shows(watching.tile(metric).locator(".headline"), str(before + 2))
     await tab.shows(page.locator("#runs"), "new ones.csv")
 
 

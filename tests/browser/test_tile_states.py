@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page
 
 from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, address, api, make_board, visit
 from tests.browser.modules import serving_modules
+from tests.waiting import until
 
 __all__ = ["address", "api", "make_board", "visit"]  # fixtures
 
@@ -111,7 +112,7 @@ async def test_a_number_is_as_large_as_its_tile_allows(page):
     wide = {**RESULT, "records": [{"n": 9007199254740991}]}
     await page.evaluate("result => tile.take({ id: 'x', status: 200, etag: 'c', result })", wide)
     assert await page.locator(".headline").text_content() == "9,007,199,254,740,991"
-    box = await page.locator(".headline").bounding_box()
+    box = await until(page.locator(".headline").bounding_box)  # it may be drawn anew at this moment
     host = await page.locator(".tile-chart").bounding_box()
     assert box["x"] + box["width"] <= host["x"] + host["width"]
 

@@ -8,7 +8,8 @@ import { page } from './page.js';
 /** @typedef {import('./tile.js').Tile} Tile */
 
 const SAVE_MS = 700; // after the last key
-const HELP = 'Drag the tiles and their corners, or use the keyboard: arrows move, Shift and arrows resize, Escape undoes, Delete takes a tile off.';
+const EDGE = 40; // pixels from the end of the window where a drag scrolls
+const HELP = 'Drag tiles by their titles, and their corners to resize. By keyboard: arrows move, Shift and arrows resize, Escape undoes, Delete takes a tile off.';
 const KEYS = /** @type {Record<string, ['x' | 'y', 1 | -1]>} */ ({ ArrowLeft: ['x', -1], ArrowRight: ['x', 1], ArrowUp: ['y', -1], ArrowDown: ['y', 1] });
 
 /** Lets people arrange the tiles by mouse, touch and keyboard. Each change is saved. */
@@ -174,6 +175,7 @@ export class Arrange {
 		const target = /** @type {HTMLElement} */ (event.target);
 		const cell = this.cellOf(tile);
 		if (event.button || !cell || target.closest('.taker') || this.drag) return;
+		if (event.pointerType === 'touch' && !target.closest('.tile-head, .corner')) return; // the finger scrolls
 		const { article } = tile;
 		event.preventDefault();
 		article.focus({ preventScroll: true });
@@ -190,6 +192,8 @@ export class Arrange {
 	move(event) {
 		if (!this.drag) return;
 		const { tile, from, cell, resize } = this.drag;
+		if (event.clientY < EDGE) scrollBy(0, -EDGE / 2);
+		else if (event.clientY > innerHeight - EDGE) scrollBy(0, EDGE / 2);
 		const unit = this.unit();
 		const [x, y] = [event.pageX - this.drag.x, event.pageY - this.drag.y];
 		const [columns, rows] = [Math.round(x / unit.x), Math.round(y / unit.y)];
