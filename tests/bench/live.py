@@ -68,7 +68,7 @@ class Watchers:
         while line := await reader.readline():
             if line == b":\n":
                 self.heartbeats += 1
-            elif line.startswith(b"data: "):
+            elif line.startswith(b"data: ") and b'"records":' in line:  # not that of `stale` or `fresh`
                 at = line.index(b'"records":[{"n":') + 16
                 found = line[at : line.index(b"}", at)]
                 n = int(found) if found != b"null" else 0
