@@ -145,7 +145,7 @@ class AlertsController(Controller):
         response_headers=[LOCATION],
         opt={
             "scope": "alerts:write",
-            "problems": _WRITE,
+            "problems": (*_WRITE, Conflict),
             "example": {**_RULE, "webhook_secret": "whsec_c2VjcmV0"},
         },
     )

@@ -257,7 +257,8 @@ class Evaluator:
             rule = row.rule()
             due += [] if reviewed.due is None else [reviewed.due]
             due += [_fires_at(rule, each) for each in alerts if each.state == "pending"]
-        topic.due = min(due, default=None)
+        now = self._now()
+        topic.due = min((each for each in due if each > now), default=None)  # what was due is done
 
     async def _reviewed(self, topic: Topic, row: RuleRow, document: Document) -> Reviewed | None:
         """Judge a result. None if it cannot be judged, which is noted at the rule."""

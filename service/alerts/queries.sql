@@ -1,6 +1,7 @@
 -- name: insert_rule
 INSERT INTO app.alert_rule (metric_id, name, definition)
-VALUES ($1, $2, $3)
+SELECT $1, $2, $3
+WHERE (SELECT count(*) FROM app.alert_rule) < $4::bigint
 RETURNING id, metric_id, name, definition,
           (SELECT s.secret FROM app.alert_secret AS s WHERE s.rule_id = alert_rule.id) AS webhook_secret,
           since, was_current, problem, created_at, updated_at

@@ -30,6 +30,7 @@ from service.database.queries import SqlFile
 from service.errors import Conflict, NotFound
 
 SECRET_BYTES: Final = 24
+MOST_RULES: Final = 1000
 RULES_TABLE: Final = "app.alert_rule"
 ALERTS_TABLE: Final = "app.alert"
 DELIVERIES_TABLE: Final = "app.alert_delivery"
@@ -105,8 +106,9 @@ async def create_rule(database: Database, new: NewRule, actor: Actor) -> RuleMad
     unknown = NotFound(f"There is no metric {new.metric_id}.")
     async with database.transaction() as tx:
         with violation("alert_rule_metric_id_fkey", unknown):
-            row = await tx.read_one(_INSERT_RULE, new.metric_id, new.name, definition_of(new))
-        assert row, "INSERT returns its row"
+            row = await tx.read_one(_INSERT_RULE, new.metric_id, new.name, definition_of(new), MOST_RULES)
+        if row is None:
+            raise Conflict(f"There are {MOST_RULES} rules already: delete some first.")
         if secret is not None:
             await tx.write(_DROP_SECRETS)
             await tx.write(_PUT_SECRET, row.id, secret)

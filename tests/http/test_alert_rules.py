@@ -6,6 +6,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from service.alerts import store
 from service.settings import Alerts, Server
 from tests.conftest import serving, store_metric, visible
 from tests.series import counts
@@ -274,3 +275,9 @@ async def test_rules_go_with_their_metric(client, metric):
     rule = (await post(client, metric)).json()
     assert (await client.delete(f"/api/v1/metrics/{metric}")).status_code == 204
     assert (await client.get(f"/api/v1/alerts/rules/{rule['id']}")).status_code == 404
+
+
+async def test_there_is_a_most_of_rules(client, metric, monkeypatch):
+    monkeypatch.setattr(store, "MOST_RULES", 0)
+    answer = await post(client, metric)
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
