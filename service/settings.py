@@ -23,6 +23,13 @@ def env(variable: str, help_text: str, *, shown: str = "", **limits: Any) -> Met
 
 class Database(Struct, frozen=True, kw_only=True):
     url: Annotated[str | None, env("DATABASE_URL", "owner connection", shown="embedded")] = None
+    listen_url: Annotated[
+        str | None,
+        env(
+            "LISTEN_DATABASE_URL",
+            "Postgres's own address for the owner, if DATABASE_URL is a pooler in transaction mode",
+        ),
+    ] = None
     reader_url: Annotated[
         str | None,
         env(
@@ -90,6 +97,11 @@ class Database(Struct, frozen=True, kw_only=True):
             "`transaction` if READER_DATABASE_URL is a pooler, such as PgBouncer, in transaction mode",
         ),
     ] = "none"
+
+    @property
+    def direct_url(self) -> str | None:
+        """The owner's address for what needs a session: LISTEN, polls, migrations, commands."""
+        return self.listen_url or self.url
 
     @property
     def zone(self) -> tzinfo:

@@ -79,10 +79,11 @@ def configured(
     spans = traces(settings.traces)
     prometheus.trace = spans.current
     observe = both(observe or EventLog(), prometheus)
-    primary = reader_server = Breaker("primary", config.url, observe)
-    if not same_server(config.url, config.reader_url):
+    direct = config.direct_url or ""
+    primary = reader_server = Breaker("primary", direct, observe)
+    if not same_server(direct, config.reader_url):
         reader_server = Breaker("reader", config.reader_url, observe, is_primary=False)
-    listener = Listener(config.url, primary)
+    listener = Listener(direct, primary)
     generations = Generations(observe)
     redis_url = settings.nodes.redis_url
     sharing = (

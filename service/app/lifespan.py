@@ -35,17 +35,18 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
     base: Base = app.state.base
     config, outgoing = base.settings.database, base.settings.outbound
     assert config.url, "checked by configured"
+    direct = config.direct_url or ""
     assert config.reader_url, "checked by configured"
     ignore_cancelled_connects()
     async with (
-        open_database(config.url, breaker=base.primary) as database,
-        aclosing(Session(config.url, "tally poll", changes.POLL_DEADLINE_S, base.primary)) as session,
+        open_database(config.url, pooled=config.listen_url is not None, breaker=base.primary) as database,
+        aclosing(Session(direct, "tally poll", changes.POLL_DEADLINE_S, base.primary)) as session,
         open_reader(config.reader_url, config, base.observe, base.reader_server) as reader,
         Outbound(
             timeout_s=outgoing.timeout_s, cooldown_s=outgoing.cooldown_s, traces=base.traces
         ) as outbound,
         _sending(base.traces),
-        open_outlets(base.settings, config.url, base.primary) as alert_outlets,
+        open_outlets(base.settings, direct, base.primary) as alert_outlets,
     ):
         app.state.services = services = connect(
             base, database=database, session=session, reader=reader, outbound=outbound, outlets=alert_outlets

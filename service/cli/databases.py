@@ -31,7 +31,7 @@ def migrate_database(look: str | None, back_to: str | None) -> int:
         return 0
     with database_ready(started()) as (ready, _):
         database = ready.database
-        done = migrate(database.url or "", database.reader_url, database.data_schemas)
+        done = migrate(database.direct_url or "", database.reader_url, database.data_schemas)
     print(f"applied {', '.join(done.applied)}" if done.applied else "the database is up to date")
     if not done.missing_grants:
         return 0
@@ -69,7 +69,7 @@ def _roll_back(last: str) -> None:
         near = get_close_matches(last, known, n=3, cutoff=0.3) or known[-3:]
         raise Stop(f"there is no migration {last!r}; there is {', '.join(near)}", exit_code=2)
     with database_ready(started()) as (ready, _):
-        done = roll_back(ready.database.url or "", last)
+        done = roll_back(ready.database.direct_url or "", last)
     print(f"rolled back {', '.join(done)}" if done else f"nothing was applied after {last}")
 
 
@@ -81,7 +81,7 @@ def watch_table(table: str) -> None:
     from service.database.watch import watch
 
     with database_ready(started()) as (ready, _):
-        watched = watch(ready.database.url or "", table)
+        watched = watch(ready.database.direct_url or "", table)
     print("\n".join(f"{each} announces its changes" for each in watched))
 
 
@@ -93,7 +93,7 @@ def unwatch_table(table: str) -> None:
     from service.database.watch import unwatch
 
     with database_ready(started()) as (ready, _):
-        left = unwatch(ready.database.url or "", table)
+        left = unwatch(ready.database.direct_url or "", table)
     print("\n".join(f"{each} announces its changes no more" for each in left))
 
 
@@ -104,6 +104,6 @@ def psql() -> int:
 
     with database_ready(started()) as (ready, folder):
         try:
-            return subprocess.run([folder / "psql", ready.database.url or ""], check=False).returncode  # noqa: S603
+            return subprocess.run([folder / "psql", ready.database.direct_url or ""], check=False).returncode  # noqa: S603
         except FileNotFoundError:
             raise Stop("psql is not installed; it comes with the PostgreSQL client programs") from None

@@ -43,7 +43,7 @@ def on_database(ready: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     """The same with a database that is ready."""
 
     async def run() -> T:
-        async with open_database(ready.database.url or "", size=1) as database:
+        async with open_database(ready.database.direct_url or "", size=1) as database:
             return await work(database)
 
     return asyncio.run(run())

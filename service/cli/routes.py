@@ -154,11 +154,11 @@ def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
                 "READER_DATABASE_URL is needed beside DATABASE_URL: the role that runs stored SQL",
                 exit_code=2,
             )
-        for obstacle in check_service(database.url or "", database.reader_url):
+        for obstacle in check_service(database.direct_url or "", database.reader_url):
             raise Stop(obstacle)
 
         async def run() -> tuple[T, None] | tuple[None, Exception]:
-            async with open_database(database.url or "", size=1) as owner:
+            async with open_database(database.direct_url or "", size=1) as owner:
                 if missing := await pending(owner):
                     raise Stop(f"the database lacks migrations ({', '.join(missing)}): run `tally migrate`")
             app = create_app(msgspec.structs.replace(ready, auth=Auth(mode="off")), alerts=False)

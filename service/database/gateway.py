@@ -141,9 +141,11 @@ class PoolUsage(NamedTuple):
 class Database(Verbs):
     """The owner's pool."""
 
-    def __init__(self, pool: Pool, breaker: "Breaker | None" = None) -> None:
+    def __init__(self, pool: Pool, breaker: "Breaker | None" = None, *, pooled: bool = False) -> None:
+        """`pooled`: behind a pooler in transaction mode, where a session lasts for one transaction."""
         self._pool = pool
         self._breaker = breaker
+        self._pooled = pooled
 
     @property
     def usage(self) -> PoolUsage:
@@ -157,7 +159,12 @@ class Database(Verbs):
         try:
             with translated():
                 async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                    yield connection
+                    if not self._pooled:
+                        yield connection
+                        return
+                    async with connection.transaction():
+                        await connection.execute(_BEGIN_POOLED)
+                        yield connection
         except Problem as problem:
             if self._breaker is not None and isinstance(problem.__cause__, TAKES_NO_WRITES):
                 self._breaker.fail_over()
@@ -181,30 +188,55 @@ class Database(Verbs):
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, size: int = OWNER_POOL_SIZE, breaker: "Breaker | None" = None
+    url: str, *, size: int = OWNER_POOL_SIZE, pooled: bool = False, breaker: "Breaker | None" = None
 ) -> AsyncGenerator[Database]:
     """Open the owner's pool lazily: for an unreachable server the first verb raises `DatabaseUnavailable`.
 
-    `breaker` is that of the server that the address leads to.
+    With `pooled` the address is that of a pooler in transaction mode. It keeps no prepared statements before
+    version 1.21 and no session settings, so each statement gets a transaction with our settings. `breaker` is
+    that of the server that the address leads to.
     """
-    session = {"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"}
+    options: dict[str, Any] = (
+        {"statement_cache_size": 0, "connection_class": PooledConnection, "init": _use_json_pooled}
+        if pooled
+        else {"init": use_json}
+    )
     pool = asyncpg.create_pool(
-        **asyncpg_arguments(url, session),
+        **asyncpg_arguments(url, None if pooled else _SESSION),
         min_size=0,
         max_size=size,
-        init=use_json,
         command_timeout=WRITE_TIMEOUT_S,
         connect=None if breaker is None else breaker.connect,
+        **options,
     )
     await pool
     if breaker is not None:
         breaker.watch_pool(pool)
     try:
-        yield Database(pool, breaker)
+        yield Database(pool, breaker, pooled=pooled)
     finally:
         with suppress(TimeoutError):  # a hanging server does not answer; the pool drops the connections
             async with asyncio.timeout(CLOSE_WAIT_S):
                 await pool.close()
+
+
+_SESSION: Final = {"application_name": "tally", "timezone": "UTC", "search_path": "pg_catalog"}
+_BEGIN_POOLED: Final = "SELECT " + ", ".join(
+    f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in _SESSION.items()
+)
+
+
+class PooledConnection(RawConnection):
+    """A connection to a pooler: what a transaction has set ends with it, so there is nothing to reset."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def _use_json_pooled(connection: Connection) -> None:
+    """Look up the type within one transaction, so that both messages reach one server."""
+    async with connection.transaction():
+        await use_json(connection)
 
 
 async def use_json(connection: Connection) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from service.database.breaker import Breaker, StandbyError
 from service.database.connect import asyncpg_arguments
 from service.database.driver import ListenConnection
-from service.database.gateway import LOST_CONNECTION
+from service.database.gateway import LOST_CONNECTION, NOT_MIGRATED
 from service.database.queries import SqlFile
 from service.database.snapshots import Lineage, Position, parse_snapshot
 
@@ -190,6 +190,7 @@ class _About:
 
     def __init__(self) -> None:
         self._secret: bytes | None = None
+        self._tells_wal = True
         self._lineage: Lineage | None = None
 
     async def tell_position(self, connection: Any, positions: Positions | None) -> None:
@@ -198,13 +199,16 @@ class _About:
             return
         number = positions.asking()
         try:
+            wal = positions.wal and self._tells_wal
             if self._secret is None:
-                await self._get_to_know(connection, wal=positions.wal)
-            row = await connection.fetchrow(_READ_POSITION.sql, positions.wal, timeout=HEARTBEAT_S)
+                await self._get_to_know(connection, wal=wal)
+            row = await connection.fetchrow(_READ_POSITION.sql, wal, timeout=HEARTBEAT_S)
         except asyncpg.PostgresError as error:
             if isinstance(error, LOST_CONNECTION):
                 raise
-            return  # not migrated, or another kind of Postgres: nothing is shared
+            # Not migrated, or another kind of Postgres: nothing is shared, or no standby is asked.
+            self._tells_wal = isinstance(error, NOT_MIGRATED)
+            return
         snapshot, server, clock, wal = row
         if self._secret is not None:
             position = Position(server, parse_snapshot(snapshot), clock, wal, self._lineage)

@@ -92,7 +92,7 @@ def seed(settings: Settings) -> int:
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]]:
     """Open the database, with the same import options as the service."""
-    url = settings.database.url or ""
+    url = settings.database.direct_url or ""
     schemas = settings.database.data_schemas
     try:
         async with open_database(url) as database:

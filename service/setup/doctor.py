@@ -15,6 +15,7 @@ from service.database.rights import lacking
 from service.errors import Stop
 from service.postgres_url import where
 from service.settings import Settings
+from service.setup.engines import READ_SIGNS, engine_findings
 from service.setup.findings import Finding
 from service.setup.inspect import SQL, existing_schemas, tables_of
 from service.setup.machine import check_machine
@@ -67,7 +68,7 @@ class _Patient(Struct, frozen=True):
 
     @property
     def owner_url(self) -> str:
-        return self.settings.database.url or ""
+        return self.settings.database.direct_url or ""
 
     @property
     def reader_url(self) -> str:
@@ -91,11 +92,11 @@ def examine(settings: Settings, environ: Mapping[str, str], *, quick: bool = Fal
     config = settings.database
     if config.url is None or config.reader_url is None:
         return found
-    owner, reader = _login("owner", config.url), _login("reader", config.reader_url)
+    owner, reader = _login("owner", config.direct_url or ""), _login("reader", config.reader_url)
     if isinstance(owner, Finding) or isinstance(reader, Finding):
         return found + [each for each in (owner, reader) if isinstance(each, Finding)]
     try:
-        with psycopg.connect(config.url, autocommit=True, prepare_threshold=None) as session:
+        with psycopg.connect(config.direct_url or "", autocommit=True, prepare_threshold=None) as session:
             (state,) = select(session, _READ_SERVER)
             patient = _Patient(settings, owner, reader, session, state)
             for name, check in (_QUICK if quick else _QUICK | _SLOW).items():
@@ -237,13 +238,18 @@ def _clock(patient: _Patient) -> Iterator[Finding]:
         )
 
 
+def _engine(patient: _Patient) -> Iterator[Finding]:
+    for signs in select(patient.session, READ_SIGNS, list(patient.settings.database.data_schemas)):
+        yield from engine_findings(signs)
+
+
 def _poolers(patient: _Patient) -> Iterator[Finding]:
     if pooler_at(patient.owner_url) == "transaction":
         yield Finding(
             "poolers",
             "act",
             "DATABASE_URL is a pooler in transaction mode: no change can be heard through it (LISTEN)",
-            "set DATABASE_URL to Postgres's own address; READER_DATABASE_URL may stay a pooler",
+            "set LISTEN_DATABASE_URL to Postgres's own address",
         )
     mode = patient.settings.database.reader_pooler
     if pooler_at(patient.reader_url) == "transaction" and mode == "none":
@@ -282,5 +288,6 @@ _QUICK: Final[dict[str, _Check]] = {
     "rights": _rights,
     "watch": _watches,
     "clock": _clock,
+    "engine": _engine,
 }
 _SLOW: Final[dict[str, _Check]] = {"poolers": _poolers, "listening": _listening, "reader": _trial}

@@ -119,7 +119,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Editor]:
     """The editor of the catalogue as the service has it, without the service."""
     config = settings.database
     async with (
-        open_database(config.url or "", size=2) as database,
+        open_database(config.direct_url or "", size=2) as database,
         aclosing(Session(config.url or "", "tally connect", DEADLINE_S)) as session,
         open_reader(config.reader_url or "", config) as reader,
     ):

@@ -238,3 +238,16 @@ SELECT (SELECT count(*) FROM catalog.metric) AS metrics,
        (SELECT count(*)
         FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name ~ '^tally( |$)') AS sessions
+
+-- name: read_signs
+-- By what servers are known that speak Postgres and differ from it. $1: the data schemas.
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') AS citus,
+       version() LIKE '%-YB-%' AS yugabyte,
+       EXISTS (SELECT FROM pg_proc WHERE proname = 'aurora_version') AS aurora,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser') AS rds,
+       coalesce(current_setting('neon.tenant_id', true), '') <> '' AS neon,
+       count(*) FILTER (WHERE c.relkind = 'f') AS foreign_tables,
+       count(*) FILTER (WHERE c.relkind = 'm') AS materialized_views
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY ($1::text[])

@@ -83,7 +83,13 @@ EMBEDDED = {
     "ENV_FILE": "/dev/null",
 }
 FILLED_IN = {"PORT", "DATA_DIR", "SEEDS_DIR", "LLM_BASE_URL", "LINK_SECRET_FILE"}
-OTHER_DATABASE = {"DATABASE_URL", "READER_DATABASE_URL", "READER_POOLER", "REPLICA_DATABASE_URLS"}
+OTHER_DATABASE = {
+    "DATABASE_URL",
+    "READER_DATABASE_URL",
+    "READER_POOLER",
+    "REPLICA_DATABASE_URLS",
+    "LISTEN_DATABASE_URL",
+}
 
 INVALID = {
     "LIVE_HEARTBEAT_S": ["0"],
@@ -97,6 +103,7 @@ INVALID = {
     "DATABASE_URL": ["mysql://h/x", "postgresql://h/x?nonsense=1", "postgresql://h:port/x"],
     "READER_DATABASE_URL": ["localhost", "postgresql://h/x?sslmode=bogus"],
     "REPLICA_DATABASE_URLS": ["standby", "postgresql://h/x,mysql://h/x"],
+    "LISTEN_DATABASE_URL": ["mysql://h/x"],
     "DATA_DIR": [__file__, "/proc/nowhere"],
     "DATA_SCHEMAS": [","],
     "TIME_ZONE": ["Europe/Berlim", "UTC+3"],

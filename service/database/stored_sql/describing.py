@@ -81,7 +81,7 @@ class _Names(Struct, frozen=True):
 _TYPE_NAMES: Final = SQL.rows("list_type_names", _Names)
 
 
-async def describe(connection: Any, statement: Any, sql: str) -> Description:
+async def describe(connection: Any, statement: Any, name: str, sql: str) -> Description:
     attributes = statement.get_attributes()
     parameters = tuple(kind.name for kind in statement.get_parameters())
     types = await connection.fetchval(_TYPE_NAMES.sql, [attribute.type.oid for attribute in attributes])
@@ -94,9 +94,7 @@ async def describe(connection: Any, statement: Any, sql: str) -> Description:
     await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     nulls = f"({', '.join(['NULL'] * len(parameters))})" if parameters else ""
     memory = ", MEMORY" if connection.get_server_version().major >= MEMORY_SINCE else ""
-    explained = await connection.fetchval(
-        f'EXPLAIN (VERBOSE, FORMAT JSON{memory}) EXECUTE "{statement.get_name()}"{nulls}'
-    )
+    explained = await connection.fetchval(f'EXPLAIN (VERBOSE, FORMAT JSON{memory}) EXECUTE "{name}"{nulls}')
     plan = read_plan(bytes(explained), sql, len(columns))
     dependencies = await read_dependencies(connection, sql, plan)
     return Description(parameters, columns, plan, json_columns, dependencies, shape_of(attributes))

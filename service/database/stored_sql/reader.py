@@ -277,23 +277,27 @@ class Reader:
 
     async def describe(self, sql: str, watch: Watch | None = None) -> Description:
         """Prepare and plan a statement as the reader would run it, without running it."""
-        async with self._prepared(sql, watch) as (connection, statement):
-            return await describe(connection, statement, sql)
+        async with self._prepared(sql, watch) as (connection, statement, name):
+            return await describe(connection, statement, name, sql)
 
     async def parameter_types(self, sql: str, watch: Watch | None = None) -> tuple[str, ...]:
         """The types that Postgres resolves for `$1, $2, ...` of a statement: names as in `pg_type`."""
-        async with self._prepared(sql, watch) as (_, statement):
+        async with self._prepared(sql, watch) as (_, statement, _name):
             return tuple(kind.name for kind in statement.get_parameters())
 
     @asynccontextmanager
-    async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any]]:
-        """Prepare a statement in a transaction, under a name that no other client of a pooler uses."""
+    async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any, str]]:
+        """Prepare a statement in a transaction, and under a name that SQL knows and no other client uses."""
         async with self._describe_limiter.acquire(watch) as connection:
             await connection.execute(f"{self._beginning(connection)}, {NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
-            statement = await connection.prepare(sql, name=name)
+            if self._settings.reader_pooler == "none":
+                statement = await connection.prepare(sql, name=name)
+            else:  # a pooler may rename statements of the protocol, and knows none that SQL prepares
+                statement = await connection.prepare(sql, name="")
+                await connection.execute(f'PREPARE "{name}" AS {sql}')
             connection.forget(name)
-            yield connection, statement
+            yield connection, statement, name
 
 
 @asynccontextmanager

@@ -1,0 +1,77 @@
+"""Owner and reader behind PgBouncer in transaction mode, with a direct address for LISTEN."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from service.settings import Settings
+from tests.cluster.conftest import Node, clustered, running_nodes, stored
+from tests.cluster.poolers import pooling
+from tests.waiting import until
+
+CUSTOMERS = "customer_id,occupation,type\n1,Nurse,HCP\n2,Clerk,HCO\n"
+
+
+@pytest.fixture
+async def pooled(settings: Settings, store, tmp_path):
+    """Two nodes whose every connection but those of LISTEN and the polls passes PgBouncer."""
+    config = settings.database
+    async with pooling(tmp_path, config.url, config.reader_url) as pooler:
+        database = msgspec.structs.replace(
+            config,
+            url=pooler.through(config.url),
+            listen_url=config.url,
+            reader_url=pooler.through(config.reader_url),
+            reader_pooler="transaction",
+        )
+        changed = clustered(msgspec.structs.replace(settings, database=database), redis_url=store.url)
+        async with running_nodes(changed) as nodes:
+            yield nodes
+
+
+async def test_a_service_behind_a_pooler_reads_writes_imports_and_hears_of_changes(pooled, clone):
+    one, other = pooled
+    metric = await stored(pooled, clone, "SELECT count(*) AS value FROM customers WHERE customer_id > 0")
+    assert await one.value(metric) == 0
+    imported = await one.client.post(
+        "/imports/customers", content=CUSTOMERS, headers={"Content-Type": "text/csv"}
+    )
+    assert imported.json()["inserted"] == 2, imported.text
+
+    async def both() -> bool:
+        return [await node.value(metric) for node in pooled] == [2, 2]
+
+    await until(both)
+    made = await other.client.post(
+        "/metrics", json={"sql": "SELECT max(customer_id) AS value FROM customers"}
+    )
+    assert made.status_code == 201, made.text
+    found = made.json()["id"]
+
+    async def known() -> bool:
+        answer = await one.client.get(f"/metrics/{found}")
+        return answer.status_code == 200 and answer.json()["records"] == [{"value": 2}]
+
+    await until(known)
+    changed = await one.client.patch(f"/metrics/{found}", json={"title": "Highest number"})
+    assert changed.status_code == 200, changed.text
+
+
+async def test_many_callers_share_few_connections_without_mixing_their_sessions(pooled, clone):
+    """Each statement has its own time zone, search path and limits, whoever had the connection before."""
+    metrics = [
+        await stored(pooled, clone, f"SELECT {n} AS value, current_setting('timezone') AS zone", trusted=True)
+        for n in range(12)
+    ]
+    turns = asyncio.Semaphore(6)
+
+    async def ask(node: Node, metric: str) -> dict:
+        async with turns:
+            answer = await node.result(metric, headers={"Cache-Control": "no-cache"})
+        return answer.json()["records"][0]
+
+    found = await asyncio.gather(
+        *(ask(node, metric) for node in pooled for metric in metrics for _ in range(3))
+    )
+    assert found == [{"value": n, "zone": "UTC"} for _ in pooled for n in range(12) for _ in range(3)]
