@@ -111,9 +111,9 @@ async def _break(machine: Machine, report: Report, seconds: float) -> None:
     """One fault after the other, each with time to recover from it."""
     end = time.perf_counter() + seconds
     every_s = min(EVERY_S, seconds / len(FAULTS))  # each comes at least once
-    for name, fault in cycle(FAULTS.items()):
+    for turn, (name, fault) in enumerate(cycle(FAULTS.items())):
         began = time.perf_counter()
-        if began + every_s > end + 1:
+        if turn >= len(FAULTS) and began + every_s > end:
             await asyncio.sleep(max(0.0, end - began))
             return
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)

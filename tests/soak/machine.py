@@ -151,6 +151,18 @@ async def _kill_worker(machine: Machine) -> None:
     await until(replaced)
 
 
+async def _restart_workers(machine: Machine) -> None:
+    """SIGHUP: each worker is replaced."""
+    before = {each.pid for each in machine.workers()}
+    machine.process.send_signal(signal.SIGHUP)
+
+    def replaced() -> bool:
+        now = {each.pid for each in machine.workers()}
+        return len(now) == len(before) and not now & before
+
+    await until(replaced, 60)
+
+
 async def _hang_postgres(machine: Machine) -> None:
     processes = _postgres(machine)
     for each in processes:
@@ -224,6 +236,7 @@ Fault = Callable[[Machine], Awaitable[Any]]
 FAULTS: dict[str, Fault] = {
     "all backends killed": _kill_backends,
     "a worker killed (SIGKILL)": _kill_worker,
+    "workers restarted (SIGHUP)": _restart_workers,
     "Postgres hangs for 3 s (SIGSTOP)": _hang_postgres,
     "Postgres restarted": _restart_postgres,
     "connections cut and refused for 3 s": _cut_connections,
