@@ -23,6 +23,8 @@ from service.database.queries import SqlFile
 from service.database.snapshots import Lineage, Position, parse_snapshot
 
 HEARTBEAT_S: Final = 1.0
+ANSWER_S: Final = 2.0
+"""How long a heartbeat may take: a server that is busy with other work is not taken for one that hangs."""
 _HEARTBEAT: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
 RECONNECT_S: Final = (0.05, 2.0)
 SECRET_BYTES: Final = 32
@@ -174,7 +176,7 @@ class Listener:
         This also detects a server that hangs, or vanished without closing the connection.
         """
         try:
-            is_standby, is_read_only = await connection.fetchrow(_HEARTBEAT, timeout=HEARTBEAT_S)
+            is_standby, is_read_only = await connection.fetchrow(_HEARTBEAT, timeout=ANSWER_S)
         except TimeoutError as error:
             if self._breaker is not None:
                 self._breaker.open(error, silent=True)

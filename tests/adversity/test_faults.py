@@ -307,13 +307,13 @@ async def test_while_everything_is_swallowed_one_probe_is_under_way_and_nobody_e
     wire = service.wire
     wire.swallow()
     await service.noticed()
+    begun = set(wire.tried)
     for _ in range(5):
         crowd = [service.other() for _ in range(100)] + [service.change() for _ in range(10)]
         assert set(await asyncio.gather(*crowd)) == {"503 database-unavailable"}
-        await until(lambda: not wire.tried)  # a login that had begun before is over
         wire.accepted = 0
         await until(lambda: wire.accepted >= 1)
-        assert len(wire.tried) <= 1
+        assert len(wire.tried - begun) <= 2  # a probe, and perhaps the end of what ran before
     wire.pass_all()
     wire.accepted = 0
     await asyncio.gather(*(service.other() for _ in range(100)))

@@ -79,12 +79,15 @@ class _Flow:
         self.granted = 0.0
         self.slow_since: float | None = None
 
-    def gap_s(self, now: float) -> float:
-        """Seconds between two places that it gets."""
+    def gap_s(self, now: float, held: int) -> float:
+        """Seconds between two places that it gets.
+
+        The `held` places of its metric count as if they were given back now, so this is the least.
+        """
         elapsed = now - self.began
         if elapsed > 2 * _RATE_OVER_S:
             self.began, self.granted = now - elapsed / 2, self.granted / 2
-        return (now - self.began) / max(self.granted, 1.0)
+        return (now - self.began) / max(self.granted + held, 1.0)
 
     def is_standing(self, now: float) -> bool:
         """Whether the queue does not drain: its head has waited too long for a while."""
@@ -267,12 +270,12 @@ class Admission:
         now = self._clock()
         for flow in [flow for line in self._lines.values() for flow in line.flows.values()]:
             flow.is_standing(now)
-            gap_s = flow.gap_s(now)
+            gap_s = self._gap_s(flow, now)
             while flow.size > self._half:
                 newest = flow.waiters[-1]
                 if now - newest.since + flow.size * gap_s <= self._wait_s:
                     break
-                told = _busy(flow, now)
+                told = self._busy(flow, now)
                 self.leave(newest)
                 yield newest, told
 
@@ -284,18 +287,27 @@ class Admission:
     def _room(self, line: _Line, flow: _Flow, now: float) -> Place | None:
         """Raise `Busy` if there is no room for a newcomer. Returns the waiter who has to give way, if any."""
         if self._sheds and flow.size >= self._half and self._is_late(flow, now):
-            raise _busy(flow, now)
+            raise self._busy(flow, now)
         if self.waiting < self._queue_limit:
             return None
         pushed_out = self._push_out(line, flow)
         if pushed_out is None:
-            raise _busy(flow, now)
+            raise self._busy(flow, now)
         return pushed_out
 
     def _is_late(self, flow: _Flow, now: float) -> bool:
         """Whether a newcomer would wait too long. As many as the metric's places may always wait."""
         limit_s = TARGET_S if flow.is_standing(now) else self._wait_s
-        return (flow.size + 1) * flow.gap_s(now) > limit_s
+        return (flow.size + 1) * self._gap_s(flow, now) > limit_s
+
+    def _gap_s(self, flow: _Flow, now: float) -> float:
+        metric = self._metrics.get(flow.metric)
+        return flow.gap_s(now, self.used if metric is None else metric.held)
+
+    def _busy(self, flow: _Flow, now: float) -> Busy:
+        """The refusal; `Retry-After` is about the time until those who wait have been served."""
+        wait_s = ceil(flow.size * self._gap_s(flow, now))
+        return Busy(headers={"Retry-After": str(min(max(wait_s, 1), LONGEST_RETRY_S))})
 
     def _push_out(self, line: _Line, flow: _Flow) -> Place | None:
         """The newest waiter of the caller with the most, if the newcomer has fewer; else None."""
@@ -335,9 +347,3 @@ class Admission:
 
 def _size(part: _Line | _Flow) -> int:
     return part.size
-
-
-def _busy(flow: _Flow, now: float) -> Busy:
-    """The refusal; `Retry-After` is about the time until those who wait have been served."""
-    wait_s = ceil(flow.size * flow.gap_s(now))
-    return Busy(headers={"Retry-After": str(min(max(wait_s, 1), LONGEST_RETRY_S))})
