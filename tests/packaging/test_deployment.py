@@ -108,7 +108,7 @@ def test_passwords_are_made_and_passed_as_secrets(stack):
     for container in task["ContainerDefinitions"]:
         secret = {each["Name"] for each in container["Secrets"]}
         plain = {each["Name"] for each in container["Environment"]}
-        assert secret == {"DATABASE_URL", "READER_DATABASE_URL", "REDIS_URL"}
+        assert secret == {"DATABASE_URL", "READER_DATABASE_URL", "REPLICA_DATABASE_URLS", "REDIS_URL"}
         assert secret | plain <= SETTINGS
         assert container["ReadonlyRootFilesystem"]
     generated = of_type(stack, "AWS::SecretsManager::Secret")
