@@ -82,9 +82,12 @@ class _Flow:
     def gap_s(self, now: float, held: int) -> float:
         """Seconds between two places that it gets.
 
-        The `held` places of its metric count as if they were given back now, so this is the least.
+        The `held` places of its metric count as if they were given back now, so this is the least. Before
+        the first place nothing is known for a while: connections may have to be opened first.
         """
         elapsed = now - self.began
+        if not self.granted and elapsed < TARGET_S + INTERVAL_S:
+            return 0.0
         if elapsed > 2 * _RATE_OVER_S:
             self.began, self.granted = now - elapsed / 2, self.granted / 2
         return (now - self.began) / max(self.granted + held, 1.0)

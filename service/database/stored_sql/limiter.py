@@ -171,6 +171,7 @@ class ConnectionLimiter:
             self._hand_over(None, place, ran=False)
             raise
         connection.cap.start(self._settings.result_bytes_limit)
+        place.since = time.monotonic()  # connecting says nothing about the metric
         return connection
 
     async def release(
