@@ -207,6 +207,7 @@ async def open_database(
         max_size=size,
         command_timeout=WRITE_TIMEOUT_S,
         connect=None if breaker is None else breaker.connect,
+        setup=refuse_lost,
         **options,
     )
     await pool
@@ -237,6 +238,16 @@ async def _use_json_pooled(connection: Connection) -> None:
     """Look up the type within one transaction, so that both messages reach one server."""
     async with connection.transaction():
         await use_json(connection)
+
+
+async def refuse_lost(connection: Connection) -> None:
+    """Refuse a new connection that is lost already, for a pool's `setup`.
+
+    The pool hears of a loss only while a connection is lent. One that ends between its first statement and
+    that moment, as in a restart of the server, would keep its place in the pool for ever.
+    """
+    if connection.is_closed():
+        raise asyncpg.ConnectionDoesNotExistError("the connection was lost at once")
 
 
 async def use_json(connection: Connection) -> None:

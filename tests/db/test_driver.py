@@ -1,12 +1,19 @@
-"""What the driver says that is no fault stays out of the log; faults do not."""
+"""What the driver says that is no fault stays out of the log. Lost connections keep no place in a pool."""
 
 import asyncio
 import logging
 
+import asyncpg
+import msgspec
 import pytest
 from asyncpg.connect_utils import TLSUpgradeProto
 
+from service.database.breaker import Breaker
 from service.database.driver import ignore_cancelled_connects
+from service.database.gateway import open_database
+from service.database.queries import Command
+from service.database.stored_sql.sessions import make_pool
+from service.errors import DatabaseUnavailable
 
 
 @pytest.mark.parametrize(("given_up", "logged"), [(True, 0), (False, 1)])
@@ -23,3 +30,45 @@ async def test_a_connection_that_was_given_up_is_no_error(given_up, logged, capl
     with caplog.at_level(logging.ERROR, "asyncio"):
         loop.default_exception_handler({**context, "exception": caught.value})
     assert len(caplog.records) == logged
+
+
+class Losing:
+    """Connects; each connection is lost at once, before the pool lends it."""
+
+    def __init__(self):
+        self.loses = True
+
+    async def connect(self, *args, **arguments):
+        connection = await asyncpg.connect(*args, **arguments)
+        if self.loses:
+            connection.terminate()
+        return connection
+
+
+async def test_the_owners_pool_gets_the_place_of_a_connection_back_that_is_lost_at_once(shared_addresses):
+    losing = Losing()
+
+    async def init(connection):
+        pass
+
+    async with open_database(shared_addresses.url, size=1) as database:
+        database._pool._init, database._pool._connect = init, losing.connect
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable):
+                await database.write(Command("one", "SELECT 1"))
+        losing.loses = False
+        assert await database.write(Command("one", "SELECT 1")) == 1
+
+
+async def test_the_readers_pool_does_so_too(shared_addresses):
+    losing = Losing()
+    settings = msgspec.structs.replace(shared_addresses, reader_pool_size=1)
+    breaker = Breaker("primary", shared_addresses.reader_url, connect=losing.connect)
+    pool = await make_pool(shared_addresses.reader_url, settings, breaker)
+    for _ in range(4):
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await pool.acquire(timeout=5)
+    losing.loses = False
+    async with pool.acquire(timeout=5) as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await pool.close()

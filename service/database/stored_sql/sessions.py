@@ -7,7 +7,7 @@ import asyncpg
 
 from service.database.breaker import Breaker
 from service.database.connect import asyncpg_arguments
-from service.database.gateway import Pool
+from service.database.gateway import Pool, refuse_lost
 from service.database.stored_sql.connection import RESET, STATEMENTS, UNLOCK, ReaderConnection
 from service.database.stored_sql.limiter import GRACE_S
 from service.settings import Database as DatabaseSettings
@@ -41,6 +41,7 @@ async def make_pool(url: str, settings: DatabaseSettings, breaker: Breaker | Non
         max_cacheable_statement_size=1 << 20,
         statement_cache_size=STATEMENTS if own else 0,
         connect=None if breaker is None else breaker.connect,
+        setup=refuse_lost,
     )
     await pool
     if breaker is not None:
