@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.alerts.store import ALERTS_TABLE, RULES_TABLE
+from service.alerts.store import ALERTS_TABLE, DELIVERIES_TABLE, RULES_TABLE
 from service.auth import sessions
 from service.auth.live import TABLE as CLIENTS
 from service.dashboard import links
@@ -48,5 +48,6 @@ WATCHED = Statement(
 
 
 async def test_every_table_that_announces_on_its_channel_is_followed(shared_database: Database):
-    followed = {CLIENTS, *TABLES, *sessions.TABLES, *links.TABLES, ALERTS_TABLE, RULES_TABLE}
+    alerts = {ALERTS_TABLE, DELIVERIES_TABLE, RULES_TABLE}
+    followed = {CLIENTS, *TABLES, *sessions.TABLES, *links.TABLES} | alerts
     assert {row.name for row in await shared_database.read(WATCHED, CHANNEL)} == followed
