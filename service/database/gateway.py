@@ -156,9 +156,11 @@ class Database(Verbs):
     async def _borrow(self) -> AsyncGenerator[Connection]:
         if self._breaker is not None:
             self._breaker.check()
+        lent = None
         try:
             with translated():
                 async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                    lent = connection
                     if not self._pooled:
                         yield connection
                         return
@@ -169,6 +171,9 @@ class Database(Verbs):
             if self._breaker is not None and isinstance(problem.__cause__, TAKES_NO_WRITES):
                 self._breaker.fail_over()
             raise
+        finally:
+            if lent is not None:
+                give_place_back(lent)
 
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
@@ -248,6 +253,17 @@ async def refuse_lost(connection: Connection) -> None:
     """
     if connection.is_closed():
         raise asyncpg.ConnectionDoesNotExistError("the connection was lost at once")
+
+
+def give_place_back(released: Any) -> None:
+    """Give the pool the place of a connection back that was closed while it was lent; after its release.
+
+    A session that Postgres ends between two statements is closed by the driver at the next one, without
+    a word to the pool, which would keep the place for ever.
+    """
+    connection: Any = getattr(released, "_con", None)  # None if the pool knows
+    if connection is not None and connection.is_closed():
+        connection._cleanup()  # noqa: SLF001 (what the driver does for any other loss)
 
 
 async def use_json(connection: Connection) -> None:

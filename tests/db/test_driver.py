@@ -72,3 +72,20 @@ async def test_the_readers_pool_does_so_too(shared_addresses):
     async with pool.acquire(timeout=5) as connection:
         assert await connection.fetchval("SELECT 1") == 1
     await pool.close()
+
+
+async def test_a_connection_that_postgres_ends_between_two_statements_gives_its_place_back(shared_addresses):
+    """The driver closes it at the next statement, if that comes before the end of the stream."""
+    one = Command("one", "SELECT 1")
+    async with open_database(shared_addresses.url, size=1) as database:
+        for _ in range(3):
+            async with database._borrow() as connection:
+                protocol = connection._con._protocol
+            protocol.data_received(FAREWELL)
+            with pytest.raises(DatabaseUnavailable):
+                await database.write(one)
+            assert await database.write(one) == 1
+
+
+_FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0"
+FAREWELL = b"E" + (4 + len(_FIELDS)).to_bytes(4) + _FIELDS

@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 from msgspec import Struct
 
-from service.database.gateway import LOST_CONNECTION, Pool
+from service.database.gateway import LOST_CONNECTION, Pool, give_place_back
 from service.database.stored_sql.admission import Admission, Place
 from service.database.stored_sql.connection import SQL, ByteCap
 from service.database.stored_sql.problems import problem_of
@@ -338,6 +338,8 @@ class ConnectionLimiter:
             return False
         except (*LOST_CONNECTION, asyncpg.PostgresError):
             pass  # lost, or hit by a late cancellation: the caller's result stays valid
+        finally:
+            give_place_back(connection.proxy)
         return True
 
 
