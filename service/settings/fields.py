@@ -1,0 +1,10 @@
+"""How a setting is declared."""
+
+from typing import Any
+
+from msgspec import Meta
+
+
+def env(variable: str, help_text: str, *, shown: str = "", **limits: Any) -> Meta:
+    """Bind a field to its variable. `shown` replaces the default in the README's table."""
+    return Meta(description=help_text, extra={"env": variable, "shown": shown}, **limits)
