@@ -31,7 +31,11 @@ class Postgres:
             return found[-1].fetchall() if found[-1].description else None
 
     def crash(self):
-        """Stop at once, as after a crash: nobody is told."""
+        """Stop at once, as after a crash: nobody is told.
+
+        The server of the tests is not durable, so what it keeps is written before.
+        """
+        self.execute("CHECKPOINT")
         bin_dir = self.server.bin_dir
         user = embedded._server_user(self.cluster)
         stopped, said = user.run(bin_dir / "pg_ctl", "-D", self.cluster, "-m", "immediate", "-w", "stop")

@@ -86,10 +86,16 @@ class Service:
         await until(lambda: self.breaker.error)
 
     async def recovered(self):
-        async def all_well():
-            return await self.looks() == WELL
+        looks = []
 
-        await until(all_well)
+        async def all_well():
+            looks[:] = await self.looks()
+            return looks == WELL
+
+        try:
+            await until(all_well)
+        except TimeoutError:
+            return f"never all well, at last {looks}"
         return "all is well"
 
 
