@@ -105,7 +105,7 @@ psql: $(VENV)/.run ## Open psql on the database
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --extra embedded --extra build --extra otel --extra redis pyproject.toml -o requirements.lock
+	  --no-emit-index-url --extra arrow --extra embedded --extra build --extra otel --extra redis pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
