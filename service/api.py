@@ -19,6 +19,7 @@ from service.database.gateway import Database
 from service.database.migrate import pending
 from service.database.stored_sql.login import ReaderLogin
 from service.http.lifecycle import Lifecycle
+from service.http.scrapes import Scraped
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 from service.openapi import add_metrics, complete_document
@@ -31,13 +32,6 @@ PUBLIC: Final[dict[str, Any]] = {"scope": None}
 class Health(Struct, frozen=True):
     status: str
     checks: dict[str, str]
-
-
-class Scraped(Struct, frozen=True):
-    """The metrics of the service as text, and its media type."""
-
-    text: str
-    media_type: str
 
 
 Scrape = Callable[[str], Awaitable[Scraped]]

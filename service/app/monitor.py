@@ -6,16 +6,14 @@ from contextlib import suppress
 from math import inf
 from typing import Final
 
-from service.api import Scraped
 from service.database.gateway import Database
 from service.database.stored_sql.reader import Reader
 from service.errors import Problem
-from service.http.fields import media_weight
+from service.http.scrapes import Scraped, prefers_openmetrics, scraped
 from service.imports.quarantine import COUNT_OPEN, OpenRows
 from service.live.hub import Hub
 from service.observe import families
 from service.observe.counters import OTHER
-from service.observe.exposition import OPENMETRICS, TEXT
 from service.observe.prometheus import Gauge, Prometheus
 from service.results.cache import Results
 
@@ -51,12 +49,12 @@ class Monitor:
             self._prometheus.end()
 
     async def scrape(self, accept: str) -> Scraped:
-        """The metrics of all workers. Without preference it is Prometheus's own text format."""
-        openmetrics = media_weight(accept, _type(OPENMETRICS)) > media_weight(accept, _type(TEXT))
+        """The metrics of all workers."""
+        openmetrics = prefers_openmetrics(accept)
         open_rows = await self._open_rows()
         self._publish()
         text = self._prometheus.text(open_rows, openmetrics=openmetrics)
-        return Scraped(text, OPENMETRICS if openmetrics else TEXT)
+        return scraped(text, openmetrics=openmetrics)
 
     def _publish(self) -> None:
         self._prometheus.publish(self._gauges())
@@ -92,7 +90,3 @@ def _bounded(rows: list[OpenRows]) -> list[Gauge]:
     if rest:
         gauges.append((families.QUARANTINE_OPEN, (OTHER,), sum(each.number for each in rest)))
     return gauges
-
-
-def _type(media_type: str) -> str:
-    return media_type.partition(";")[0]

@@ -17,6 +17,7 @@ from service.app.services import Services
 from service.ask.api import AskController
 from service.auth.api import AuditController, TokenController
 from service.auth.guards import allow
+from service.connect.api import OpenMetricsController
 from service.dashboard import api as dashboard
 from service.dashboard.links import api as links
 from service.dashboard.sign_in import api as sign_in
@@ -45,6 +46,7 @@ def routed() -> Litestar:
         HealthController,
         MetricsController,
         DashboardsController,
+        OpenMetricsController,
         links.LinksController,
         AskController,
         DatasetsController,

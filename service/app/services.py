@@ -21,6 +21,7 @@ from service.auth.issuer import Issuer
 from service.auth.live import LiveRights
 from service.auth.sessions import Sessions
 from service.auth.tokens import Tokens
+from service.connect.openmetrics import Exporter
 from service.dashboard.links import SESSION, Links
 from service.dashboard.links.signing import Signer
 from service.dashboard.pages import Pages
@@ -93,6 +94,7 @@ class Services(Struct, frozen=True):
     changes: Changes
     executor: Executor
     batcher: Batcher
+    exporter: Exporter
     result_service: ResultService
     schema_cache: SchemaCache
     compiler: PromptCompiler
@@ -191,6 +193,7 @@ def connect(
         changes=table_changes,
         executor=executor,
         batcher=batcher,
+        exporter=Exporter(executor, results),
         result_service=result_service,
         schema_cache=schema_cache,
         compiler=compiler,

@@ -69,6 +69,24 @@ HEADERS: Final = {
 _ROWS: Final = {"type": "string"}
 
 
+def scrape_operation(*parameters: Object, example: str) -> Object:
+    """What a route adds that Prometheus reads: its parameters, formats and 304."""
+    content = {"schema": {"type": "string"}}
+    return {
+        "parameters": [*parameters, IF_NONE_MATCH],
+        "responses": {
+            "200": {
+                "headers": {name: HEADERS[name] for name in ("ETag", "Vary")},
+                "content": {
+                    "text/plain": content | {"example": example},
+                    "application/openmetrics-text": content | {"example": f"{example}# EOF\n"},
+                },
+            },
+            "304": {"description": "Not modified: the client holds these values"},
+        },
+    }
+
+
 def result_operation(*parameters: Object, formats: bool) -> Object:
     """What a route of cached results adds: its parameters, formats, headers and 304."""
     rows: Object = {"text/csv": {"schema": _ROWS}, "application/x-ndjson": {"schema": _ROWS}}

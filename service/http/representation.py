@@ -20,7 +20,13 @@ Coding = Literal["zstd", "gzip", "identity"]
 SMALLEST: Final = 1024
 WORK_HERE: Final = 1 << 18
 """Smaller bodies are compressed and hashed on the event loop, because a thread would take longer."""
-_COMPRESSIBLE: Final = (b"application/json", b"application/problem+json", b"application/x-ndjson", b"text/")
+_COMPRESSIBLE: Final = (
+    b"application/json",
+    b"application/problem+json",
+    b"application/x-ndjson",
+    b"application/openmetrics-text",
+    b"text/",
+)
 _GZIP_WINDOW: Final = 31  # zlib's number for a gzip frame
 
 

@@ -80,6 +80,15 @@ def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
         raise InvalidInput(errors=tuple(wrong))
 
 
+def given_once(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """The parameters of metrics in a request. Raises `InvalidInput` for one that is repeated."""
+    pairs = list(request.query_params.multi_items())
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
+    return given
+
+
 def query_parameters(handler: Any) -> dict[str, bool]:
     """The query parameters that a route handler declares, and whether each is a list."""
     assert isinstance(handler, HTTPRouteHandler)

@@ -167,7 +167,7 @@ class Batcher:
         try:
             async with asyncio.timeout_at(request.deadline):
                 metric = self._catalog.get(parse_uuid(metric_id))
-                async with nullcontext() if self._executor.has_plan(metric) else side_by_side:
+                async with nullcontext() if self._executor.planned(metric) else side_by_side:
                     cache_request = await self._executor.cache_request(metric, given, claims=caller.claims)
                 if cached := self._results.hit(cache_request.key, caller.directives):
                     return cached

@@ -210,10 +210,10 @@ class Executor:
             if dependencies.settled:
                 return description, dependencies
 
-    def has_plan(self, metric: Metric) -> bool:
-        """Whether `cache_request` needs no query to plan the metric."""
+    def planned(self, metric: Metric) -> QueryPlan | None:
+        """The plan of a metric, if `cache_request` needs no query to make it."""
         plan = self._plans.get(metric.id)
-        return plan is not None and plan.metric == metric
+        return plan if plan is not None and plan.metric == metric else None
 
     async def cache_request(
         self,

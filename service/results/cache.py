@@ -136,6 +136,19 @@ class Results:
         outcome = await self._serve_cached(request, entry, now)
         return self._served(outcome) if outcome else None
 
+    def look(self, key: Hashable) -> CacheOutcome | None:
+        """The cached result, however stale. Nothing runs for it; a change runs it while it is hot."""
+        now = self.clock()
+        entry = self.table.get(key)
+        if entry is None:
+            return None
+        state, stale_s = evaluate_freshness(entry.policy, now, self.generations, self._lost_at())
+        if state is State.GONE:
+            return None
+        entry.asked_at = now
+        entry.requests += 1
+        return CacheOutcome(entry, stale_s)
+
     def hit(self, key: Hashable, directives: Directives = ANY) -> CacheOutcome | None:
         """Serve a cached result if it is fresh."""
         outcome = self.fresh(key, directives)

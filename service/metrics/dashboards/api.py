@@ -12,8 +12,6 @@ from service.database.gateway import Database
 from service.errors import (
     Conflict,
     DatabaseUnavailable,
-    FieldError,
-    InvalidInput,
     NotFound,
     TooLarge,
     UnsupportedMediaType,
@@ -22,6 +20,7 @@ from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
+from service.http.requests import given_once
 from service.metrics import dashboards
 from service.metrics.batch import Batcher
 from service.metrics.catalog import Catalog
@@ -180,12 +179,10 @@ class DashboardsController(Controller):
     ) -> ASGIResponse:
         version = catalog.version
         dashboard = catalog.dashboard(dashboard_id)
-        pairs = list(request.query_params.multi_items())
-        given = dict(pairs)
-        if len(given) != len(pairs):
-            raise InvalidInput(errors=(FieldError("query", "a parameter is given more than once"),))
         outcome = await batcher.dashboard(
-            dashboard, given, caller_of(cast("Scope", request.scope), caller(request.scope).claims)
+            dashboard,
+            given_once(request),
+            caller_of(cast("Scope", request.scope), caller(request.scope).claims),
         )
         return _send(await result_service.reply(cast("Scope", request.scope), outcome, version))
 

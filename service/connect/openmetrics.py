@@ -1,0 +1,249 @@
+"""The values of a dashboard's results, as Prometheus reads them.
+
+A scrape reads results that are held already and runs no statement, neither to plan a metric nor to fill the
+cache. Results that it reads count as asked for, so a change of their tables runs them while they are hot.
+"""
+
+import asyncio
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from math import isfinite
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from service.database.stored_sql.describing import ResultColumn
+from service.errors import FieldError, InvalidInput
+from service.metrics.catalog import Dashboard
+from service.metrics.execute import Executor
+from service.metrics.models import Metric
+from service.observe.exposition import braces, head, sample
+from service.observe.families import Family
+from service.results.cache import Results
+from service.sql.parameters import label
+
+MOST_SERIES: Final = 10_000
+"""Series of values in one answer. Small results leave what they do not need to those after them."""
+LONGEST_LABEL: Final = 1_000
+"""Characters of a label's value; longer ones are cut."""
+
+INFO: Final = Family("tally_result", "info", "Metrics of the dashboard.", ("metric", "query", "title"))
+HELD: Final = Family(
+    "tally_result_held",
+    "gauge",
+    "Whether a result is held, so that its values are here. A scrape runs nothing: any other reader of the "
+    "metric brings its result.",
+    ("metric",),
+)
+AS_OF: Final = Family(
+    "tally_result_as_of_seconds",
+    "gauge",
+    "When the run of the result began, as a Unix time.",
+    ("metric",),
+    unit="seconds",
+)
+STALE: Final = Family(
+    "tally_result_stale",
+    "gauge",
+    "Whether the data may have changed since the run of the result.",
+    ("metric",),
+)
+TRUNCATED: Final = Family(
+    "tally_result_truncated", "gauge", "Whether the statement has more rows than ROW_LIMIT.", ("metric",)
+)
+LEFT_OUT: Final = Family(
+    "tally_result_series_left_out",
+    "gauge",
+    f"Values that are not here. limit: the answer has {MOST_SERIES} series already (at most so many more). "
+    "duplicate: a row before has the same labels. range: the number is beyond those of Prometheus.",
+    ("metric", "reason"),
+)
+Reason = Literal["limit", "duplicate", "range"]
+REASONS: Final[tuple[Reason, ...]] = ("limit", "duplicate", "range")
+
+_COLUMN: Final = "column"
+# `le` and `quantile` belong to histograms and summaries.
+_TAKEN: Final = frozenset({_COLUMN, "le", "quantile"})
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_UNFIT: Final = re.compile(r"[^a-z0-9]+")
+_NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
+_NEVER_NUMBERS: Final = frozenset({"json", "jsonb", "boolean", "text", "character varying", "oid"})
+_NULL: Final = b"null"
+_NUMBER_STARTS: Final = b"-0123456789"
+_SURE_LENGTH: Final = 300
+"""Numbers with fewer digits and no exponent are within the range of a double."""
+_ROWS_OF_A_PART: Final = 2_000
+
+
+class _Held(Struct, frozen=True):
+    """What a scrape reads of a result's JSON."""
+
+    columns: tuple[ResultColumn, ...]
+    records: list[Raw]
+    truncated: bool
+    as_of: datetime
+
+
+class _Values(Struct):
+    """The lines of one result's values, and how many values are left out."""
+
+    lines: list[str]
+    left_out: Counter[Reason]
+
+
+class Exporter:
+    def __init__(self, executor: Executor, results: Results) -> None:
+        self._executor = executor
+        self._results = results
+
+    async def text(
+        self, dashboard: Dashboard, given: Mapping[str, str], claims: str, *, openmetrics: bool
+    ) -> str:
+        """Write the values. Each metric takes the parameters that it knows.
+
+        Raises `InvalidInput` for a value that a parameter cannot have, and for names that no metric takes.
+        """
+        self._refuse_unknown(dashboard, given)
+        values: list[str] = []
+        about: dict[Family, list[str]] = {
+            family: [] for family in (INFO, HELD, AS_OF, STALE, TRUNCATED, LEFT_OUT)
+        }
+        room = MOST_SERIES
+        for left, metric in zip(range(len(dashboard.metrics), 0, -1), dashboard.metrics, strict=True):
+            name = str(metric.id)
+            about[INFO].append(sample(INFO, (name, metric.query_id, _short(metric.shown_title or "")), "1"))
+            outcome = await self._look(metric, given, claims)
+            about[HELD].append(sample(HELD, (name,), str(int(outcome is not None))))
+            if outcome is None:
+                continue
+            held = msgspec.json.decode(outcome.entry.representations["identity"].body, type=_Held)
+            found = await _values(metric, held, room // left)
+            room -= len(found.lines)
+            about[AS_OF].append(sample(AS_OF, (name,), repr(held.as_of.timestamp())))
+            about[STALE].append(sample(STALE, (name,), str(int(outcome.stale_s > 0))))
+            about[TRUNCATED].append(sample(TRUNCATED, (name,), str(int(held.truncated))))
+            for reason in REASONS:
+                if number := found.left_out[reason]:
+                    about[LEFT_OUT].append(sample(LEFT_OUT, (name, reason), str(number)))
+            if found.lines:
+                values += (*head(_family(metric), openmetrics=openmetrics), *found.lines)
+        for family, lines in about.items():
+            values += (*head(family, openmetrics=openmetrics), *lines)
+        return "\n".join([*values, *(("# EOF",) if openmetrics else ())]) + "\n"
+
+    async def _look(self, metric: Metric, given: Mapping[str, str], claims: str) -> Any:
+        """The held result of a metric. Without a plan there is none: changed definitions need a new one."""
+        plan = self._executor.planned(metric)
+        if plan is None:
+            return None
+        taken = [(name, value) for name, value in given.items() if name in plan.template.accepted]
+        return self._results.look((await self._executor.cache_request(metric, taken, claims=claims)).key)
+
+    def _refuse_unknown(self, dashboard: Dashboard, given: Mapping[str, str]) -> None:
+        """Names are only unknown if all metrics are planned."""
+        plans = [self._executor.planned(metric) for metric in dashboard.metrics]
+        known = {name for plan in plans if plan is not None for name in plan.template.accepted}
+        unknown = [name for name in given if name not in known]
+        if unknown and None not in plans:
+            raise InvalidInput(
+                errors=tuple(
+                    [FieldError(label(each), "no metric of the dashboard takes it") for each in unknown]
+                )
+            )
+
+
+def _family(metric: Metric) -> Family:
+    """The family of a metric's values. Its id makes the name safe, unique and the same for ever."""
+    title = metric.shown_title or f"Query {metric.query_id}"
+    return Family(f"tally_metric_{str(metric.id).replace('-', '_')}", "gauge", _short(title))
+
+
+async def _values(metric: Metric, held: _Held, room: int) -> _Values:
+    """Up to `room` lines of values. Between parts the event loop serves other requests."""
+    name = _family(metric).name
+    numbers: list[str] | None = None
+    texts: dict[str, str] = {}
+    found = _Values([], Counter())
+    seen: set[str] = set()
+    for at in range(0, len(held.records), _ROWS_OF_A_PART):
+        rows = [
+            msgspec.json.decode(each, type=dict[str, Raw]) for each in held.records[at : at + _ROWS_OF_A_PART]
+        ]
+        if numbers is None:
+            numbers = [column.name for column in held.columns if _is_number(column, rows)]
+            others = [column.name for column in held.columns if column.name not in numbers]
+            texts = dict(zip(others, label_names(others), strict=True))
+        if len(found.lines) >= room:
+            found.left_out["limit"] += len(numbers) * (len(held.records) - at)
+            break
+        for row in rows:
+            labels = _labels(row, texts)
+            for column in numbers:
+                _add(found, seen, (name, column, labels), bytes(row[column]), room)
+        await asyncio.sleep(0)
+    return found
+
+
+def _add(
+    found: _Values, seen: set[str], series: tuple[str, str, Mapping[str, str]], number: bytes, room: int
+) -> None:
+    if number == _NULL or number[0] not in _NUMBER_STARTS:
+        return
+    if (len(number) > _SURE_LENGTH or b"e" in number) and not isfinite(float(number)):
+        found.left_out["range"] += 1
+        return
+    if len(found.lines) >= room:
+        found.left_out["limit"] += 1
+        return
+    name, column, labels = series
+    key = name + braces((_COLUMN, *labels), (column, *labels.values()))
+    if key in seen:
+        found.left_out["duplicate"] += 1
+        return
+    seen.add(key)
+    found.lines.append(f"{key} {number.decode()}")
+
+
+def _is_number(column: ResultColumn, rows: Iterable[Mapping[str, Raw]]) -> bool:
+    """Whether a column has numbers. Of types that only the database knows, its first value decides."""
+    if column.type in _NUMBERS or column.type in _NEVER_NUMBERS:
+        return column.type in _NUMBERS
+    values = (bytes(row[column.name]) for row in rows)
+    return next((value[0] in _NUMBER_STARTS for value in values if value != _NULL), False)
+
+
+def _labels(row: Mapping[str, Raw], names: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a row. Prometheus takes an empty label for an absent one, so null has none."""
+    found: dict[str, str] = {}
+    for column, name in names.items():
+        value = bytes(row[column])
+        if value != _NULL:
+            text = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+            if text:
+                found[name] = _short(text)
+    return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 3]}..."
+
+
+def label_names(columns: Sequence[str]) -> list[str]:
+    """Names of labels for columns: ASCII in snake case, each once, none that is reserved."""
+    taken = set(_TAKEN)
+    names: list[str] = []
+    for number, column in enumerate(columns, 1):
+        ascii_only = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode()
+        plain = _UNFIT.sub("_", _CAMEL.sub("_", ascii_only).lower()).strip("_") or f"label_{number}"
+        if plain[0].isdigit():
+            plain = f"_{plain}"
+        name, again = plain, 2
+        while name in taken:
+            name, again = f"{plain}_{again}", again + 1
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,26 @@
+"""Answer scrapes: choose between the two formats that Prometheus reads."""
+
+from msgspec import Struct
+
+from service.http.fields import media_weight
+from service.observe.exposition import OPENMETRICS, TEXT
+
+
+class Scraped(Struct, frozen=True):
+    """Metrics as text, and its media type."""
+
+    text: str
+    media_type: str
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether `Accept` asks for OpenMetrics. Without preference it is Prometheus's own text format."""
+    return media_weight(accept, _type(OPENMETRICS)) > media_weight(accept, _type(TEXT))
+
+
+def scraped(text: str, *, openmetrics: bool) -> Scraped:
+    return Scraped(text, OPENMETRICS if openmetrics else TEXT)
+
+
+def _type(media_type: str) -> str:
+    return media_type.partition(";")[0]
