@@ -14,7 +14,7 @@ ONLY ?= encoding uncached overload faults hits others tokens freshness imports i
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-cluster check format migrate seed import psql soak bench secrets up down lock clean
+.PHONY: help venv run test test-cluster check docs format migrate seed import psql soak bench secrets up down lock clean
 
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ check: $(VENV)/.dev tests/browser/node_modules/.made ## Format, lint, types, imp
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+docs: $(VENV)/.dev ## Build the site of docs/ in docs/_build (SITE= for another folder)
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs $(or $(SITE),docs/_build)
 
 migrate: $(VENV)/.run ## Bring the database up to date
 	@$(BIN)/python -m service migrate

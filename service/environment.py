@@ -1,4 +1,4 @@
-"""Read and check settings from the environment and `.env`. A test compares README's table with `rows()`."""
+"""Read and check settings from the environment and `.env`. `rows()` lists all of them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def rows(tree: type[Struct] = Settings) -> list[Row]:
-    """All settings in the order of the tree, which is also README's order."""
+    """All settings in the order of the tree, which is also the order of the reference."""
     found: list[Row] = []
     for name, kind, meta in _fields(tree):
         if meta is None:

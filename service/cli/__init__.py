@@ -18,7 +18,7 @@ from service.errors import DatabaseUnavailable, Problem, Stop
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
-    "Start": (setup.connect_database, setup.doctor, setup.uninstall),
+    "Start": (setup.connect_database, setup.doctor, setup.settings, setup.uninstall),
     "Service": (
         serve.serve,
         databases.migrate_database,
@@ -38,7 +38,7 @@ tally: Final = Root(
     name="tally",
     sections=SECTIONS,
     help="Stored SQL as live, cached, safe JSON metrics over Postgres.",
-    epilog="Settings come from the environment; the README lists them.",
+    epilog="Settings come from the environment; `tally settings` lists them.",
 )
 click.version_option(__version__, prog_name="tally", message="%(prog)s %(version)s")(tally)
 

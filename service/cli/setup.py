@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from service.cli.group import Command
+from service.cli.output import csv_option
 from service.errors import Stop
 
 
@@ -44,6 +45,17 @@ def doctor() -> int:
         findings = examine(ready, os.environ)
     show(findings)
     return exit_status(findings)
+
+
+@click.command(cls=Command)
+@csv_option
+def settings(*, as_csv: bool) -> None:
+    """List all settings: environment variables, their defaults and what they mean."""
+    from service.cli import output
+    from service.environment import rows
+
+    known = [{"setting": row.env, "default": row.default, "meaning": row.help} for row in rows()]
+    output.show(output.lines(known), "setting", "default", "meaning", as_csv=as_csv)
 
 
 @click.command(cls=Command)
