@@ -44,9 +44,10 @@ def _store(url: str) -> Iterator[Finding]:
         store = open_store(url)
         try:
             await store.connect()
-            with suppress(StoreAway):
-                await store.begin(b"tally:{doctor}", b"doctor")
-                await store.release(b"tally:{doctor}")
+            if store.state == "ok":
+                with suppress(StoreAway):
+                    await store.begin(b"tally:{doctor}", b"doctor")
+                    await store.release(b"tally:{doctor}")
             return store.state
         finally:
             await store.aclose()

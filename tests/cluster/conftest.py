@@ -20,6 +20,8 @@ from tests.conftest import serving, store_metric, visible
 from tests.processes import free_port
 from tests.waiting import eventually, until
 
+NEXT = {"pgbouncer-next", "valkey-server"}
+"""Programs that Debian 12 has not, or too old."""
 SBIN = f"{os.environ['PATH']}:/usr/sbin"
 
 
@@ -27,41 +29,60 @@ def program(name: str) -> str:
     """A program of Debian's, or a skip that names its package."""
     found = shutil.which(name, path=SBIN)
     if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install {name}")
+        how = ".ci/next-debian" if name in NEXT else f"apt-get install {name}"
+        pytest.skip(f"{name} is not installed: {how}")
     return found
 
 
 class Store:
-    """A Redis server that a test can stop, kill and start again."""
+    """A server of Redis or Valkey that a test can stop, kill and start again.
 
-    def __init__(self, folder: Path) -> None:
+    `further` are arguments of the server. With a `ca` it speaks TLS only.
+    """
+
+    def __init__(
+        self, folder: Path, *further: str, server: str = "redis-server", ca: Path | None = None
+    ) -> None:
         self.folder = folder
+        self.server = server
+        self.further = further
+        self.ca = ca
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://:word@127.0.0.1:{self.port}/0"
+        tls = "" if self.ca is None else f"?ssl_ca_certs={self.ca}"
+        return f"redis{'s' if self.ca else ''}://:word@127.0.0.1:{self.port}/0{tls}"
 
     def start(self) -> None:
-        command = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--requirepass", "word", "--save", "", "--dir", str(self.folder)]
+        self.folder.mkdir(exist_ok=True)
+        port = ["--port"] if self.ca is None else ["--port", "0", "--tls-port"]
+        command = [program(self.server), *port, str(self.port), "--bind", "127.0.0.1", *self.further]
+        command += ["--requirepass", "word", "--masterauth", "word", "--save", "", "--dir", str(self.folder)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         eventually(self._answers)
+
+    def ask(self, *command: str | int):
+        """What the server answers to one command."""
+        import redis
+
+        options = {} if self.ca is None else {"ssl": True, "ssl_ca_certs": str(self.ca)}
+        with redis.Redis("127.0.0.1", self.port, password="word", decode_responses=True, **options) as client:
+            return client.execute_command(*command)
 
     def _answers(self) -> bool:
         import redis
 
-        with redis.Redis(port=self.port, password="word") as client:
-            try:
-                return bool(client.ping())
-            except redis.RedisError:
-                return False
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
 
     def kill(self) -> None:
-        assert self.process
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def halt(self) -> None:
         """It keeps its connections and answers nothing."""
@@ -74,10 +95,10 @@ class Store:
 
 
 @contextmanager
-def running_store(folder: Path) -> Generator[Store]:
-    store = Store(folder)
-    store.start()
+def running_store(folder: Path, *further: str, **options) -> Generator[Store]:
+    store = Store(folder, *further, **options)
     try:
+        store.start()
         yield store
     finally:
         store.kill()

@@ -25,7 +25,9 @@ class Pooler:
 
 
 @asynccontextmanager
-async def pooling(folder: Path, *urls: str) -> AsyncGenerator[Pooler]:
+async def pooling(
+    folder: Path, *urls: str, server: str = "pgbouncer", settings: str = ""
+) -> AsyncGenerator[Pooler]:
     """Let in the roles of these addresses of one server. Few connections: what leaks is seen."""
     target, port = urlsplit(urls[0]), free_port()
     roles = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
@@ -35,10 +37,11 @@ async def pooling(folder: Path, *urls: str) -> AsyncGenerator[Pooler]:
         f"[databases]\n* = host={target.hostname} port={target.port}\n[pgbouncer]\n"
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = scram-sha-256\nauth_file = {users}\n"
         "pool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 200\nunix_socket_dir =\n"
+        + settings
     )
     for path in (folder.parent, folder, users, config):
         path.chmod(0o755)
-    command = [program("pgbouncer"), *(["-u", "nobody"] if os.geteuid() == 0 else []), str(config)]
+    command = [program(server), *(["-u", "nobody"] if os.geteuid() == 0 else []), str(config)]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )

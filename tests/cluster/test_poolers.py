@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from service.settings import Settings
+from service.setup.doctor import examine
 from tests.cluster.conftest import Node, clustered, running_nodes, stored
 from tests.cluster.poolers import pooling
 from tests.waiting import until
@@ -13,11 +14,22 @@ from tests.waiting import until
 CUSTOMERS = "customer_id,occupation,type\n1,Nurse,HCP\n2,Clerk,HCO\n"
 
 
-@pytest.fixture
-async def pooled(settings: Settings, store, tmp_path):
+POOLERS = {
+    "1.18": {},
+    "1.21+": {"server": "pgbouncer-next", "settings": "max_prepared_statements = 100\n"},
+    "1.21+ without prepared statements": {
+        "server": "pgbouncer-next",
+        "settings": "max_prepared_statements = 0\n",
+    },
+}
+"""Without and with statements of the protocol that it renames, which 1.21 brought."""
+
+
+@pytest.fixture(params=list(POOLERS))
+async def pooled(request: pytest.FixtureRequest, settings: Settings, store, tmp_path):
     """Two nodes whose every connection but those of LISTEN and the polls passes PgBouncer."""
     config = settings.database
-    async with pooling(tmp_path, config.url, config.reader_url) as pooler:
+    async with pooling(tmp_path, config.url, config.reader_url, **POOLERS[request.param]) as pooler:
         database = msgspec.structs.replace(
             config,
             url=pooler.through(config.url),
@@ -75,3 +87,23 @@ async def test_many_callers_share_few_connections_without_mixing_their_sessions(
         *(ask(node, metric) for node in pooled for metric in metrics for _ in range(3))
     )
     assert found == [{"value": n, "zone": "UTC"} for _ in pooled for n in range(12) for _ in range(3)]
+
+
+@pytest.mark.parametrize("version", list(POOLERS))
+async def test_doctor_recognises_a_pooler_that_the_settings_do_not_name(
+    settings: Settings, tmp_path, version
+):
+    """Prepared statements are refused by some and renamed by others: the settings are mended alike."""
+    config = settings.database
+    async with pooling(tmp_path, config.url, config.reader_url, **POOLERS[version]) as pooler:
+        through = msgspec.structs.replace(
+            config, url=pooler.through(config.url), reader_url=pooler.through(config.reader_url)
+        )
+        found = await asyncio.to_thread(examine, msgspec.structs.replace(settings, database=through), {})
+        named = msgspec.structs.replace(through, listen_url=config.url, reader_pooler="transaction")
+        right = await asyncio.to_thread(examine, msgspec.structs.replace(settings, database=named), {})
+    assert [finding.mend for finding in found if finding.check == "poolers"] == [
+        "set LISTEN_DATABASE_URL to Postgres's own address",
+        "READER_POOLER=transaction",
+    ]
+    assert [finding.status for finding in right if finding.check == "poolers"] == ["ok"]
