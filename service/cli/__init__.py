@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from service import __version__
-from service.cli import access, alerts, backup, completion, databases, files, metrics, serve, setup
+from service.cli import access, adding, alerts, backup, completion, databases, files, metrics, serve, setup
 from service.cli.group import Root
 from service.errors import DatabaseUnavailable, Problem, Stop
 
@@ -27,7 +27,7 @@ SECTIONS: Final = {
         databases.psql,
     ),
     "Data": (files.seed_database, files.import_files, files.dataset, files.quarantine),
-    "Metrics": (metrics.metric, metrics.dashboard, metrics.ask, metrics.query),
+    "Metrics": (metrics.metric, metrics.dashboard, metrics.ask, metrics.query, adding.add),
     "Alerts": (alerts.alert,),
     "Backup": (backup.export_all, backup.restore_all),
     "Access": (access.token, access.client, access.key),

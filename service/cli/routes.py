@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.app import create_app, layered
+from service.app.services import Services
 from service.cli.opened import database_ready, started
 from service.database.gateway import open_database
 from service.database.migrate import pending
@@ -146,6 +147,15 @@ def told(detail: str, errors: list[Wrong]) -> str:
 
 def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
     """Open the service in this process, as `serve` would, and run one function on its routes."""
+    return _with_app(lambda app: work(Api(layered(app))))
+
+
+def with_services(work: Callable[[Services], Awaitable[T]]) -> T:
+    """The same for a function on the service's parts, where one request is not enough."""
+    return _with_app(lambda app: work(app.state.services))
+
+
+def _with_app(work: Callable[[Any], Awaitable[T]]) -> T:
     settings = started(quiet=True)
     with database_ready(settings) as (ready, _):
         database = ready.database
@@ -164,7 +174,7 @@ def with_api(work: Callable[[Api], Awaitable[T]]) -> T:
             app = create_app(msgspec.structs.replace(ready, auth=Auth(mode="off")), alerts=False)
             async with app.lifespan():  # an error that left it would come as a group
                 try:
-                    return await work(Api(layered(app))), None
+                    return await work(app), None
                 except Exception as error:  # noqa: BLE001 (raised again outside)
                     return None, error
 

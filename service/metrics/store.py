@@ -87,7 +87,7 @@ class Editor:
         """Store a metric with a query of its own. The last value returned tells what wrote its SQL."""
         written = await self._written(new, new.window)
         new = _filled(new, written)
-        plan = written.plan if written else await self._executor.plan_metric(_drafted(new))
+        plan = written.plan if written else await self._executor.plan_metric(drafted(new))
         query_id = str(uuid4())
         async with self._database.transaction() as tx:
             await tx.write(_INSERT_QUERY, query_id, new.sql)
@@ -188,7 +188,7 @@ class Editor:
 async def preview(executor: Executor, draft: MetricDraft) -> bytes:
     """The result of SQL that is not stored, with its defaults and a few rows, as JSON."""
     new = NewMetric(sql=draft.sql, title=draft.title, parameters=draft.parameters, window=draft.window)
-    return await executor.first_rows(await executor.plan_metric(_drafted(new)), PREVIEW_ROWS)
+    return await executor.first_rows(await executor.plan_metric(drafted(new)), PREVIEW_ROWS)
 
 
 async def trust(database: Database, query_id: str, sql: str | None = None) -> None:
@@ -316,7 +316,7 @@ def _filled(given: _Given, written: Written | None) -> _Given:
     return msgspec.structs.replace(given, sql=metric.sql, title=title, parameters=metric.parameters)
 
 
-def _drafted(new: NewMetric) -> Metric:
+def drafted(new: NewMetric) -> Metric:
     """A new metric before it is stored, to be validated."""
     return Metric(
         id=UUID(int=0),

@@ -1,0 +1,10 @@
+"""Take over dashboards of other tools: read their exports, rewrite their SQL, store it as metrics."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from service.metrics.exchange import redash
+from service.metrics.exchange.plan import Node, Plan
+
+READERS: Final[Mapping[str, Callable[[Node], Plan]]] = {"redash": redash.read}
+"""By tool: what makes a plan of a document. Raises `Stop` for the document of another tool."""
