@@ -11,14 +11,26 @@ from typing import Final
 import click
 
 from service import __version__
-from service.cli import access, adding, alerts, backup, completion, databases, files, metrics, serve, setup
+from service.cli import (
+    access,
+    adding,
+    alerts,
+    backup,
+    completion,
+    databases,
+    demo,
+    files,
+    metrics,
+    serve,
+    setup,
+)
 from service.cli.group import Root
 from service.errors import DatabaseUnavailable, Problem, Stop
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
-    "Start": (setup.connect_database, setup.doctor, setup.settings, setup.uninstall),
+    "Start": (demo.demo, setup.connect_database, setup.doctor, setup.settings, setup.uninstall),
     "Service": (
         serve.serve,
         databases.migrate_database,

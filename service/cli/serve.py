@@ -31,7 +31,7 @@ def serve(host: str | None, port: int | None, workers: int | None, *, check: boo
     _check_settings(settings)
     with held_address(settings.server) as address:
         if not check:
-            _serve(settings, address)
+            run_service(settings, address)
 
 
 def _check_settings(settings: "Settings") -> None:
@@ -54,7 +54,8 @@ def _check_settings(settings: "Settings") -> None:
         Signer(settings.pages.link_secret_file).load()
 
 
-def _serve(settings: "Settings", address: str) -> None:
+def run_service(settings: "Settings", address: str) -> None:
+    """Serve at an address that is held, until stopped."""
     import asyncio
 
     import structlog

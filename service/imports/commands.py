@@ -75,7 +75,7 @@ async def _find(database: Database, name: str) -> Dataset:
     raise Stop(f"there is no dataset {name!r}; there are {known}", exit_code=2)
 
 
-def seed(settings: Settings) -> int:
+def seed(settings: Settings, *, show: bool = True) -> int:
     """Import the files of SEEDS_DIR. Exit status 1 if a file was refused. Raises `Stop`."""
 
     async def run() -> Imported:
@@ -85,7 +85,8 @@ def seed(settings: Settings) -> int:
                 return await import_folder(database, settings.seeds_dir, watched)
 
     imported = asyncio.run(run())
-    _show(imported)
+    if show:
+        _show(imported)
     return int(bool(imported.refusals))
 
 

