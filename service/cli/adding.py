@@ -35,6 +35,17 @@ def add_redash(file: str, dashboard: str | None, *, replace: bool, dry_run: bool
     return _add("redash", file, dashboard=dashboard, replace=replace, dry_run=dry_run, as_csv=as_csv)
 
 
+@add.command("grafana")
+@click.argument("file")
+@dashboard_option
+@replace_option
+@dry_run_option
+@csv_option
+def add_grafana(file: str, dashboard: str | None, *, replace: bool, dry_run: bool, as_csv: bool) -> int:
+    """A dashboard of Grafana whose panels ask Postgres: its JSON model."""
+    return _add("grafana", file, dashboard=dashboard, replace=replace, dry_run=dry_run, as_csv=as_csv)
+
+
 def _add(tool: str, file: str, *, dashboard: str | None, replace: bool, dry_run: bool, as_csv: bool) -> int:
     import sys
 

@@ -37,6 +37,15 @@ def test_what_is_refused_is_listed_and_told_by_the_status(command: Commanded, da
     assert [row["state"] for row in rows].count("unchanged") == 7
 
 
+@pytest.mark.parametrize(("tool", "taken", "parts"), [("grafana", 7, 12)])
+def test_dashboards_of_all_tools_are_taken(command: Commanded, database, tool: str, taken: int, parts: int):
+    done = command("add", tool, str(EXPORTS / f"{tool}-dashboard.json"), **database)
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"tally: {taken} of {parts} taken on the dashboard customer-desk\n",
+    )
+
+
 def test_a_file_that_is_taken_whole_is_status_0(command: Commanded, database, tmp_path):
     query = {"id": 4, "name": "One", "query": "SELECT 1 AS n", "data_source_id": 1, "options": {}}
     file = tmp_path / "query.json"
@@ -53,10 +62,9 @@ def test_a_file_that_is_taken_whole_is_status_0(command: Commanded, database, tm
         (b'"\xff"', "is not UTF-8"),
         (b'{"items": []}', "is no export of Redash"),
         (b'{"panels": [], "schemaVersion": 39}', "an export of Grafana: use `tally add grafana`"),
-        (b'{"dashcards": []}', "an export of Metabase"),
         (b" " * ((32 << 20) + 1), "bytes: it is no export"),
     ],
-    ids=["empty", "truncated", "encoding", "other", "grafana", "metabase", "huge"],
+    ids=["empty", "truncated", "encoding", "other", "grafana", "huge"],
 )
 def test_a_bad_file_is_one_sentence_and_exit_2(command: Commanded, tmp_path, content, why):
     file = tmp_path / "export.json"

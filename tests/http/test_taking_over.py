@@ -182,3 +182,54 @@ async def test_queries_without_a_dashboard(client, taking):
         assert board == "queries-from-redash"
         assert (await records(client, found["Busy customers"].id))[0]["contacts"] == 2
     assert found["Busy customers"].state == "unchanged"
+
+
+async def test_a_dashboard_of_grafana(client, taking):
+    board, found = await taking("grafana", export("grafana-dashboard.json"))
+    assert board == "customer-desk"
+    assert {title: each.why for title, each in found.items() if each.state != "added"} == {
+        "About": "it shows no query: Tally has no tiles of type text",
+        "CPU": "its data source is prometheus, not Postgres",
+        "Rows": "$type is a name, or a part of one: a parameter can only be a value",
+        "Shared": "it is a library panel, whose query is not in this file",
+        "Filters": "ad hoc filters have no counterpart here",
+    }
+    assert len(found) == 12
+    ids = {title: each.id for title, each in found.items()}
+    assert await records(client, ids["Contacts"]) == [{"contacts": 2}]
+    assert await records(client, ids["Contacts"], channel="Email") == [{"contacts": 1}]
+    june = {"start_date": "2025-06-01", "end_date": "2025-06-30"}
+    assert await records(client, ids["Contacts"], **june) == [{"contacts": 3}]
+    assert await records(client, ids["Contacts"], channel="Email,Call", **june) == [{"contacts": 3}]
+    assert await records(client, ids["Contacts"], day_range="1") == [{"contacts": 1}]
+    days = await records(client, ids["Contacts per day"], **june)
+    assert sorted((each["time"][:10], each["metric"]) for each in days) == [
+        ("2025-06-01", "Email"), ("2025-06-30", "Call"), ("2025-06-30", "Email"),
+    ]  # fmt: skip
+    assert len(await records(client, ids["Contacts by step"], step="1 hours", **june)) == 3
+    wide = await records(client, ids["Contacts by width of the screen"], interval="30 days", **june)
+    assert sum(each["contacts"] for each in wide) == 3
+    assert await records(client, ids["Customers of a type"]) == [{"occupation": "Engineer", "customers": 1}]
+    assert await records(client, ids["Customers of a type"], least="2") == []
+    assert await records(client, ids["Parts and contacts: B"]) == [{"contacts": 5}]
+
+
+async def test_variables_and_macros_of_grafana_are_parameters(client, taking):
+    _, found = await taking("grafana", export("grafana-dashboard.json"))
+    contacts = await parameters_of(client, found["Contacts"].id)
+    assert (contacts["channel"]["array"], contacts["channel"]["default"]) == (True, None)
+    assert (contacts["start_date"]["required"], contacts["day_range"]["source"]) == (False, "window")
+    step = (await parameters_of(client, found["Contacts by step"].id))["step"]
+    assert (step["values"], step["default"]) == (["1 hours", "1 days", "7 days"], "1 days")
+    assert found["Contacts by step"].notes == (
+        "gaps are not filled: the page shows them as gaps", ":step does not offer 1M",
+    )  # fmt: skip
+    kind = (await parameters_of(client, found["Customers of a type"].id))["type"]
+    assert (kind["values"], kind["default"]) == (["Retail", "Business", "Public"], "Retail")
+    board = (await client.get("/api/v1/dashboards/customer-desk")).json()
+    names = {each.id: title for title, each in found.items()}
+    assert {names[each["id"]]: each["chart"] for each in board["items"]} == {
+        "Contacts": "number", "Contacts per day": "stacked", "Contacts by step": "line",
+        "Contacts by width of the screen": "line", "Customers of a type": "bar",
+        "Parts and contacts: A": "table", "Parts and contacts: B": "table",
+    }  # fmt: skip

@@ -123,6 +123,130 @@ def test_a_range_that_moves_is_the_default_of_the_window():
     )
 
 
+START = "coalesce(:start_date, now() - interval '6 hours')"
+END = "coalesce(:end_date + time '23:59:59.999999', now())"
+EPOCH = "'1970-01-01 00:00:00+00'"
+VARIABLES = [
+    {"name": "host", "type": "query", "multi": True, "includeAll": True, "current": {"value": ["$__all"]}},
+    {
+        "name": "ids",
+        "type": "custom",
+        "multi": True,
+        "current": {"value": ["1"]},
+        "options": [{"value": "1"}],
+    },
+    {"name": "one", "type": "custom", "current": {"value": "a"}, "options": [{"value": "a"}]},
+    {"name": "size", "type": "textbox", "query": "5"},
+    {"name": "step", "type": "interval", "query": "1m,1h", "current": {"value": "1h"}},
+    {"name": "source", "type": "datasource", "current": {"value": "pg"}},
+    {"name": "table", "type": "constant", "query": "data.orders"},
+    {"name": "raw", "type": "query", "includeAll": True, "allValue": ".*", "current": {"value": "$__all"}},
+]
+
+
+def grafana(sql: str, **time: str) -> Plan:
+    panel = {"id": 1, "title": "P", "type": "timeseries", "targets": [{"refId": "A", "rawSql": sql}]}
+    board = {"panels": [panel], "templating": {"list": VARIABLES}, "time": time, "uid": "u"}
+    return READERS["grafana"](Node({"dashboard": board, "meta": {}}))
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("$__timeFilter(t)", f"(t >= {START} AND t <= {END})"),
+        ('$__timeFilter("a,b".t)', f'("a,b".t >= {START} AND "a,b".t <= {END})'),
+        ("t > $__timeFrom() AND t < $__timeTo()", f"t > {START} AND t < {END}"),
+        ("$__time(f(a, b))", 'f(a, b) AS "time"'),
+        ("$__timeGroup(t, '5m')", f"date_bin(interval '5 minutes', t, {EPOCH})"),
+        ("$__timeGroup(t, 1h, NULL)", f"date_bin(interval '1 hours', t, {EPOCH})"),
+        ("$__timeGroup(t,'1h'), 1", f"date_bin(interval '1 hours', t, {EPOCH}) AS \"time\", 1"),
+        ("$__timeGroupAlias(t,'1M')", "date_trunc('month', t) AS \"time\""),
+        ("$__timeGroup(t, $step)", f"date_bin(CAST(CAST(:step AS text) AS interval), t, {EPOCH})"),
+        (
+            "$__timeGroup(t, '$__interval')",
+            f"date_bin(CAST(CAST(:interval AS text) AS interval), t, {EPOCH})",
+        ),
+        ("x > '$step'::interval", "x > CAST(:step AS text)::interval"),
+        ("x = '$one'", "x = :one"),
+        ("x = '${one}'", "x = :one"),
+        ("x = '[[one]]'", "x = :one"),
+        ("x = ${one:sqlstring}", "x = :one"),
+        ("x LIKE '%$one%'", "x LIKE ('%' || CAST(:one AS text) || '%')"),
+        ("x > $size", "x > :size"),
+        ("a.host IN ($host)", "(:host IS NULL OR a.host = ANY(:host))"),
+        ("host NOT IN (${host:singlequote})", "(:host IS NULL OR host <> ALL(:host))"),
+        ("id IN (${ids:csv})", "id = ANY(:ids)"),
+        ("x IN (SELECT 1 FROM $table)", "x IN (SELECT 1 FROM data.orders)"),
+        ("x = 'US$cash'", "x = 'US$cash'"),
+        ("x = $tag$a$tag$", "x = $tag$a$tag$"),
+        ("x -- $host $__timeFilter(\n > 1", "x -- $host $__timeFilter(\n > 1"),
+    ],
+)
+def test_macros_and_variables_of_grafana(sql: str, expected: str):
+    plan = grafana(f"SELECT 1 WHERE {sql}")
+    assert not plan.left_out, plan.left_out
+    assert plan.queries[0].sql == f"SELECT 1 WHERE {expected}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("$__unknown(t)", "macro $__unknown is not known"),
+        ("$__timeGroup(t, '2M')", "the width"),
+        ("$__timeGroup(t)", "lacks an argument"),
+        ("$__timeFilter()", "lacks an argument"),
+        ("$__timeFilter(t", "not closed"),
+        ("x = '$__timeFrom()'", "$__timeFrom is not known here"),
+        ("x = $one", "pasted as a piece of SQL"),
+        ("x = '${one:regex}'", "has a form"),
+        ("x ~ '${host:regex}'", "has a form"),
+        ("x IN ('$host')", "several values, but stands in quotes"),
+        ("lower(x) IN ($host)", "may be all values"),
+        ("x IN ($raw)", "for All, a piece of SQL"),
+        ("x = '$source'", "of type datasource"),
+        ("x IN (SELECT 1 FROM t_$one)", "a part of a name"),
+    ],
+)
+def test_what_grafana_pastes_as_sql_is_refused(sql: str, why: str):
+    plan = grafana(f"SELECT 1 WHERE {sql}")
+    assert not plan.queries, plan.queries[0].sql
+    assert why in plan.left_out[0].why
+
+
+@pytest.mark.parametrize(
+    ("time", "start", "end"),
+    [
+        ({"from": "now-2d/d", "to": "now/d"}, "date_trunc('day', now() - interval '2 days')",
+         "date_trunc('day', now()) + interval '1 day' - interval '1 millisecond'"),
+        ({"from": "2025-06-01T00:00:00.000Z", "to": "1751241600000"},
+         "timestamptz '2025-06-01T00:00:00+00:00'", "to_timestamp(1751241600000 / 1000.0)"),
+    ],
+    ids=["days", "fixed"],
+)  # fmt: skip
+def test_the_first_range_of_grafana_is_the_default(time, start, end):
+    sql = grafana("SELECT $__timeFrom(), $__timeTo()", **time).queries[0].sql
+    last = f"coalesce(:end_date + time '23:59:59.999999', {end})"
+    assert sql == f"SELECT coalesce(:start_date, {start}), {last}"
+
+
+def test_a_time_that_is_no_time_reaches_no_sql():
+    plan = grafana("SELECT 1 WHERE $__timeFilter(t)", **{"from": "now'; DROP", "to": "now"})
+    assert "is not known here" in plan.left_out[0].why
+
+
+def test_dashboards_of_old_and_new_releases_of_grafana():
+    target = {"refId": "A", "rawSql": "SELECT 1"}
+    panel = {"id": 1, "title": "P", "type": "graph", "targets": [target], "datasource": "PG"}
+    old = {"rows": [{"panels": [panel]}], "schemaVersion": 14, "title": "Old"}
+    assert [each.title for each in READERS["grafana"](Node(old)).queries] == ["P"]
+    resource = {"apiVersion": "dashboard.grafana.app/v1beta1", "metadata": {"name": "n"}}
+    new = resource | {"spec": {"title": "New", "panels": [panel]}}
+    assert READERS["grafana"](Node(new)).queries[0].key == "Grafana: dashboard n, panel 1, query A"
+    elements = {"panel-1": {"kind": "Panel", "spec": {}}}
+    with pytest.raises(Stop, match="schema v2"):
+        READERS["grafana"](Node(resource | {"spec": {"elements": elements}}))
+
+
 def test_two_ranges_are_parameters_of_their_own():
     other = RANGE | {"name": "before"}
     sql = "SELECT 1 WHERE d > '{{ r.start }}' OR d > '{{ before.start }}'"

@@ -149,7 +149,7 @@ def looks_like(document: Node) -> str:
     board = first["dashboard"] if first["dashboard"].fields else first
     if "panels" in board.fields or "templating" in board.fields or "schemaVersion" in board.fields:
         return "grafana"
-    if first["spec"]["elements"].fields or first["apiVersion"].text.startswith("dashboard.grafana"):
+    if first["apiVersion"].text.startswith("dashboard.grafana") or first["spec"]["elements"].fields:
         return "grafana"
     if {"dashcards", "ordered_cards", "dataset_query"} & first.fields.keys():
         return "metabase"
