@@ -54,13 +54,18 @@ def with_env_file(environ: Mapping[str, str]) -> dict[str, str]:
     Only settings of Tally are taken from the file. A setting may also have a file of its own: `NAME_FILE` is
     the path of the file that holds NAME. Raises `Stop` (exit status 2) for an unreadable file.
     """
-    given = read_env_file(Path(environ.get("ENV_FILE", "").strip() or ".env"))
     known = {row.env for row in rows()}
+    given = _with_files(read_env_file(Path(environ.get("ENV_FILE", "").strip() or ".env")), known)
     return {name: value for name, value in given.items() if name in known} | _with_files(environ, known)
 
 
+def variables() -> set[str]:
+    """All names that a setting has in the environment: its own, and that of a file that holds it."""
+    return {name for row in rows() for name in (row.env, f"{row.env}_FILE")}
+
+
 def _with_files(environ: Mapping[str, str], known: set[str]) -> dict[str, str]:
-    """The environment with the settings that files hold, as container engines mount secrets."""
+    """These variables with the settings that files hold, as container engines mount secrets."""
     found = dict(environ)
     for name in known - environ.keys():
         variable = f"{name}_FILE"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from service.auth.clients import parse_clients
-from service.environment import read_env_file, rows
+from service.environment import read_env_file, variables
 from service.errors import Stop
 from service.observe.trace import check_installed
 from service.postgres_url import hosts, parameters
@@ -58,7 +58,7 @@ def _store(url: str) -> Iterator[Finding]:
 
 
 def _unknown_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    known = {row.env for row in rows()}
+    known = variables()
     for name in read_env_file(settings.env_file).keys() - known - _OF_COMPOSE:
         yield _unknown(name, str(settings.env_file), known)
     for name in environ.keys() - known:

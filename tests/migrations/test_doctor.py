@@ -153,6 +153,14 @@ async def test_wrong_settings_are_named(shop: Shop, server: Server, case: str):
         assert not any(word in finding.mend for word in ("REVOKE", "ALTER ROLE") for finding in findings)
 
 
+async def test_settings_in_files_of_their_own_are_settings(shop: Shop, tmp_path: Path):
+    secret = tmp_path / "secret"
+    secret.write_text("redis://127.0.0.1:1")
+    secret.chmod(0o600)
+    findings = await _examine(shop, READER_DATABASE_URL_FILE=str(secret))
+    assert not [each for each in findings if "no setting" in each.message]
+
+
 async def test_open_files_are_found(shop: Shop, tmp_path: Path):
     env_file = tmp_path / ".env"
     env_file.write_bytes(shop.env_file.read_bytes())

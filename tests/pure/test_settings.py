@@ -164,6 +164,22 @@ def test_settings_of_the_file_count_where_the_environment_has_none(tmp_path: Pat
     assert "PATH" not in environ
 
 
+def test_a_setting_may_have_a_file_of_its_own(tmp_path: Path):
+    """As container engines mount secrets. The variable itself wins, and the environment over `.env`."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"postgresql://{name}\n")
+    (tmp_path / ".env").write_text(f"DATABASE_URL_FILE={tmp_path}/one\nREDIS_URL_FILE={tmp_path}/one\n")
+
+    def loaded(**more: str) -> dict[str, str]:
+        return with_env_file({"ENV_FILE": str(tmp_path / ".env"), **more})
+
+    assert loaded()["DATABASE_URL"] == "postgresql://one"
+    assert loaded(DATABASE_URL_FILE=f"{tmp_path}/two")["DATABASE_URL"] == "postgresql://two"
+    assert loaded(DATABASE_URL="postgresql://own")["DATABASE_URL"] == "postgresql://own"
+    with pytest.raises(Stop, match="DATABASE_URL_FILE=/nowhere cannot be read"):
+        loaded(DATABASE_URL_FILE="/nowhere")
+
+
 def test_a_line_of_the_file_that_is_no_setting_is_named(tmp_path: Path):
     file = tmp_path / ".env"
     file.write_text("PORT=8123\n= 5\n")
