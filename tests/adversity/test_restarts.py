@@ -1,9 +1,8 @@
 """Restarts that callers do not notice: SIGHUP, readiness before the end, nodes behind a balancer in turn."""
 
 import os
-import shutil
 import signal
-import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from service.server.supervisor import Supervisor
 from service.settings import Database as DatabaseSettings
 from service.settings import Settings
 from tests.adversity.workers import serving
+from tests.nginx import Nginx
 from tests.processes import free_port, readiness, start, until_ready
 from tests.waiting import eventually
 
@@ -29,7 +29,8 @@ from tests.waiting import eventually
 class Load:
     """Callers who ask without a pause, each on a new connection or on a kept one; what went wrong."""
 
-    def __init__(self, address: str, *requests: tuple[str, str, object]):
+    def __init__(self, address: str, *requests: tuple[str, str, object], trust: ssl.SSLContext | bool = True):
+        self._trust = trust
         self.wrong: list[str] = []
         self.answered = 0
         self._stop = threading.Event()
@@ -54,7 +55,7 @@ class Load:
     def _ask(self, address: str, kept: bool, request: tuple[str, str, object]) -> None:
         method, path, body = request
         limits = httpx.Limits(max_keepalive_connections=1 if kept else 0)
-        with httpx.Client(base_url=address, timeout=60, limits=limits) as client:
+        with httpx.Client(base_url=address, timeout=60, limits=limits, verify=self._trust) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.request(method, path, json=body)
@@ -178,53 +179,6 @@ def test_a_debugged_process_is_known():
         traced.kill()
 
 
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    upstream tally {{
-        server 127.0.0.1:{one} max_fails=1 fail_timeout=1s;
-        server 127.0.0.1:{other} max_fails=1 fail_timeout=1s;
-        keepalive 16;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://tally;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host localhost;
-        }}
-    }}
-}}
-"""
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def balanced(folder: Path, one: int, other: int) -> Generator[str]:
-    """nginx before two nodes; its address."""
-    port = free_port()
-    text = NGINX.format(folder=folder, one=one, other=other, port=port)
-    (folder / "nginx.conf").write_text(text)
-    with subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]) as nginx:
-        try:
-            eventually(lambda: listens(port))
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            nginx.terminate()
-
-
 @contextmanager
 def node(addresses: DatabaseSettings, folder: Path, port: int) -> Generator[subprocess.Popen[str]]:
     with (folder / f"log-{port}").open("a") as log:
@@ -244,14 +198,13 @@ def node(addresses: DatabaseSettings, folder: Path, port: int) -> Generator[subp
             process.wait(timeout=60)
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 async def test_nodes_behind_a_balancer_restart_one_by_one_and_lose_no_request(
     addresses: DatabaseSettings, tmp_path: Path
 ):
     one, other = free_port(), free_port()
-    with ExitStack() as nodes, balanced(tmp_path, one, other) as address:
+    with ExitStack() as nodes, Nginx(tmp_path, [one, other]) as nginx:
         running = {port: nodes.enter_context(node(addresses, tmp_path, port)) for port in (one, other)}
-        with Load(address, LIST, LIVE, BATCH) as load:
+        with Load(nginx.address, LIST, LIVE, BATCH, trust=nginx.trust) as load:
             load.more()
             for port, process in running.items():
                 process.terminate()

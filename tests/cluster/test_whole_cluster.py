@@ -6,7 +6,6 @@ import signal
 import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -14,56 +13,18 @@ import pytest
 
 from service.database.gateway import open_database
 from service.database.migrate import migrate
-from tests.cluster.conftest import is_stale, program, running_store
+from tests.cluster.conftest import is_stale, running_store
 from tests.cluster.poolers import pooling
 from tests.cluster.servers import replicated
 from tests.conftest import store_metric
+from tests.nginx import Nginx
 from tests.processes import free_port, open_folder, start, until_ready
-from tests.waiting import eventually, until
+from tests.waiting import until
 
 ADD = "INSERT INTO data.customers (customer_id, occupation, type) VALUES (%s, 'x', 'y')"
 COUNT = "SELECT count(*) AS value FROM customers"
 POLL_S = 0.01
 SLOW = "SELECT count(*) AS value, (SELECT pg_sleep(2))::text AS slept FROM customers"
-
-
-class Nginx:
-    def __init__(self, folder: Path, ports: list[int]) -> None:
-        self.port = free_port()
-        self.config = folder / "nginx.conf"
-        self.folder = folder
-        self.write(ports)
-        self.process = subprocess.Popen([program("nginx"), *self._arguments()], start_new_session=True)
-        eventually(self._answers)
-
-    def write(self, ports: list[int]) -> None:
-        servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=1s;" for port in ports)
-        self.config.write_text(
-            f"daemon off; pid {self.folder}/nginx.pid; error_log {self.folder}/error.log;\n"
-            "events {}\nhttp { access_log off;\n"
-            f"client_body_temp_path {self.folder}; proxy_temp_path {self.folder};\n"
-            f"fastcgi_temp_path {self.folder}; uwsgi_temp_path {self.folder}; scgi_temp_path {self.folder};\n"
-            f"upstream nodes {{ {servers} keepalive 8; }}\n"
-            f"server {{ listen 127.0.0.1:{self.port}; location / {{ proxy_pass http://nodes;\n"
-            "proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host $http_host;\n"
-            "proxy_next_upstream error timeout http_502 http_503; } } }\n"
-        )
-
-    def _arguments(self) -> list[str]:
-        return ["-p", str(self.folder), "-c", str(self.config), "-e", str(self.folder / "error.log")]
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/health/live").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def reload(self) -> None:
-        self.process.send_signal(signal.SIGHUP)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
 
 
 class Whole:
@@ -98,7 +59,6 @@ async def whole() -> AsyncGenerator[Whole]:
 async def _whole() -> AsyncGenerator[Whole]:
     with open_folder() as folder, replicated(folder / "servers") as servers:
         (folder / "store").mkdir()
-        (folder / "nginx").mkdir()
         (folder / "pooler").mkdir()
         primary, standby = servers
         primary.ask("CREATE ROLE reader LOGIN PASSWORD 'reader'")
@@ -124,11 +84,9 @@ async def _whole() -> AsyncGenerator[Whole]:
                         whole.start(port)
                     for port in ports:
                         await asyncio.to_thread(until_ready, port)
-                    whole.nginx = Nginx(folder / "nginx", ports)
-                    yield whole
+                    with Nginx(folder, ports) as whole.nginx:
+                        yield whole
                 finally:
-                    if whole.nginx is not None:
-                        whole.nginx.stop()
                     for port, node in whole.nodes.items():
                         if node.poll() is None:
                             whole.kill(port)
@@ -203,12 +161,12 @@ async def kill_a_node_that_executes(whole: Whole, callers: Callers, slow: str) -
 
     await until(answered)
     await change(whole, callers)
-    whole.nginx.write([second])
+    whole.nginx.lead_to([second])
     whole.nginx.reload()
     await change(whole, callers)
     whole.start(first)
     await asyncio.to_thread(until_ready, first)
-    whole.nginx.write(whole.ports)
+    whole.nginx.lead_to(whole.ports)
     whole.nginx.reload()
     await change(whole, callers)
 
@@ -217,7 +175,9 @@ async def test_no_wrong_answer_while_nodes_store_and_standby_fail_one_after_anot
     async with open_database(whole.primary.url()) as owner:
         metric = await store_metric(owner, COUNT)
         slow = await store_metric(owner, SLOW, trusted=True)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{whole.nginx.port}", timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=whole.nginx.address, verify=whole.nginx.trust, timeout=30
+    ) as client:
         callers = Callers(client, metric)
         await callers.shown(0)
 

@@ -1,7 +1,6 @@
 """What a team deploys with: the tool that will read each file reads it here, and its promises are checked."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from service.environment import rows
+from tests.nginx import Nginx
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -202,35 +202,8 @@ def test_systemd_takes_the_unit(tmp_path):
     assert rated.returncode == 0, rated.stdout
 
 
-NGINX = {
-    "TALLY_SERVERS": "server 127.0.0.1:8001; server 127.0.0.1:8002;",
-    "TALLY_NAME": "tally.example.org",
-    "TALLY_TLS_PORT": "127.0.0.1:8443",
-    "TALLY_HTTP_PORT": "127.0.0.1:8080",
-    "TALLY_TRUST": "set_real_ip_from 127.0.0.0/8;",
-}
-
-
 def test_nginx_takes_the_template(tmp_path):
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None:
-        pytest.skip("nginx is not installed: its template was not read by it")
-    secrets = run("deploy/secrets.sh", str(tmp_path / "secrets"))
-    assert secrets.returncode == 0, secrets.stderr
-    template = (DEPLOY / "nginx" / "tally.conf.template").read_text()
-    filled = {
-        **NGINX,
-        "TALLY_CERTIFICATE": str(tmp_path / "secrets" / "tls_certificate"),
-        "TALLY_CERTIFICATE_KEY": str(tmp_path / "secrets" / "tls_key"),
-        "TALLY_CACHE": str(tmp_path / "cache"),
-    }
-    assert set(re.findall(r"\$\{([A-Z_]+)\}", template)) == filled.keys()
-    config = tmp_path / "nginx.conf"
-    server = re.sub(r"\$\{([A-Z_]+)\}", lambda found: filled[found[1]], template)
-    config.write_text(
-        f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off;\n{server}\n}}"
-    )
-    done = run(nginx, "-t", "-c", str(config), "-p", str(tmp_path))
+    done = run(*Nginx(tmp_path, [8001, 8002]).command("-t"))
     assert done.returncode == 0, done.stderr
     assert "[warn]" not in done.stderr
 
