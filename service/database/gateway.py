@@ -156,11 +156,9 @@ class Database(Verbs):
     async def _borrow(self) -> AsyncGenerator[Connection]:
         if self._breaker is not None:
             self._breaker.check()
-        lent = None
         try:
             with translated():
-                async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                    lent = connection
+                async with lend(self._pool, timeout_s=CONNECT_TIMEOUT_S) as connection:
                     if not self._pooled:
                         yield connection
                         return
@@ -171,9 +169,6 @@ class Database(Verbs):
             if self._breaker is not None and isinstance(problem.__cause__, TAKES_NO_WRITES):
                 self._breaker.fail_over()
             raise
-        finally:
-            if lent is not None:
-                give_place_back(lent)
 
     @asynccontextmanager
     async def transaction(self, *, timeout_s: float | None = None) -> AsyncGenerator[Transaction]:
@@ -253,6 +248,19 @@ async def refuse_lost(connection: Connection) -> None:
     """
     if connection.is_closed():
         raise asyncpg.ConnectionDoesNotExistError("the connection was lost at once")
+
+
+@asynccontextmanager
+async def lend(pool: Pool, *, timeout_s: float) -> AsyncGenerator[Any]:
+    """Lend a connection of a pool, and give its place back also if it is lost meanwhile."""
+    lent = None
+    try:
+        async with pool.acquire(timeout=timeout_s) as connection:
+            lent = connection
+            yield connection
+    finally:
+        if lent is not None:
+            give_place_back(lent)
 
 
 def give_place_back(released: Any) -> None:

@@ -10,8 +10,9 @@ from asyncpg.connect_utils import TLSUpgradeProto
 
 from service.database.breaker import Breaker
 from service.database.driver import ignore_cancelled_connects
-from service.database.gateway import open_database
+from service.database.gateway import lend, open_database
 from service.database.queries import Command
+from service.database.stored_sql.limiter import ConnectionLimiter
 from service.database.stored_sql.sessions import make_pool
 from service.errors import DatabaseUnavailable
 
@@ -85,6 +86,21 @@ async def test_a_connection_that_postgres_ends_between_two_statements_gives_its_
             with pytest.raises(DatabaseUnavailable):
                 await database.write(one)
             assert await database.write(one) == 1
+
+
+
+async def test_the_limiters_own_questions_give_their_places_back_too(shared_addresses):
+    """It asks whether a cancelled statement still runs, on a connection that takes no slot."""
+    settings = msgspec.structs.replace(shared_addresses, reader_pool_size=1)
+    pool = await make_pool(shared_addresses.reader_url, settings)
+    limiter = ConnectionLimiter(pool, settings, 1, queue_limit=1)
+    for _ in range(4):  # more often than the pool has connections
+        async with lend(pool, timeout_s=5) as connection:
+            backend, protocol = connection._con.get_server_pid(), connection._con._protocol
+        protocol.data_received(FAREWELL)
+        assert await limiter._is_running((backend, None), 0) is None
+        assert await limiter._is_running((backend, None), 0) is False
+    await pool.close()
 
 
 _FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0"

@@ -46,6 +46,22 @@ class Connection:
         return id(self)
 
 
+class Acquiring:
+    """Awaited it gives a connection for a statement; as a context it gives one for the limiter's questions."""
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def __await__(self):
+        return self.pool.connect().__await__()
+
+    async def __aenter__(self):
+        return self.pool
+
+    async def __aexit__(self, *_):
+        pass
+
+
 class Pool:
     """Counts its connections; a limiter that never releases one would show as a deadlock."""
 
@@ -56,8 +72,11 @@ class Pool:
         self.unheeding = set()
         self.ended = []
 
-    async def acquire(self, *, timeout):  # noqa: ASYNC109 (the pool's signature)
+    def acquire(self, *, timeout):
         assert timeout == module.QUEUE_WAIT_S
+        return Acquiring(self)
+
+    async def connect(self):
         await asyncio.sleep(0)
         if self.failing:
             raise ConnectionRefusedError

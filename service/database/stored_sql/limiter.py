@@ -16,7 +16,8 @@ import asyncpg
 import structlog
 from msgspec import Struct
 
-from service.database.gateway import LOST_CONNECTION, Pool, give_place_back
+from service.database.gateway import LOST_CONNECTION, Pool, give_place_back, lend
+from service.database.queries import Statement
 from service.database.stored_sql.admission import Admission, Place
 from service.database.stored_sql.connection import SQL, ByteCap
 from service.database.stored_sql.problems import problem_of
@@ -236,7 +237,7 @@ class ConnectionLimiter:
         """
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             async with asyncio.timeout(QUEUE_WAIT_S):
-                if not await self._pool.fetchval(_TERMINATE.sql, *backend):
+                if not await self._ask(_TERMINATE, backend):
                     return False
         return await self._is_running(backend, CUT_S) is True
 
@@ -256,8 +257,13 @@ class ConnectionLimiter:
         await asyncio.sleep(wait_s)
         with suppress(*LOST_CONNECTION, asyncpg.PostgresError):
             async with asyncio.timeout(QUEUE_WAIT_S):
-                return await self._pool.fetchval(_IS_RUNNING.sql, *backend)
+                return await self._ask(_IS_RUNNING, backend)
         return None
+
+    async def _ask(self, statement: Statement[_Backend], backend: tuple[int, str | None]) -> bool | None:
+        """Ask about a backend, on a connection that takes no slot."""
+        async with lend(self._pool, timeout_s=QUEUE_WAIT_S) as connection:
+            return await connection.fetchval(statement.sql, *backend)
 
     async def _wait_for_slot(self, place: Place) -> Any:
         """Wait for a slot; return an idle connection, or None if one must be acquired from the pool."""
