@@ -20,6 +20,7 @@ from service.alerts.store import SQL
 from service.database.gateway import Database
 from service.errors import DatabaseUnavailable
 from service.mail import Mail, MailFailed
+from service.observe.events import MessageTried, Observe, ignore
 from service.outbound import WebhookFailed, Webhooks
 from service.results.feed import Subscription
 
@@ -74,7 +75,9 @@ class Deliverer:
         now: Callable[[], datetime],
         *,
         pauses_s: Sequence[float] = PAUSES_S,
+        observe: Observe = ignore,
     ) -> None:
+        self._observe = observe
         self._pauses_s = pauses_s
         self._database = database
         self._webhooks = webhooks
@@ -113,6 +116,7 @@ class Deliverer:
     async def _deliver(self, claimed: Claimed, ended: asyncio.Event) -> None:
         try:
             status, error, pause_s = await self._tried(claimed)
+            self._observe(MessageTried(claimed.kind, status))
             with suppress(DatabaseUnavailable):  # the claim ends, and another try follows
                 await self._database.write(_END, claimed.id, status, error, pause_s)
         finally:

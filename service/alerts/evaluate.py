@@ -33,6 +33,7 @@ from service.alerts.states import Seen, Transition, transitions
 from service.alerts.store import ALERTS_TABLE, RULES_TABLE, SQL, RuleRow
 from service.database.gateway import Database, Transaction
 from service.errors import DatabaseUnavailable, InvalidInput, Problem
+from service.observe.events import AlertChanged, Observe, ignore
 from service.results.cache import SERVER_FAULTS, CacheRequest, Results
 from service.results.feed import Subscription
 from service.results.freshness import State, evaluate_freshness
@@ -84,7 +85,9 @@ class Evaluator:
         interval_s: float,
         now: Callable[[], datetime],
         page: str,
+        observe: Observe = ignore,
     ) -> None:
+        self._observe = observe
         self._database = database
         self._results = results
         self._request_of = request_of
@@ -297,18 +300,21 @@ class Evaluator:
             if locked is None or locked.updated_at != row.updated_at:
                 return known  # the topic begins anew
             now = self._now()
-            for found in transitions(rule, await store.alerts_of(tx, row.id), seen, now):
-                await self._put(tx, rule, found, now)
+            found = transitions(rule, await store.alerts_of(tx, row.id), seen, now)
+            states = [state for each in found for state in await self._put(tx, rule, each, now)]
             if noted:
                 await store.note(tx, row)
             alerts = await store.alerts_of(tx, row.id)
+        for state in states:
+            self._observe(AlertChanged(row.id, state))
         topic.rules[row.id] = row
         self._alerts[row.id] = alerts
         return alerts
 
-    async def _put(self, tx: Transaction, rule: Rule, found: Transition, now: datetime) -> None:
+    async def _put(self, tx: Transaction, rule: Rule, found: Transition, now: datetime) -> tuple[str, ...]:
+        """Store a transition and what is to be told of it. Returns the states that are told."""
         if not await store.put(tx, found, now):
-            return
+            return ()
         for state in found.told:
             for each in messages(rule, found.alert, state, now, self._page):
                 await tx.write(
@@ -321,6 +327,7 @@ class Evaluator:
                     each.event,
                     each.body,
                 )
+        return found.told
 
 
 def _fires_at(rule: Rule, alert: Alert) -> datetime:

@@ -22,6 +22,7 @@ from service.errors import DatabaseUnavailable
 from service.mail import Mail
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
+from service.observe.events import Observe
 from service.outbound import Webhooks
 from service.results.cache import CacheRequest, Results
 from service.settings import Settings
@@ -87,6 +88,7 @@ def alerting(
     results: Results,
     *,
     outlets: Outlets,
+    observe: Observe,
 ) -> Alerting:
     zone = settings.database.zone
     rules = Rules(
@@ -107,12 +109,13 @@ def alerting(
         interval_s=settings.alerts.interval_s,
         now=_now,
         page=f"{settings.public_url}/alerts",
+        observe=observe,
     )
     return Alerting(
         database,
         rules,
         evaluator,
-        Deliverer(database, outlets.webhooks, outlets.mail, _now),
+        Deliverer(database, outlets.webhooks, outlets.mail, _now, observe=observe),
         Turn(outlets.session),
         results,
     )

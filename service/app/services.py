@@ -185,7 +185,7 @@ def connect(
         base.tokens if settings.auth.mode == "on" else None,
         partial(_holds, base.sessions, links),
     )
-    alerts = alerting(settings, database, metrics, executor, results, outlets=outlets)
+    alerts = alerting(settings, database, metrics, executor, results, outlets=outlets, observe=base.observe)
     return Services(
         database=database,
         outbound=outbound,

@@ -149,6 +149,20 @@ class ImportDone(Struct, frozen=True, gc=False):
     duration: float
 
 
+class AlertChanged(Struct, frozen=True, gc=False):
+    """An alert came to a state that its receivers are told of."""
+
+    rule_id: UUID
+    state: str
+
+
+class MessageTried(Struct, frozen=True, gc=False):
+    """A message about an alert was `delivered`, is tried again (`waiting`), or was given up (`dead`)."""
+
+    kind: str
+    status: str
+
+
 Event = (
     RequestDone
     | HitsServed
@@ -165,6 +179,8 @@ Event = (
     | BreakerClosed
     | CallersShed
     | ImportDone
+    | AlertChanged
+    | MessageTried
 )
 Observe = Callable[[Event], None]
 

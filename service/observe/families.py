@@ -103,6 +103,46 @@ AUTH_FAILURES: Final = Family(
     ("reason",),
     most=10,
 )
+SHED: Final = Family(
+    "tally_callers_shed",
+    "counter",
+    "Callers that got 503 because all connections of the reader were in use.",
+)
+CONNECTIONS: Final = Family(
+    "tally_connection_events",
+    "counter",
+    "Connections that were lost and restored: announcements, poll, reader, store, by worker.",
+    ("source", "event"),
+    most=20,
+)
+BREAKERS: Final = Family(
+    "tally_breaker_events",
+    "counter",
+    "How often a server could not be reached (opened) and could be reached again (closed), by worker.",
+    ("server", "event"),
+    most=20,
+)
+WORKERS: Final = Family(
+    "tally_worker_events",
+    "counter",
+    "Workers that died or hung (lost), were started for them (started) or for SIGHUP (restarted).",
+    ("event",),
+    most=3,
+)
+ALERTS: Final = Family(
+    "tally_alerts",
+    "counter",
+    "Alerts that came to a state of which their receivers are told, by that state.",
+    ("state",),
+    most=7,
+)
+ALERT_MESSAGES: Final = Family(
+    "tally_alert_messages",
+    "counter",
+    "Tries to send a message about an alert: delivered, waiting (tried again), dead (given up).",
+    ("kind", "status"),
+    most=6,
+)
 RESULT_BYTES: Final = Family(
     "tally_result_bytes",
     "gauge",
@@ -125,6 +165,12 @@ FAMILIES: Final = (
     IMPORTS,
     QUARANTINE_OPEN,
     AUTH_FAILURES,
+    SHED,
+    CONNECTIONS,
+    BREAKERS,
+    WORKERS,
+    ALERTS,
+    ALERT_MESSAGES,
     RESULT_BYTES,
     BUILD,
 )

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from service.observe.events import (
+    AlertChanged,
     AuthFailed,
     BreakerClosed,
     BreakerOpened,
@@ -23,6 +24,7 @@ from service.observe.events import (
     Event,
     HitsServed,
     ImportDone,
+    MessageTried,
     QueryRun,
     RequestDone,
     ResultRefreshed,
@@ -134,6 +136,8 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     BreakerOpened: (logging.WARNING, "server cannot be reached"),
     BreakerClosed: (logging.INFO, "server can be reached again"),
     CallersShed: (logging.WARNING, "callers shed"),
+    AlertChanged: (logging.INFO, "alert"),
+    MessageTried: (logging.DEBUG, "alert message"),
 }
 
 _OFTEN: Final = re.compile(r"/health|^/internal/prometheus$")

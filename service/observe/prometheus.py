@@ -8,20 +8,35 @@ from service import __version__
 from service.observe import families
 from service.observe.counters import OTHER, Labels, SharedCounters, Trace, shown
 from service.observe.events import (
+    AlertChanged,
     AuthFailed,
+    BreakerClosed,
+    BreakerOpened,
+    CallersShed,
+    ChangeHeard,
+    ConnectionLost,
+    ConnectionRestored,
     Event,
     HitsServed,
     ImportDone,
+    MessageTried,
     QueryRun,
     RequestDone,
     ResultRefreshed,
     ResultServed,
+    WorkerLost,
+    WorkerStarted,
 )
 from service.observe.exposition import exposition
 from service.observe.families import Family
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNKNOWN_ROUTE: Final = "unknown"
+
+UNCOUNTED: Final[Mapping[type[Event], str]] = {
+    ChangeHeard: "each worker hears each change, so a sum would be of no use; Postgres counts them",
+}
+"""The events without a metric, and why."""
 
 Gauge = tuple[Family, Labels, float]
 
@@ -54,10 +69,20 @@ class Prometheus:
             QueryRun: self._execution,
             ImportDone: self._import,
             AuthFailed: self._auth_failure,
+            CallersShed: self._shed,
+            ConnectionLost: self._connection,
+            ConnectionRestored: self._connection,
+            BreakerOpened: self._breaker,
+            BreakerClosed: self._breaker,
+            WorkerLost: self._worker,
+            WorkerStarted: self._worker,
+            AlertChanged: self._alert,
+            MessageTried: self._message,
         }
         for outcome in ("hit", "stale", "miss", "joined"):
             self._counters.add(families.RESULTS, (outcome,), 0)
         self._counters.add(families.REFRESHES, (), 0)
+        self._counters.add(families.SHED, (), 0)
         self._counters.observe(families.REQUEST_SECONDS, 0.0, 0)
         self._counters.observe(families.EXECUTION_SECONDS, 0.0, 0)
 
@@ -120,3 +145,24 @@ class Prometheus:
 
     def _auth_failure(self, event: AuthFailed) -> None:
         self._counters.add(families.AUTH_FAILURES, (event.reason,))
+
+    def _shed(self, event: CallersShed) -> None:
+        self._counters.add(families.SHED, (), event.number)
+
+    def _connection(self, event: ConnectionLost | ConnectionRestored) -> None:
+        name = "lost" if isinstance(event, ConnectionLost) else "restored"
+        self._counters.add(families.CONNECTIONS, (event.source, name))
+
+    def _breaker(self, event: BreakerOpened | BreakerClosed) -> None:
+        name = "opened" if isinstance(event, BreakerOpened) else "closed"
+        self._counters.add(families.BREAKERS, (event.server, name))
+
+    def _worker(self, event: WorkerLost | WorkerStarted) -> None:
+        started = isinstance(event, WorkerStarted) and ("restarted" if event.restarted else "started")
+        self._counters.add(families.WORKERS, (started or "lost",))
+
+    def _alert(self, event: AlertChanged) -> None:
+        self._counters.add(families.ALERTS, (event.state,))
+
+    def _message(self, event: MessageTried) -> None:
+        self._counters.add(families.ALERT_MESSAGES, (event.kind, event.status))

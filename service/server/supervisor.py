@@ -21,8 +21,9 @@ from granian.server.mp import MPServer
 
 from service.errors import Stop
 from service.observe.counters import SharedCounters
-from service.observe.events import Observe, WorkerLost, WorkerStarted
+from service.observe.events import Observe, WorkerLost, WorkerStarted, both
 from service.observe.log import EventLog
+from service.observe.prometheus import Prometheus
 from service.server.sockets import listening
 from service.server.worker import CLOSE_S, RESTART_S, STOPPED, Place, build
 from service.settings import Auth, Settings
@@ -49,7 +50,7 @@ class Supervisor(_Granian):
     """Deaths in a row after which the service gives up, if no worker has ever started."""
 
     def __init__(self, settings: Settings, address: str, places: int, observe: Observe | None = None) -> None:
-        """`observe` gets `WorkerLost` and `WorkerStarted`; by default they are logged."""
+        """`observe` gets `WorkerLost` and `WorkerStarted`, which are counted; by default they are logged."""
         server = settings.server
         granian: Any = super()
         granian.__init__(
@@ -76,11 +77,12 @@ class Supervisor(_Granian):
         self._to_restart: list[int] = []
         self._successor: Any = None
         self._leaving: Any = None
-        self._observe = observe or EventLog()
         # Twice as many pages as workers: an old worker still counts while a new one begins.
         self._page_owners: list[Any] = [None] * (2 * self.workers)
-        self._counters = SharedCounters.memory(len(self._page_owners))
+        own_page = len(self._page_owners)
+        self._counters = SharedCounters.memory(own_page + 1)
         self._pages = SharedCounters(self._counters)
+        self._observe = both(observe or EventLog(), Prometheus(self._pages, own_page))
         self._last_beats = [0] * self.workers
         self._missed_beats = [0] * self.workers
         self._deaths = [0] * self.workers

@@ -79,6 +79,7 @@ def test_scrapes_under_load_only_rise_and_end_at_the_sum(service: Service):
 def test_counts_of_a_dead_worker_neither_vanish_nor_double(service: Service, how: signal.Signals):
     ask(service, 40)
     counted = answered(service)
+    died = scrape(service).get(("tally_worker_events_total", "lost"), 0)
     for _ in range(2 * WORKERS):
         before = service.workers()
         os.kill(min(before), how)
@@ -89,6 +90,7 @@ def test_counts_of_a_dead_worker_neither_vanish_nor_double(service: Service, how
         eventually(replaced)
         until_ready(service.port)
         assert answered(service) == counted
+    assert scrape(service)["tally_worker_events_total", "lost"] == died + 2 * WORKERS
     ask(service, 40)
     assert answered(service) == counted + 40
 

@@ -88,7 +88,6 @@ async def test_a_connection_that_postgres_ends_between_two_statements_gives_its_
             assert await database.write(one) == 1
 
 
-
 async def test_the_limiters_own_questions_give_their_places_back_too(shared_addresses):
     """It asks whether a cancelled statement still runs, on a connection that takes no slot."""
     settings = msgspec.structs.replace(shared_addresses, reader_pool_size=1)

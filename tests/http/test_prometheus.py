@@ -23,7 +23,9 @@ NAMES = [
     "tally_requests_total", "tally_request_seconds", "tally_results_total", "tally_executions_total",
     "tally_execution_seconds", "tally_refreshes_total", "tally_pool_connections", "tally_pool_waiting",
     "tally_watchers", "tally_change_lag_seconds", "tally_imports_total", "tally_quarantine_open",
-    "tally_auth_failures_total", "tally_result_bytes", "tally_build_info",
+    "tally_auth_failures_total", "tally_callers_shed_total", "tally_connection_events_total",
+    "tally_breaker_events_total", "tally_worker_events_total", "tally_alerts_total",
+    "tally_alert_messages_total", "tally_result_bytes", "tally_build_info",
 ]  # fmt: skip
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"

@@ -1,5 +1,6 @@
 """Counters in shared memory, and the text that Prometheus reads: checked by Prometheus's own parsers."""
 
+from typing import get_args
 from uuid import UUID
 
 import pytest
@@ -11,9 +12,25 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from service import __version__
 from service.observe import families
 from service.observe.counters import GAUGES_LAST_S, LABEL_CHARACTERS, PAGE_BYTES, SharedCounters
-from service.observe.events import HitsServed, ImportDone, QueryRun, RequestDone, ResultServed
+from service.observe.events import (
+    AlertChanged,
+    BreakerClosed,
+    BreakerOpened,
+    CallersShed,
+    ConnectionLost,
+    ConnectionRestored,
+    Event,
+    HitsServed,
+    ImportDone,
+    MessageTried,
+    QueryRun,
+    RequestDone,
+    ResultServed,
+    WorkerLost,
+    WorkerStarted,
+)
 from service.observe.families import FAMILIES
-from service.observe.prometheus import Prometheus
+from service.observe.prometheus import UNCOUNTED, Prometheus
 
 ROUTE = "/api/v1/metrics/{metric_id}"
 
@@ -161,6 +178,34 @@ def test_any_label_is_read_back_as_one(texts: list[str], openmetrics: bool):
         worker(ImportDone(text, "done", 1, 0, 0.1))
     found = samples(worker, openmetrics=openmetrics)
     assert sum(value for key, value in found.items() if key[0] == "tally_imports_total") == len(texts)
+
+
+COUNTED = [
+    (BreakerOpened("primary", "why", hangs=False), ("tally_breaker_events_total", "primary", "opened"), 1),
+    (BreakerClosed("reader", 0.1, 2), ("tally_breaker_events_total", "reader", "closed"), 1),
+    (ConnectionLost("store", "why"), ("tally_connection_events_total", "store", "lost"), 1),
+    (ConnectionRestored("poll"), ("tally_connection_events_total", "poll", "restored"), 1),
+    (CallersShed(17, 3), ("tally_callers_shed_total",), 17),
+    (WorkerLost(1, 7, "why", 2.5, 0.0), ("tally_worker_events_total", "lost"), 1),
+    (WorkerStarted(1, 7), ("tally_worker_events_total", "started"), 1),
+    (WorkerStarted(1, 7, restarted=True), ("tally_worker_events_total", "restarted"), 1),
+    (AlertChanged(UUID(int=7), "firing"), ("tally_alerts_total", "firing"), 1),
+    (MessageTried("webhook", "dead"), ("tally_alert_messages_total", "webhook", "dead"), 1),
+]
+
+
+@pytest.mark.parametrize(("event", "series", "number"), COUNTED, ids=lambda each: str(each)[:30])
+def test_what_breaks_and_comes_back_is_counted(event: Event, series: tuple[str, ...], number: int):
+    [worker] = Workers(1).all
+    worker(event)
+    assert samples(worker, openmetrics=True)[series] == number
+
+
+def test_every_event_has_a_metric_or_a_reason_for_having_none():
+    counted = set(Prometheus()._count)
+    assert counted | set(UNCOUNTED) == set(get_args(Event))
+    assert not counted & set(UNCOUNTED)
+    assert all(UNCOUNTED.values())
 
 
 def test_both_formats_name_every_family():

@@ -47,7 +47,7 @@ class Connection:
 
 
 class Acquiring:
-    """Awaited it gives a connection for a statement; as a context it gives one for the limiter's questions."""
+    """Awaited, it gives a connection for a statement; as a context, one for the limiter's questions."""
 
     def __init__(self, pool):
         self.pool = pool

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from service.observe.events import (
+    AlertChanged,
     AuthFailed,
     BreakerClosed,
     BreakerOpened,
@@ -21,6 +22,7 @@ from service.observe.events import (
     Event,
     HitsServed,
     ImportDone,
+    MessageTried,
     QueryRun,
     RequestDone,
     ResultRefreshed,
@@ -147,6 +149,8 @@ EVENTS = {
     ),
     BreakerClosed("primary", 2.5, 7): ("info", {"event": "server can be reached again", "probes": 7}),
     CallersShed(7, 3): ("warning", {"event": "callers shed", "number": 7, "waiting": 3}),
+    AlertChanged(ID, "firing"): ("info", {"event": "alert", "rule_id": str(ID), "state": "firing"}),
+    MessageTried("webhook", "dead"): ("debug", {"event": "alert message", "status": "dead"}),
     ImportDone("items", "done", 7, 1, 0.1): ("info", {"event": "import", "rows": 7, "quarantined": 1}),
 }  # fmt: skip
 
