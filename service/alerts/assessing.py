@@ -1,5 +1,7 @@
 """Judge a result by a rule: from the bytes of the result to what an evaluation has seen."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
@@ -8,7 +10,7 @@ from msgspec import Struct
 
 from service.alerts.judge import Assessment, assess, bands, overdue_at
 from service.alerts.models import Bands, Definition, Found, Preview, Rule
-from service.alerts.series import Shape, Table, read_table, read_time, shape_of, today
+from service.alerts.series import NotSeries, Shape, Table, read_table, read_time, shape_of, today
 from service.alerts.states import Gap, Seen
 from service.alerts.store import RuleRow
 from service.database.stored_sql.describing import ResultColumn
@@ -52,6 +54,17 @@ def table_of(rule: Definition, document: Document, zone: tzinfo) -> tuple[Shape,
         )
     zero = rule.missing == "zero"
     return shape, read_table(document.records, shape, zone, document.as_of, zero=zero)
+
+
+def later(row: RuleRow, points: Iterable[str], zone: tzinfo) -> RuleRow:
+    """The rule after alerts of these points were deleted: points up to the last of them make none again."""
+    times: list[datetime] = []
+    for point in points:
+        with suppress(NotSeries):  # the metric had another shape then
+            times.append(read_time(point, zone) + timedelta(seconds=1))
+    if row.since is None or not times or max(times) <= read_time(row.since, zone):
+        return row
+    return msgspec.structs.replace(row, since=max(times).isoformat())
 
 
 def review(row: RuleRow, rule: Rule, document: Document, now: datetime, zone: tzinfo) -> Reviewed:

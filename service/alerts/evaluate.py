@@ -22,6 +22,7 @@ from service.alerts.assessing import (
     NotJudged,
     Reviewed,
     failing,
+    later,
     read_document,
     review,
     told,
@@ -302,7 +303,10 @@ class Evaluator:
             now = self._now()
             found = transitions(rule, await store.alerts_of(tx, row.id), seen, now)
             states = [state for each in found for state in await self._put(tx, rule, each, now)]
-            if noted:
+            if states:
+                trimmed = await store.trim_alerts(tx, row.id)
+                row = later(row, trimmed, self._zone) if seen.timed else row
+            if row != topic.rules.get(row.id):
                 await store.note(tx, row)
             alerts = await store.alerts_of(tx, row.id)
         for state in states:
@@ -315,6 +319,8 @@ class Evaluator:
         """Store a transition and what is to be told of it. Returns the states that are told."""
         if not await store.put(tx, found, now):
             return ()
+        if found.told:
+            await store.trim_messages(tx, found.alert.id)
         for state in found.told:
             for each in messages(rule, found.alert, state, now, self._page):
                 await tx.write(

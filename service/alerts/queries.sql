@@ -106,6 +106,21 @@ UNION ALL
     LIMIT 1000
 )
 
+-- name: trim_alerts
+-- Deletes the oldest closed alerts of a rule but $2, with their messages.
+DELETE FROM app.alert
+WHERE rule_id = $1
+  AND state IN ('resolved', 'withdrawn')
+  AND number <= (
+      SELECT number
+      FROM app.alert
+      WHERE rule_id = $1 AND state IN ('resolved', 'withdrawn')
+      ORDER BY number DESC
+      OFFSET $2
+      LIMIT 1
+  )
+RETURNING point, cause
+
 -- name: page_alerts
 SELECT a.id, a.rule_id, r.name AS rule_name, a.metric_id, a.series, a.point, a.last_point, a.value,
        a.expected, a.cause, a.state, a.opened_at, a.fired_at, a.resolved_at, a.acknowledged_at,
@@ -161,6 +176,20 @@ WHERE id = $1
 -- name: insert_delivery
 INSERT INTO app.alert_delivery (id, alert_id, rule_id, kind, target, event, body)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
+
+-- name: trim_deliveries
+-- Deletes the oldest messages of an alert that have ended but $2.
+DELETE FROM app.alert_delivery
+WHERE alert_id = $1
+  AND status <> 'waiting'
+  AND number <= (
+      SELECT number
+      FROM app.alert_delivery
+      WHERE alert_id = $1 AND status <> 'waiting'
+      ORDER BY number DESC
+      OFFSET $2
+      LIMIT 1
+  )
 
 -- name: claim_deliveries
 -- Takes what is due, at most $1 for each receiver, so that none keeps the others waiting. A node that dies

@@ -31,6 +31,10 @@ from service.errors import Conflict, NotFound
 
 SECRET_BYTES: Final = 24
 MOST_RULES: Final = 1000
+MOST_CLOSED: Final = 10_000
+"""Closed alerts that are kept of a rule."""
+MOST_ENDED: Final = 200
+"""Messages that are kept of an alert, beside those that wait."""
 RULES_TABLE: Final = "app.alert_rule"
 ALERTS_TABLE: Final = "app.alert"
 DELIVERIES_TABLE: Final = "app.alert_delivery"
@@ -69,6 +73,13 @@ class Opened(Struct, frozen=True):
     id: UUID
 
 
+class Trimmed(Struct, frozen=True):
+    """A closed alert that was deleted, because newer ones fill the history."""
+
+    point: str
+    cause: str
+
+
 SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
 _INSERT_RULE: Final = SQL.rows("insert_rule", RuleRow)
 _DROP_SECRETS: Final = SQL.command("drop_old_secrets")
@@ -81,6 +92,8 @@ _UPDATE_RULE: Final = SQL.rows("update_rule", RuleRow)
 _NOTE_RULE: Final = SQL.command("note_rule")
 _DELETE_RULE: Final = SQL.command("delete_rule")
 _LIST_ALERTS: Final = SQL.rows("list_alerts_of_rule", Alert)
+_TRIM_ALERTS: Final = SQL.rows("trim_alerts", Trimmed)
+_TRIM_DELIVERIES: Final = SQL.command("trim_deliveries")
 _PAGE_ALERTS: Final = SQL.rows("page_alerts", Alert)
 _READ_ALERT: Final = SQL.rows("read_alert", Alert)
 _LOCK_ALERT: Final = SQL.rows("lock_alert", Alert)
@@ -210,6 +223,17 @@ async def note(db: Database | Transaction, row: RuleRow) -> None:
 async def alerts_of(db: Database | Transaction, rule_id: UUID) -> list[Alert]:
     """The alerts of a rule that an evaluation may change."""
     return await db.read(_LIST_ALERTS, rule_id)
+
+
+async def trim_alerts(tx: Transaction, rule_id: UUID) -> list[str]:
+    """Bound the history of a rule. Returns the points whose alerts were deleted."""
+    deleted = await tx.read(_TRIM_ALERTS, rule_id, MOST_CLOSED)
+    return [each.point for each in deleted if each.cause == "value"]
+
+
+async def trim_messages(tx: Transaction, alert_id: UUID) -> None:
+    """Bound the messages of an alert that comes and goes."""
+    await tx.write(_TRIM_DELIVERIES, alert_id, MOST_ENDED)
 
 
 async def put(tx: Transaction, found: Transition, now: datetime) -> bool:

@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack
 import msgspec
 import pytest
 
+from service.alerts import store
 from service.database.queries import Command, Statement
-from service.observe.events import QueryRun
+from service.observe.events import AlertChanged, QueryRun
 from service.settings import Alerts as AlertSettings
 from tests.conftest import serving, store_metric, visible
 from tests.live import conversing, nothing_more, watching
@@ -111,6 +112,63 @@ async def test_a_correction_withdraws_an_alert_and_its_return_reopens_it(client,
         await daily(("2025-06-02", "Email", 400))
         assert [each["id"] for each in await in_state(client, "firing")] == [alert["id"]]
         await until(lambda: receiver.events == ["alert.firing", "alert.withdrawn", "alert.firing"])
+
+
+async def test_the_history_of_a_rule_is_bounded_and_what_is_forgotten_makes_no_alert_again(
+    settings, clone, daily, monkeypatch
+):
+    monkeypatch.setattr(store, "MOST_CLOSED", 3)
+    seen = []
+
+    async def all_closed():
+        return not await alerts(client, state=["firing"])
+
+    async with serving(settings, seen.append) as client:
+        metric = await store_metric(clone, SQL)
+        await visible(client, metric)
+        await daily(("2025-06-01", "Email", 5))
+        async with receiving() as receiver:
+            await create(client, metric, webhook_url=receiver.url)
+            for day in range(2, 14, 2):
+                await daily((f"2025-06-{day:02}", "Email", 500 + day))
+                await in_state(client, "firing")
+                await daily((f"2025-06-{day + 1:02}", "Email", 5))
+                await until(all_closed)
+            kept = [each["point"] for each in await alerts(client)]
+            assert kept == ["2025-06-12", "2025-06-10", "2025-06-08"]
+            delivered = await client.get("/api/v1/alerts/deliveries", params={"limit": 100})
+            assert len(delivered.json()["items"]) == 6
+            told = len([each for each in seen if isinstance(each, AlertChanged)])
+            assert told == 12
+            runs = sum(isinstance(each, QueryRun) for each in seen)
+            await daily(("2025-06-14", "Email", 6))  # judged again, with all the days before
+            await until(lambda: sum(isinstance(each, QueryRun) for each in seen) > runs)
+            await daily(("2025-06-15", "Email", 500))
+            await in_state(client, "firing")
+            assert [each["point"] for each in await alerts(client)] == ["2025-06-15", *kept]
+            assert len([each for each in seen if isinstance(each, AlertChanged)]) == told + 1
+
+
+async def test_an_alert_that_comes_and_goes_keeps_its_last_messages(settings, clone, daily, monkeypatch):
+    monkeypatch.setattr(store, "MOST_ENDED", 2)
+    async with serving(settings) as client, receiving() as receiver:
+        metric = await store_metric(clone, SQL)
+        await visible(client, metric)
+        await daily(("2025-06-01", "Email", 5))
+        await create(client, metric, webhook_url=receiver.url)
+        for turn in range(4):
+            await daily(("2025-06-02", "Email", 500 + turn))
+            await in_state(client, "firing")
+            await until(lambda turn=turn: len(receiver.events) == 2 * turn + 1)
+            await daily(("2025-06-02", "Email", 50))
+            await in_state(client, "withdrawn")
+            await until(lambda turn=turn: len(receiver.events) == 2 * turn + 2)
+        delivered = await client.get("/api/v1/alerts/deliveries", params={"limit": 100})
+        assert 3 <= len(delivered.json()["items"]) <= 4  # two that had ended, and those that were sent after
+        scraped = (await client.get("/internal/prometheus")).text
+    assert 'tally_alerts_total{state="firing"} 4' in scraped
+    assert 'tally_alerts_total{state="withdrawn"} 4' in scraped
+    assert 'tally_alert_messages_total{kind="webhook",status="delivered"} 8' in scraped
 
 
 async def test_an_alert_runs_no_query_of_its_own(settings, clone, daily):

@@ -1,0 +1,1 @@
+DROP INDEX app.alert_rule_id_number_idx;
