@@ -46,6 +46,17 @@ def add_grafana(file: str, dashboard: str | None, *, replace: bool, dry_run: boo
     return _add("grafana", file, dashboard=dashboard, replace=replace, dry_run=dry_run, as_csv=as_csv)
 
 
+@add.command("metabase")
+@click.argument("file")
+@dashboard_option
+@replace_option
+@dry_run_option
+@csv_option
+def add_metabase(file: str, dashboard: str | None, *, replace: bool, dry_run: bool, as_csv: bool) -> int:
+    """A dashboard of Metabase, as GET /api/dashboard/ID gives it, or its questions in SQL."""
+    return _add("metabase", file, dashboard=dashboard, replace=replace, dry_run=dry_run, as_csv=as_csv)
+
+
 def _add(tool: str, file: str, *, dashboard: str | None, replace: bool, dry_run: bool, as_csv: bool) -> int:
     import sys
 

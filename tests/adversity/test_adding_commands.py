@@ -37,7 +37,7 @@ def test_what_is_refused_is_listed_and_told_by_the_status(command: Commanded, da
     assert [row["state"] for row in rows].count("unchanged") == 7
 
 
-@pytest.mark.parametrize(("tool", "taken", "parts"), [("grafana", 7, 12)])
+@pytest.mark.parametrize(("tool", "taken", "parts"), [("grafana", 7, 12), ("metabase", 4, 8)])
 def test_dashboards_of_all_tools_are_taken(command: Commanded, database, tool: str, taken: int, parts: int):
     done = command("add", tool, str(EXPORTS / f"{tool}-dashboard.json"), **database)
     assert (done.returncode, done.stderr) == (
@@ -62,9 +62,10 @@ def test_a_file_that_is_taken_whole_is_status_0(command: Commanded, database, tm
         (b'"\xff"', "is not UTF-8"),
         (b'{"items": []}', "is no export of Redash"),
         (b'{"panels": [], "schemaVersion": 39}', "an export of Grafana: use `tally add grafana`"),
+        (b'{"dashcards": []}', "an export of Metabase: use `tally add metabase`"),
         (b" " * ((32 << 20) + 1), "bytes: it is no export"),
     ],
-    ids=["empty", "truncated", "encoding", "other", "grafana", "huge"],
+    ids=["empty", "truncated", "encoding", "other", "grafana", "metabase", "huge"],
 )
 def test_a_bad_file_is_one_sentence_and_exit_2(command: Commanded, tmp_path, content, why):
     file = tmp_path / "export.json"

@@ -233,3 +233,50 @@ async def test_variables_and_macros_of_grafana_are_parameters(client, taking):
         "Contacts by width of the screen": "line", "Customers of a type": "bar",
         "Parts and contacts: A": "table", "Parts and contacts: B": "table",
     }  # fmt: skip
+
+
+async def test_a_dashboard_of_metabase(client, taking):
+    board, found = await taking("metabase", export("metabase-dashboard.json"))
+    assert board == "customer-desk"
+    assert {title: each.why for title, each in found.items() if each.state != "added"} == {
+        "Desk": "Tally's dashboards have no heading tiles",
+        "Built in the editor": (
+            "it was built in the editor and has no SQL: convert it to SQL in Metabase first"
+        ),
+        "With a snippet": (
+            "{{snippet: good customers}} is a snippet, which is not in this file: write its SQL in its place"
+        ),
+        "From another question": "{{#43}} is another question: write its SQL in its place",
+    }
+    assert len(found) == 8
+    ids = {title: each.id for title, each in found.items()}
+    june = {"start_date": "2025-06-01", "end_date": "2025-06-30"}
+    assert await records(client, ids["Contacts"]) == [{"contacts": 2}]
+    assert await records(client, ids["Contacts"], **june) == [{"contacts": 3}]
+    assert await records(client, ids["Contacts"], channel="Email,Bird", **june) == [{"contacts": 2}]
+    days = await records(client, ids["Contacts by day"], channel="Call", **june)
+    assert [(each["interaction"], each["contacts"]) for each in days] == [("Call", 1)]
+    assert len(await records(client, ids["Contacts by day"], **june)) == 3
+    busy = ids["Busy customers"]
+    assert len(await records(client, busy)) == 3
+    assert len(await records(client, busy, top="2")) == 2
+    assert await records(client, busy, since="2025-06-30", least="2") == [{"customer_id": 3, "contacts": 2}]
+    assert await records(client, ids["Customers by occupation"], customer_type="Public") == [
+        {"occupation": "Doctor", "customers": 1}
+    ]
+    assert await records(client, ids["Customers by occupation"]) == [
+        {"occupation": "Engineer", "customers": 1}
+    ]
+
+
+async def test_tabs_of_metabase_follow_each_other(client, taking):
+    board, found = await taking("metabase", export("metabase-dashboard.json"))
+    shown = (await client.get(f"/api/v1/dashboards/{board}")).json()
+    names = {each.id: title for title, each in found.items()}
+    places = {names[each["i"]]: each for each in shown["layouts"]["lg"]}
+    assert places["Busy customers"]["y"] + places["Busy customers"]["h"] == 17
+    assert [places["Customers by occupation"][each] for each in "xywh"] == [0, 17, 6, 8]
+    assert {names[each["id"]]: each["chart"] for each in shown["items"]} == {
+        "Contacts": "number", "Contacts by day": "stacked", "Busy customers": "table",
+        "Customers by occupation": None,
+    }  # fmt: skip

@@ -1,20 +1,12 @@
 """Placeholders of other tools in SQL: a value becomes a parameter, a piece of SQL is refused."""
 
-import copy
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import Stop
 from service.metrics.exchange import READERS
-from service.metrics.exchange.files import decoded
-from service.metrics.exchange.plan import Grid, Node, Place, Plan, looks_like
-
-EXPORTS = Path(__file__).parents[1] / "exports"
-ODD: tuple[Any, ...] = (None, [], {}, "x", "{{ x", -1, 1e300, True, [None], {"a": {"b": []}})
+from service.metrics.exchange.plan import Node, Place, Plan
 
 
 def redash(sql: str, *parameters: dict[str, Any]) -> Plan:
@@ -247,6 +239,113 @@ def test_dashboards_of_old_and_new_releases_of_grafana():
         READERS["grafana"](Node(resource | {"spec": {"elements": elements}}))
 
 
+def metabase(sql: str, **tags: Any) -> Plan:
+    tags |= {"d": {"type": "date"}, "n": {"type": "number"}, "t": {"type": "text"}}
+    native = {"query": sql, "template-tags": tags}
+    card = {"id": 1, "name": "Q", "dataset_query": {"type": "native", "native": native}}
+    return READERS["metabase"](Node(card | {"param_fields": {"7": {"id": 7, "name": "at"}}}))
+
+
+def field(widget: str, **more: Any) -> dict[str, Any]:
+    return {"type": "dimension", "dimension": ["field", 7, None], "widget-type": widget, **more}
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("WHERE x = {{t}}", "WHERE x = :t"),
+        ("WHERE x IN ({{ t }}, 'b')", "WHERE x IN (:t, 'b')"),
+        ("WHERE a [[AND x = {{t}}]]", "WHERE a AND (:t IS NULL OR (x = :t))"),
+        ("WHERE a [[and x = {{t}} AND y > {{n}}]]",
+         "WHERE a AND (:t IS NULL OR :n IS NULL OR (x = :t AND y > :n))"),
+        ("[[WHERE x = {{t}}]]", "WHERE (:t IS NULL OR (x = :t))"),
+        ("WHERE a [[OR x = {{t}}]]", "WHERE a OR (:t IS NOT NULL AND (x = :t))"),
+        ("WHERE a [[AND (x = {{t}} OR y = {{t}})]]", "WHERE a AND (:t IS NULL OR ((x = :t OR y = :t)))"),
+        ("[[LIMIT {{n}}]]", "LIMIT :n"),
+        ("[[HAVING count(*) > {{n}}]]", "HAVING (:n IS NULL OR (count(*) > :n))"),
+        ("WHERE x = a[1] [[AND y = '[[' || {{t}}]]",
+         "WHERE x = a[1] AND (:t IS NULL OR (y = '[[' || :t))"),
+        ("WHERE {{f}}", 'WHERE (:f IS NULL OR "at" = ANY(:f))'),
+        ("WHERE a [[AND {{f}}]]", 'WHERE a AND (:f IS NULL OR "at" = ANY(:f))'),
+        ("WHERE {{c}}", 'WHERE (:c IS NULL OR strpos(lower("at"), lower(:c)) > 0)'),
+        ("WHERE {{w}}",
+         ('WHERE ((:start_date IS NULL OR "at" >= :start_date)'
+         ' AND (:end_date IS NULL OR "at" < :end_date + 1))')),
+    ],
+)  # fmt: skip
+def test_variables_and_optional_parts_of_metabase(sql: str, expected: str):
+    tags = {"f": field("string/="), "c": field("string/contains"), "w": field("date/range")}
+    plan = metabase(f"SELECT 1 {sql}", **tags)
+    assert not plan.left_out, plan.left_out
+    assert plan.queries[0].sql == f"SELECT 1 {expected}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("WHERE a [[AND x = {{t}} OR y]]", "has OR in it"),
+        ("WHERE a [[AND x = 1]]", "has no variable"),
+        ("WHERE a [[]]", "is empty"),
+        ("WHERE a [[AND x = {{t}}", "has no end"),
+        ("WHERE x = [[ {{t}} --]] 'none'", "has no end"),
+        ("[[, {{t}}]]", "that begins with ','"),
+        ("[[GROUP BY {{t}}]]", "that begins with 'group'"),
+        ("ORDER BY {{t}}", "to sort or to group"),
+        ("FROM {{t}}", "is a name"),
+        ("WHERE {{u}}", "whose column this file does not name"),
+        ("WHERE {{b}}", "number/between, which is not known"),
+        ("WHERE {{k}}", "a temporal-unit variable"),
+        ("WHERE {{}}", "is no variable"),
+    ],
+)
+def test_what_metabase_pastes_as_sql_is_refused(sql: str, why: str):
+    unknown = field("string/=") | {"dimension": ["field", 99, None]}
+    plan = metabase(f"SELECT 1 {sql}", u=unknown, b=field("number/between"), k={"type": "temporal-unit"})
+    assert not plan.queries, plan.queries[0].sql
+    assert why in plan.left_out[0].why
+
+
+@pytest.mark.parametrize(
+    ("more", "column"),
+    [
+        ({"dimension": ["field", ["Desk", "public", "orders", 'a"t'], None]}, '"a""t"'),
+        ({"dimension": ["field", "at", {"base-type": "type/Date"}]}, '"at"'),
+        ({"dimension": ["field", {"base-type": "type/Date"}, 7]}, '"at"'),
+        ({"alias": "o.created_at"}, "o.created_at"),
+        ({"alias": "1; DROP"}, '"at"'),
+    ],
+    ids=["path", "name", "new order", "alias", "no alias"],
+)
+def test_columns_of_field_filters(more: dict[str, Any], column: str):
+    sql = metabase("SELECT 1 WHERE {{f}}", f=field("string/=") | more).queries[0].sql
+    assert sql == f"SELECT 1 WHERE (:f IS NULL OR {column} = ANY(:f))"
+
+
+def test_defaults_of_metabase():
+    def parameters(default: str) -> tuple[str, list[Any]]:
+        query = metabase("SELECT 1 WHERE {{w}}", w=field("date/range", default=default)).queries[0]
+        return query.sql, [each.default for each in query.parameters]
+
+    assert parameters("2025-06-01~2025-06-30")[1] == ["2025-06-01", "2025-06-30"]
+    assert parameters("2025-06-01~")[1] == ["2025-06-01", None]
+    assert "CURRENT_DATE" in parameters("past7days")[0]
+    assert "date_trunc('month', CURRENT_DATE)" in parameters("thismonth")[0]
+    query = metabase("SELECT 1 WHERE {{w}}", w=field("date/range", default="2025-W1")).queries[0]
+    assert query.notes == ("the default '2025-W1' of {{w}} is not kept",)
+    given = metabase("SELECT {{n}}, {{t}} [[LIMIT {{n}}]]").queries[0]
+    assert [each.has_default for each in given.parameters] == [False, False]
+
+
+def test_questions_of_new_releases_of_metabase():
+    stage = {"lib/type": "mbql.stage/native", "native": "SELECT 1 WHERE x = {{t}}", "template-tags": {}}
+    card = {"id": 1, "name": "Q", "dataset_query": {"lib/type": "mbql/query", "stages": [stage]}}
+    assert READERS["metabase"](Node([card])).queries[0].sql == "SELECT 1 WHERE x = :t"
+    built = {"id": 1, "name": "Q", "dataset_query": {"lib/type": "mbql/query", "stages": [{"source": 1}]}}
+    assert "built in the editor" in READERS["metabase"](Node(built)).left_out[0].why
+    old = {"ordered_cards": [{"id": 2, "card": card, "row": 0, "col": 9, "sizeX": 9, "sizeY": 3}], "id": 1}
+    assert READERS["metabase"](Node(old)).queries[0].place == Place(6, 0, 6, 4)
+
+
 def test_two_ranges_are_parameters_of_their_own():
     other = RANGE | {"name": "before"}
     sql = "SELECT 1 WHERE d > '{{ r.start }}' OR d > '{{ before.start }}'"
@@ -257,78 +356,3 @@ def test_names_are_safe_and_differ():
     names = ("Länge (cm)", "länge cm", "format", "2nd", "r.start", "売上")
     sql = "SELECT " + ", ".join(f"'{{{{ {name} }}}}'" for name in names)
     assert taken(sql, RANGE) == "SELECT :lange_cm, :lange_cm_2, :p_format, :p_2nd, :start_date, :p"
-
-
-def test_places_keep_touching():
-    grid = Grid(6, 50)
-    assert [grid.place(*each) for each in ((0, 0, 3, 5), (3, 0, 3, 5), (0, 5, 6, 1))] == [
-        Place(0, 0, 6, 7), Place(6, 0, 6, 7), Place(0, 7, 12, 1)
-    ]  # fmt: skip
-    assert grid.place(-5, -5, 0, 0) == Place(0, 0, 1, 1)
-    assert grid.place(500, 0, 500, 2).x == 11
-
-
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield at
-    if isinstance(value, dict | list):
-        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from paths(child, (*at, key))
-
-
-def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    if not path:
-        return value
-    changed = copy.deepcopy(document)
-    holder = changed
-    for step in path[:-1]:
-        holder = holder[step]
-    holder[path[-1]] = value
-    return changed
-
-
-@pytest.mark.parametrize("tool", sorted(READERS))
-def test_no_odd_value_at_any_place_breaks_a_reader(tool: str):
-    document = json.loads((EXPORTS / f"{tool}-dashboard.json").read_text())
-    for number, path in enumerate(paths(document)):
-        for odd in (ODD[number % len(ODD)], ODD[(number * 7 + 3) % len(ODD)]):
-            try:
-                plan = READERS[tool](Node(with_value(document, path, odd)))
-            except Stop:
-                continue
-            else:
-                assert all(each.title and each.sql for each in plan.queries)
-                assert all(each.title and each.why for each in plan.left_out)
-
-
-@pytest.mark.parametrize("tool", sorted(READERS))
-def test_the_export_of_another_tool_is_recognised(tool: str):
-    document = Node(json.loads((EXPORTS / f"{tool}-dashboard.json").read_text()))
-    assert looks_like(document) == tool
-    for other in sorted(set(READERS) - {tool}):
-        with pytest.raises(Stop, match=f"tally add {tool}"):
-            READERS[other](document)
-    with pytest.raises(Stop, match="no export of"):
-        READERS[tool](Node({"items": [1]}))
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"", "is empty"),
-        (b"<html>", "is not JSON"),
-        (b'{"widgets": [{"id": 1}', "or not all of it"),
-        (b'{"name": "caf\xe9"}', "is not UTF-8 .byte 13."),
-        (b"[" * 200_000, "nested too deep|not JSON"),
-        (b"[" * 500 + b"]" * 500, "nested too deep"),
-        (b'{"name": "\\ud800"}', "is not JSON"),
-    ],
-    ids=["empty", "html", "truncated", "latin-1", "very deep", "deep", "surrogate"],
-)
-def test_bad_files_are_one_sentence(content: bytes, why: str):
-    with pytest.raises(Stop, match=why):
-        decoded(content, "board.json")
-
-
-@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_marks_of_encodings_are_read(coding: str):
-    assert decoded('{"name": "café"}'.encode(coding), "board.json")["name"].text == "café"

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from service.metrics.exchange import grafana, redash
+from service.metrics.exchange import grafana, metabase, redash
 from service.metrics.exchange.plan import Node, Plan
 
-READERS: Final[Mapping[str, Callable[[Node], Plan]]] = {"redash": redash.read, "grafana": grafana.read}
+READERS: Final[Mapping[str, Callable[[Node], Plan]]] = {
+    "redash": redash.read,
+    "grafana": grafana.read,
+    "metabase": metabase.read,
+}
 """By tool: what makes a plan of a document. Raises `Stop` for the document of another tool."""

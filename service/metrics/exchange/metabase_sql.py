@@ -1,0 +1,265 @@
+"""Rewrite Metabase's variables, field filters and optional parts in the SQL of a question."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from service.metrics.exchange.plan import Node, NotTaken, Parameter, ParameterKind
+from service.metrics.exchange.templates import Edit, Filling, Names, Reference, edited, rewrite, used_in
+from service.sql.lexer import mark_of, tokenize
+
+_TAG: Final = re.compile(r"\{\{\s*([^{}]{1,200}?)\s*\}\}")
+_DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_BETWEEN_DAYS: Final = re.compile(rf"({_DAY})?~({_DAY})?")
+_PAST: Final = re.compile(r"past([0-9]{1,4})(day|week|month|quarter|year)s(~?)")
+_THIS: Final = re.compile(r"this(day|week|month|quarter|year)")
+_PLAIN: Final = re.compile(r'(?:[A-Za-z_][A-Za-z0-9_]*|"[^"]+")(?:\.(?:[A-Za-z_][A-Za-z0-9_]*|"[^"]+"))*')
+_KINDS: Final[dict[str, ParameterKind]] = {"number": "number", "date": "date"}
+_ONE_OF: Final = frozenset({"=", "category", "id", "city", "state", "zip_code", "country"})
+_COMPARED: Final[dict[str, str]] = {
+    "contains": "strpos(lower({0}), lower({1})) > 0",
+    "does-not-contain": "strpos(lower({0}), lower({1})) = 0",
+    "starts-with": "starts_with(lower({0}), lower({1}))",
+    "ends-with": "right(lower({0}), length({1})) = lower({1})",
+    ">=": "{0} >= {1}",
+    "<=": "{0} <= {1}",
+}
+_SEVERAL: Final = {"!=": "<> ALL"} | dict.fromkeys(_ONE_OF, "= ANY")
+_CONDITIONS: Final = frozenset({"and", "where", "having", "on"})
+
+
+class Rewritten(Struct, frozen=True):
+    sql: str
+    parameters: tuple[Parameter, ...]
+    notes: tuple[str, ...]
+
+
+def rewritten(sql: str, tags: "Tags") -> Rewritten:
+    """Raises `NotTaken`."""
+    tags.outside = _names_outside(sql)
+    found = rewrite(_with_optional_parts(sql, tags), _scan, tags.fill)
+    return Rewritten(found, used_in(found, list(tags.parameters.values())), tuple(tags.notes))
+
+
+class Tags:
+    """The template tags of a question, and the parameters that they become.
+
+    `fields` are the names of columns by id, `filters` the dashboard's filters by the tags that they set.
+    """
+
+    def __init__(self, tags: Node, fields: Mapping[str, str], filters: Mapping[str, Node]) -> None:
+        self._tags = {name: Node(value) for name, value in tags.fields.items()}
+        self._fields = fields
+        self._filters = filters
+        self._names = Names()
+        self.outside: frozenset[str] = frozenset()
+        """The tags that stand outside of optional parts, too: callers have to give them."""
+        self.parameters: dict[str, Parameter] = {}
+        self.notes: list[str] = []
+        dates = [name for name in self._tags if self.is_field(name) and self._widget(name)[0] == "date"]
+        ranges = [name for name in dates if self._widget(name)[1] != "single"]
+        self._window = ranges[0] if len(ranges) == 1 else None
+        for part in ("start", "end") if self._window else ():
+            self._names.keep(f"{self._window}.{part}", f"{part}_date")
+
+    def is_field(self, name: str) -> bool:
+        """Whether a tag is a field filter: a whole condition, which may be none."""
+        return self._tags.get(name, Node(None))["type"].text == "dimension"
+
+    def fill(self, reference: Reference) -> Filling:
+        name = reference.name
+        tag = self._tags.get(name, Node(None))
+        kind = tag["type"].text
+        if name.startswith("#") or kind == "card":
+            raise NotTaken(f"{{{{{name}}}}} is another question: write its SQL in its place")
+        if name.lower().startswith("snippet:") or kind == "snippet":
+            raise NotTaken(
+                f"{{{{{name}}}}} is a snippet, which is not in this file: write its SQL in its place"
+            )
+        if kind not in {"", "text", "number", "date", "boolean", "dimension"}:
+            raise NotTaken(f"{{{{{name}}}}} is a {kind} variable, which is not known here")
+        if kind == "dimension":
+            return Filling(self._condition(name, tag))
+        own = self._names.of(self._shown(name))
+        default = self._default(name, tag)
+        text = next((item.text for item in default), "") if default.is_list else default.text
+        if default.value is True or default.value is False:
+            text = str(default.value).lower()
+        may_lack = name not in self.outside
+        self._put(own, _KINDS.get(kind, "text"), text or None, may_lack=may_lack)
+        return Filling(f":{own}", is_time=kind == "date")
+
+    def _shown(self, name: str) -> str:
+        """The name of the dashboard's filter, so that all tiles take one name."""
+        return self._filters.get(name, Node(None))["slug"].text or name
+
+    def _default(self, name: str, tag: Node) -> Node:
+        given = self._filters.get(name, Node(None))["default"]
+        return tag["default"] if given.value is None else given
+
+    def _widget(self, name: str) -> tuple[str, str]:
+        text = self._tags[name]["widget-type"].text
+        group, _, operator = text.partition("/")
+        return group, operator or group
+
+    def _put(
+        self,
+        own: str,
+        kind: ParameterKind = "text",
+        default: str | list[str] | None = None,
+        *,
+        may_lack: bool,
+        array: bool = False,
+    ) -> None:
+        self.parameters[own] = Parameter(
+            own, kind, array, default=default, has_default=may_lack or default is not None
+        )
+
+    def _condition(self, name: str, tag: Node) -> str:
+        group, operator = self._widget(name)
+        column = self._column(name, tag)
+        default = self._default(name, tag)
+        if group == "date":
+            return self._period(name, operator, column, default)
+        own = self._names.of(self._shown(name))
+        given = [item.text for item in default if item.text] or ([default.text] if default.text else [])
+        if operator in _SEVERAL:
+            self._put(own, default=given or None, may_lack=True, array=True)
+            return f"(:{own} IS NULL OR {column} {_SEVERAL[operator]}(:{own}))"
+        if operator in _COMPARED:
+            self._put(own, default=next(iter(given), None), may_lack=True)
+            return f"(:{own} IS NULL OR {_COMPARED[operator].format(column, f':{own}')})"
+        raise NotTaken(
+            f"{{{{{name}}}}} is a field filter of type {group}/{operator}, which is not known here"
+        )
+
+    def _period(self, name: str, operator: str, column: str, default: Node) -> str:
+        if operator == "single":
+            own = self._names.of(self._shown(name))
+            self._put(own, "date", default.text or None, may_lack=True)
+            return f"(:{own} IS NULL OR ({column} >= :{own} AND {column} < :{own} + 1))"
+        if name == self._window:
+            start, end = "start_date", "end_date"
+        else:
+            start, end = (self._names.of(f"{self._shown(name)}_{part}") for part in ("start", "end"))
+        found = _BETWEEN_DAYS.fullmatch(default.text)
+        first, last = (found[1], found[2]) if found else (None, None)
+        for own, day in ((start, first), (end, last)):
+            self._put(own, "date", day, may_lack=True)
+        moving = _moving(default.text)
+        if moving:
+            begin, until = f"coalesce(:{start}, {moving[0]})", f"coalesce(:{end}, {moving[1]})"
+            return f"({column} >= {begin} AND {column} < {until} + 1)"
+        if default.text and not found:
+            self.notes.append(f"the default {default.text[:40]!r} of {{{{{name}}}}} is not kept")
+        lower = f"(:{start} IS NULL OR {column} >= :{start})"
+        return f"({lower} AND (:{end} IS NULL OR {column} < :{end} + 1))"
+
+    def _column(self, name: str, tag: Node) -> str:
+        """The column of a field filter, as far as the file names it. Raises `NotTaken`."""
+        alias = tag["alias"].text
+        if alias and _PLAIN.fullmatch(alias):
+            return alias
+        parts = [*tag["dimension"]]
+        field = next((part for part in parts[1:] if not part.fields), Node(None))
+        path = [part.text for part in field]
+        found = path[-1] if path else self._fields.get(field.text, "")
+        if not found and isinstance(field.value, str):
+            found = field.value
+        if not found or "\0" in found:
+            raise NotTaken(f"{{{{{name}}}}} is a field filter whose column this file does not name")
+        return '"' + found.replace('"', '""') + '"'
+
+
+def _scan(sql: str, at: int) -> Reference | None:
+    if not sql.startswith("{{", at):
+        return None
+    found = _TAG.match(sql, at)
+    if found is None:
+        raise NotTaken(f"{sql[at : at + 30]!r} is no variable")
+    if found[1].startswith("#"):
+        raise NotTaken(f"{found[0][:60]} is another question: write its SQL in its place")
+    if found[1].lower().startswith("snippet:"):
+        raise NotTaken(f"{found[0][:60]} is a snippet, which is not in this file: write its SQL in its place")
+    return Reference(at, found.end(), found[1])
+
+
+def _optional_parts(sql: str) -> Iterator[tuple[int, int]]:
+    """The first and the last index of the lexemes of each `[[ ... ]]`. Raises `NotTaken` without an end."""
+    lexemes = tokenize(sql)
+
+    def twice(at: int, mark: str) -> bool:
+        near = lexemes[at : at + 2]
+        return [each.text for each in near] == [mark, mark] and near[0].end == near[1].start
+
+    at = 0
+    while at < len(lexemes):
+        if not twice(at, "["):
+            at += 1
+            continue
+        last = next((i for i in range(at + 2, len(lexemes)) if twice(i, "]")), None)
+        if last is None:
+            raise NotTaken("an optional part, [[ ]], has no end")
+        yield at, last + 1
+        at = last + 2
+
+
+def _names_outside(sql: str) -> frozenset[str]:
+    lexemes = tokenize(sql)
+    parts = [(lexemes[first].start, lexemes[last].end, "") for first, last in _optional_parts(sql)]
+    return frozenset(found[1] for found in _TAG.finditer(edited(sql, parts)))
+
+
+def _with_optional_parts(sql: str, tags: Tags) -> str:
+    """The text with each optional part as a condition that holds while its variables are null."""
+    lexemes = tokenize(sql)
+    edits: list[Edit] = []
+    for first, last in _optional_parts(sql):
+        inner = lexemes[first + 2 : last - 1]
+        if not inner:
+            raise NotTaken("an optional part, [[ ]], is empty")
+        text = sql[inner[0].end : lexemes[last - 1].start]
+        used = list(dict.fromkeys(found[1] for found in _TAG.finditer(text)))
+        variables = [name for name in used if not tags.is_field(name)]
+        if not used:
+            raise NotTaken("an optional part, [[ ]], has no variable")
+        word = mark_of(inner, 0)
+        depth = 0
+        for at in range(len(inner)):
+            mark = mark_of(inner, at)
+            depth += (mark in {"(", "["}) - (mark in {")", "]"})
+            if at and depth == 0 and mark == "or":
+                raise NotTaken("an optional part, [[ ]], has OR in it: put its condition in parentheses")
+        edits.append((lexemes[first].start, lexemes[last].end, _optional(word, text, variables, used)))
+    return edited(sql, edits)
+
+
+def _optional(word: str, text: str, variables: list[str], used: list[str]) -> str:
+    condition = text.strip()
+    missing = "".join(f"{{{{{name}}}}} IS NULL OR " for name in variables)
+    if word in _CONDITIONS:
+        return f"{word.upper()} ({missing}({condition}))" if missing else f"{word.upper()} {condition}"
+    if word == "or" and variables == used:
+        present = "".join(f"{{{{{name}}}}} IS NOT NULL AND " for name in variables)
+        return f"OR ({present}({condition}))"
+    if word in {"limit", "offset"} and _TAG.fullmatch(condition):
+        return f"{word.upper()} {condition}"  # null means none
+    raise NotTaken(f"an optional part, [[ ]], that begins with {word or 'no word'!r} is not known here")
+
+
+def _moving(text: str) -> tuple[str, str] | None:
+    """The first and the last day of a period that moves with the clock, such as `past30days`."""
+    if found := _THIS.fullmatch(text):
+        first = f"date_trunc('{found[1]}', CURRENT_DATE)"
+        return f"CAST({first} AS date)", f"CAST({first} + {_interval(1, found[1])} AS date) - 1"
+    if not (found := _PAST.fullmatch(text)):
+        return None
+    first = f"date_trunc('{found[2]}', CURRENT_DATE)"
+    last = "CURRENT_DATE" if found[3] else f"CAST({first} AS date) - 1"
+    return f"CAST({first} - {_interval(int(found[1]), found[2])} AS date)", last
+
+
+def _interval(count: int, unit: str) -> str:
+    return f"interval '{count * 3} months'" if unit == "quarter" else f"interval '{count} {unit}s'"

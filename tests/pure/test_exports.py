@@ -1,0 +1,92 @@
+"""Files of other tools are read without trust: nothing in them breaks a reader."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import Stop
+from service.metrics.exchange import READERS
+from service.metrics.exchange.files import decoded
+from service.metrics.exchange.plan import Grid, Node, Place, looks_like
+
+EXPORTS = Path(__file__).parents[1] / "exports"
+ODD: tuple[Any, ...] = (None, [], {}, "x", "{{ x", -1, 1e300, True, [None], {"a": {"b": []}})
+
+
+def test_places_keep_touching():
+    grid = Grid(6, 50)
+    assert [grid.place(*each) for each in ((0, 0, 3, 5), (3, 0, 3, 5), (0, 5, 6, 1))] == [
+        Place(0, 0, 6, 7), Place(6, 0, 6, 7), Place(0, 7, 12, 1)
+    ]  # fmt: skip
+    assert grid.place(-5, -5, 0, 0) == Place(0, 0, 1, 1)
+    assert grid.place(500, 0, 500, 2).x == 11
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths(child, (*at, key))
+
+
+def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    changed = copy.deepcopy(document)
+    holder = changed
+    for step in path[:-1]:
+        holder = holder[step]
+    holder[path[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize("tool", sorted(READERS))
+def test_no_odd_value_at_any_place_breaks_a_reader(tool: str):
+    document = json.loads((EXPORTS / f"{tool}-dashboard.json").read_text())
+    for number, path in enumerate(paths(document)):
+        for odd in (ODD[number % len(ODD)], ODD[(number * 7 + 3) % len(ODD)]):
+            try:
+                plan = READERS[tool](Node(with_value(document, path, odd)))
+            except Stop:
+                continue
+            else:
+                assert all(each.title and each.sql for each in plan.queries)
+                assert all(each.title and each.why for each in plan.left_out)
+
+
+@pytest.mark.parametrize("tool", sorted(READERS))
+def test_the_export_of_another_tool_is_recognised(tool: str):
+    document = Node(json.loads((EXPORTS / f"{tool}-dashboard.json").read_text()))
+    assert looks_like(document) == tool
+    for other in sorted(set(READERS) - {tool}):
+        with pytest.raises(Stop, match=f"tally add {tool}"):
+            READERS[other](document)
+    with pytest.raises(Stop, match="no export of"):
+        READERS[tool](Node({"items": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"<html>", "is not JSON"),
+        (b'{"widgets": [{"id": 1}', "or not all of it"),
+        (b'{"name": "caf\xe9"}', "is not UTF-8 .byte 13."),
+        (b"[" * 200_000, "nested too deep|not JSON"),
+        (b"[" * 500 + b"]" * 500, "nested too deep"),
+        (b'{"name": "\\ud800"}', "is not JSON"),
+    ],
+    ids=["empty", "html", "truncated", "latin-1", "very deep", "deep", "surrogate"],
+)
+def test_bad_files_are_one_sentence(content: bytes, why: str):
+    with pytest.raises(Stop, match=why):
+        decoded(content, "board.json")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_marks_of_encodings_are_read(coding: str):
+    assert decoded('{"name": "café"}'.encode(coding), "board.json")["name"].text == "café"
