@@ -76,7 +76,11 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 _keep_sessions(services, base, ended),
                 keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
-                *(services.alerting.runners(live.hub.mark) if base.alerts else ()),
+                *(
+                    (*services.alerting.runners(live.hub.mark), services.recorder.keep())
+                    if base.alerts
+                    else ()
+                ),
                 services.reader_login.watch(services.executor.locked_out),
                 reader.standbys.keep(partial(results.generations.proofs.requirement, ())),
                 services.monitor.keep(),

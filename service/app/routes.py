@@ -21,6 +21,7 @@ from service.connect.api import OpenMetricsController
 from service.dashboard import api as dashboard
 from service.dashboard.links import api as links
 from service.dashboard.sign_in import api as sign_in
+from service.history.api import HistoryController
 from service.http.problems import answer_problem
 from service.http.requests import ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, ImportsController, QuarantineController
@@ -45,6 +46,7 @@ def routed() -> Litestar:
     features = [
         HealthController,
         MetricsController,
+        HistoryController,
         DashboardsController,
         OpenMetricsController,
         links.LinksController,

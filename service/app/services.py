@@ -34,8 +34,11 @@ from service.database.stored_sql.limiter import QUEUE_WAIT_S
 from service.database.stored_sql.login import ReaderLogin
 from service.database.stored_sql.reader import Reader
 from service.errors import DatabaseUnavailable
+from service.history.histories import Histories
+from service.history.recorder import Recorder
 from service.http.lifecycle import Lifecycle
 from service.imports.api import Importing
+from service.imports.datasets import DATASETS
 from service.imports.run.turns import Turns
 from service.interactions.counts import READ_TABLES, Counts
 from service.items.enrich import ExternalApi
@@ -117,6 +120,8 @@ class Services(Struct, frozen=True):
     links: Links
     alerting: Alerting
     alert_rules: Rules
+    histories: Histories
+    recorder: Recorder
 
 
 def connect(
@@ -231,6 +236,17 @@ def connect(
         ),
         alerting=alerts,
         alert_rules=alerts.rules,
+        histories=Histories(database, metrics, executor, most=settings.history.results),
+        recorder=Recorder(
+            database,
+            metrics,
+            executor,
+            results,
+            changes=table_changes,
+            table_of={each.name: f"{each.schema}.{each.table}" for each in DATASETS},
+            most=settings.history.results,
+            older_s=settings.history.older_s,
+        ),
     )
 
 

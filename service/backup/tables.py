@@ -31,6 +31,8 @@ LEFT_OUT: Final = {
     "app.audit": "says what happened in one database",
     "app.alert": "says what happened in one database",
     "app.alert_delivery": "says what happened in one database",
+    "app.history_series": "says what happened in one database",
+    "app.result_history": "says what happened in one database",
     "app.incarnation": "tells the life of one server from its next",
     "app.session": "says who is signed in on the pages of one service",
     "app.reader": "says which rights a role of this database had before",

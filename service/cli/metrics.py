@@ -56,6 +56,19 @@ def run_metric(metric_id: UUID, parameters: tuple[str, ...], *, as_csv: bool) ->
         output.write(result)
 
 
+@metric.command("history")
+@click.argument("metric_id", metavar="ID", type=click.UUID)
+@click.argument("parameters", metavar="[NAME=VALUE]...", nargs=-1)
+@csv_option
+def list_history(metric_id: UUID, parameters: tuple[str, ...], *, as_csv: bool) -> None:
+    """List a metric's last distinct results, newest first: what differs between them, and why."""
+    from service.cli.output import show_history
+    from service.cli.routes import with_api
+
+    given = pairs(parameters)
+    show_history(with_api(lambda api: api.items(f"/metrics/{metric_id}/history", **given)), as_csv=as_csv)
+
+
 @metric.command("add")
 @click.option("--sql", help="The SQL of the metric.")
 @click.option(

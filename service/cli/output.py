@@ -100,6 +100,51 @@ def results_table(document: bytes) -> None:
         sys.stderr.write(f"tally: only the first {len(result['records'])} rows (ROW_LIMIT)\n")
 
 
+def show_history(items: Sequence[Raw], *, as_csv: bool) -> None:
+    """Print the results of a history: in a table or CSV what changed and why, in JSON each whole."""
+    if not as_csv and not on_terminal():
+        show(items, as_csv=False)
+        return
+    columns = ("as_of", "rows", "added", "removed", "changed", "causes")
+    rows = [_history_cells(_EXACT.decode(item)) for item in items]
+    if as_csv:
+        write_csv(columns, rows)
+    else:
+        show_table(columns, rows)
+
+
+def _history_cells(item: dict[str, Any]) -> list[str]:
+    difference: dict[str, Any] | None = item["difference"]
+    totals: dict[str, int] = difference["totals"] if difference else {}
+    counts = [_text(totals.get(name)) for name in ("added", "removed", "changed")]
+    causes = "; ".join(_cause(cause) for cause in item["causes"])
+    return [item["as_of"], _text(item["row_count"]), *counts, causes]
+
+
+def _cause(cause: dict[str, Any]) -> str:
+    """A cause in words."""
+    match cause["kind"]:
+        case "import":
+            told = f"import of {cause['source']} into {cause['dataset']} by {cause['actor']}"
+        case "commit":
+            author = cause["actor"] and f"{cause['action']} by {cause['actor']}"
+            who = author or (f"transaction {cause['transaction']}" if cause["transaction"] else "unannounced")
+            told = f"{', '.join(cause['tables'])} changed ({who})"
+        case "definition":
+            told = f"metric changed to version {cause['version']} by {cause['actor'] or 'nobody known'}"
+        case "migration":
+            told = f"migration {cause['id']}"
+        case "redefinition":
+            told = f"{', '.join(cause['names'])} redefined"
+        case "time":
+            told = "time passed"
+        case "unwatched":
+            told = f"unknown: {', '.join(cause['tables'])} not watched"
+        case _:
+            told = f"unknown: {cause['why']}"
+    return told
+
+
 def _records(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and the rows."""
     names: list[str] = [column["name"] for column in result["columns"]]

@@ -144,7 +144,7 @@ def context(pages: Pages, data: PageData) -> dict[str, Any]:
         "modules": [
             name
             for name in pages.assets.modules
-            if not name.startswith(_OTHER_PAGES) and name not in {"early.js", LIVE_CLIENT}
+            if not name.startswith(_OTHER_PAGES) and name not in {"early.js", "history.js", LIVE_CLIENT}
         ]
         + [LIVE_CLIENT],
     }

@@ -47,7 +47,7 @@ class HotResults:
         """Run until cancelled."""
         if not self._hot_for_s:
             return
-        self._results.on_stored = self.stored
+        self._results.on_stored.append(self.stored)
         current_caller.set(None)
         async with asyncio.TaskGroup() as group:
             for _ in range(SIDE_BY_SIDE):

@@ -26,7 +26,7 @@ from service.metrics.formats import (
     render,
 )
 from service.metrics.models import Metric
-from service.metrics.plans import QueryPlan, Timings, fingerprint_of, until_midnight_s
+from service.metrics.plans import QueryPlan, ResultKey, Timings, fingerprint_of, until_midnight_s
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
 from service.observe.trace import UNTRACED, Traces
@@ -236,9 +236,9 @@ class Executor:
         if not plan.description.per_caller:
             claims = None
         run = _Run(plan, bound, form, excel, claims, time.perf_counter() - started, generation)
-        key = (plan.fingerprint, bound.key, form, excel)
+        key = ResultKey(plan.fingerprint, bound.key, form, excel, claims)
         return CacheRequest(
-            key=(*key, claims),
+            key=key,
             owner=metric.id,
             tables=plan.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
@@ -247,7 +247,7 @@ class Executor:
             refuse=partial(self._reader.refuse, metric.id),
             shared=not plan.description.per_caller,
             refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
-            share=self._share(plan, key),
+            share=self._share(plan, key[:-1]),
         )
 
     def _share(self, plan: QueryPlan, key: tuple[Any, ...]) -> Share | None:

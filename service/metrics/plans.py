@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from service.database.stored_sql.describing import Description
-from service.metrics.formats import RecordMaker
+from service.metrics.formats import Format, RecordMaker
 from service.metrics.models import Definition, Metric
 from service.results.changes import Dependencies
 from service.sql.parameters import Template
@@ -58,6 +58,19 @@ class QueryPlan(Struct, frozen=True, kw_only=True):
             version=metric.version,
             updated_at=metric.updated_at,
         )
+
+
+class ResultKey(NamedTuple):
+    """The cache key of a result. `fingerprint` is the plan's, `bound` the key of the bound statement.
+
+    `claims` are set only if the rows depend on them.
+    """
+
+    fingerprint: bytes
+    bound: bytes
+    form: Format
+    excel: bool
+    claims: str | None
 
 
 class Timings(Struct, frozen=True):

@@ -38,10 +38,6 @@ def _nothing() -> bool:
     return False
 
 
-def _ignore(_entry: Entry) -> None:
-    pass
-
-
 class Results:
     """The cache of all results. `clock` is monotonic. A caller waits at most `wait_s` seconds.
 
@@ -84,8 +80,8 @@ class Results:
         self._unread = unread
         self._observe = observe
         self._traces = traces
-        self.on_stored: Callable[[Entry], None] = _ignore
-        """Is told of each entry that a run has made."""
+        self.on_stored: list[Callable[[Entry], None]] = []
+        """Are told of each entry that a run has made."""
         self._down_at: float | None = None
 
     async def get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
@@ -374,7 +370,8 @@ class Results:
         return problem
 
     def _tell_stored(self, entry: Entry) -> None:
-        self.on_stored(entry)
+        for tell in self.on_stored:
+            tell(entry)
 
     def _note_return(self) -> None:
         self._down_at = None

@@ -162,6 +162,11 @@ class Changes:
         )
         return 0 if announced else COUNTERS_LAG_S
 
+    def unwatched(self, tables: Iterable[str]) -> tuple[str, ...]:
+        """Those of these relations that hold rows and do not announce their changes."""
+        known = [self._tables.get(table) for table in tables]
+        return tuple(each.name for each in known if each and each.storage and not each.announces)
+
     async def keep(self, on_redefined: Callable[[], Awaitable[None]]) -> None:
         """Poll all followed tables until cancelled. A poll that fails or hangs counts as silence.
 
@@ -228,6 +233,7 @@ class Changes:
             self._digest = _digest(sorted(self._fingerprints.items()))
         if redefined:
             self._generations.renew(now)
+            self._generations.commits.redefined(redefined)
         return frozenset(redefined)
 
     def _record(self, fingerprint: TableFingerprint, now: float) -> bool:

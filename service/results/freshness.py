@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 from msgspec import Struct
 
 from service.observe.events import ChangeHeard, ConnectionLost, ConnectionRestored, Observe, ignore
+from service.results.commits import CommitLog
 from service.results.feed import ChangeFeed
 from service.results.proof import Proofs
 
@@ -71,7 +72,8 @@ class Generations:
 
     `silent_since` is the time at which the first of the currently silent sources went silent. At most `names`
     names are kept: everybody who may NOTIFY can invent more. `feed` and `observe` learn of every change.
-    `proofs` tell whether results of other nodes and of standbys show all these changes.
+    `proofs` tell whether results of other nodes and of standbys show all these changes. `commits` are
+    the last ones of each table.
     """
 
     def __init__(self, observe: Observe = ignore, *, names: int = NAMES) -> None:
@@ -80,6 +82,7 @@ class Generations:
         self._names = names
         self._counters: dict[str, Counter] = {}
         self.proofs = Proofs()
+        self.commits = CommitLog()
         self.changes = 0
         """Raised by every event that may end the freshness of a result. Decisions hold until it rises."""
         self.epoch = 0
@@ -110,6 +113,7 @@ class Generations:
         else:
             self.proofs.moved(table, digested=digested)
         self.feed.moved(table)
+        self.commits.note(table, transaction)
         self._observe(ChangeHeard(table, transaction))
 
     def end(self, name: str, now: float) -> None:
@@ -153,6 +157,7 @@ class Generations:
         self.changes += 1
         self.silent_since = min(self._silent.values(), default=None)
         self.feed.silent(self.silent_since)
+        self.commits.silent(is_silent=self.silent_since is not None)
 
     def renew(self, now: float) -> None:
         """Make all existing results suspect."""

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta, Struct
 
 from service import bundled
-from service.settings.features import Alerts, Live, Logs, Model, Outbound, Pages, Traces
+from service.settings.features import Alerts, History, Live, Logs, Model, Outbound, Pages, Traces
 from service.settings.fields import env
 
 
@@ -306,6 +306,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     model: Model = Model()
     live: Live = Live()
     alerts: Alerts = Alerts()
+    history: History = History()
     seeds_dir: Annotated[Path, env("SEEDS_DIR", "folder that `seed` imports", shown="seeds")] = bundled(
         "seeds"
     )

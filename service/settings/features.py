@@ -131,6 +131,28 @@ class Live(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class History(Struct, frozen=True, kw_only=True):
+    results: Annotated[
+        int,
+        env(
+            "HISTORY_RESULTS",
+            "distinct results that are kept of a metric with one set of parameters, to tell why a number "
+            "changed; 0 for none",
+            ge=0,
+            le=1000,
+        ),
+    ] = 20
+    older_s: Annotated[
+        int,
+        env(
+            "HISTORY_FOR_S",
+            "seconds after which a result that another one has replaced is dropped from the history",
+            ge=60,
+            le=315_360_000,
+        ),
+    ] = 7_776_000
+
+
 class Alerts(Struct, frozen=True, kw_only=True):
     interval_s: Annotated[
         float,

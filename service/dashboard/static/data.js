@@ -20,6 +20,7 @@ let cursor = null;
 /** @type {Map<string, Promise<any>>} */
 const contracts = new Map();
 let asked = 0;
+let wanted = /^#run-([\w-]+)$/.exec(location.hash)?.[1]; // the run that a link names
 
 /** A part of the page that cannot be had says so in its place. @param {HTMLElement} host @param {() => Promise<void>} deed */
 const part = (host, deed) => deed().catch((problem) => host.replaceChildren(el('p', { class: 'error', role: 'alert' }, sentence(problem))));
@@ -119,10 +120,16 @@ function showFilters() {
 
 async function showRuns() {
 	const { items } = await api(`${page.api}/imports?limit=20`);
+	if (wanted && items.every((/** @type {any} */ { id }) => id !== wanted)) items.push(...(await api(`${page.api}/imports/${wanted}`).then((run) => [run], () => [])));
 	if (!items.length) return runs.replaceChildren(el('div', { class: 'empty' }, el('h3', {}, 'No file was imported yet')));
 	const head = ['When', 'File', 'Dataset', 'Rows'].map((text) => el('th', { scope: 'col' }, text));
-	const body = items.map((/** @type {any} */ each) => el('tr', {}, el('td', {}, el('time', { datetime: each.finished_at }, clock(Date.parse(each.finished_at)))), el('td', { dir: 'auto' }, each.source), el('td', { dir: 'auto' }, each.dataset), el('td', {}, sums(each))));
+	const body = items.map((/** @type {any} */ each) => el('tr', { id: `run-${each.id}` }, el('td', {}, el('time', { datetime: each.finished_at }, clock(Date.parse(each.finished_at)))), el('td', { dir: 'auto' }, each.source), el('td', { dir: 'auto' }, each.dataset), el('td', {}, sums(each))));
 	runs.replaceChildren(el('div', { class: 'table-scroll', tabindex: 0, role: 'region', 'aria-labelledby': 'runs-title' }, el('table', { class: 'table runs' }, el('thead', {}, el('tr', {}, ...head)), el('tbody', {}, ...body))));
+	const row = wanted && document.getElementById(`run-${wanted}`);
+	wanted = '';
+	if (!row) return;
+	row.classList.add('wanted');
+	row.scrollIntoView({ block: 'center' });
 }
 
 const changed = () => {

@@ -57,9 +57,15 @@ function items(tile, board, deeds) {
 		...(drawn ? [menuItem('Save as PNG', () => void picture(tile))] : []),
 		csv,
 		menuItem('Print', () => print(tile)),
-		...(page.link ? [] : [menuItem('How this is computed', () => deeds.explain(tile))]),
+		...(page.link ? [] : [menuItem('Why did this change?', () => void changes(tile, board)), menuItem('How this is computed', () => deeds.explain(tile))]),
 		...(may('metrics:write') && tile.item.is_editable && !page.link ? [menuItem('Edit', () => deeds.edit(tile))] : [])
 	];
+}
+
+/** What shows the changes is loaded when it is asked for. @param {Tile} tile @param {Board} board */
+async function changes(tile, board) {
+	const { showHistory } = await import('./history.js');
+	await showHistory(tile, board.parametersOf(tile));
 }
 
 /** Everybody may look at another chart; those who may write have it kept. @param {Tile} tile @param {Kind | null} kind */

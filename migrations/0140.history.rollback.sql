@@ -1,0 +1,2 @@
+DROP TABLE app.result_history;
+DROP TABLE app.history_series;
