@@ -157,7 +157,8 @@ def _complete_operation(operation: Object, handler: HTTPRouteHandler) -> None:
         responses[min(responses)]["content"]["application/json"]["example"] = example
     for problem in (InvalidInput, *_gate_problems(handler), *handler.opt.get("problems", ())):
         text = f"{problem.title}: {problem.__doc__}"
-        responses[str(problem.status)] = {"description": text, "content": _PROBLEM}
+        others = responses.get(str(problem.status), {}).get("content", {})
+        responses[str(problem.status)] = {"description": text, "content": others | _PROBLEM}
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             parameter["schema"] |= _PATH_FORMS.get(parameter["name"], {})

@@ -84,9 +84,11 @@ class _Client:
 class Stream(_Client):
     """A reader of an event stream."""
 
-    def __init__(self, client, path, headers):
+    def __init__(self, client, path, headers, body=None):
         super().__init__(client, path, "http", headers)
-        self.received.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        if body is not None:
+            self.scope["method"] = "POST"
+        self.received.put_nowait({"type": "http.request", "body": body or b"", "more_body": False})
         self.text = b""
         self.ended = False
 
@@ -124,10 +126,10 @@ def parsed(block):
 
 
 @asynccontextmanager
-async def watching(client, path, **headers):
-    """An open event stream. Underscores in names of headers stand for dashes."""
+async def watching(client, path, body=None, **headers):
+    """An open event stream, of a POST with this body. Underscores in names of headers stand for dashes."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with Stream(client, path, fields).running() as stream:
+    async with Stream(client, path, fields, body).running() as stream:
         yield await stream.open()
 
 

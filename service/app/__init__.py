@@ -14,6 +14,7 @@ from service.auth.issuer import Issuer, KeyFile
 from service.auth.keys import outside
 from service.auth.sessions import Sessions, cookie_for
 from service.auth.tokens import Tokens
+from service.connect.mcp.endpoint import McpEndpoint
 from service.dashboard.assets import Assets
 from service.dashboard.error_pages import ErrorPages
 from service.dashboard.links.layer import LinkRoutes
@@ -195,7 +196,8 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
         lambda: _services(app).result_service,
         refuse,
     )
-    streams = EventStreams(endpoint, base.gate, lambda: _services(app).streams, refuse)
+    mcp = McpEndpoint(cast("App", endpoint), base.gate, lambda: _services(app).mcp, refuse)
+    streams = EventStreams(cast("App", mcp), base.gate, lambda: _services(app).streams, refuse)
     sockets = Sockets(
         cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
     )

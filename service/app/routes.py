@@ -17,7 +17,7 @@ from service.app.services import Services
 from service.ask.api import AskController
 from service.auth.api import AuditController, TokenController
 from service.auth.guards import allow
-from service.connect.api import OpenMetricsController
+from service.connect.api import OpenMetricsController, mcp
 from service.dashboard import api as dashboard
 from service.dashboard.links import api as links
 from service.dashboard.sign_in import api as sign_in
@@ -72,6 +72,7 @@ def routed() -> Litestar:
             ),
             Router("/", route_handlers=features, include_in_schema=False),
             TokenController,
+            mcp,
             *own_routes(),
             *dashboard.routes(),
             *sign_in.routes(),
@@ -101,6 +102,7 @@ def routed() -> Litestar:
                 Tag("alerts", "Rules on results, what they find, and who is told"),
                 Tag("dashboards", "Metrics side by side, and where each of them sits"),
                 Tag("links", "Signed addresses that show a dashboard without a token"),
+                Tag("assistants", "Metrics for assistants, by the Model Context Protocol"),
                 Tag("items", "A task list enriched from an external API"),
                 Tag("imports", "Imported files, dataset contracts, quarantined rows"),
                 Tag("tokens", "Tokens and the keys that verify them"),

@@ -21,6 +21,9 @@ from service.auth.issuer import Issuer
 from service.auth.live import LiveRights
 from service.auth.sessions import Sessions
 from service.auth.tokens import Tokens
+from service.connect.mcp.endpoint import Mcp
+from service.connect.mcp.library import Library
+from service.connect.mcp.server import Server
 from service.connect.openmetrics import Exporter
 from service.dashboard.links import SESSION, Links
 from service.dashboard.links.signing import Signer
@@ -45,6 +48,7 @@ from service.items.enrich import ExternalApi
 from service.items.summary import EXTRACTIVE, Summariser
 from service.live.following import check_names, live_request
 from service.live.hub import Hub
+from service.live.notices import open_notices
 from service.live.places import LEAST_BODIES, Limits
 from service.live.streams import Parts
 from service.metrics.batch import Batcher
@@ -98,6 +102,7 @@ class Services(Struct, frozen=True):
     executor: Executor
     batcher: Batcher
     exporter: Exporter
+    mcp: Mcp
     result_service: ResultService
     schema_cache: SchemaCache
     compiler: PromptCompiler
@@ -199,6 +204,11 @@ def connect(
         executor=executor,
         batcher=batcher,
         exporter=Exporter(executor, results),
+        mcp=Mcp(
+            Server(Library(metrics, executor, results, partial(_drafted, compiler))),
+            rights,
+            partial(open_notices, hub),
+        ),
         result_service=result_service,
         schema_cache=schema_cache,
         compiler=compiler,
@@ -248,6 +258,11 @@ def connect(
             older_s=settings.history.older_s,
         ),
     )
+
+
+async def _drafted(compiler: PromptCompiler, prompt: str, fallback: bool) -> Struct:  # noqa: FBT001 (by position)
+    draft = await compiler.draft(prompt, fallback=fallback)
+    return draft.preview()
 
 
 def share_key(settings: Settings) -> bytes:

@@ -212,6 +212,11 @@ class Gate:
         if not is_own(scope, host_of(scope), self._own_origin):
             raise Forbidden("This takes forms of our own pages only: the request has no `Origin` of ours.")
 
+    def refuse_foreign(self, scope: Any) -> None:
+        """Raises `Forbidden` for a request of another site's page, whatever credential it shows."""
+        if is_foreign(scope, host_of(scope), self._own_origin | self._origins):
+            raise Forbidden("Pages of other sites may not call this: see CORS_ORIGINS.")
+
     @staticmethod
     def check_host(scope: Any) -> None:
         """Raises `BadRequest`. Callers without an Authorization header are admitted elsewhere."""

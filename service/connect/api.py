@@ -3,15 +3,24 @@
 from hashlib import blake2b
 from typing import Any, Final
 
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from service.auth.guards import caller
 from service.connect.openmetrics import Exporter
-from service.errors import DatabaseUnavailable, NotFound
-from service.http.openapi import FREE, WINDOW, scrape_operation
+from service.errors import (
+    DatabaseUnavailable,
+    LiveUnavailable,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    TooLarge,
+    TooManyStreams,
+    UnsupportedMediaType,
+)
+from service.http.openapi import FREE, WINDOW, Object, scrape_operation
 from service.http.requests import given_once
 from service.http.scrapes import prefers_openmetrics, scraped
 from service.metrics.catalog import Catalog
@@ -66,3 +75,94 @@ class OpenMetricsController(Controller):
             "Vary": "Accept",
         }
         return Response(text, headers=headers)
+
+
+_ASKED: Final = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {
+        "name": "get_metric",
+        "arguments": {"id": "5f3c9c1e-8a55-4a86-9f0e-3b0a4a4d8a11", "parameters": {"day_range": 30}},
+    },
+}
+_ANSWERED: Final = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "result": {
+        "content": [{"type": "text", "text": '{"records":[{"total_alerts":3}],"row_count":1}'}],
+        "structuredContent": {"records": [{"total_alerts": 3}], "row_count": 1},
+        "isError": False,
+        "ttlMs": 0,
+        "cacheScope": "private",
+    },
+}
+_REFUSED: Final = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "There is no tool 'x'."}}
+_STREAMED: Final = """\
+event: message
+data: {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"tally://metrics/..."}}
+
+"""
+_MESSAGE: Final[Object] = {
+    "type": "object",
+    "required": ["jsonrpc", "method"],
+    "properties": {
+        "jsonrpc": {"const": "2.0"},
+        "id": {"type": ["string", "integer"], "maxLength": 256},
+        "method": {"type": "string"},
+        "params": {"type": "object"},
+    },
+}
+_TEXT: Final = (
+    "One JSON-RPC message per request, of revision 2026-07-28 or, after `initialize`, of an earlier one. "
+    "Tools: `list_metrics`, `get_metric`, `explain_metric`, and `draft_metric`, which needs the scope "
+    "`metrics:write`. `subscriptions/listen` is answered by a stream that tells which results have changed."
+)
+
+
+def _told(example: Object) -> Object:
+    return {"content": {"application/json": {"schema": {"type": "object"}, "example": example}}}
+
+
+_OPERATION: Final[Object] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _MESSAGE, "example": _ASKED}},
+    },
+    "responses": {
+        "200": {
+            "content": _told(_ANSWERED)["content"]
+            | {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAMED}}
+        },
+        "202": {"description": "A notification was taken"},
+        "400": _told(_REFUSED),
+        "404": _told(_REFUSED),
+    },
+}
+
+
+@post(
+    "/mcp",
+    operation_id="callMcp",
+    tags=["assistants"],
+    summary="Metrics for assistants, by the Model Context Protocol",
+    description=_TEXT,
+    status_code=200,
+    responses={200: ResponseSpec(dict[str, Any], generate_examples=False, description="The answer")},
+    sync_to_thread=False,
+    opt={
+        "scope": "metrics:read",
+        "operation": _OPERATION,
+        "problems": (
+            NotAcceptable,
+            NotFound,
+            TooLarge,
+            UnsupportedMediaType,
+            TooManyStreams,
+            LiveUnavailable,
+        ),
+    },
+)
+def mcp() -> None:
+    # `McpEndpoint` answers before the router.
+    raise MethodNotAllowed(headers={"Allow": "POST"})

@@ -21,4 +21,11 @@ def field_of(scope: Any, name: bytes) -> bytes:
     return b",".join([value for each, value in scope["headers"] if each == name])
 
 
+EVENT_STREAM: Final[Headers] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+"""Headers of an event stream."""
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})

@@ -20,7 +20,7 @@ class DisconnectMiddleware:
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["method"] in SAFE_METHODS or scope["path"].endswith("/batch")):
+        if scope["type"] == "http" and (scope["method"] in SAFE_METHODS or scope["path"].endswith(_READS)):
             client = _Client(receive, send)
             self._young.add(client)
             if self._timer is None:
@@ -100,4 +100,6 @@ class _Client:
             task.cancel()
 
 
+_READS: Final = ("/batch", "/mcp")
+"""Ends of the paths whose POST changes nothing."""
 WATCH_AFTER_S: Final = 0.05

@@ -16,7 +16,7 @@ import msgspec
 from service.auth.guards import Gate, require
 from service.auth.live import TICKET, Credential, LiveRights
 from service.errors import FieldError, InvalidInput, LiveUnavailable, NotFound, Problem
-from service.http.asgi import App, Headers, Message, Receive, Scope, Send, field_of, header_of
+from service.http.asgi import EVENT_STREAM, App, Message, Receive, Scope, Send, field_of, header_of
 from service.http.ids import parse_uuid
 from service.http.representation import CODINGS
 from service.live.connection import Connection
@@ -29,11 +29,6 @@ RETRY_MS: Final = (1000, 5000)
 LAST_EVENT_ID: Final = "last_event_id"
 OWN_PARAMETERS: Final = frozenset({TICKET, LAST_EVENT_ID})
 
-HEADERS: Final[Headers] = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
 PIECE_BYTES: Final = 16384
 _COMMENT: Final = b":\n\n"
 
@@ -232,7 +227,7 @@ class EventStreams:
             await told({"type": "http.response.body", "body": b"", "more_body": False})
             return
         try:
-            await told({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+            await told({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
         except BaseException:
             parts.hub.leave(stream, stream.watches)
             raise

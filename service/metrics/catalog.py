@@ -17,6 +17,8 @@ from service.metrics.models import Chart, Layout, Metric
 from service.results.feed import Change
 
 DEFAULT_DASHBOARD: Final = "default"
+LIST: Final = ("metrics",)
+"""The owner that a change of any metric concerns."""
 CHANNEL: Final = "tally_catalog"
 TABLES: Final = (
     "catalog.dashboard", "catalog.layout_item", "catalog.lingering", "catalog.metric", "catalog.query",
@@ -173,7 +175,10 @@ class Catalog:
                 del self._deleted[next(iter(self._deleted))]
         metrics = [each for each, metric in before.metrics.items() if now.metrics.get(each) is not metric]
         if self._on_change:
-            self._on_change(self.version, [*metrics, *(("dashboard", each) for each in before.dashboards)])
+            listed = [LIST] if before.metrics != now.metrics else []
+            self._on_change(
+                self.version, [*metrics, *listed, *(("dashboard", each) for each in before.dashboards)]
+            )
 
     @property
     def functions(self) -> frozenset[str]:
