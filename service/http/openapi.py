@@ -38,9 +38,8 @@ FORMATS: Final = [
     query("format", "wins over `Accept`", type="string", enum=["json", "csv", "ndjson"], default="json"),
     query(
         "excel",
-        "prefix CSV cells that a spreadsheet would run as formulas",
+        "prefix CSV cells that a spreadsheet would run as formulas; by default if `bom=1`, and below links",
         type="boolean",
-        default=False,
     ),
     query(
         "bom",
@@ -66,6 +65,10 @@ HEADERS: Final = {
     "Server-Timing": _header("where the time of the run went", "db;dur=3.1"),
     "X-Request-ID": _header("the same as in the log", "8a6e0804"),
 }
+_FILE: Final = _header(
+    "of CSV alone: a file name of title, parameters and the time of the result",
+    'attachment; filename="Alerts-by-type_as-of-20250802T090000Z.csv"',
+)
 _ROWS: Final = {"type": "string"}
 
 
@@ -93,7 +96,10 @@ def result_operation(*parameters: Object, formats: bool) -> Object:
     return {
         "parameters": [*parameters, *(FORMATS if formats else ()), IF_NONE_MATCH],
         "responses": {
-            "200": {"headers": HEADERS, "content": rows if formats else {}},
+            "200": {
+                "headers": HEADERS | ({"Content-Disposition": _FILE} if formats else {}),
+                "content": rows if formats else {},
+            },
             "304": {"description": "Not modified: the client holds this result", "headers": HEADERS},
         },
     }

@@ -17,7 +17,9 @@ from service.database.stored_sql.reader import Reader, Rows
 from service.errors import FieldError, InvalidInput, Problem, QueryFailed
 from service.metrics.catalog import Catalog
 from service.metrics.diagnosis import explained, placed, put_place, with_types
+from service.metrics.file_names import disposition
 from service.metrics.formats import (
+    CSV,
     MEDIA_TYPES,
     Format,
     Outcome,
@@ -314,6 +316,9 @@ class Executor:
             fresh_for_s=fresh_for_s,
             max_age=max_age,
             seen=rows.seen,
+            disposition=disposition(run.plan.metric.shown_title, run.bound.parameters, as_of)
+            if run.form in CSV
+            else "",
         )
         return computed, done
 

@@ -26,7 +26,7 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
     "ndjson": "application/x-ndjson",
     "csv-bom": "text/csv; charset=utf-8",
 }
-_CSV: Final = frozenset({"csv", "csv-bom"})
+CSV: Final[frozenset[Format]] = frozenset({"csv", "csv-bom"})
 _ASKED: Final[dict[str, Format]] = {"json": "json", "csv": "csv", "ndjson": "ndjson"}
 # Turns a row's values into the object that is encoded as its record.
 RecordMaker = Callable[..., Any]
@@ -44,7 +44,10 @@ _NO_LIMIT: Final = 1 << 62
 _BOM: Final = b"\xef\xbb\xbf"
 _RECORDS: Final = b',"records":['
 _NO_RECORDS: Final = _RECORDS + b"]"
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = re.compile(
+    r"(?![+-](?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z)[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+)
+"""How a text begins that a spreadsheet may run: also with wide signs, but not a number with its sign."""
 
 # The fastest way from the driver's record to a tuple.
 _values: Final = itemgetter(slice(None))
@@ -87,7 +90,7 @@ def parts(outcome: Outcome, form: Format, *, excel: bool = False, limit: int = _
     Raises `ResultTooLarge` past `limit` bytes, and before encoding if the columns' names alone exceed it.
     """
     left = limit
-    if form not in _CSV and len(outcome.rows) * _names_bytes(outcome.columns) > left:
+    if form not in CSV and len(outcome.rows) * _names_bytes(outcome.columns) > left:
         raise _too_large(limit)
     for part in _written(outcome, form, limit, excel=excel):
         left -= len(part)
@@ -116,7 +119,7 @@ def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iter
         step = min(step, len(rows) * _BYTES_OF_A_PART // outcome.received)
     step = max(1, step)
     slices = [rows] if len(rows) <= step else [rows[at : at + step] for at in range(0, len(rows), step)]
-    if form in _CSV:
+    if form in CSV:
         yield _BOM if form == "csv-bom" else b""
         yield _lines([[column.name for column in outcome.columns]], excel=excel)
         for some in slices:
@@ -199,13 +202,15 @@ def _cell(value: Any, *, excel: bool) -> str:
         case None:
             return ""
         case str():
-            return f"'{value}" if excel and value.startswith(_FORMULA_STARTS) else value
+            return f"'{value}" if excel and _FORMULA.match(value) else value
         case msgspec.Raw():
             return bytes(value).decode()
         case float() if not isfinite(value):  # null, as in JSON
             return ""
         case _:  # numbers, booleans, bytes and arrays read as in JSON
-            return _encoder.encode(value).decode().strip('"')
+            text = _encoder.encode(value).decode()
+            cell = text.strip('"')
+            return f"'{cell}" if excel and text.startswith('"') and _FORMULA.match(cell) else cell
 
 
 def choose(accept: str, asked: str | None) -> Format:

@@ -17,7 +17,7 @@ from service.http.representation import RepresentationMiddleware, choose_coding
 from service.metrics.batch import Caller
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
-from service.metrics.formats import choose
+from service.metrics.formats import CSV, choose
 from service.results.cache import Results
 from service.results.cache_hits import RequestIndex
 from service.results.headers import reply
@@ -52,9 +52,9 @@ class ResultService:
         given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
         options = _options(pairs) if len(given) < len(pairs) else {}
         form = choose(header_of(scope, b"accept"), options.get("format"))
-        excel = options.get("excel") == "true"
         if form == "csv" and options.get("bom") == "1":
             form = "csv-bom"
+        excel = form in CSV and options.get("excel", "true" if form == "csv-bom" else "false") == "true"
         cache_request = await self._executor.cache_request(metric, given, form, claims=claims, excel=excel)
         outcome = await self._results.get(cache_request, directives(header_of(scope, b"cache-control")))
         return await self.reply(scope, outcome, version)

@@ -40,6 +40,8 @@ def _reply(outcome: CacheOutcome, coding: Coding, age: int) -> Reply:
         (b"content-type", entry.media_type.encode()),
         (b"content-length", b"%d" % len(body)),
     ]
+    if entry.disposition:
+        lines.append((b"content-disposition", entry.disposition.encode()))
     if representation is not entry.representations["identity"]:
         lines.append((b"content-encoding", coding.encode()))
     omitted = len(lines)

@@ -16,7 +16,7 @@ class Computed(Struct, frozen=True):
 
     `fresh_for_s` is how long the result stays fresh while no table changes. `max_age` is how long a client
     may reuse the result without asking. Both count from the start of the run. `seen` is what the run saw at
-    least, None if that is unknown.
+    least, None if that is unknown. `disposition` is the `Content-Disposition`, empty if there is none.
     """
 
     body: bytes
@@ -26,6 +26,7 @@ class Computed(Struct, frozen=True):
     fresh_for_s: float = inf
     max_age: int = 0
     seen: Seen | None = None
+    disposition: str = ""
 
 
 class Share(Struct, frozen=True):

@@ -107,7 +107,13 @@ class Runs:
             stale_if_error_s=self._stale_if_error_s,
             max_age=result.max_age,
         )
-        computed = Computed(result.body, result.media_type, result.comparable_bytes, result.timings)
+        computed = Computed(
+            result.body,
+            result.media_type,
+            result.comparable_bytes,
+            result.timings,
+            disposition=result.disposition,
+        )
         entry = self._keep(request, computed, policy, name, representations, afresh=False)
         entry.proof, entry.adopted = result.proof, True
         return entry
@@ -153,6 +159,7 @@ class Runs:
             policy=policy,
             run=run,
             media_type=computed.media_type,
+            disposition=computed.disposition,
             representations=dict(cached.representations) if cached and same else representations,
             comparable_bytes=computed.comparable_bytes,
             timings=computed.timings,

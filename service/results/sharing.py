@@ -171,6 +171,7 @@ class Sharing:
                 media_type=entry.media_type,
                 comparable_bytes=entry.comparable_bytes,
                 timings=entry.timings,
+                disposition=entry.disposition,
                 body=body,
             )
             if len(body) < WORK_HERE:

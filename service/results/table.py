@@ -82,6 +82,7 @@ class Entry(Struct, eq=False, kw_only=True):
 
     - `owner`: the metric or dashboard with which the entry is dropped.
     - `representations`: by the coding that a client prefers.
+    - `disposition`: its `Content-Disposition`, empty if there is none.
     - `run`: a name in its policy's basis, which ends the freshness of this entry alone; empty if composed.
     - `comparable_bytes`: two results are equal if their first bytes, this many, are equal.
     - `timings`: the `Server-Timing` of its run.
@@ -99,6 +100,7 @@ class Entry(Struct, eq=False, kw_only=True):
     policy: FreshnessPolicy
     media_type: str
     representations: dict[Coding, Representation]
+    disposition: str = ""
     run: str = ""
     comparable_bytes: int = 0
     timings: str = ""

@@ -143,7 +143,9 @@ async def test_who_may_only_read_changes_nothing(visit, make_board):
     assert await tab.page.get_by_role("button", name="Arrange").count() == 0
     await tab.tile(metric).get_by_role("button", name="More of").click()
     items = await tab.page.get_by_role("menuitem").all_inner_texts()
-    assert items == ["Save as PNG", "Save as CSV", "Print", "How this is computed"]
+    assert items == [
+        "Save as PNG", "Save as CSV", "Print", "Why did this change?", "How this is computed"
+    ]  # fmt: skip
     before = len(tab.asked("/tiles/"))
     await tab.page.get_by_role("menuitemradio", name="Bars").click()
     await tab.tile(metric).locator(".bars").wait_for(state="attached")

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (JavaScript in strings)
 """A tile says what it knows: how old its numbers are, since when, and why; and pages for walls and links show them."""
 
+import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
@@ -139,10 +140,28 @@ async def test_a_signed_link_shows_live_numbers_of_its_own_period(visit, api, ma
     assert not tab.asked("/api/v1/")
     await tab.tile(metric).get_by_role("button", name="More of").click()
     names = await tab.page.get_by_role("menuitem").all_inner_texts()
-    assert names == ["Save as PNG", "Save as CSV", "Print"]
+    assert names == ["Save as PNG", "Save as CSV", "For spreadsheets", "Print"]
     async with tab.page.expect_download() as rows:
         await tab.page.get_by_role("menuitem", name="Save as CSV").click()
     assert (await (await rows.value).path()).read_text().startswith("day,n")
+    file = (await rows.value).suggested_filename
+    assert re.search(r"_start_date=2025-06-01_end_date=2025-06-30_as-of-\d{8}T\d{6}Z\.csv$", file), file
+
+
+async def test_a_signed_link_gives_the_address_for_spreadsheets(visit, api, make_board):
+    board, [metric] = await make_board(DAILY)
+    june = {"start_date": "2025-06-01", "end_date": "2025-06-30"}
+    made = await api.post(f"/dashboards/{board}/links", json={"parameters": june, "expires_in": 600})
+    path = made.raise_for_status().json()["url"].split("/s/")[1]
+    tab = await visit(f"/s/{path}")
+    await tab.menu(metric, "For spreadsheets")
+    address = await tab.page.get_by_label("Address of the link").input_value()
+    assert address.endswith(f"/s/{path}/metrics/{metric}?format=csv&bom=1")
+    assert await tab.page.get_by_text(f'=IMPORTDATA("{address}")').is_visible()
+    answer = await tab.page.request.get(address)
+    assert (answer.status, (await answer.body())[:8]) == (200, b"\xef\xbb\xbfday,n")
+    await tab.page.keyboard.press("Escape")
+    assert await tab.page.get_by_role("dialog").count() == 0
 
 
 async def test_a_session_that_is_over_offers_to_sign_in_again(visit, make_board):

@@ -55,6 +55,23 @@ async def test_each_change_costs_one_execution_for_all_nodes(nodes, clone):
     assert len({answer.headers["ETag"] for answer in answers}) == 1
 
 
+async def test_a_file_has_one_name_on_all_nodes(nodes, clone):
+    metric = await stored(nodes, clone, COUNT)
+
+    async def one_run() -> set[str] | None:
+        before = sum(node.runs for node in nodes)
+        answers = [await node.client.get(f"/api/v1/metrics/{metric}?format=csv") for node in nodes]
+        names = {answer.headers["content-disposition"] for answer in answers}
+        if sum(node.runs for node in nodes) == before + 1:
+            return names
+        await clone.write(Command("change", "UPDATE data.customers SET occupation = occupation || 'x'"))
+        return None
+
+    await clone.write(ADD, 1)
+    (name,) = await until(one_run)
+    assert "metric_as-of-" in name
+
+
 async def test_nodes_never_show_less_than_they_were_told(nodes, clone, redis: Redis):
     """Writers and pollers side by side, while the store loses its values and returns damaged ones."""
     metric = await stored(nodes, clone, COUNT)

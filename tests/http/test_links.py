@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import msgspec
 import pytest
@@ -106,6 +107,20 @@ async def test_all_formats_and_csv_with_a_mark_for_spreadsheets(client, shop):
     assert (await client.get(f"{one}?format=csv&bom=0")).content == plain.content
     assert json.loads((await client.get(f"{one}?format=ndjson&bom=1")).text)["kind"] == "Größe"
     assert (await client.get(f"{one}?format=csv&bom=yes")).status_code == 422
+
+
+async def test_csv_of_a_link_runs_nothing_in_a_spreadsheet_and_names_its_file(client, shop):
+    address, _ = await made(client, parameters={"kind": "=1+1/../x"})
+    one = f"{address}/metrics/{shop[0]}"
+    for query in ("format=csv", "format=csv&bom=1", "format=csv&excel=true"):
+        answer = await client.get(f"{one}?{query}")
+        assert list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))[1][0] == "'=1+1/../x"
+    as_it_is = await client.get(f"{one}?format=csv&excel=false")
+    assert list(csv.reader(io.StringIO(as_it_is.text)))[1][0] == "=1+1/../x"
+    name = as_it_is.headers["content-disposition"].partition(";")[2]
+    assert re.search(r"filename=\"metric_kind==1\+1-\.\.-x_as-of-\d{8}T\d{6}Z.csv\"", name), name
+    assert (await client.get(one)).json()["records"][0]["kind"] == "=1+1/../x"
+    assert "content-disposition" not in (await client.get(one)).headers
 
 
 @pytest.mark.parametrize(

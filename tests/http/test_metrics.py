@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from uuid import uuid4
 
 import msgspec
@@ -189,6 +190,42 @@ async def test_csv_has_a_header_row_and_leaves_formulas_alone(client, make_metri
     ]
     excel = await client.get(f"/metrics/{metric}?format=csv&excel=true")
     assert "'=1+1" in excel.text
+
+
+async def test_csv_for_spreadsheets_has_a_mark_safe_cells_and_a_name(client, make_metric):
+    metric = await make_metric(
+        "SELECT '=1' AS t, :kind::text AS kind, -1.50 AS n WHERE :day::date IS NOT NULL", title="Größe; x"
+    )
+    path = f"/metrics/{metric}?format=csv&kind=a%0D%0AX-Y:%20z%22&day=2025-06-01"
+    marked = await client.get(f"{path}&bom=1")
+    assert marked.content.startswith(b"\xef\xbb\xbf")
+    assert list(csv.reader(io.StringIO(marked.content.decode("utf-8-sig"), newline="")))[1] == [
+        "'=1", 'a\r\nX-Y: z"', "-1.50"
+    ]  # fmt: skip
+    assert "x-y" not in marked.headers
+    plain = await client.get(f"{path}&bom=1&excel=false")
+    assert "\n=1," in plain.text
+    found = re.fullmatch(
+        r'attachment; filename="(Groe-x_kind=a-X-Y-z_day=2025-06-01_as-of-\d{8}T\d{6}Z\.csv)";'
+        r" filename\*=UTF-8''(Gr%C3%B6%C3%9Fe-x_kind%3Da-X-Y-z_day%3D2025-06-01_as-of-\d{8}T\d{6}Z\.csv)",
+        marked.headers["content-disposition"],
+    )
+    assert found, marked.headers["content-disposition"]
+    again = await client.get(f"{path}&bom=1")
+    assert again.headers["content-disposition"] == marked.headers["content-disposition"]
+    same = await client.get(f"{path}&bom=1", headers={"If-None-Match": marked.headers["etag"]})
+    assert (same.status_code, "content-disposition" in same.headers) == (304, False)
+    for form in ("json", "ndjson"):
+        answer = await client.get(path.replace("csv", form))
+        assert "content-disposition" not in answer.headers
+
+
+async def test_the_time_in_a_name_is_that_of_the_result(client, clone, make_metric):
+    metric = await make_metric("SELECT count(*) AS n FROM metrics")
+    as_of = (await client.get(f"/metrics/{metric}")).json()["as_of"]
+    answer = await client.get(f"/metrics/{metric}?format=csv")
+    (told,) = re.findall(r"as-of-(\d{8}T\d{6}Z).csv\"", answer.headers["content-disposition"])
+    assert told >= re.sub(r"[-:]|\.\d+", "", as_of)
 
 
 async def test_ndjson_is_a_line_per_record(client, make_metric):

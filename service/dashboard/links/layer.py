@@ -86,6 +86,8 @@ async def _inside(
         case ["metrics", text]:
             metric = named(text)
             options = {name: value for name, value in given.items() if name in ANSWER_PARAMETERS}
+            # A spreadsheet reads it, most likely: nothing runs in it unless its reader says so.
+            options.setdefault("excel", "true")
             return f"{API}/metrics/{metric.id}", await links.taken(link, [metric]) | options
         case ["events"]:
             shown = [named(each.strip()) for each in given.get(IDS, "").split(",") if each] or [

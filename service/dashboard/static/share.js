@@ -102,8 +102,8 @@ function says(parameters) {
 	return `It always shows ${pairs.map(([name, value]) => `${name} = ${value}`).join(', ')}.`;
 }
 
-/** @param {string} url */
-function copied(url) {
+/** An address to be copied. @param {string} url */
+export function copied(url) {
 	const input = el('input', { class: 'input code', readonly: true, value: url, 'aria-label': 'Address of the link', onfocus: () => input.select() });
 	const button = el('button', { class: 'button', type: 'button' }, icon('copy'), 'Copy');
 	button.addEventListener('click', async () => {

@@ -1,9 +1,10 @@
 import { api, sentence } from './api.js';
 import { KINDS } from './charts/shape.js';
 import { fileName, pngOf, save } from './charts/picture.js';
-import { announce, el, icon } from './dom.js';
+import { announce, dialog, el, icon } from './dom.js';
 import { may, page } from './page.js';
 import { menuItem, popup } from './popup.js';
+import { copied } from './share.js';
 import { clock } from './times.js';
 
 /** @typedef {import('./tile.js').Tile} Tile */
@@ -56,10 +57,24 @@ function items(tile, board, deeds) {
 		...(kinds.length > 1 ? [el('div', { role: 'group', 'aria-label': 'Chart' }, ...charts), el('hr', { role: 'separator' })] : []),
 		...(drawn ? [menuItem('Save as PNG', () => void picture(tile))] : []),
 		csv,
+		...(page.link ? [menuItem('For spreadsheets', () => spreadsheets(tile))] : []),
 		menuItem('Print', () => print(tile)),
 		...(page.link ? [] : [menuItem('Why did this change?', () => void changes(tile, board)), menuItem('How this is computed', () => deeds.explain(tile))]),
 		...(may('metrics:write') && tile.item.is_editable && !page.link ? [menuItem('Edit', () => deeds.edit(tile))] : [])
 	];
+}
+
+/** The address that Google Sheets, Excel and Power Query read. It lasts as long as the link. @param {Tile} tile */
+function spreadsheets(tile) {
+	const url = new URL(`${page.api}/metrics/${tile.id}?format=csv&bom=1`, location.href).href;
+	const sheets = el('code', {}, `=IMPORTDATA("${url}")`);
+	dialog(
+		`“${tile.title}” in a spreadsheet`,
+		el('p', {}, 'This address gives the rows as CSV, as long as the link lasts.'),
+		copied(url),
+		el('p', { class: 'muted' }, 'Google Sheets: ', sheets),
+		el('p', { class: 'muted' }, 'Excel: Data, From Web.')
+	);
 }
 
 /** What shows the changes is loaded when it is asked for. @param {Tile} tile @param {Board} board */
