@@ -29,11 +29,15 @@ export interface State {
 }
 
 export function tallyLive(options?: Options): {
-  /** Calls `listener` with each new state of a metric until the returned function is called. */
+  /**
+   * Calls `listener` with each new state of a metric until the returned function is called. Whoever holds a
+   * result gives its `etag`: the same is not sent again, and `result` and `text` are null until there is a new one.
+   */
   watch(
     id: string,
     parameters: Record<string, any> | null,
     listener: (state: State) => void,
+    etag?: string,
   ): () => void;
   close(): void;
 };

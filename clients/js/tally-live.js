@@ -1,31 +1,31 @@
 /**
- * Live results. One visible tab leads: it holds the streams, polls what is not live, and tells the others.
+ * Live results. One visible tab leads: it holds the streams, polls the rest, and tells the others.
  * @type {typeof import('./tally-live.d.ts').tallyLive}
  */
 export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 3e4, retry = [1e3, 3e4] } = {}) {
 	const self = `${Math.random()}`;
 	const bearer = typeof token == 'function' ? token : () => token;
 	const name = `tally-live ${url} ${user ?? (bearer == token ? self : token)}`;
-	const { locks } = navigator; // insecure pages have none
+	const { locks } = navigator;
 	const end = new AbortController();
 	const watches = {};
 	const streams = new Map();
-	let tabs; // the leader's: tab -> keys
-	let term = 0; // of the leader
-	let shown, timer, channel;
+	let tabs, shown, timer, channel;
+	let term = 0;
 
-	const post = (message) => channel?.postMessage(message);
-	const watchOf = (key) => (watches[key] ??= { key, id: key.split('?')[0], listeners: new Set(), entry: {} });
+	const post = (said) => channel?.postMessage(said);
+	const watchOf = (key) => (watches[key] ??= { key, id: key.split('?')[0], tells: new Set(), entry: {} });
 
 	function say() {
 		if (shown === undefined) return;
-		const keys = Object.keys(watches).filter((key) => shown && watches[key].listeners.size);
+		const keys = Object.keys(watches).filter((key) => shown && watches[key].tells.size);
 		if (tabs) want(self, keys);
 		else post({ tab: self, keys });
 	}
 
-	function hear({ data: { entry, tab, keys } }) {
+	function hear({ data: { entry, tab, keys, bare } }) {
 		if (entry) shown && take(entry);
+		else if (bare) watchOf(bare).entry = {};
 		else if (!tab) say();
 		else if (tabs) {
 			if (!tabs[tab]) locks.request(name + tab, () => tabs && want(tab, []));
@@ -36,21 +36,22 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	function take(entry) {
 		const watch = watches[entry.key];
 		if (!watch || entry.term < term) return;
+		if (entry.etag && !(entry.text || watch.entry.etag)) return post({ bare: entry.key });
 		term = entry.term;
 		const before = facts(watch);
 		if (entry.text !== watch.entry.text) watch.result = JSON.parse(entry.text);
 		watch.entry = entry;
-		if (facts(watch) === before) return;
-		watch.listeners.forEach(queueMicrotask);
+		if (facts(watch) == before) return;
+		watch.tells.forEach(queueMicrotask);
 		return true;
 	}
 
 	function look() {
-		const visible = !document.hidden && !end.signal.aborted;
-		if (visible === !!shown) return;
+		const open = !document.hidden && !end.signal.aborted;
+		if (open == !!shown) return;
 		shown?.abort();
-		shown = visible ? new AbortController() : null;
-		if (!visible) Object.values(watches).forEach((watch) => publish(watch, 'stale'));
+		shown = open ? new AbortController() : null;
+		if (!open) for (const key in watches) publish(watches[key], 'stale');
 		else if (locks) locks.request(name, shown, lead).catch(() => {});
 		else lead();
 		say();
@@ -62,9 +63,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		term = Math.max(term + 1, Date.now());
 		post({});
 		say();
-		return new Promise((resolve) => {
-			shown.signal.onabort = () => ((tabs = null), resolve(arrange(true)));
-		});
+		return new Promise((resolve) => (shown.signal.onabort = () => ((tabs = null), resolve(arrange(true)))));
 	}
 
 	function want(tab, keys) {
@@ -76,23 +75,22 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	function arrange(anew) {
 		timer = clearTimeout(timer);
 		const groups = {};
-		const wanted = [];
+		const lists = [];
 		for (const key of new Set(Object.values(tabs ?? {}).flat())) (groups[key.split('?')[1]] ??= []).push(key);
-		for (const keys of Object.values(groups)) while (keys[0]) wanted.push(`${keys.sort().splice(0, 100)}`);
-		for (const [keys, stream] of streams) if (anew || !wanted.includes(keys)) stream.abort(streams.delete(keys));
-		for (const keys of wanted) if (!streams.has(keys)) follow(keys);
+		for (const keys of Object.values(groups)) while (keys[0]) lists.push(`${keys.sort().splice(0, 100)}`);
+		for (const [keys, stream] of streams) if (anew || !lists.includes(keys)) stream.abort(streams.delete(keys));
+		for (const keys of lists) if (!streams.has(keys)) follow(keys);
 	}
 
 	function publish({ key, entry: old }, state, more) {
-		const since = state === old.state ? old.since : more?.since || Date.now();
+		const since = state == old.state ? old.since : more?.since || Date.now();
 		const entry = { text: null, etag: null, ...old, error: null, ...more, key, state, since, term };
 		if (take(entry) && tabs) post({ entry });
 	}
 
 	async function ask(path, signal, header, tags) {
 		const given = await bearer();
-		const headers = { [header]: `${tags}`, ...(given && { Authorization: `Bearer ${given}` }) };
-		return fetch(`${url}/${path}`, { headers, signal, cache: 'no-store' });
+		return fetch(`${url}/${path}`, { cache: 'no-store', headers: { [header]: `${tags}`, ...(given && { Authorization: `Bearer ${given}` }) }, signal });
 	}
 
 	async function follow(keys) {
@@ -102,26 +100,27 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 
 		async function pollOne(watch) {
 			const { key, entry } = watch;
-			let more;
+			if (reader && entry.etag && !entry.key) return publish(watch, 'live');
 			let state = 'offline';
+			let more;
 			try {
 				const answer = await ask(`metrics/${key}`, AbortSignal.timeout(silence), 'If-None-Match', entry.etag);
 				const text = await answer.text();
 				const late = /ttl=-(\d+)/.exec(got(answer, 'cache-status'));
 				const body = await new Response(text).json().catch(() => null);
-				if (answer.status === 304 || body?.records) {
+				if (answer.status == 304 || body?.records) {
 					state = late ? 'stale' : reader ? 'live' : 'polling';
 					more = { since: late && Date.now() - +late[1] * 1e3, ...(body && { text, etag: got(answer, 'etag') }) };
 				} else more = { error: { ...body, status: answer.status } };
 			} catch (error) {
 				more = { error: { status: 0, detail: `${error}` } };
 			}
-			if (signal.aborted || watch.entry !== entry) return;
+			if (signal.aborted || watch.entry != entry) return;
 			publish(watch, state, more);
-			if (!isFine({ entry }) && isFine(watch)) arrange(true);
+			if (!fine({ entry }) && fine(watch)) arrange(true);
 		}
 
-		const pollAll = (some) => Promise.all(some.map((watch) => isLive(watch) || pollOne(watch)));
+		const pollAll = (some) => Promise.all(some.map((watch) => watch.entry.state == 'live' || pollOne(watch)));
 
 		async function tick() {
 			if (signal.aborted) return;
@@ -136,11 +135,11 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			const text = field('data') ?? '{}';
 			const { id, since } = JSON.parse(text);
 			wait = field('retry') ?? wait;
-			const watch = all.find((each) => each.id === id);
+			const watch = all.find((each) => each.id == id);
 			if (!watch) return;
-			if (event === 'result') publish(watch, 'live', { text, etag: short(field('id').split(`${id}:`)[1]) });
+			if (event == 'result') publish(watch, 'live', { text, etag: short(field('id').split(`${id}:`)[1]) });
 			else if (/fresh|stale/.test(event)) publish(watch, since ? 'stale' : 'live', { since: Date.parse(since) });
-			else if (event === 'alert') dispatchEvent(new CustomEvent('tally-alert', { detail: JSON.parse(text) }));
+			else if (event == 'alert') dispatchEvent(new CustomEvent('tally-alert', { detail: JSON.parse(text) }));
 			else pollOne(watch);
 		}
 
@@ -149,12 +148,10 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 		for (let tries = 1; !signal.aborted; tries++) {
 			heard = Date.now();
 			round = new AbortController();
-			// a browser has six
-			const asked = [...streams.keys()].indexOf(keys) < 4 ? all.filter(isFine) : [];
+			const asked = [...streams.keys()].indexOf(keys) < 4 ? all.filter(fine) : [];
 			const held = asked.filter(({ entry }) => entry.etag);
 			const tags = held.map(({ id, entry }) => `${id}:${short(entry.etag)}`);
-			const path = `events?ids=${asked.map(({ id }) => id)}&${keys.split(/[?,]/)[1]}`;
-			const answer = asked[0] && (await ask(path, round.signal, 'Last-Event-ID', tags).catch(() => {}));
+			const answer = asked[0] && (await ask(`events?ids=${asked.map(({ id }) => id)}&${keys.split(/[?,]/)[1]}`, round.signal, 'Last-Event-ID', tags).catch(() => {}));
 			wait = got(answer, 'retry-after') * 1e3;
 			if (/event-stream/.test(got(answer, 'content-type')))
 				reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -169,10 +166,10 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 			} catch {}
 			round.abort();
 			if (signal.aborted) return;
-			for (const watch of all) if (isLive(watch)) publish(watch, 'polling');
+			for (const watch of all) if (watch.entry.state == 'live') publish(watch, 'polling');
 			if (reader) tries = 1;
 			reader = null;
-			wait ||= Math.min(retry[1], retry[0] * 2 ** tries) * (0.5 + Math.random() / 2);
+			wait ||= Math.min(retry[1], retry[0] * 2 ** tries) * (1 + Math.random()) / 2;
 			await new Promise((resolve) => setTimeout(resolve, wait));
 		}
 	}
@@ -181,19 +178,20 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 	document.addEventListener('visibilitychange', look, end);
 	if (locks) {
 		(channel = new BroadcastChannel(name)).onmessage = hear;
-		const living = new Promise((resolve) => (end.signal.onabort = resolve));
-		locks.request(name + self, end, () => (look(), living)).catch(() => {});
+		const hold = () => (look(), new Promise((over) => (end.signal.onabort = over)));
+		locks.request(name + self, end, hold).catch(() => {});
 	} else look();
 
 	return {
-		watch(id, parameters, listener) {
-			const query = new URLSearchParams(Object.entries(parameters ?? {}).sort());
+		watch(id, given, listener, etag) {
+			const query = new URLSearchParams(Object.entries(given ?? {}).sort());
 			const watch = watchOf(`${id.toLowerCase()}?${query}`);
-			const tell = () => watch.listeners.has(tell) && listener({ ...watch.entry, result: watch.result });
-			watch.listeners.add(tell);
+			const tell = () => watch.tells.has(tell) && listener({ ...watch.entry, result: watch.result });
+			if (etag && !watch.tells.size) watch.entry = { etag };
+			watch.tells.add(tell);
 			if (watch.entry.key) queueMicrotask(tell);
 			say();
-			return () => (watch.listeners.delete(tell), say());
+			return () => (watch.tells.delete(tell), say());
 		},
 		close() {
 			end.abort();
@@ -204,8 +202,7 @@ export function tallyLive({ url = '/api/v1', token, user, poll = 5e3, silence = 
 }
 
 const short = (etag) => /\w{9,16}/.exec(etag)?.[0];
-const isFine = ({ entry }) => !/^4(?!29)/.test(entry.error?.status);
+const fine = ({ entry }) => !/^4(?!29)/.test(entry.error?.status);
 const got = (answer, name) => answer?.headers.get(name);
-const isLive = ({ entry }) => entry.state === 'live';
 const facts = ({ entry: { etag, state, since, error } }) =>
 	`${[short(etag), state, since, error?.code, error?.status]}`;

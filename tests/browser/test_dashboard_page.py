@@ -48,6 +48,18 @@ async def test_the_numbers_are_asked_for_once_whatever_stands_in_the_address(vis
     assert "Nörd + x" in await tab.page.locator("#grid").inner_text()
 
 
+async def test_what_the_page_shows_is_not_sent_again_by_its_stream(visit, api, make_board):
+    board, metrics = await make_board(BY_TYPE, COUNT)
+    tab = await visit(f"/d/{board}")
+    await tab.shows(tab.page.locator("#live"), "Live")
+    (stream,) = [each for each in tab.requests if "/events" in each.url]
+    held = stream.headers["last-event-id"]
+    assert sorted(each.split(":")[0] for each in held.split(",")) == sorted(metrics)
+    assert not tab.asked("/api/v1/metrics/")
+    async with api.stream("GET", stream.url, headers={"Last-Event-ID": held}) as answer:
+        assert await anext(answer.aiter_lines()) == ":"  # a comment, where a result would stand
+
+
 async def test_a_big_number_is_shown_exactly(visit, make_board):
     board, [metric] = await make_board("SELECT 9007199254740993 AS n, 12345678901234567890.10 AS m")
     tab = await visit(f"/d/{board}")

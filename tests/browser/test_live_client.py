@@ -89,6 +89,56 @@ async def test_a_change_is_pushed_once(stub, tab):
     assert await told(page, A) == [("live", 1), ("live", 2)]
 
 
+HOLD = """([id, etag]) => {
+  const seen = (window.seen[id] = []);
+  window.stop = live.watch(id, {}, (state) => seen.push(state), etag);
+}"""
+
+
+async def test_what_a_page_holds_is_not_sent_again(stub, tab):
+    page = await tab()
+    for metric in (A, B):
+        await page.evaluate(HOLD, [metric, f'"{tag(1)}"'])
+    for metric in (A, B):
+        await shows(page, metric, "live")
+    assert stub.streams[0].request.held == {A: tag(1)[:16], B: tag(1)[:16]}
+    assert stub.asked("metrics/") == []
+    stub.change(A, 2)
+    await shows(page, A, "live", 2)
+    assert await told(page, A) == [("live", None), ("live", 2)]
+    assert await told(page, B) == [("live", None)]
+
+
+async def test_what_a_page_holds_of_an_older_result_is_sent(stub, tab):
+    page = await tab()
+    await page.evaluate(HOLD, [A, f'"{tag(7)}"'])
+    await shows(page, A, "live", 1)
+
+
+async def test_what_one_tab_holds_is_asked_for_by_another_that_lacks_it(stub, tab):
+    first = await tab()
+    await first.evaluate(HOLD, [A, f'"{tag(1)}"'])
+    await shows(first, A, "live")
+    same = await tab()
+    await same.evaluate(HOLD, [A, f'"{tag(1)}"'])
+    await shows(same, A, "live")
+    assert stub.asked("metrics/") == []
+    second = await tab(A)
+    await shows(second, A, "live", 1)
+    assert len(stub.asked("events")) == 1
+    assert len(stub.asked("metrics/")) == 1
+
+
+async def test_what_a_page_holds_is_confirmed_by_polls_without_a_stream(stub, tab):
+    stub.refuse["/api/v1/events"] = 502
+    page = await tab()
+    await page.evaluate(HOLD, [A, f'"{tag(1)}"'])
+    await shows(page, A, "polling")
+    assert stub.asked("metrics/")[0].headers["if-none-match"].strip('"') == tag(1)
+    stub.metrics[A] = 2
+    await shows(page, A, "polling", 2)
+
+
 async def test_two_tabs_share_one_stream_of_what_both_want(stub, tab):
     first, second = await tab(A), await tab(A, B)
     for page in (first, second):

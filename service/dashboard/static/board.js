@@ -128,7 +128,7 @@ export class Board {
 				tile.hear(state);
 				if (!isSignedOut(state.error)) this.sum();
 			};
-			this.stops.push(this.live.watch(tile.id, this.parametersOf(tile), told));
+			this.stops.push(this.live.watch(tile.id, this.parametersOf(tile), told, tile.etag));
 		}
 	}
 
