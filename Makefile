@@ -14,7 +14,7 @@ ONLY ?= encoding uncached nginx overload faults hits others tokens freshness imp
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-cluster check docs format migrate seed import psql soak bench secrets up down lock clean
+.PHONY: help venv run test test-cluster check docs format migrate seed import psql soak bench bench-gate secrets up down lock clean
 
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ soak: $(VENV)/.dev ## Use everything at once, with a fault every 20 s (MINUTES=1
 
 bench: $(VENV)/.dev $(PEERS)/.made ## Measure, as ratios side by side (ONLY="hits uncached" for some)
 	@for each in $(ONLY); do echo "==> $$each"; $(BIN)/python -m tests.bench.$$each || exit 1; done
+
+bench-gate: $(VENV)/.dev ## Fail if this tree is slower than the last release (AGAINST=REF for another commit)
+	@$(BIN)/python -m tests.bench.gate $(if $(AGAINST),--against $(AGAINST))
 
 psql: $(VENV)/.run ## Open psql on the database
 	@$(BIN)/python -m service psql

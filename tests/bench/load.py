@@ -55,6 +55,7 @@ class Figures(Struct, frozen=True):
 
     rate: float
     p99_ms: float
+    answers: int = 0
 
 
 def best(cases: Mapping[str, Case], *, connections: int = CONNECTIONS) -> dict[str, Figures]:
@@ -85,18 +86,19 @@ def show_figures(figures: Mapping[str, Figures], baseline: str) -> None:
         print(f"{name:40} {found.p99_ms:9.2f} ms p99       {found.p99_ms / base:.2f}")  # noqa: T201 (a script)
 
 
-async def measure(case: Case, connections: int) -> Figures:
+async def measure(case: Case, connections: int, seconds: float = SECONDS) -> Figures:
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     turn, callers = cycle(case.requests), list[_Caller]()
     for _ in range(connections):
         _, caller = await loop.create_connection(
-            lambda: _Caller(turn, started + SECONDS, loop.create_future()), "127.0.0.1", case.port
+            lambda: _Caller(turn, started + seconds, loop.create_future()), "127.0.0.1", case.port
         )
         callers.append(caller)
     await asyncio.gather(*(caller.finished for caller in callers))
     times = sorted(each for caller in callers for each in caller.times)
-    return Figures(len(times) / (time.perf_counter() - started), times[int(len(times) * 0.99)] * 1000)
+    rate = len(times) / (time.perf_counter() - started)
+    return Figures(rate, times[int(len(times) * 0.99)] * 1000, len(times))
 
 
 class _Caller(asyncio.Protocol):
@@ -161,8 +163,11 @@ def database() -> Iterator[Server]:
 
 
 @contextmanager
-def served(server: Server, command: Sequence[str], **variables: str) -> Iterator[int]:
-    """A server process over `server`, told by the environment where to listen; its port."""
+def served(server: Server, command: Sequence[str], *, source: Path = ROOT, **variables: str) -> Iterator[int]:
+    """A server process over `server`, told by the environment where to listen; its port.
+
+    `source` is the tree whose code it runs.
+    """
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     env = os.environ | {
@@ -170,11 +175,11 @@ def served(server: Server, command: Sequence[str], **variables: str) -> Iterator
         "READER_DATABASE_URL": server.reader_url,
         "PORT": str(port),
         "LOG_LEVEL": "error",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(source),
         **variables,
     }
     with subprocess.Popen(
-        [part.format(port=port) for part in command], env=env, stdout=subprocess.DEVNULL
+        [part.format(port=port) for part in command], cwd=source, env=env, stdout=subprocess.DEVNULL
     ) as process:
         try:
             _until_open(port)
