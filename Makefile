@@ -14,7 +14,7 @@ ONLY ?= encoding uncached nginx overload faults hits others tokens freshness imp
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-cluster check docs format migrate seed import psql soak bench bench-gate secrets up down lock clean
+.PHONY: help venv run test test-cluster check sdk docs format migrate seed import psql soak bench bench-gate secrets up down lock clean
 
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ check: $(VENV)/.dev tests/browser/node_modules/.made ## Format, lint, types, imp
 	@$(BIN)/basedpyright
 	@if [ -e $(TSC) ]; then $(node) $(TSC) --project tests/browser; \
 	else echo "npm could not install TypeScript (tests/browser/package.json): the JavaScript was not checked"; fi
+
+sdk: $(VENV)/.dev ## Make the clients for Python and TypeScript, as packages in dist/sdk
+	@$(BIN)/python clients/sdk.py clients dist/sdk
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
@@ -142,4 +145,4 @@ down: ## Stop and remove the containers; their volumes stay
 clean: ## Remove .venv, the embedded database and caches
 	@if [ -L .data/postgres ]; then rm -rf "$$(readlink -f .data/postgres)"; fi
 	@ls -d /var/lib/tally/data-* >/dev/null 2>&1 || rm -rf /var/lib/tally/postgres-1[0-9]-*
-	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules tests/docs/node_modules tests/browser/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) tests/bench/peers/node_modules tests/docs/node_modules tests/browser/node_modules .data .pytest_cache .ruff_cache .hypothesis .import_linter_cache clients/js/generated clients/python/tally_client/_generated

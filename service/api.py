@@ -27,6 +27,10 @@ from service.openapi import add_metrics, complete_document
 SWAGGER_UI: Final = files("swagger_ui") / "static"
 
 PUBLIC: Final[dict[str, Any]] = {"scope": None}
+_HEALTH: Final = {"schema": {"$ref": "#/components/schemas/Health"}}
+_UNREADY: Final = {
+    "responses": {"503": {"description": "Not ready", "content": {"application/json": _HEALTH}}}
+}
 
 
 class Health(Struct, frozen=True):
@@ -46,7 +50,12 @@ class HealthController(Controller):
     tags = ("service",)
     opt = PUBLIC
 
-    @get("/", operation_id="getHealth", summary="Readiness with the result of each check")
+    @get(
+        "/",
+        operation_id="getHealth",
+        summary="Readiness with the result of each check",
+        opt={"operation": _UNREADY},
+    )
     async def health(
         self,
         request: Request[Any, Any, Any],
@@ -65,6 +74,7 @@ class HealthController(Controller):
         "/ready",
         operation_id="getReadiness",
         summary="Readiness: migrated, and stored SQL can run",
+        opt={"operation": _UNREADY},
     )
     async def ready(
         self,

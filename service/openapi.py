@@ -33,7 +33,7 @@ def complete_document(document: Object, app: Litestar) -> Object:
     A handler declares them in `opt`: `problems` (classes besides those of every route), `example`, and
     `operation` (parts of an OpenAPI operation).
     """
-    document["components"]["schemas"]["ProblemDocument"] = _PROBLEM_SCHEMA
+    document["components"]["schemas"] |= {"ProblemDocument": _PROBLEM_SCHEMA, "TileProblem": _TILE_PROBLEM}
     document["components"]["securitySchemes"] = {"oauth2": _OAUTH2, "bearer": _BEARER}
     document["security"] = []
     for route in app.routes:
@@ -43,6 +43,7 @@ def complete_document(document: Object, app: Litestar) -> Object:
                     if operation := path.get(str(method).lower()):
                         _complete_operation(operation, handler)
     _plain_unions(document)
+    _complete_schemas(document["components"]["schemas"])
     for name in _strict_types(app):
         document["components"]["schemas"].get(name, {})["additionalProperties"] = False
     return document
@@ -83,7 +84,12 @@ def _structs(part: Any, seen: set[int]) -> Iterator[msgspec.inspect.StructType]:
 async def add_metrics(document: Object, catalog: Catalog, executor: Executor) -> Object:
     """Add a path for each of the first `MOST_METRICS` metrics, with its own parameters and columns."""
     template: Object = document["paths"][_RESULT_PATH]["get"]
-    taken: set[str] = set()
+    taken = {
+        operation["operationId"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        if "operationId" in operation
+    }
     for metric in catalog.page(None, MOST_METRICS - 1):
         try:
             plan = await executor.prepare(metric)
@@ -101,7 +107,7 @@ def _metric_operation(metric: Metric, template: Object, taken: set[str]) -> Obje
     words = re.findall(r"[A-Za-z0-9]+", metric.shown_title or "")
     name = "get" + "".join(word[:1].upper() + word[1:] for word in words)[:80]
     if name in taken or name == "get":
-        name = f"{name}{metric.id.hex[:8].upper()}"
+        name = f"{name}{metric.id.hex.upper()}"
     taken.add(name)
     responses = {status: answer for status, answer in template["responses"].items() if status != "404"}
     return template | {
@@ -162,6 +168,8 @@ def _complete_operation(operation: Object, handler: HTTPRouteHandler) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             parameter["schema"] |= _PATH_FORMS.get(parameter["name"], {})
+        else:
+            parameter["schema"] = _without_null(parameter["schema"])
     scope = scope_of(handler)
     operation["security"] = [{"oauth2": [scope]}, {"bearer": [scope]}] if scope else []
     for answer in responses.values():
@@ -198,6 +206,34 @@ def _plain_unions(part: Any) -> None:
             del schema[word]
             for member in members:
                 schema.update(member | schema)  # what the field itself says wins
+
+
+def _complete_schemas(schemas: Object) -> None:
+    """Give types to the fields that hold encoded JSON, and name null beside the words of a closed list."""
+    for (name, field), schema in _ENCODED.items():
+        schemas[name]["properties"][field] = schema
+    for schema in schemas.values():
+        for name, field in schema.get("properties", {}).items():
+            schema["properties"][name] = _words_or_null(field)
+
+
+def _words_or_null(schema: Object) -> Object:
+    """Write a list of words or null as two types: few generators read null among the words."""
+    if None not in schema.get("enum", ()):
+        return schema
+    words = [word for word in schema["enum"] if word is not None]
+    rest = {name: part for name, part in schema.items() if name not in ("type", "enum")}
+    return {"oneOf": [{"type": "string", "enum": words}, {"type": "null"}], **rest}
+
+
+def _without_null(schema: Object) -> Object:
+    """A query parameter may be absent, but it cannot be null."""
+    if None in schema.get("enum", ()):
+        schema = _words_or_null(schema)
+    members: list[Object] = [each for each in schema.get("oneOf", ()) if each != {"type": "null"}]
+    if len(members) != 1:
+        return schema
+    return members[0] | {name: part for name, part in schema.items() if name != "oneOf"}
 
 
 def _gate_problems(handler: HTTPRouteHandler) -> tuple[type[Problem], ...]:
@@ -239,20 +275,31 @@ _PATH_FORMS: Final[dict[str, Object]] = {
     "item_id": {"pattern": "^[0-9]*[1-9][0-9]*$"},
 }
 """What ids in paths look like. Handlers take them as text, to refuse them in words of ours."""
-_INTEGER: Final[Object] = {"type": "integer"}
-_NUMBER: Final[Object] = {"type": "number"}
+_INT32: Final[Object] = {"type": "integer", "format": "int32"}
+_INT64: Final[Object] = {"type": "integer", "format": "int64"}
+_DECIMAL: Final[Object] = {"type": "number", "format": "decimal"}
+_DOUBLE: Final[Object] = {"type": "number", "format": "double"}
 _BOOLEAN: Final[Object] = {"type": "boolean"}
 _TEXT: Final[Object] = {"type": "string"}
 _DATE: Final[Object] = {"type": "string", "format": "date"}
 _JSON: Final[dict[str, Object]] = {
-    **dict.fromkeys(("smallint", "integer", "bigint", "int2", "int4", "int8"), _INTEGER),
-    **dict.fromkeys(("numeric", "real", "double precision", "float4", "float8", "number"), _NUMBER),
+    **dict.fromkeys(("smallint", "integer", "int2", "int4"), _INT32),
+    **dict.fromkeys(("bigint", "int8"), _INT64),
+    **dict.fromkeys(("numeric", "number"), _DECIMAL),
+    **dict.fromkeys(("real", "double precision", "float4", "float8"), _DOUBLE),
     **dict.fromkeys(("boolean", "bool"), _BOOLEAN),
     **dict.fromkeys(("text", "character varying", "character", "varchar", "uuid", "interval"), _TEXT),
     "date": _DATE,
 }
 """JSON types of Postgres types, by both of their names. Other types have no simple schema."""
 
+_RECORDS: Final[Object] = {"type": "array", "items": {"type": "object", "additionalProperties": {}}}
+_ENCODED: Final[dict[tuple[str, str], Object]] = {
+    ("Tile", "result"): {"$ref": "#/components/schemas/Result"},
+    ("Tile", "problem"): {"$ref": "#/components/schemas/TileProblem"},
+    ("Result", "records"): _RECORDS,
+    ("DraftAnswer", "records"): _RECORDS,
+}
 _PROBLEM_SCHEMA: Final[Object] = {
     "type": "object",
     "description": "A problem document (RFC 9457). Its log line has the same `request_id`. `type` is a page.",
@@ -271,6 +318,11 @@ _PROBLEM_SCHEMA: Final[Object] = {
             },
         },
     },
+}
+
+_TILE_PROBLEM: Final[Object] = _PROBLEM_SCHEMA | {
+    "description": "A problem document (RFC 9457) inside the answer of a request that succeeded.",
+    "required": ["type", "title", "status", "detail", "code"],
 }
 
 _OAUTH2: Final[Object] = {

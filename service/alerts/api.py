@@ -17,11 +17,11 @@ from service.alerts.models import (
     Delivery,
     DeliveryPage,
     NewRule,
-    Preview,
     Rule,
     RuleChange,
     RuleMade,
     RulePage,
+    RulePreview,
     State,
     Trial,
 )
@@ -180,7 +180,7 @@ class AlertsController(Controller):
             "example": {"points": 365, "alerts": [_FOUND]},
         },
     )
-    async def preview(self, data: JSONBody[Trial], alert_rules: Checked) -> Preview:
+    async def preview(self, data: JSONBody[Trial], alert_rules: Checked) -> RulePreview:
         return await alert_rules.preview(data)
 
     @get(

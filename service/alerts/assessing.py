@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from service.alerts.judge import Assessment, assess, bands, overdue_at
-from service.alerts.models import Bands, Definition, Found, Preview, Rule
+from service.alerts.models import Bands, Definition, Found, Rule, RulePreview
 from service.alerts.series import NotSeries, Shape, Table, read_table, read_time, shape_of, today
 from service.alerts.states import Gap, Seen
 from service.alerts.store import RuleRow
@@ -113,7 +113,7 @@ def _newest(found: dict[str, Assessment], table: Table, document: Document, *, t
     return max(points, key=lambda point: point.at).label
 
 
-def preview(rule: Definition, document: Document, now: datetime, zone: tzinfo) -> Preview:
+def preview(rule: Definition, document: Document, now: datetime, zone: tzinfo) -> RulePreview:
     """All alerts that the rule would have made in the history of a result, oldest first."""
     shape, table = table_of(rule, document, zone)
     found = assess(table, rule, today(now, zone), timed=shape.at is not None)
@@ -127,7 +127,7 @@ def preview(rule: Definition, document: Document, now: datetime, zone: tzinfo) -
         if shape.at is None or _lasts(episode.lasted_s, rule, table.step_s, ended=episode.end is not None)
     ]
     alerts.sort(key=lambda alert: alert[0])
-    return Preview(sum(len(each.judged) for each in found.values()), [alert for _, alert in alerts])
+    return RulePreview(sum(len(each.judged) for each in found.values()), [alert for _, alert in alerts])
 
 
 def _lasts(lasted_s: float, rule: Definition, step_s: float, *, ended: bool) -> bool:

@@ -227,7 +227,7 @@ class Found(Struct, frozen=True):
     expected: float | None
 
 
-class Preview(Struct, frozen=True):
+class RulePreview(Struct, frozen=True):
     """What a rule would have found in the present result. `points`: how many points it could judge."""
 
     points: int

@@ -14,7 +14,7 @@ import msgspec
 
 from service.alerts import store
 from service.alerts.assessing import Document, NotJudged, chart, preview, read_document
-from service.alerts.models import Bands, Definition, NewRule, Preview, RuleChange, RuleMade, Trial
+from service.alerts.models import Bands, Definition, NewRule, RuleChange, RuleMade, RulePreview, Trial
 from service.alerts.series import NotSeries, shape_of
 from service.audit import Actor
 from service.database.gateway import Database
@@ -64,7 +64,7 @@ class Rules:
         stored, secret = await store.change_rule(self._database, rule_id, change, actor)
         return store.made(msgspec.structs.replace(stored, webhook_secret=secret))
 
-    async def preview(self, trial: Trial) -> Preview:
+    async def preview(self, trial: Trial) -> RulePreview:
         """What the rule would have found in the present result. Raises the problems of the run too."""
         await self._check(trial, trial.metric_id)
         document = await self._document(trial.metric_id, trial)

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
 
-from service.ask.generate import Preview, PromptCompiler
+from service.ask.generate import DraftAnswer, PromptCompiler
 from service.errors import (
     Busy,
     DatabaseUnavailable,
@@ -49,6 +49,6 @@ class AskController(Controller):
         status_code=200,
         opt={"scope": "metrics:write", "problems": PROBLEMS},
     )
-    async def ask(self, data: JSONBody[Asked], compiler: NamedDependency[PromptCompiler]) -> Preview:
+    async def ask(self, data: JSONBody[Asked], compiler: NamedDependency[PromptCompiler]) -> DraftAnswer:
         draft = await compiler.draft(data.prompt, fallback=data.fallback)
         return draft.preview()

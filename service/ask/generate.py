@@ -42,7 +42,7 @@ REPAIRS: Final = 1
 _FAULTS: Final = (InvalidInput, QueryTimeout, ResultTooLarge)
 
 
-class Preview(Struct, frozen=True, kw_only=True):
+class DraftAnswer(Struct, frozen=True, kw_only=True):
     """The metric that a prompt would become. Nothing is stored.
 
     `understood` tells how the rules read the prompt. After a model, it and the lists of words are empty.
@@ -70,9 +70,9 @@ class Draft(Struct, frozen=True, kw_only=True):
     ignored_words: tuple[str, ...] = ()
     corrected_words: tuple[str, ...] = ()
 
-    def preview(self) -> Preview:
+    def preview(self) -> DraftAnswer:
         rows = msgspec.json.decode(self.result, type=_Rows)
-        return Preview(
+        return DraftAnswer(
             title=self.plan.metric.title or "",
             sql=self.plan.metric.sql,
             parameters=self.plan.template.parameters,

@@ -31,7 +31,7 @@ from service.history.models import (
     HistoryItem,
     Retyped,
     RowDifference,
-    Totals,
+    RowTotals,
 )
 from service.history.store import Stored, series_key, unpacked
 from service.metrics.catalog import Catalog
@@ -156,7 +156,7 @@ def _told(found: Difference) -> RowDifference:
         columns=ChangedColumns(
             found.added_columns, found.removed_columns, tuple(Retyped(*each) for each in found.retyped)
         ),
-        totals=Totals(len(found.added), len(found.removed), len(found.changed), found.unchanged),
+        totals=RowTotals(len(found.added), len(found.removed), len(found.changed), found.unchanged),
         added=_records(names, found.added),
         removed=_records(names, found.removed),
         changed=tuple(_changed(names, found.keys or (), each) for each in found.changed[:SHOWN_ROWS]),

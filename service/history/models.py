@@ -101,7 +101,7 @@ class ChangedColumns(Struct, frozen=True):
     retyped: tuple[Retyped, ...]
 
 
-class Totals(Struct, frozen=True):
+class RowTotals(Struct, frozen=True):
     """How many rows."""
 
     added: int
@@ -135,7 +135,7 @@ class RowDifference(Struct, frozen=True):
     compared: tuple[Column, ...]
     keys: tuple[str, ...] | None
     columns: ChangedColumns
-    totals: Totals
+    totals: RowTotals
     added: tuple[dict[str, Any], ...]
     removed: tuple[dict[str, Any], ...]
     changed: tuple[ChangedRow, ...]

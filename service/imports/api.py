@@ -52,6 +52,19 @@ from service.observe.trace import Traces
 MAX_PAGE: Final = 500
 SCHEMA: Final = "application/schema+json"
 PROBLEMS: Final = (NotFound, DatabaseUnavailable)
+_BINARY: Final = {"type": "string", "format": "binary"}
+_FORM: Final = {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
+_FILE: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            "application/json": {"schema": {"type": "array", "items": {"type": "object"}}},
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": {"schema": _BINARY},
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
 
 Call = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")]
@@ -154,7 +167,10 @@ class ImportsController(Controller):
         responses={
             201: ResponseSpec(Report, generate_examples=False, description="The report of the import")
         },
-        opt={"problems": (*PROBLEMS, BadRequest, Busy, Conflict, TooLarge, UnsupportedMediaType)},
+        opt={
+            "problems": (*PROBLEMS, BadRequest, Busy, Conflict, TooLarge, UnsupportedMediaType),
+            "operation": _FILE,
+        },
     )
     async def import_file(
         self,
@@ -253,7 +269,10 @@ class QuarantineController(Controller):
         operation_id="exportQuarantine",
         summary="Open rows as CSV, to be fixed and imported back",
         media_type="text/csv",
-        opt={"problems": PROBLEMS},
+        opt={
+            "problems": PROBLEMS,
+            "operation": {"responses": {"200": {"content": {"text/csv": {"schema": {"type": "string"}}}}}},
+        },
     )
     async def export(
         self,

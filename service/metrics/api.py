@@ -30,7 +30,7 @@ from service.errors import (
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_cursor, write_cursor
 from service.http.ids import not_a_uuid, parse_uuid
-from service.http.openapi import FREE, WINDOW, result_operation
+from service.http.openapi import FREE, IF_MATCH, WINDOW, result_operation
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor, QueryPlan
@@ -71,6 +71,7 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 _RESULT: Final = result_operation(*WINDOW, FREE, formats=True)
+_IF_MATCH: Final = {"parameters": [IF_MATCH]}
 
 Call = Request[Any, Any, Any]
 T = TypeVar("T")
@@ -173,7 +174,11 @@ class MetricsController(Controller):
         "/{metric_id:str}",
         operation_id="changeMetric",
         summary="Change a metric",
-        opt={"scope": "metrics:write", "problems": (*CHANGE_PROBLEMS, *PROMPT_PROBLEMS)},
+        opt={
+            "scope": "metrics:write",
+            "problems": (*CHANGE_PROBLEMS, *PROMPT_PROBLEMS),
+            "operation": _IF_MATCH,
+        },
     )
     async def change(
         self, metric_id: FromPath[str], data: JSONBody[MetricChange], request: Call, editor: Changes
@@ -198,7 +203,7 @@ class MetricsController(Controller):
         operation_id="restoreMetricVersion",
         summary="Restore an old version as a new version",
         status_code=200,
-        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS, "operation": _IF_MATCH},
     )
     async def restore(
         self, metric_id: FromPath[str], version: FromPath[int], request: Call, editor: Changes
@@ -213,7 +218,7 @@ class MetricsController(Controller):
         "/{metric_id:str}",
         operation_id="deleteMetric",
         summary="Delete a metric",
-        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS, "operation": _IF_MATCH},
     )
     async def delete(self, metric_id: FromPath[str], request: Call, editor: Changes) -> None:
         condition = request.headers.get("if-match")

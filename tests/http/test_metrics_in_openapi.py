@@ -28,9 +28,26 @@ async def test_each_metric_is_a_path_with_its_own_parameters_and_columns(client)
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     row = schema["allOf"][1]["properties"]["records"]["items"]
     assert row["required"] == ["day", "n", "total"]
-    assert row["properties"]["n"] == {"type": ["integer", "null"], "description": "bigint"}
+    assert row["properties"]["n"] == {
+        "type": ["integer", "null"],
+        "format": "int64",
+        "description": "bigint",
+    }
+    assert row["properties"]["total"]["format"] == "decimal"
     plain = (await client.get("/openapi.json")).json()
     assert len(document["paths"]) - len(plain["paths"]) == 2
+
+
+async def test_a_title_like_that_of_an_operation_makes_no_second_one(client):
+    titles = ["Health", "Metric result", "health"]
+    made = [
+        (await client.post("/metrics", json={"sql": "SELECT 1", "title": each})).json() for each in titles
+    ]
+    document = (await client.get("/openapi.json?metrics=true")).json()
+    validate(document)
+    ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids))
+    assert f"getHealth{made[0]['id'].replace('-', '').upper()}" in ids
 
 
 async def test_a_metric_that_cannot_run_is_described_by_its_problem(client, make_metric):

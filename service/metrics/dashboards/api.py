@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, cast
 
 from litestar import Controller, Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
 
@@ -22,7 +23,7 @@ from service.http.ids import parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
 from service.http.requests import given_once
 from service.metrics import dashboards
-from service.metrics.batch import Batcher
+from service.metrics.batch import Batcher, DashboardData
 from service.metrics.catalog import Catalog
 from service.metrics.models import (
     DashboardChange,
@@ -167,6 +168,7 @@ class DashboardsController(Controller):
         operation_id="getDashboardData",
         summary="Results of all metrics of a dashboard",
         description="Each metric uses the query parameters that it knows. Its entry lists the others.",
+        responses={200: ResponseSpec(DashboardData, generate_examples=False, description="The results")},
         opt={"problems": (NotFound, DatabaseUnavailable), "free_query": True, "operation": _DATA},
     )
     async def data(
