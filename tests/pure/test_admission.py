@@ -206,6 +206,29 @@ def test_who_would_wait_in_vain_is_told_early():
     }
 
 
+def test_a_crowd_of_a_metric_that_was_slow_is_refused_at_once_and_not_after_its_patience():
+    desk = Desk()
+    for _ in range(2):
+        desk.run(0.5)
+    asked = [desk.ask() for _ in range(300)]
+    served = [place for place in asked if place is not None]
+    assert len(desk.taken) == 4
+    assert len(served) == 4 + WAIT_S / (0.5 / 4)  # four places give so many within the patience
+    for _ in range(4):
+        desk.clock.now += 0.5
+        for place in [*desk.taken]:
+            desk.end(place)
+    assert not desk.admission.waiting, "all who were let in were served in time"
+
+
+@pytest.mark.parametrize("runs", [(), (5.0,), (5.0, 0.12), (0.12, 5.0)], ids=str)
+def test_one_slow_run_says_nothing_of_the_next(runs):
+    desk = Desk()
+    for seconds in runs:
+        desk.run(seconds)
+    assert all(desk.ask() for _ in range(40))
+
+
 def test_a_burst_of_a_slow_metric_that_is_served_in_time_is_not_refused():
     desk = Desk()
     desk.run(0.4)

@@ -55,13 +55,14 @@ class Place:
 
 
 class _Metric:
-    """The places that a metric holds, and the average seconds of its runs."""
+    """The places that a metric holds, and the seconds of its runs: on average, and of the last two."""
 
-    __slots__ = ("average_s", "held", "kind")
+    __slots__ = ("average_s", "held", "kind", "last_s")
 
     def __init__(self) -> None:
         self.held = 0
         self.average_s = 0.0
+        self.last_s = (0.0, 0.0)
         self.kind = _UNKNOWN
 
 
@@ -165,6 +166,7 @@ class Admission:
         self._held[metric.kind] -= 1
         if ran:
             took_s = self._clock() - place.since
+            metric.last_s = (metric.last_s[1], took_s)
             known = metric.kind != _UNKNOWN
             metric.average_s += (took_s - metric.average_s) * (_WEIGHT if known else 1.0)
             kind = _QUICK if metric.average_s < SLOW_S else _SLOW
@@ -305,7 +307,12 @@ class Admission:
 
     def _gap_s(self, flow: _Flow, now: float) -> float:
         metric = self._metrics.get(flow.metric)
-        return flow.gap_s(now, self.used if metric is None else metric.held)
+        if metric is None:
+            return flow.gap_s(now, self.used)
+        gap_s = flow.gap_s(now, metric.held)
+        if not gap_s and metric.kind == _SLOW:  # its earlier runs tell, so that a crowd need not wait to learn
+            return min(metric.last_s) / self._half
+        return gap_s
 
     def _busy(self, flow: _Flow, now: float) -> Busy:
         """The refusal; `Retry-After` is about the time until those who wait have been served."""
