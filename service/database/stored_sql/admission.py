@@ -310,7 +310,9 @@ class Admission:
         if metric is None:
             return flow.gap_s(now, self.used)
         gap_s = flow.gap_s(now, metric.held)
-        if not gap_s and metric.kind == _SLOW:  # its earlier runs tell, so that a crowd need not wait to learn
+        if (
+            not gap_s and metric.kind == _SLOW
+        ):  # its earlier runs tell, so that a crowd need not wait to learn
             return min(metric.last_s) / self._half
         return gap_s
 
