@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.adversity.conftest import Commanded
+from tests.processes import tally
 
 EXPORTS = Path(__file__).parents[1] / "exports"
 
@@ -63,7 +64,7 @@ def test_a_file_that_is_taken_whole_is_status_0(command: Commanded, database, tm
         (b'{"items": []}', "is no export of Redash"),
         (b'{"panels": [], "schemaVersion": 39}', "an export of Grafana: use `tally add grafana`"),
         (b'{"dashcards": []}', "an export of Metabase: use `tally add metabase`"),
-        (b" " * ((32 << 20) + 1), "bytes: it is no export"),
+        (b" " * ((16 << 20) + 1), "bytes: it is no export"),
     ],
     ids=["empty", "truncated", "encoding", "other", "grafana", "metabase", "huge"],
 )
@@ -73,6 +74,12 @@ def test_a_bad_file_is_one_sentence_and_exit_2(command: Commanded, tmp_path, con
     done = command("add", "redash", str(file))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert why in done.stderr
+
+
+def test_standard_input_is_read_too():
+    done = tally("add", "metabase", "-", stdin='{"widgets": []}')
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "tally: this looks like an export of Redash: use `tally add redash`\n"
 
 
 def test_a_missing_file_and_a_bad_id_are_one_sentence(command: Commanded, database, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from service.errors import Stop
 from service.metrics.exchange import READERS
 from service.metrics.exchange.files import decoded
-from service.metrics.exchange.plan import Grid, Node, Place, looks_like
+from service.metrics.exchange.plan import TILES_LIMIT, Grid, Node, Place, looks_like
 
 EXPORTS = Path(__file__).parents[1] / "exports"
 ODD: tuple[Any, ...] = (None, [], {}, "x", "{{ x", -1, 1e300, True, [None], {"a": {"b": []}})
@@ -56,6 +56,45 @@ def test_no_odd_value_at_any_place_breaks_a_reader(tool: str):
             else:
                 assert all(each.title and each.sql for each in plan.queries)
                 assert all(each.title and each.why for each in plan.left_out)
+
+
+LONG = (
+    "{{" + " " * 90_000, "'{{" + " " * 90_000 + "'", "{{n}}, " * 12_000, "'{{n}} " * 10_000 + "'",
+    "${a:" * 20_000, "[[" * 40_000, "[[a:" * 20_000, "[[AND {{n}}]] " * 6_000, "$__timeFilter(" * 6_000,
+    "$__timeFilter(t) " * 5_000, "(" * 90_000 + "{{n}}", "$n" * 40_000, "x" * 100_001,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sql", LONG, ids=lambda sql: sql[:12])
+def test_long_sql_is_read_or_refused_at_once(sql: str):
+    variable = {"name": "n", "type": "textbox", "query": "1"}
+    panel = {"title": "P", "targets": [{"refId": "A", "rawSql": sql}]}
+    native = {"query": sql, "template-tags": {"n": {"type": "number"}}}
+    documents = {
+        "redash": {"name": "Q", "query": sql, "data_source_id": 1, "options": {"parameters": [variable]}},
+        "grafana": {"panels": [panel], "templating": {"list": [variable]}},
+        "metabase": {"name": "Q", "dataset_query": {"type": "native", "native": native}},
+    }
+    for tool, document in documents.items():
+        plan = READERS[tool](Node(document))
+        assert len(plan.queries) + len(plan.left_out) == 1
+
+
+def test_parts_beyond_the_limit_are_counted():
+    widgets = [{"id": number, "text": "x"} for number in range(TILES_LIMIT + 7)]
+    left_out = READERS["redash"](Node({"widgets": widgets})).left_out
+    assert len(left_out) == TILES_LIMIT + 1
+    assert left_out[0].title == "7 more"
+
+
+def test_no_name_in_a_file_leaves_the_comment_that_it_stands_in():
+    query = {"id": "1\nSELECT 2 --", "name": "Q\r\nx", "query": "SELECT 1", "data_source_id": 1}
+    query["description"] = "a\u2028b\rSELECT 3\x85c\x00"
+    (found,) = READERS["redash"](Node(query)).queries
+    assert found.commented.splitlines() == [
+        "-- Redash: query 1 SELECT 2 --", "-- a", "-- b", "-- SELECT 3", "-- c", "SELECT 1"
+    ]  # fmt: skip
+    assert found.title == "Q x"
 
 
 @pytest.mark.parametrize("tool", sorted(READERS))

@@ -1,15 +1,15 @@
 """Read the JSON document of an exported dashboard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
 from service.errors import Stop
 from service.metrics.exchange.plan import DEPTH_LIMIT, Node
 
-BYTES_LIMIT: Final = 32 << 20
+BYTES_LIMIT: Final = 16 << 20
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # what PowerShell's `>` writes
 
 
@@ -52,14 +52,15 @@ def decoded(content: bytes, file: str) -> Node:
 
 def _check_depth(document: Node, file: str) -> None:
     """Exports are flat. What is nested deeper would only exhaust readers that follow it."""
-    level = [document]
+    level = [document.value]
     for _ in range(DEPTH_LIMIT):
-        level = [
-            child
-            for node in level
-            for child in (list(node) if node.is_list else map(Node, node.fields.values()))
-            if child.is_list or child.fields
-        ]
+        level = [child for each in level for child in _inner(each) if isinstance(child, dict | list)]
         if not level:
             return
     raise Stop(f"{file} is nested too deep", exit_code=2)
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).values()
+    return cast("list[Any]", value) if isinstance(value, list) else ()

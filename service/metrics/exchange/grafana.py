@@ -8,7 +8,6 @@ import msgspec
 from service.errors import Stop
 from service.metrics.exchange.grafana_sql import Range, Variables, rewritten
 from service.metrics.exchange.plan import (
-    TILES_LIMIT,
     Grid,
     LeftOut,
     Node,
@@ -17,6 +16,7 @@ from service.metrics.exchange.plan import (
     Plan,
     Query,
     expect,
+    limited,
     title_of,
 )
 from service.metrics.models import Chart
@@ -48,7 +48,7 @@ def read(document: Node) -> Plan:
     title = title_of(board["title"].text, "Dashboard from Grafana")
     name = board["uid"].text or document["metadata"]["name"].text or title
     reader = _Reader(board, name)
-    for panel in [*_panels(board)][:TILES_LIMIT]:
+    for panel in limited([*_panels(board)], reader.left_out):
         reader.read(panel)
     left_out = [
         LeftOut(title_of(each["name"].text, "Variable"), "ad hoc filters have no counterpart here")

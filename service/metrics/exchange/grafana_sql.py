@@ -14,6 +14,7 @@ from service.metrics.exchange.templates import (
     Filling,
     Names,
     Reference,
+    check_size,
     edited,
     rewrite,
     used_in,
@@ -26,9 +27,9 @@ _POINTS: Final = 200
 _NICE_S: Final = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 604_800)
 _REFERENCE: Final = re.compile(
     r"""
-      \$\{ (?P<braced>\w+) (?: :(?P<form>[^}]*) )? \}
+      \$\{ (?P<braced>\w+) (?: :(?P<form>[^{}$]*+) )? \}
     | \$ (?P<bare>\w+)
-    | \[\[ (?P<old>\w+) (?: :(?P<old_form>[^\]]*) )? \]\]
+    | \[\[ (?P<old>\w+) (?: :(?P<old_form>[^\[\]]*+) )? \]\]
     """,
     re.VERBOSE | re.ASCII,
 )
@@ -73,6 +74,7 @@ class Rewritten(Struct, frozen=True):
 
 def rewritten(sql: str, variables: "Variables", shown: Range) -> Rewritten:
     """Raises `NotTaken`."""
+    check_size(sql)
     macros = _Macros(variables.pasted(sql), variables, shown)
     sql = rewrite(macros.expanded(), variables.scan, lambda each: variables.fill(each, macros))
     own = [Parameter(f"{part}_date", "date", has_default=True) for part in ("start", "end")]

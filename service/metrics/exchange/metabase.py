@@ -7,7 +7,6 @@ from msgspec import Struct
 
 from service.metrics.exchange.metabase_sql import Tags, rewritten
 from service.metrics.exchange.plan import (
-    TILES_LIMIT,
     Grid,
     LeftOut,
     Node,
@@ -16,6 +15,7 @@ from service.metrics.exchange.plan import (
     Plan,
     Query,
     expect,
+    limited,
     title_of,
 )
 from service.metrics.models import Chart
@@ -37,7 +37,7 @@ def read(document: Node) -> Plan:
         return _Dashboard(document).plan()
     queries: list[Query] = []
     left_out: list[LeftOut] = []
-    for card in list(document if document.is_list else [document])[:TILES_LIMIT]:
+    for card in limited(list(document) if document.is_list else [document], left_out):
         title = title_of(card["name"].text, f"Question {card['id'].text}")
         try:
             fields = _field_names(card["param_fields"])
@@ -59,7 +59,8 @@ class _Dashboard:
     def __init__(self, document: Node) -> None:
         self._document = document
         is_new = document["dashcards"].is_list
-        self._cards = list(document["dashcards" if is_new else "ordered_cards"])[:TILES_LIMIT]
+        self._left_out: list[LeftOut] = []
+        self._cards = limited(list(document["dashcards" if is_new else "ordered_cards"]), self._left_out)
         widest = max((_at(card, "col") + _at(card, "size_x") for card in self._cards), default=0)
         self._grid = Grid(COLUMNS if is_new or widest > OLD_COLUMNS else OLD_COLUMNS, ROW_PX)
         self._fields = _field_names(document["param_fields"])
@@ -69,7 +70,7 @@ class _Dashboard:
     def plan(self) -> Plan:
         name = self._document["id"].text or self._document["entity_id"].text
         queries: list[Query] = []
-        left_out: list[LeftOut] = []
+        left_out = self._left_out
         for placed in self._cards:
             cards = [placed["card"], *placed["series"]]
             for number, card in enumerate(cards):

@@ -7,10 +7,19 @@ from typing import Final
 from msgspec import Struct
 
 from service.metrics.exchange.plan import Node, NotTaken, Parameter, ParameterKind
-from service.metrics.exchange.templates import Edit, Filling, Names, Reference, edited, rewrite, used_in
+from service.metrics.exchange.templates import (
+    Edit,
+    Filling,
+    Names,
+    Reference,
+    check_size,
+    edited,
+    rewrite,
+    used_in,
+)
 from service.sql.lexer import mark_of, tokenize
 
-_TAG: Final = re.compile(r"\{\{\s*([^{}]{1,200}?)\s*\}\}")
+_TAG: Final = re.compile(r"\{\{([^{}]*+)\}\}")
 _DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _BETWEEN_DAYS: Final = re.compile(rf"({_DAY})?~({_DAY})?")
 _PAST: Final = re.compile(r"past([0-9]{1,4})(day|week|month|quarter|year)s(~?)")
@@ -38,6 +47,7 @@ class Rewritten(Struct, frozen=True):
 
 def rewritten(sql: str, tags: "Tags") -> Rewritten:
     """Raises `NotTaken`."""
+    check_size(sql)
     tags.outside = _names_outside(sql)
     found = rewrite(_with_optional_parts(sql, tags), _scan, tags.fill)
     return Rewritten(found, used_in(found, list(tags.parameters.values())), tuple(tags.notes))
@@ -177,13 +187,14 @@ def _scan(sql: str, at: int) -> Reference | None:
     if not sql.startswith("{{", at):
         return None
     found = _TAG.match(sql, at)
-    if found is None:
+    name = "" if found is None else found[1].strip()
+    if found is None or not name:
         raise NotTaken(f"{sql[at : at + 30]!r} is no variable")
-    if found[1].startswith("#"):
+    if name.startswith("#"):
         raise NotTaken(f"{found[0][:60]} is another question: write its SQL in its place")
-    if found[1].lower().startswith("snippet:"):
+    if name.lower().startswith("snippet:"):
         raise NotTaken(f"{found[0][:60]} is a snippet, which is not in this file: write its SQL in its place")
-    return Reference(at, found.end(), found[1])
+    return Reference(at, found.end(), name)
 
 
 def _optional_parts(sql: str) -> Iterator[tuple[int, int]]:
@@ -209,7 +220,7 @@ def _optional_parts(sql: str) -> Iterator[tuple[int, int]]:
 def _names_outside(sql: str) -> frozenset[str]:
     lexemes = tokenize(sql)
     parts = [(lexemes[first].start, lexemes[last].end, "") for first, last in _optional_parts(sql)]
-    return frozenset(found[1] for found in _TAG.finditer(edited(sql, parts)))
+    return frozenset(found[1].strip() for found in _TAG.finditer(edited(sql, parts)))
 
 
 def _with_optional_parts(sql: str, tags: Tags) -> str:
@@ -221,7 +232,7 @@ def _with_optional_parts(sql: str, tags: Tags) -> str:
         if not inner:
             raise NotTaken("an optional part, [[ ]], is empty")
         text = sql[inner[0].end : lexemes[last - 1].start]
-        used = list(dict.fromkeys(found[1] for found in _TAG.finditer(text)))
+        used = list(dict.fromkeys(found[1].strip() for found in _TAG.finditer(text)))
         variables = [name for name in used if not tags.is_field(name)]
         if not used:
             raise NotTaken("an optional part, [[ ]], has no variable")

@@ -58,10 +58,15 @@ class Query(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
     @property
+    def origin(self) -> str:
+        """The key as a comment of one line."""
+        return f"-- {title_of(self.key, 'unknown')}"
+
+    @property
     def commented(self) -> str:
         """The SQL below comments that tell its origin and what it is about."""
-        lines = [self.key, *self.description.replace("\0", "").splitlines()]
-        return "\n".join([*(f"-- {line}".rstrip() for line in lines), self.sql])
+        lines = self.description.replace("\0", "").splitlines()
+        return "\n".join([self.origin, *(f"-- {line}".rstrip() for line in lines), self.sql])
 
 
 class LeftOut(Struct, frozen=True):
@@ -141,6 +146,13 @@ def title_of(text: str, otherwise: str) -> str:
     """A title in one line that can be stored."""
     line = " ".join(text.replace("\0", "").split())
     return line[:TITLE_LIMIT] or otherwise
+
+
+def limited(parts: list[Node], left_out: list[LeftOut]) -> list[Node]:
+    """The parts of a file that are read; the number of all others is left out."""
+    if more := len(parts[TILES_LIMIT:]):
+        left_out.append(LeftOut(f"{more} more", f"only {TILES_LIMIT} parts of a file are read"))
+    return parts[:TILES_LIMIT]
 
 
 def looks_like(document: Node) -> str:

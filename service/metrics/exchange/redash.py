@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Struct
 
 from service.metrics.exchange.plan import (
-    TILES_LIMIT,
     Grid,
     LeftOut,
     Node,
@@ -19,6 +18,7 @@ from service.metrics.exchange.plan import (
     Plan,
     Query,
     expect,
+    limited,
     title_of,
 )
 from service.metrics.exchange.templates import (
@@ -35,7 +35,7 @@ from service.metrics.models import Chart
 ROW_PX: Final = 50
 COLUMNS: Final = 6
 WIDE_COLUMNS: Final = 12  # newer releases
-_TEMPLATE: Final = re.compile(r"\{\{\{?&?\s*([^{}'\"]*?)\s*\}?\}\}")
+_TEMPLATE: Final = re.compile(r"\{\{\{?&?([^{}'\"]*+)\}?\}\}")
 _DAYS: Final = re.compile(r"d_last_([0-9]{1,4})_(day|month|hour)s?")
 _KINDS: Final[dict[str, ParameterKind]] = {
     "number": "number",
@@ -80,10 +80,9 @@ def read(document: Node) -> Plan:
     if "widgets" in document.fields:
         return _dashboard(document)
     listed = document["results"] if document["results"].is_list else document
-    found = list(listed) if listed.is_list else [document]
     queries: list[Query] = []
     left_out: list[LeftOut] = []
-    for each in found[:TILES_LIMIT]:
+    for each in limited(list(listed) if listed.is_list else [document], left_out):
         title = title_of(each["name"].text, f"Query {each['id'].text}")
         try:
             queries.append(_query(each, title, f"Redash: query {each['id'].text or title}", Node({})))
@@ -94,12 +93,12 @@ def read(document: Node) -> Plan:
 
 def _dashboard(document: Node) -> Plan:
     name = document["slug"].text or document["id"].text
-    widgets = list(document["widgets"])[:TILES_LIMIT]
+    queries: list[Query] = []
+    left_out: list[LeftOut] = []
+    widgets = limited(list(document["widgets"]), left_out)
     positions = [widget["options"]["position"] for widget in widgets]
     widest = max((each["col"].number + each["sizeX"].number for each in positions), default=0)
     grid = Grid(WIDE_COLUMNS if widest > COLUMNS else COLUMNS, ROW_PX)
-    queries: list[Query] = []
-    left_out: list[LeftOut] = []
     for widget in widgets:
         drawn, query = widget["visualization"], widget["visualization"]["query"]
         title = title_of(query["name"].text, f"Query {query['id'].text}")
@@ -184,9 +183,10 @@ def _scan(sql: str, at: int) -> Reference | None:
     if not sql.startswith("{{", at):
         return None
     found = _TEMPLATE.match(sql, at)
-    if found is None or found[1][:1] in {"", "#", "^", "/", "!", ">"}:
+    name = "" if found is None else found[1].strip()
+    if found is None or name[:1] in {"", "#", "^", "/", "!", ">"}:
         raise NotTaken(f"{sql[at : at + 30]!r} is a template block, not a parameter")
-    return Reference(at, found.end(), found[1])
+    return Reference(at, found.end(), name)
 
 
 class _Filled:

@@ -92,7 +92,7 @@ class Taker:
         below = 0 if known.keys() & _keys(plan) else _bottom(board)
         for draft in drafts:
             try:
-                metric = known.get(f"-- {draft.query.key}")
+                metric = known.get(draft.query.origin)
                 if metric is not None:
                     outcomes.append(await self._repeated(draft, metric, options))
                 else:
@@ -196,7 +196,7 @@ class Taker:
     async def _replace_places(self, board_id: str, plan: Plan) -> None:
         """Give the plan's metrics the places and charts of the file. All others stay where they are."""
         board = self._catalog.dashboard(board_id)
-        queries = {f"-- {query.key}": query for query in plan.queries}
+        queries = {query.origin: query for query in plan.queries}
         wanted = {metric.id: queries[key] for metric in board.metrics if (key := _key(metric)) in queries}
         layouts: dict[str, list[Place]] = {}
         for item in board.places:
@@ -258,7 +258,7 @@ def _key(metric: Metric) -> str:
 
 
 def _keys(plan: Plan) -> set[str]:
-    return {f"-- {query.key}" for query in plan.queries}
+    return {query.origin for query in plan.queries}
 
 
 def _bottom(board: Dashboard | None) -> int:

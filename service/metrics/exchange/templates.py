@@ -15,10 +15,12 @@ from service.metrics.exchange.plan import NotTaken, Parameter
 from service.sql.lexer import Lexeme, mark_of, tokenize
 from service.sql.parameters.analysis import TAKEN
 from service.sql.parameters.days import day_slot
+from service.sql.validation.limits import MAX_BYTES
 
 NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _NOT_IN_NAME: Final = re.compile(r"[^a-z0-9]+")
 _NAME_LIMIT: Final = 50
+_USES_LIMIT: Final = 500
 _TYPES: Final = frozenset({"date", "time", "timestamp", "timestamptz", "interval", "numeric", "uuid"})
 _ZONES: Final = (["with", "time", "zone"], ["without", "time", "zone"])
 _NAMES_FOLLOW: Final = frozenset({"from", "join", "as", "table", "only", "collate", "over", "using"})
@@ -98,7 +100,14 @@ class Names:
 
 def rewrite(sql: str, scan: Scan, fill: Fill) -> str:
     """The SQL with all placeholders replaced. Raises `NotTaken`."""
+    check_size(sql)
     return _Rewriting(sql, scan, fill).done()
+
+
+def check_size(sql: str) -> None:
+    """Raises `NotTaken` for SQL that would be refused for its size, before anything reads it."""
+    if len(sql.encode(errors="replace")) > MAX_BYTES:
+        raise NotTaken(f"its SQL has more than {MAX_BYTES} bytes")
 
 
 def edited(sql: str, edits: list[Edit]) -> str:
@@ -144,6 +153,7 @@ class _Rewriting:
         self._fill = fill
         self._lexemes = tokenize(sql)
         self._edits: list[Edit] = []
+        self._uses = 0
 
     def done(self) -> str:
         at = 0
@@ -188,7 +198,7 @@ class _Rewriting:
             raise NotTaken(f"{shown} stands in a text without an end")
         if lexeme.kind != "string" or not text.startswith(opening):
             raise NotTaken(f"{shown} is a part of a name or of a text that no parameter can be a part of")
-        filled = [self._fill(each) for each in references]
+        filled = [self._filled(each) for each in references]
         if any(each.is_list for each in filled):
             raise NotTaken(f"{shown} has several values, but stands in quotes as one")
         inner = (lexeme.start + len(opening), lexeme.end - 1)
@@ -242,7 +252,7 @@ class _Rewriting:
             raise NotTaken(f"{shown} is a name, or a part of one: a parameter can only be a value")
         if self._is_sorted_by(first):
             raise NotTaken(f"{shown} says by what to sort or to group: a parameter can only be a value")
-        filled = self._fill(reference)
+        filled = self._filled(reference)
         if filled.is_list:
             self._put_list(first, last, filled, shown)
         elif filled.bare:
@@ -293,6 +303,12 @@ class _Rewriting:
             if depth == 0 and word in _CLAUSES:
                 return word == "by"
         return False
+
+    def _filled(self, reference: Reference) -> Filling:
+        self._uses += 1
+        if self._uses > _USES_LIMIT:
+            raise NotTaken(f"it has more than {_USES_LIMIT} placeholders")
+        return self._fill(reference)
 
     def _near(self, at: int) -> Lexeme | None:
         return self._lexemes[at] if 0 <= at < len(self._lexemes) else None
