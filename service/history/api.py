@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
+from service.auth.guards import caller
 from service.errors import Busy, DatabaseUnavailable, FieldError, InvalidInput, NotFound, QueryTimeout
 from service.history.histories import Histories
 from service.history.models import ShownHistory
@@ -88,7 +89,8 @@ class HistoryController(Controller):
         operation_id="getMetricHistory",
         summary="Why a metric's numbers changed",
         description="Its last distinct results, newest first, each with the rows that differ from the one "
-        "before and with what happened between the two. It takes the parameters of the metric.",
+        "before and with what happened between the two. It takes the parameters of the metric. Callers with "
+        "the scope `admin` are told who did it, and those with `imports:write` the files.",
         responses={200: ResponseSpec(ShownHistory, generate_examples=False, description="The history")},
         opt={
             "problems": (NotFound, QueryTimeout, Busy, DatabaseUnavailable),
@@ -107,7 +109,10 @@ class HistoryController(Controller):
     ) -> Response[bytes]:
         given = _given([(str(name), str(text)) for name, text in request.query_params.multi_items()])
         before = read_id_cursor(cursor, MAX_ID)
-        found, following = await histories.page(parse_uuid(metric_id), given, before=before, limit=limit)
+        scopes = caller(request.scope).scopes
+        found, following = await histories.page(
+            parse_uuid(metric_id), given, before=before, limit=limit, scopes=scopes
+        )
         if following is not None:
             found = msgspec.structs.replace(found, next_cursor=write_cursor(following))
         body = msgspec.json.encode(found)

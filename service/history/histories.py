@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final
@@ -24,11 +24,15 @@ from service.history.difference import (
     shown,
 )
 from service.history.models import (
+    Cause,
     ChangedColumns,
     ChangedRow,
     ChangedValue,
+    CommitCause,
+    DefinitionCause,
     History,
     HistoryItem,
+    ImportCause,
     Retyped,
     RowDifference,
     RowTotals,
@@ -38,6 +42,7 @@ from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 
 SHOWN_ROWS: Final = 100
+IMPORTS: Final = "imports:write"
 MEMORY_BYTES: Final = 4 << 20
 OFF: Final = "No history is kept: HISTORY_RESULTS is 0."
 PER_CALLER: Final = (
@@ -52,6 +57,7 @@ _NULL: Final = Raw(b"null")
 
 
 _COLUMNS: Final = msgspec.json.Decoder(list[Column])
+_CAUSES: Final = msgspec.json.Decoder(tuple[Cause, ...])
 _RECORDS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 
 
@@ -68,9 +74,17 @@ class Histories:
         self._computed_bytes = 0
 
     async def page(
-        self, metric_id: UUID, given: Sequence[tuple[str, str]], *, before: int, limit: int
+        self,
+        metric_id: UUID,
+        given: Sequence[tuple[str, str]],
+        *,
+        before: int,
+        limit: int,
+        scopes: Collection[str],
     ) -> tuple[History, int | None]:
         """Up to `limit` results with ids below `before`, and where the next page begins.
+
+        Causes are told as far as the scopes allow: who did it as the audit log, files as the list of imports.
 
         Raises the problems of the metric and its parameters, as its result would.
         """
@@ -85,14 +99,14 @@ class Histories:
             found = await store.page(self._database, metric_id, key, before, limit + 1)
             note = None if found else NONE_YET
         items = [
-            await self._item(each, earlier)
+            await self._item(each, earlier, scopes)
             for each, earlier in zip(found[:limit], [*found[1:], None], strict=False)
         ]
         following = found[limit - 1].id if len(found) > limit else None
         title = metric.shown_title
         return History(id=metric_id, title=title, items=items, next_cursor=None, note=note), following
 
-    async def _item(self, result: Stored, before: Stored | None) -> HistoryItem:
+    async def _item(self, result: Stored, before: Stored | None, scopes: Collection[str]) -> HistoryItem:
         compared, note = _NULL, None
         if before is not None:
             compared, note = await self._compared(before, result)
@@ -104,7 +118,7 @@ class Histories:
             row_count=result.row_count,
             truncated=result.truncated,
             left_out=result.left_out,
-            causes=Raw(result.causes.encode()),
+            causes=Raw(_allowed(result.causes, scopes)),
             difference=compared,
             difference_note=note,
         )
@@ -129,6 +143,23 @@ class Histories:
         while self._computed_bytes > MEMORY_BYTES:
             _, oldest = self._computed.popitem(last=False)
             self._computed_bytes -= len(oldest)
+
+
+def _allowed(causes: str, scopes: Collection[str]) -> bytes:
+    """Causes as somebody with these scopes may read them."""
+    if "admin" in scopes and IMPORTS in scopes:
+        return causes.encode()
+    found: list[Cause] = []
+    for cause in _CAUSES.decode(causes):
+        told = cause
+        if isinstance(told, ImportCause) and IMPORTS not in scopes:
+            told = msgspec.structs.replace(told, id=None, source=None)
+        if isinstance(told, ImportCause | DefinitionCause) and "admin" not in scopes:
+            told = msgspec.structs.replace(told, actor=None)
+        if isinstance(told, CommitCause) and "admin" not in scopes:
+            told = msgspec.structs.replace(told, actor=None, action=None, target=None)
+        found.append(told)
+    return msgspec.json.encode(found)
 
 
 def compared(before: tuple[bytes, int], after: tuple[bytes, int]) -> bytes:

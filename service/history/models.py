@@ -12,14 +12,14 @@ from service.history.difference import Column
 class ImportCause(Struct, frozen=True, tag_field="kind", tag="import"):
     """An import wrote to tables that the metric reads; `id` is that of its run."""
 
-    id: UUID
+    id: UUID | None
     dataset: str
-    source: str
+    source: str | None
     rows_read: int
     inserted: int
     updated: int
     gone: int
-    actor: str
+    actor: str | None
     at: datetime
 
 

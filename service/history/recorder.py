@@ -116,7 +116,8 @@ class Recorder:
             return
         self._pending[series] = Pending(key, entry, self._now(), left_out)
         self._pending_bytes += entry.weight
-        self._wake.set()
+        if before is None:  # else its turn is known
+            self._wake.set()
 
     def _drop(self, series: Series) -> Pending | None:
         pending = self._pending.pop(series, None)

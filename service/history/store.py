@@ -31,7 +31,7 @@ class Document(Struct, frozen=True):
     """The parts of a result that its numbers are in."""
 
     columns: Raw
-    records: Raw
+    records: list[Raw]
     row_count: int
     truncated: bool
     as_of: datetime
@@ -116,19 +116,28 @@ def series_key(plan: QueryPlan, bound: bytes) -> bytes:
 
 
 def read_result(body: bytes) -> Kept:
-    """What is to be kept of a result's JSON."""
+    """What is to be kept of a result's JSON. Results of the same rows in another order have one digest."""
     document = _DOCUMENT.decode(body)
-    content = bytes(document.columns) + b"\n" + bytes(document.records)
+    records = list(map(bytes, document.records))
+    content = b"%s\n[%s]" % (bytes(document.columns), b",".join(records))
     truncated = b"1" if document.truncated else b"0"
     packed = zstandard.ZstdCompressor(level=3).compress(content) if len(content) <= COMPARED_BYTES else None
     return Kept(
-        digest=blake2b(content + truncated, digest_size=KEY_BYTES).digest(),
+        digest=_digest(bytes(document.columns), truncated, *sorted(records)),
         row_count=document.row_count,
         truncated=document.truncated,
         as_of=document.as_of,
         size=len(content),
         body=packed if packed is not None and len(packed) <= KEPT_BYTES else None,
     )
+
+
+def _digest(*parts: bytes) -> bytes:
+    found = blake2b(digest_size=KEY_BYTES)
+    for part in parts:
+        found.update(part)
+        found.update(b"\n")
+    return found.digest()
 
 
 def unpacked(body: bytes, size: int) -> tuple[bytes, bytes]:

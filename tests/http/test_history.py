@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from service.database.queries import Command, Statement
+from tests.conftest import store_metric
 from tests.waiting import until
 
 TABLE = Command("t", "CREATE TABLE data.sales (region text PRIMARY KEY, n numeric)")
@@ -200,6 +201,7 @@ async def test_parameters_are_those_of_the_result(client, sales, clone, make_met
         ("limit=1&limit=2", "limit"),
         ("cursor=x", "cursor"),
         ("day_range=3", "day_range"),
+        ("day_range=", "day_range"),
     ],
 )
 async def test_odd_queries_are_refused(client, metric, query, field):
@@ -259,3 +261,45 @@ async def test_the_reader_cannot_read_what_is_kept(addresses, metric, reader):
     for table in ("history_series", "result_history"):
         with pytest.raises(QueryFailed, match="permission denied"):
             await reader.run(f"SELECT * FROM app.{table}", [])
+
+
+async def test_rows_in_another_order_are_the_same_result(client, clone, sales, metric):
+    await kept(client, metric, 1)
+    for order in ("region DESC", "n DESC, region"):
+        sql = f"SELECT region, n FROM sales ORDER BY {order}"
+        assert (await client.patch(f"/api/v1/metrics/{metric}", json={"sql": sql})).status_code == 200
+        await client.get(f"/api/v1/metrics/{metric}")
+    await sales(("west", "3"))
+    newest, _ = await kept(client, metric, 2)
+    assert newest["difference"]["totals"] == {"added": 1, "removed": 0, "changed": 0, "unchanged": 2}
+    assert "definition" not in kinds(newest)
+
+
+async def test_who_did_it_is_told_as_the_audit_tells_it(guarded_database, visitor, token):
+    metric = await store_metric(guarded_database, "SELECT count(*) AS n FROM customers")
+    reading, path = token("metrics:read"), f"/api/v1/metrics/{metric}/history"
+
+    async def items(*scopes, number):
+        async def found():
+            await visitor.get(f"/metrics/{metric}", headers=reading)
+            answer = await visitor.get(path, headers=token("metrics:read", *scopes))
+            listed = answer.json().get("items", [])
+            return listed if len(listed) == number else None
+
+        return await until(found)
+
+    await items(number=1)
+    text = "customer_id,occupation,type\n77001,Nurse,HCP\n"
+    answer = await visitor.post(
+        "/api/v1/imports/customers",
+        files={"file": ("secret.csv", text.encode())},
+        headers=token("imports:write", subject="ann"),
+    )
+    assert answer.status_code == 201, answer.text
+    (least,) = (await items(number=2))[0]["causes"]
+    assert (least["kind"], least["dataset"], least["inserted"]) == ("import", "customers", 1)
+    assert (least["id"], least["source"], least["actor"]) == (None, None, None)
+    (more,) = (await items("imports:write", number=2))[0]["causes"]
+    assert (more["source"], more["actor"]) == ("secret.csv", None)
+    (most,) = (await items("imports:write", "admin", number=2))[0]["causes"]
+    assert (most["source"], most["actor"]) == ("secret.csv", "ann")

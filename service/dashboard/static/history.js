@@ -83,8 +83,8 @@ function words(cause, shown) {
 	const code = (/** @type {string[]} */ names) => names.flatMap((name, index) => [...(index ? [', '] : []), el('code', {}, name)]);
 	switch (cause.kind) {
 		case 'import': {
-			const run = may('imports:write') ? el('a', { href: `/data#run-${cause.id}` }, cause.source) : el('bdi', {}, cause.source);
-			return ['Import of ', run, ` into ${cause.dataset} by ${cause.actor}: ${sums(cause)}${at}.`];
+			const run = cause.id && may('imports:write') ? el('a', { href: `/data#run-${cause.id}` }, cause.source) : el('bdi', {}, cause.source ?? 'a file');
+			return ['Import of ', run, ` into ${cause.dataset}${cause.actor ? ` by ${cause.actor}` : ''}: ${sums(cause)}${at}.`];
 		}
 		case 'commit': {
 			const who = cause.actor ? ` by ${cause.actor} (${cause.action})` : cause.transaction ? ` by transaction ${cause.transaction}` : ', which nobody announced';
