@@ -131,6 +131,58 @@ def test_a_metric_is_added_listed_shown_and_run(run: Run):
     assert "down is no parameter of this metric: it takes up" in err
 
 
+CAUSES = [
+    (
+        {"kind": "import", "source": "a.csv", "dataset": "customers", "actor": "ann"},
+        "import of a.csv into customers by ann",
+    ),
+    (
+        {"kind": "commit", "tables": ["data.a", "data.b"], "transaction": 7, "actor": None},
+        "data.a, data.b changed (transaction 7)",
+    ),
+    (
+        {"kind": "commit", "tables": ["data.a"], "transaction": 7, "actor": "ann", "action": "items.create"},
+        "data.a changed (items.create by ann)",
+    ),
+    (
+        {"kind": "commit", "tables": ["data.a"], "transaction": None, "actor": None},
+        "data.a changed (unannounced)",
+    ),
+    ({"kind": "definition", "version": 3, "actor": None}, "metric changed to version 3 by nobody known"),
+    ({"kind": "migration", "id": "0140.history"}, "migration 0140.history"),
+    ({"kind": "redefinition", "names": ["data.v"]}, "data.v redefined"),
+    ({"kind": "time"}, "time passed"),
+    ({"kind": "unwatched", "tables": ["data.a"]}, "unknown: data.a not watched"),
+    ({"kind": "unknown", "why": "nothing was noticed"}, "unknown: nothing was noticed"),
+]
+
+
+def test_a_history_is_told_in_words(capfdbinary):
+    from service.cli.output import lines, show_history
+
+    totals = {"added": 1, "removed": 0, "changed": 2, "unchanged": 3}
+    items = [
+        {"as_of": "2025-06-01T00:00:00Z", "row_count": 4, "causes": [cause], "difference": {"totals": totals}}
+        for cause, _ in CAUSES
+    ]
+    items.append({"as_of": "2025-05-01T00:00:00Z", "row_count": 4, "causes": [], "difference": None})
+    show_history(lines(items), as_csv=True)
+    *changes, first = csv.DictReader(io.StringIO(capfdbinary.readouterr().out.decode()))
+    assert [each["causes"] for each in changes] == [words for _, words in CAUSES]
+    assert {(each["rows"], each["added"], each["removed"], each["changed"]) for each in changes} == {
+        ("4", "1", "0", "2")
+    }
+    assert (first["added"], first["causes"]) == ("", "")
+
+
+def test_a_metric_without_a_history_lists_none(run: Run):
+    added = run("metric", "add", "--sql", "SELECT :n::integer AS n", "--title", "One")[1]
+    metric_id = json.loads(added)["id"]
+    assert run("metric", "history", metric_id, "n=1") == (0, "", "")
+    status, _, err = run("metric", "history", metric_id, "m=1")
+    assert (status, "m is no parameter of this metric" in err) == (2, True)
+
+
 def test_a_dashboard_is_added_and_listed(run: Run):
     assert json.loads(run("dashboard", "add", "Sales of today")[1])["id"] == "sales-of-today"
     assert run("dashboard", "add", "Other", "--id", "sales-of-today")[0] == 2
