@@ -1,5 +1,6 @@
 """Tally as a user runs it: in processes of their own, from the environment."""
 
+import atexit
 import os
 import signal
 import socket
@@ -7,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -94,12 +96,31 @@ def until_gone(port: int) -> None:
 
 
 @contextmanager
+def seeded() -> Generator[Path]:
+    """A DATA_DIR with the sample company, as `tally migrate` and `tally seed` leave it."""
+    with open_folder() as folder:
+        # with its owners, and no server runs on it
+        subprocess.run(["cp", "-a", f"{_company()}/.", folder], check=True)
+        yield folder
+
+
+@cache
+def _company() -> Path:
+    """The one that all others of this process are copies of."""
+    folder = ExitStack()
+    atexit.register(folder.close)
+    made = folder.enter_context(open_folder())
+    for command in ("migrate", "seed"):
+        done = tally(command, DATA_DIR=made)
+        assert done.returncode == 0, done.stderr
+    return made
+
+
+@contextmanager
 def serving_seeds(**variables: object) -> Generator[str]:
     """The whole service over the seeds, with more settings; its base address."""
     port = free_port()
-    with open_folder() as folder:
-        assert tally("migrate", DATA_DIR=folder).returncode == 0
-        assert tally("seed", DATA_DIR=folder).returncode == 0
+    with seeded() as folder:
         with (folder / "log").open("w") as log:  # a pipe that nobody reads would fill and hold it up
             service = start(log, DATA_DIR=folder, PORT=port, **variables)
         try:

@@ -1,12 +1,9 @@
 """Every attack on a running service goes under the watcher."""
 
 import io
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +13,7 @@ from service.cli import main
 from service.database.embedded import running
 from service.environment import rows
 from tests.adversity.watcher import watched
-from tests.processes import free_port, start, tally, until_ready
+from tests.processes import free_port, seeded, start, until_ready
 
 PATIENCE_S = 90
 
@@ -39,23 +36,17 @@ class Attacked(Struct):
 @pytest.fixture(scope="package")
 def attacked() -> Generator[Attacked]:
     """The whole service over the seeds and an embedded Postgres, as `make run` has it."""
-    folder, port = Path(tempfile.mkdtemp(prefix="tally-attacked-")), free_port()
-    folder.chmod(0o755)
-    try:
-        assert tally("migrate", DATA_DIR=folder).returncode == 0
-        assert tally("seed", DATA_DIR=folder).returncode == 0
-        with running(folder), (folder / "log").open("w") as log:
-            (pid_file,) = folder.glob("postgres/**/postmaster.pid")
-            process = start(log, DATA_DIR=folder, PORT=port, LOG_LEVEL="warning")
-            try:
-                until_ready(port)
-                with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE_S) as client:
-                    yield Attacked(port, process.pid, int(pid_file.read_text().split()[0]), client)
-            finally:
-                process.terminate()
-                process.wait(timeout=30)
-    finally:
-        shutil.rmtree(folder)
+    port = free_port()
+    with seeded() as folder, running(folder), (folder / "log").open("w") as log:
+        (pid_file,) = folder.glob("postgres/**/postmaster.pid")
+        process = start(log, DATA_DIR=folder, PORT=port, LOG_LEVEL="warning")
+        try:
+            until_ready(port)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE_S) as client:
+                yield Attacked(port, process.pid, int(pid_file.read_text().split()[0]), client)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 @pytest.fixture(autouse=True)

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from tests.processes import open_folder, tally
+from service.database.embedded import running
+from tests.adversity.conftest import Commanded
+from tests.processes import seeded
 
 
 @pytest.fixture(scope="module")
 def folder():
-    with open_folder() as opened:
-        assert tally("migrate", DATA_DIR=opened).returncode == 0
-        assert tally("seed", DATA_DIR=opened).returncode == 0
+    with seeded() as opened, running(opened):
         yield opened
 
 
@@ -20,11 +20,11 @@ def lines(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_sample_watches_interactions_per_day_and_channel(folder):
-    (rule,) = lines(tally("alert", "rules", DATA_DIR=folder))
+def test_the_sample_watches_interactions_per_day_and_channel(command: Commanded, folder):
+    (rule,) = lines(command("alert", "rules", DATA_DIR=folder))
     assert (rule["kind"], rule["by"], rule["missing"]) == ("anomaly", ["channel"], "zero")
     found = lines(
-        tally(
+        command(
             "alert", "preview", rule["metric_id"], "--column", "interactions", "--kind", "threshold",
             "--above", "3", "--by", "channel", DATA_DIR=folder,
         )
@@ -32,26 +32,26 @@ def test_the_sample_watches_interactions_per_day_and_channel(folder):
     assert found
     assert {"series", "point", "value", "expected"} == found[0].keys()
     # Seeding again changes nothing, and brings back nothing that was deleted.
-    assert lines(tally("alert", "rules", DATA_DIR=folder)) == [rule]
-    assert tally("alert", "delete", rule["id"], DATA_DIR=folder).returncode == 0
-    assert tally("seed", DATA_DIR=folder).returncode == 0
-    assert lines(tally("alert", "rules", DATA_DIR=folder)) == []
+    assert lines(command("alert", "rules", DATA_DIR=folder)) == [rule]
+    assert command("alert", "delete", rule["id"], DATA_DIR=folder).returncode == 0
+    assert command("seed", DATA_DIR=folder).returncode == 0
+    assert lines(command("alert", "rules", DATA_DIR=folder)) == []
 
 
-def test_rules_are_made_and_lists_are_empty_at_first(folder):
-    metric = json.loads(tally("metric", "add", "--sql", "SELECT 7 AS n", DATA_DIR=folder).stdout)["id"]
-    done = tally(
+def test_rules_are_made_and_lists_are_empty_at_first(command: Commanded, folder):
+    metric = json.loads(command("metric", "add", "--sql", "SELECT 7 AS n", DATA_DIR=folder).stdout)["id"]
+    done = command(
         "alert", "add", "Seven", metric, "--column", "n", "--kind", "threshold", "--above", "5",
         "--webhook", "http://127.0.0.1:9/", DATA_DIR=folder,
     )  # fmt: skip
     (rule,) = lines(done)
     assert rule["webhook_secret"].startswith("whsec_")
-    assert lines(tally("alert", "list", "--open", DATA_DIR=folder)) == []
-    assert lines(tally("alert", "deliveries", DATA_DIR=folder)) == []
-    table = tally("alert", "rules", "--csv", DATA_DIR=folder).stdout
+    assert lines(command("alert", "list", "--open", DATA_DIR=folder)) == []
+    assert lines(command("alert", "deliveries", DATA_DIR=folder)) == []
+    table = command("alert", "rules", "--csv", DATA_DIR=folder).stdout
     assert "Seven" in table
-    wrong = tally("alert", "add", "Six", metric, "--column", "m", DATA_DIR=folder)
+    wrong = command("alert", "add", "Six", metric, "--column", "m", DATA_DIR=folder)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "no column 'm'" in wrong.stderr
-    assert tally("alert", "replay", "msg_none", DATA_DIR=folder).returncode == 2
-    assert tally("alert", "list", "--open", "--state", "firing", DATA_DIR=folder).returncode == 2
+    assert command("alert", "replay", "msg_none", DATA_DIR=folder).returncode == 2
+    assert command("alert", "list", "--open", "--state", "firing", DATA_DIR=folder).returncode == 2

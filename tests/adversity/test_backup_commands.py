@@ -10,17 +10,15 @@ import pytest
 
 from service.database.embedded import running
 from tests.adversity.conftest import Commanded
-from tests.processes import free_port, open_folder, start, tally, until_ready
+from tests.processes import free_port, open_folder, seeded, start, tally, until_ready
 
 FILE = "all.jsonl"
 
 
 @pytest.fixture(scope="module")
-def seeded():
+def company():
     """The folder of an embedded database with the seeds."""
-    with open_folder() as folder, running(folder):
-        assert tally("migrate", DATA_DIR=folder).returncode == 0
-        assert tally("seed", DATA_DIR=folder).returncode == 0
+    with seeded() as folder, running(folder):
         yield folder
 
 
@@ -52,9 +50,9 @@ def tiles(data_dir: Path):
         service.communicate(timeout=20)
 
 
-def test_a_sample_company_moves_to_another_database(command: Commanded, seeded: Path, tmp_path: Path):
+def test_a_sample_company_moves_to_another_database(command: Commanded, company: Path, tmp_path: Path):
     file = tmp_path / FILE
-    done = command("export", str(file), DATA_DIR=seeded)
+    done = command("export", str(file), DATA_DIR=company)
     assert (done.returncode, done.stderr) == (0, "")
     rows = {each["table"]: each["rows"] for each in map(json.loads, done.stdout.splitlines())}
     assert rows["catalog.metric"] == 17
@@ -71,11 +69,11 @@ def test_a_sample_company_moves_to_another_database(command: Commanded, seeded: 
         assert "the database is not empty" in again.stderr
         assert again.stderr.count("\n") == 1
         assert command("restore", str(file), "--replace", DATA_DIR=other).returncode == 0
-        assert tiles(other) == tiles(seeded)
+        assert tiles(other) == tiles(company)
 
 
-def test_the_file_passes_through_a_pipe(seeded: Path, empty: Path):
-    exported = tally("export", DATA_DIR=seeded)
+def test_the_file_passes_through_a_pipe(company: Path, empty: Path):
+    exported = tally("export", DATA_DIR=company)
     assert exported.stderr == ""
     first, *_, last = exported.stdout.splitlines()
     assert json.loads(first)["tally_export"] == 1
@@ -87,7 +85,7 @@ def test_the_file_passes_through_a_pipe(seeded: Path, empty: Path):
     assert done.returncode == 0
 
 
-def test_an_export_that_fails_leaves_the_file_before_it(command: Commanded, seeded: Path, tmp_path: Path):
+def test_an_export_that_fails_leaves_the_file_before_it(command: Commanded, company: Path, tmp_path: Path):
     file = tmp_path / FILE
     file.write_text("the export of yesterday")
     done = command("export", str(file), DATABASE_URL="postgresql://me:secret@127.0.0.1:1/x")
@@ -117,9 +115,9 @@ def test_an_export_that_fails_leaves_the_file_before_it(command: Commanded, seed
     ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
 )
 def test_what_cannot_be_done_is_one_sentence(
-    command: Commanded, seeded: Path, arguments: tuple[str, ...], sentence: str | None
+    command: Commanded, company: Path, arguments: tuple[str, ...], sentence: str | None
 ):
-    done = command(*arguments, DATA_DIR=seeded)
+    done = command(*arguments, DATA_DIR=company)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert sentence is None or done.stderr == sentence
