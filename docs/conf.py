@@ -18,8 +18,11 @@ extensions = ["myst_parser"]
 root_doc = "quick-start"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+smartquotes = False  # it makes one dash of the two of an option
 html_theme = "furo"
 html_title = f"Tally {release}"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 suppress_warnings = ["misc.highlighting_failure"]  # Pygments does not know the $$ of Postgres
@@ -28,7 +31,7 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 
-quick-start <self>
+Quick start <self>
 architecture
 parameters
 imports

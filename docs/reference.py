@@ -67,7 +67,7 @@ def _leaves(command: click.Command, context: click.Context) -> Iterator[tuple[st
 def _option(option: click.Parameter) -> str:
     if isinstance(option, click.Argument):
         return f"`{(option.metavar or option.name or '').upper()}`"
-    said = getattr(option, "help", None) or ""
+    said = (getattr(option, "help", None) or "").rstrip(".")
     return f"`{', '.join(option.opts)}` {said}".strip()
 
 

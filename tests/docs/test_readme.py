@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import urllib.request
 from collections.abc import Generator
@@ -44,6 +45,26 @@ def test_every_command_that_is_named_exists():
         assert command is not None, first
         if isinstance(command, click.Group) and second:
             assert command.get_command(context, second) is not None, f"{first} {second}"
+
+
+def lines_of_tally() -> list[list[str]]:
+    """Each command line of `tally` in the blocks, without what a shell adds."""
+    blocks = "\n".join(re.findall(r"```(?:sh|bash)\n(.*?)```", "\n".join(PAGES), re.DOTALL))
+    blocks = re.sub(r"\\\n\s*", " ", blocks)
+    found = re.findall(r"(?:^|[ /(])tally ([a-z][^\n#|>&)]*)", blocks, re.MULTILINE)
+    return [words for line in found if (words := shlex.split(line))[0].isalpha()]
+
+
+def test_every_option_that_an_example_uses_exists():
+    lines = lines_of_tally()
+    assert len(lines) > 15
+    for words in lines:
+        command: click.Command = tally
+        while isinstance(command, click.Group) and words:
+            command = command.commands[words.pop(0)]
+        known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options <= known, (command.name, options - known)
 
 
 EXAMPLES = [
