@@ -227,9 +227,12 @@ def _words_or_null(schema: Object) -> Object:
 
 
 def _without_null(schema: Object) -> Object:
-    """A query parameter may be absent, but it cannot be null."""
+    """A query parameter that is not given is absent: text needs no null beside it.
+
+    Beside a list of words null stays, for the text `null` is taken as none of them.
+    """
     if None in schema.get("enum", ()):
-        schema = _words_or_null(schema)
+        return _words_or_null(schema)
     members: list[Object] = [each for each in schema.get("oneOf", ()) if each != {"type": "null"}]
     if len(members) != 1:
         return schema

@@ -81,6 +81,7 @@ export class Tally {
 
 	/** Any request, with this client's token, memory and errors. */
 	async request(method, path, { params, json, body, headers = {}, signal, repeatable, accepted = [], timeout } = /** @type {any} */ ({})) {
+		if (!/^\/(?!\/)/.test(path)) throw new TypeError(`${path} is no path: it begins with one slash`);
 		const sent = { Accept: 'application/json, */*;q=0.5', ...headers };
 		if (json !== undefined) [body, sent['Content-Type']] = [stringify(json), 'application/json'];
 		const query = queryOf(params);
@@ -210,7 +211,7 @@ export class Tally {
 				if (response.status !== 200 || !/event-stream/.test(response.headers.get('content-type') ?? '')) {
 					const answer = new Answer(response.status, response.headers, await response.text(), address, this.#settings.numbers);
 					if (first || !COME_BACK.includes(answer.status)) throw errorOf(answer);
-					wait = answer.retryAfter ?? wait;
+					wait = Math.min(30, answer.retryAfter ?? wait);
 				} else {
 					for await (const { event, id, text, retry } of eventsOf(response.body, hear)) {
 						[first, failures] = [false, 1];
@@ -218,7 +219,12 @@ export class Tally {
 						if (event === 'reconnect') break;
 						last = id || last;
 						const data = this.#settings.numbers === 'plain' ? JSON.parse(text) : parse(text);
-						if (event === 'denied') throw denied(address, data);
+						if (event === 'denied') {
+							const { Authorization: other } = await this.#bearer();
+							if (other === headers.Authorization) throw denied(address, data);
+							wait = 0; // come back with the new token
+							break;
+						}
 						yield { event, id, data, result: event === 'result' ? data : undefined };
 						if (event === 'gone' && !data.id) return;
 					}
@@ -355,6 +361,10 @@ async function* eventsOf(body, heard) {
 	let rest = '';
 	for await (const piece of body.pipeThrough(new TextDecoderStream())) {
 		heard();
+		if (!piece.includes('\n')) {
+			rest += piece;
+			continue;
+		}
 		const blocks = (rest + piece).replaceAll('\r\n', '\n').split('\n\n');
 		rest = blocks.pop() ?? '';
 		for (const block of blocks) {
@@ -363,7 +373,7 @@ async function* eventsOf(body, heard) {
 			for (const line of block.split('\n')) {
 				const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line) ?? [];
 				if (name === 'data') data.push(value);
-				else if (name === 'retry') said.retry = Number(value) / 1e3 || 0;
+				else if (name === 'retry') said.retry = Math.min(30, Number(value) / 1e3 || 0);
 				else if (name === 'event' || name === 'id') said[name] = value;
 			}
 			if (data.length) yield { ...said, text: data.join('\n') };

@@ -4,6 +4,9 @@ import asyncio
 import io
 import pickle
 import time
+from datetime import date
+from decimal import Decimal
+from importlib import import_module
 
 import httpx
 import pytest
@@ -226,6 +229,61 @@ def test_a_lost_stream_is_opened_again_where_it_was(at, trouble):
     assert events[2].data == {"open": 2}
     assert [headers.get("Last-Event-ID") for headers in asked(trouble, "live")] == [None, *['"one"'] * 3]
     assert at.pauses == [0.001, 0.0, 0.001]
+
+
+def test_a_stream_goes_on_with_a_new_token(at, trouble):
+    tokens = iter(["ana", "ana-2", "ana-2", "ana-2", "ana-2"])
+    events = [each.event for each in at("renewed", token=lambda: next(tokens)).watch_metric(ID)]
+    assert events == ["result", "gone"]
+    assert [headers["Authorization"] for headers in asked(trouble, "renewed")] == [
+        "Bearer ana",
+        "Bearer ana-2",
+    ]
+
+
+def test_a_token_goes_to_no_other_server(at, trouble):
+    for path in ("http://elsewhere.example/x", "//elsewhere.example/x", "@elsewhere.example/x", "x"):
+        with pytest.raises(ValueError, match="no path"):
+            at("held", token="secret").request("GET", path)
+    assert trouble.asked == []
+
+
+def test_a_number_goes_back_as_it_came(tally_client):
+    exact = import_module("tally_client.exact")
+    text = b'{"a":[0.12345678901234567890,1e400,12345678901234567890123],"b":{"c":-0.10},"d":0.5}'
+    assert exact.dumps(exact.loads(text)) == text.replace(b"1e400", b"1E+400").replace(b",", b", ").replace(
+        b":", b": "
+    )
+    assert exact.loads(b"9" * 5000).exact() == Decimal("9" * 5000)
+    assert isinstance(exact.loads(b"0.5"), float)
+    with pytest.raises(ValueError, match="no number NaN"):
+        exact.dumps(Decimal("NaN"))
+    with pytest.raises(TypeError, match="object cannot be written"):
+        exact.dumps([object()])
+
+
+async def test_what_is_not_given_is_not_sent(tally_client):
+    def answer(request):
+        return httpx.Response(200, json={"items": [], "next_cursor": None, "query": str(request.url.query)})
+
+    async with tally_client.AsyncClient(transport=httpx.MockTransport(answer)) as api:
+        page = await api.list_customer_interactions(
+            start_date=None, end_date="2025-06-30", channel=["A", "B"]
+        )
+        assert page.additional_properties["query"] == "b'channel=A&channel=B&end_date=2025-06-30'"
+        page = await api.list_customer_interactions(start_date=date(2025, 6, 1), cursor=None)
+        assert page.additional_properties["query"] == "b'start_date=2025-06-01'"
+
+
+def test_what_is_nested_too_deep_to_read_is_said(tally_client):
+    deep = httpx.MockTransport(
+        lambda _: httpx.Response(200, text="[" * 100_000, headers={"Content-Type": "application/json"})
+    )
+    with (
+        tally_client.Client(transport=deep) as api,
+        pytest.raises(tally_client.UnexpectedAnswerError, match="RecursionError"),
+    ):
+        api.get_health()
 
 
 def test_a_stream_without_rights_or_metric_ends(at, tally_client):

@@ -54,6 +54,10 @@ SCENARIOS: dict[str, list[Answer | None]] = {
     ],
     "gone": [(204, {}, "")],
     "denied": [(200, STREAM, 'event: denied\ndata: {"code":"invalid-token","message":"It ended."}\n\n')],
+    "renewed": [
+        (200, STREAM, EVENT + 'event: denied\ndata: {"code":"invalid-token","message":"It ended."}\n\n'),
+        (200, STREAM, "event: gone\ndata: {}\n\n"),
+    ],
     "garbled": [(200, STREAM, "event: result\ndata: {nonsense\n\n")],
 }
 """The answers of each in turn; the last goes on. None cuts the connection."""

@@ -64,6 +64,11 @@ assert.deepEqual([(await secret.request('GET', '/a')).held, (await secret.reques
 const events = await all(at('live').watchMetric(ID, { day_range: 3 }));
 assert.deepEqual(events.map(({ event }) => event), ['result', 'stale', 'alert', 'gone']);
 assert.deepEqual([events[0]?.result?.records, events[2]?.data], [[{ n: 1 }], { open: 2 }]);
+const renewed = ['ana', 'bob', 'bob'];
+const after = await all(at('renewed', { token: () => renewed.shift() ?? '' }).watchMetric(ID));
+assert.deepEqual(after.map(({ event }) => event), ['result', 'gone']);
+for (const path of ['http://elsewhere.example/', '//elsewhere.example/', '@elsewhere.example/', 'x'])
+	await assert.rejects(at('held').request('GET', path), (error) => /no path/.test(error.message));
 await assert.rejects(all(at('denied').watchMetric(ID)), isProblem('invalid-token'));
 await assert.rejects(all(at('garbled').watchMetric(ID)), isUnexpected(/no JSON/));
 assert.deepEqual(await all(at('gone').watchMetric(ID)), []);

@@ -1,6 +1,7 @@
 """`python -m tally_client metrics`: write a module with the metrics of a service and their types."""
 
 import argparse
+import io
 import os
 import sys
 
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (TallyError, ValueError) as error:
         sys.stderr.write(f"{error}\nA token is read from the environment variable TALLY_TOKEN.\n")
         return 1
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # names of columns may be any text
     if given.typescript:
         sys.stdout.write(write_typescript(document, client.address, given.package))
     else:

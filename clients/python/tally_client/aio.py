@@ -25,7 +25,6 @@ from .base import (
     export_request,
     import_request,
     parsed,
-    query_of,
     report_of,
     undecodable,
 )
@@ -33,7 +32,7 @@ from .credentials import ClientCredentials
 from .exchange import AskToken, Call, Exchange, Pause
 from .files import Source, opened
 from .live import LiveEvent, More, Open, Watching, watching
-from .paths import path_of
+from .paths import path_of, query_of
 from .version import USER_AGENT
 
 T = TypeVar("T")

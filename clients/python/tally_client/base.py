@@ -28,15 +28,6 @@ TIMEOUT_S = 30.0
 CACHE_BYTES = 16 << 20
 
 
-def query_of(parameters: Parameters | None, **given: Any) -> dict[str, Any]:
-    """Query parameters without those that were not given."""
-    named = {name: value for name, value in given.items() if value is not None}
-    return {
-        name: value.isoformat() if isinstance(value, dt.date | dt.time) else value
-        for name, value in {**named, **(parameters or {})}.items()
-    }
-
-
 def answer_of(response: httpx.Response) -> Answer:
     return Answer(response.status_code, dict(response.headers), response.content, str(response.url))
 
@@ -44,7 +35,7 @@ def answer_of(response: httpx.Response) -> Answer:
 def parsed(parse: Callable[[Answer], T], answer: Answer) -> T:
     try:
         return parse(answer)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if "json" not in answer.headers.get("content-type", ""):
             raise UnexpectedAnswerError.of(answer) from error
         why = f"it is not as this client knows it ({error!r}): is the service's version another?"

@@ -24,14 +24,13 @@ from .base import (
     export_request,
     import_request,
     parsed,
-    query_of,
     report_of,
     undecodable,
 )
 from .exchange import AskToken, Call, Exchange, Pause
 from .files import Source, opened
 from .live import LiveEvent, More, Open, Watching, watching
-from .paths import path_of
+from .paths import path_of, query_of
 from .version import USER_AGENT
 
 T = TypeVar("T")

@@ -91,6 +91,17 @@ def typed(value: Any, kind: str) -> Any:
     return Decimal(value) if base == "numeric" else value
 
 
+def _decimals(part: Any) -> Any:
+    """The same with `Decimal` for numbers that were read: a float would be written with fewer digits."""
+    if isinstance(part, JsonNumber):
+        return part.exact()
+    if isinstance(part, dict):
+        return {name: _decimals(each) for name, each in cast("dict[Any, Any]", part).items()}
+    if isinstance(part, list | tuple):
+        return [_decimals(each) for each in cast("list[Any]", part)]
+    return part
+
+
 def dumps(value: Any) -> bytes:
     """Write JSON. `Decimal` keeps its digits; dates and ids become text."""
     mark = f"\0{secrets.token_hex(8)}:"
@@ -106,7 +117,7 @@ def dumps(value: Any) -> bytes:
             return str(part)
         raise TypeError(f"{type(part).__name__} cannot be written as JSON: {part!r}")
 
-    text = json.dumps(value, default=other, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(_decimals(value), default=other, allow_nan=False, ensure_ascii=False)
     begin = json.dumps(mark)[:-1]
     first, *rest = text.split(begin)
     return "".join([first, *(each.replace('"', "", 1) for each in rest)]).encode()

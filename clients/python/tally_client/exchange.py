@@ -67,6 +67,8 @@ class Wanted:
 
     @classmethod
     def of(cls, request: dict[str, Any], *, repeatable: bool, accepted: tuple[int, ...] = ()) -> "Wanted":
+        if not request["url"].startswith("/") or request["url"].startswith("//"):
+            raise ValueError(f"{request['url']!r} is no path: it begins with one slash")
         body = {name: request[name] for name in ("data", "files", "content", "timeout") if name in request}
         headers = dict(request.get("headers", {}))
         if "json" in request:

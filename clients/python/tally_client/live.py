@@ -1,9 +1,8 @@
 """Results as they change: event streams that are opened again when they are lost."""
 
-import random
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import httpx
 
@@ -11,13 +10,13 @@ from . import exact
 from ._generated.models import Result
 from .answers import Answer
 from .errors import ProblemError, TallyError, UnauthorizedError, UnexpectedAnswerError, error_of
-from .exchange import AskToken, Pause, bearer, unreachable
+from .exchange import LONGEST_PAUSE_S, AskToken, Pause, bearer, pause, unreachable
 
 SILENCE_S: Final = 30.0
 """Without an event or heartbeat for so long a stream counts as lost."""
 COME_BACK: Final = frozenset((429, 502, 503, 504))
 LARGEST_EVENT: Final = 64 << 20
-LONGEST_PAUSE_S: Final = 30.0
+GONE: Final = 204
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,9 @@ class EventReader:
         self.retry_s: float | None = None
 
     def feed(self, piece: bytes) -> Iterator[LiveEvent]:
+        if b"\n" not in piece:
+            self._rest += piece
+            return
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) + sum(map(len, self._data)) > LARGEST_EVENT:
             raise UnexpectedAnswerError(f"an event of more than {LARGEST_EVENT} bytes")
@@ -72,7 +74,7 @@ class EventReader:
             case b"data":
                 self._data.append(value)
             case b"retry" if value.isdigit():
-                self.retry_s = int(value[:9]) / 1000
+                self.retry_s = min(int(value[:9]) / 1000, LONGEST_PAUSE_S)
             case _:
                 pass
         return None
@@ -98,53 +100,60 @@ def watching(url: str, params: dict[str, Any] | None, last_id: str) -> Watching:
 
     The first refusal is raised. Later the stream is opened again, for a service may restart.
     """
-    failures = 0
-    first = True
+    failures, first = 0, True
     while True:
-        headers = {"Accept": "text/event-stream", **bearer((yield AskToken()))}
-        if last_id:
-            headers["Last-Event-ID"] = last_id
-        timeout = httpx.Timeout(SILENCE_S)
-        outcome = yield Open(
-            {"method": "GET", "url": url, "params": params, "headers": headers, "timeout": timeout}
-        )
-        retry_s: float | None = None
-        if isinstance(outcome, Answer):
-            if outcome.status == 204:  # gone: do not come back
-                return
-            if first or outcome.status not in COME_BACK:
-                raise error_of(outcome)
-            retry_s = outcome.retry_after
-        elif isinstance(outcome, httpx.TransportError):
-            if first:
-                raise unreachable(outcome) from outcome
-        else:
-            first = False
+        token = bearer((yield AskToken()))
+        outcome = yield _opening(url, params, token, last_id)
+        if isinstance(outcome, Answer) and outcome.status == GONE:
+            return
+        if outcome is None:
+            failures, first = 0, False
             reader = EventReader()
-            done = yield from _read(reader)
-            if done:
+            end = yield from _read(reader)
+            if end == "gone":
                 return
-            last_id, retry_s = reader.last_id or last_id, reader.retry_s
-            failures = 0
+            if isinstance(end, TallyError) and bearer((yield AskToken())) == token:
+                raise end
+            last_id = reader.last_id or last_id
+            retry_s = 0.0 if isinstance(end, TallyError) else reader.retry_s
+        else:
+            retry_s = _come_back(outcome, first=first)
         failures += 1
-        longest = min(LONGEST_PAUSE_S, 2.0 ** min(failures, 10) / 2)
-        yield Pause(retry_s if retry_s is not None else random.uniform(longest / 2, longest))  # noqa: S311 (no secret)
+        yield Pause(pause(failures) if retry_s is None else retry_s)
 
 
-def _read(reader: EventReader) -> Generator[Any, Any, bool]:
-    """Pass on the events of an open stream; whether there is no need to come back."""
+def _opening(url: str, params: dict[str, Any] | None, token: dict[str, str], last_id: str) -> Open:
+    resume = {"Last-Event-ID": last_id} if last_id else {}
+    headers = {"Accept": "text/event-stream", **token, **resume}
+    timeout = httpx.Timeout(SILENCE_S)
+    return Open({"method": "GET", "url": url, "params": params, "headers": headers, "timeout": timeout})
+
+
+def _come_back(outcome: Answer | httpx.TransportError, *, first: bool) -> float | None:
+    """When to come back, if the service told; raises what lasts, and whatever is the first answer."""
+    if isinstance(outcome, httpx.TransportError):
+        if first:
+            raise unreachable(outcome) from outcome
+        return None
+    if first or outcome.status not in COME_BACK:
+        raise error_of(outcome)
+    return None if outcome.retry_after is None else min(outcome.retry_after, LONGEST_PAUSE_S)
+
+
+def _read(reader: EventReader) -> Generator[Any, Any, TallyError | Literal["gone", "lost"]]:
+    """Pass on the events of an open stream; why it ended."""
     while True:
         piece = yield More()
         if piece is None:
-            return False
+            return "lost"
         for event in reader.feed(piece):
             if event.event == "reconnect":
-                return False
+                return "lost"
             if event.event == "denied":
-                raise _denied(event)
+                return _denied(event)
             yield event
             if event.event == "gone" and "id" not in event.data:
-                return True
+                return "gone"
 
 
 def _denied(event: LiveEvent) -> TallyError:
