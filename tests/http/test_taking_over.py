@@ -10,7 +10,7 @@ from service.audit import Actor
 from service.database.queries import Statement
 from service.metrics.exchange import READERS
 from service.metrics.exchange.plan import Node
-from service.metrics.exchange.take import Options, Taker
+from service.metrics.exchange.take import Options, Outcome, Taker
 
 EXPORTS = Path(__file__).parents[1] / "exports"
 ROWS = """
@@ -163,6 +163,21 @@ async def test_a_file_of_which_nothing_can_be_taken_leaves_no_dashboard(client, 
     document["widgets"] = document["widgets"][8:]
     assert (await taking("redash", document))[0] is None
     assert [each["id"] for each in (await client.get("/api/v1/dashboards")).json()["items"]] == ["default"]
+
+
+async def test_panels_without_ids_are_told_apart_and_found_again(client, clone, taking):
+    panels = [
+        {"title": f"P{number}", "targets": [{"refId": "A", "rawSql": f"SELECT {number} AS n"}]}
+        for number in range(3)
+    ]
+    document = {"panels": panels, "title": "No ids", "uid": "u", "schemaVersion": 39}
+    board, first = await taking("grafana", document)
+    assert [each.state for each in first.values()] == ["added"] * 3
+    assert [await records(client, each.id) for each in first.values()] == [[{"n": n}] for n in range(3)]
+    unchanged = {title: Outcome("unchanged", title, each.id) for title, each in first.items()}
+    again, second = await taking("grafana", document)
+    assert again == board
+    assert {title: msgspec.structs.replace(each, notes=()) for title, each in second.items()} == unchanged
 
 
 async def test_tiles_come_below_those_of_a_dashboard_that_is_named(client, taking):

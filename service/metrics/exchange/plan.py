@@ -13,6 +13,7 @@ ROW_PX: Final = 36
 """Height of a row of the page's grid, with the gap below it."""
 TILES_LIMIT: Final = 1000
 TITLE_LIMIT: Final = 255
+NUL: Final = "\0"
 DEPTH_LIMIT: Final = 100
 
 ParameterKind = Literal["text", "number", "date", "timestamp"]
@@ -60,12 +61,12 @@ class Query(Struct, frozen=True, kw_only=True):
     @property
     def origin(self) -> str:
         """The key as a comment of one line."""
-        return f"-- {title_of(self.key, 'unknown')}"
+        return f"-- {' '.join(self.key.replace(NUL, '').split())}"
 
     @property
     def commented(self) -> str:
         """The SQL below comments that tell its origin and what it is about."""
-        lines = self.description.replace("\0", "").splitlines()
+        lines = self.description.replace(NUL, "").splitlines()
         return "\n".join([self.origin, *(f"-- {line}".rstrip() for line in lines), self.sql])
 
 
@@ -144,7 +145,7 @@ class Grid(Struct, frozen=True):
 
 def title_of(text: str, otherwise: str) -> str:
     """A title in one line that can be stored."""
-    line = " ".join(text.replace("\0", "").split())
+    line = " ".join(text.replace(NUL, "").split())
     return line[:TITLE_LIMIT] or otherwise
 
 

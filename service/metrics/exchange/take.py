@@ -45,6 +45,9 @@ class Outcome(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+_UNTRIED: Final = Outcome("refused", "")
+
+
 class Options(Struct, frozen=True):
     """`dashboard` is the id of the dashboard, by default one made from its title."""
 
@@ -75,7 +78,8 @@ class Taker:
 
     async def take(self, plan: Plan, options: Options) -> tuple[str | None, list[Outcome]]:
         """The id of the dashboard, None if there is none, and an outcome for each part of the file."""
-        outcomes: list[Outcome] = []
+        plan = msgspec.structs.replace(plan, queries=_distinct(plan.queries))
+        outcomes: dict[str, Outcome] = {query.origin: _UNTRIED for query in plan.queries}
         drafts: list[_Draft] = []
         for query in plan.queries:
             try:
@@ -83,7 +87,7 @@ class Taker:
             except DatabaseUnavailable:
                 raise
             except Problem as problem:
-                outcomes.append(_refused(query, problem))
+                outcomes[query.origin] = _refused(query, problem)
         board = self._find(plan, _checked(options.dashboard))
         if drafts and board is None and not options.dry_run:
             new = NewDashboard(plan.title, options.dashboard)
@@ -91,20 +95,21 @@ class Taker:
         known = {} if board is None else {_key(metric): metric for metric in board.metrics}
         below = 0 if known.keys() & _keys(plan) else _bottom(board)
         for draft in drafts:
+            metric = known.get(draft.query.origin)
             try:
-                metric = known.get(draft.query.origin)
                 if metric is not None:
-                    outcomes.append(await self._repeated(draft, metric, options))
+                    outcome = await self._repeated(draft, metric, options)
                 else:
-                    outcomes.append(await self._added(draft, board, below, options))
+                    outcome = await self._added(draft, board, below, options)
             except DatabaseUnavailable:
                 raise
             except Problem as problem:
-                outcomes.append(_refused(draft.query, problem))
+                outcome = _refused(draft.query, problem)
+            outcomes[draft.query.origin] = outcome
         if board is not None and options.replace and not options.dry_run:
             await self._replace_places(board.id, plan)
         left_out = [Outcome("refused", each.title, why=each.why) for each in plan.left_out]
-        return None if board is None else board.id, [*outcomes, *left_out]
+        return None if board is None else board.id, [*outcomes.values(), *left_out]
 
     def _find(self, plan: Plan, wanted: str | None) -> Dashboard | None:
         """The dashboard of this id, or the one that holds metrics of this plan already."""
@@ -231,6 +236,16 @@ def _declared(each: Parameter, known: Known | None) -> dict[str, Any]:
     if known.type == "text" and not is_text:  # such as an interval
         return {}
     return {"type": each.kind if is_text else known.type} | further
+
+
+def _distinct(queries: list[Query]) -> list[Query]:
+    """Number those of the same origin, such as panels without an id, so that a second run finds each."""
+    seen: dict[str, int] = {}
+    found: list[Query] = []
+    for query in queries:
+        seen[query.origin] = number = seen.get(query.origin, 0) + 1
+        found.append(query if number == 1 else msgspec.structs.replace(query, key=f"{query.key} ({number})"))
+    return found
 
 
 def _without_default(each: Parameter) -> Parameter:
