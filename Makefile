@@ -10,7 +10,7 @@ HOST ?= $(or $(call in_file,HOST),127.0.0.1)
 PORT ?= $(or $(call in_file,PORT),8000)
 PG ?= 18
 PEERS := tests/bench/peers/.venv
-ONLY ?= encoding uncached nginx overload faults hits others tokens freshness imports interactions ask live metrics page traces alerts
+ONLY ?= encoding uncached nginx overload faults hits others tokens freshness imports interactions ask live metrics page traces alerts connect
 export HOST PORT
 
 .DEFAULT_GOAL := help

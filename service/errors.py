@@ -186,12 +186,13 @@ class MethodNotAllowed(Problem):
 
 
 class NotAcceptable(Problem):
-    """No such format: there are json (application/json), csv (text/csv), ndjson (application/x-ndjson)."""
+    """No such format: there are json, csv (text/csv), ndjson (application/x-ndjson), and arrow with its extra."""
 
     status, code, title = 406, "not-acceptable", "Not acceptable"
     remedy = (
-        "Ask for `application/json`, `text/csv` or `application/x-ndjson`, or give `?format=json`, `csv` "
-        "or `ndjson`."
+        "Ask for `application/json`, `text/csv`, `application/x-ndjson` or "
+        "`application/vnd.apache.arrow.stream`, or give `?format=json`, `csv`, `ndjson` or `arrow`. Arrow "
+        "needs the extra `arrow` on the server: `pip install 'tally-metrics[arrow]'`."
     )
 
 

@@ -21,6 +21,7 @@ from service.auth.issuer import Issuer
 from service.auth.live import LiveRights
 from service.auth.sessions import Sessions
 from service.auth.tokens import Tokens
+from service.connect import arrow
 from service.connect.mcp.endpoint import Mcp
 from service.connect.mcp.library import Library
 from service.connect.mcp.server import Server
@@ -156,6 +157,7 @@ def connect(
         observe=base.observe,
         share_key=None if base.sharing is None else share_key(settings),
         traces=base.traces,
+        arrow=arrow.encode if arrow.available() else None,
     )
     batcher = Batcher(
         metrics,

@@ -7,11 +7,11 @@ cache. Results that it reads count as asked for, so a change of their tables run
 import asyncio
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,10 +24,13 @@ from service.metrics.models import Metric
 from service.observe.exposition import braces, head, sample
 from service.observe.families import Family
 from service.results.cache import Results
+from service.results.table import CacheOutcome
 from service.sql.parameters import label
 
 MOST_SERIES: Final = 10_000
 """Series of values in one answer. Small results leave what they do not need to those after them."""
+MOST_CHARACTERS: Final = 16 << 20
+"""Characters of all values in one answer, which long labels may reach first."""
 LONGEST_LABEL: Final = 1_000
 """Characters of a label's value; longer ones are cut."""
 
@@ -73,10 +76,15 @@ _UNFIT: Final = re.compile(r"[^a-z0-9]+")
 _NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
 _NEVER_NUMBERS: Final = frozenset({"json", "jsonb", "boolean", "text", "character varying", "oid"})
 _NULL: Final = b"null"
+_ROW: Final = msgspec.json.Decoder(dict[str, Raw])
+_STRING: Final = msgspec.json.Decoder(str)
 _NUMBER_STARTS: Final = b"-0123456789"
 _SURE_LENGTH: Final = 300
 """Numbers with fewer digits and no exponent are within the range of a double."""
-_ROWS_OF_A_PART: Final = 2_000
+_ROWS_OF_A_PART: Final = 500
+_KEPT_TEXTS: Final = 8
+_LARGEST_KEPT: Final = 4 << 20
+"""Characters of an answer that is kept for the next scrape."""
 
 
 class _Held(Struct, frozen=True):
@@ -89,16 +97,27 @@ class _Held(Struct, frozen=True):
 
 
 class _Values(Struct):
-    """The lines of one result's values, and how many values are left out."""
+    """The lines of one result's values, what more there is room for, and how many values are left out."""
 
+    series: int
+    characters: int
     lines: list[str]
     left_out: Counter[Reason]
+
+    def add(self, line: str) -> bool:
+        """Add a line if there is room for it."""
+        if len(self.lines) >= self.series or len(line) > self.characters:
+            return False
+        self.characters -= len(line)
+        self.lines.append(line)
+        return True
 
 
 class Exporter:
     def __init__(self, executor: Executor, results: Results) -> None:
         self._executor = executor
         self._results = results
+        self._texts: OrderedDict[Hashable, str] = OrderedDict()
 
     async def text(
         self, dashboard: Dashboard, given: Mapping[str, str], claims: str, *, openmetrics: bool
@@ -108,34 +127,19 @@ class Exporter:
         Raises `InvalidInput` for a value that a parameter cannot have, and for names that no metric takes.
         """
         self._refuse_unknown(dashboard, given)
-        values: list[str] = []
-        about: dict[Family, list[str]] = {
-            family: [] for family in (INFO, HELD, AS_OF, STALE, TRUNCATED, LEFT_OUT)
-        }
-        room = MOST_SERIES
-        for left, metric in zip(range(len(dashboard.metrics), 0, -1), dashboard.metrics, strict=True):
-            name = str(metric.id)
-            about[INFO].append(sample(INFO, (name, metric.query_id, _short(metric.shown_title or "")), "1"))
-            outcome = await self._look(metric, given, claims)
-            about[HELD].append(sample(HELD, (name,), str(int(outcome is not None))))
-            if outcome is None:
-                continue
-            held = msgspec.json.decode(outcome.entry.representations["identity"].body, type=_Held)
-            found = await _values(metric, held, room // left)
-            room -= len(found.lines)
-            about[AS_OF].append(sample(AS_OF, (name,), repr(held.as_of.timestamp())))
-            about[STALE].append(sample(STALE, (name,), str(int(outcome.stale_s > 0))))
-            about[TRUNCATED].append(sample(TRUNCATED, (name,), str(int(held.truncated))))
-            for reason in REASONS:
-                if number := found.left_out[reason]:
-                    about[LEFT_OUT].append(sample(LEFT_OUT, (name, reason), str(number)))
-            if found.lines:
-                values += (*head(_family(metric), openmetrics=openmetrics), *found.lines)
-        for family, lines in about.items():
-            values += (*head(family, openmetrics=openmetrics), *lines)
-        return "\n".join([*values, *(("# EOF",) if openmetrics else ())]) + "\n"
+        found = [(metric, await self._look(metric, given, claims)) for metric in dashboard.metrics]
+        question = (openmetrics, *[_state(metric, outcome) for metric, outcome in found])
+        if (text := self._texts.get(question)) is not None:
+            self._texts.move_to_end(question)
+            return text
+        text = await _text(found, openmetrics=openmetrics)
+        if len(text) <= _LARGEST_KEPT:
+            self._texts[question] = text
+            if len(self._texts) > _KEPT_TEXTS:
+                self._texts.popitem(last=False)
+        return text
 
-    async def _look(self, metric: Metric, given: Mapping[str, str], claims: str) -> Any:
+    async def _look(self, metric: Metric, given: Mapping[str, str], claims: str) -> CacheOutcome | None:
         """The held result of a metric. Without a plan there is none: changed definitions need a new one."""
         plan = self._executor.planned(metric)
         if plan is None:
@@ -162,50 +166,78 @@ def _family(metric: Metric) -> Family:
     return Family(f"tally_metric_{str(metric.id).replace('-', '_')}", "gauge", _short(title))
 
 
-async def _values(metric: Metric, held: _Held, room: int) -> _Values:
-    """Up to `room` lines of values. Between parts the event loop serves other requests."""
+def _state(metric: Metric, outcome: CacheOutcome | None) -> Hashable:
+    """What the lines of a metric depend on: its title, the bytes of its result, and their freshness."""
+    if outcome is None:
+        return metric.id, metric.shown_title
+    entry = outcome.entry
+    return (metric.id, metric.shown_title, entry.representations["identity"].etag, outcome.stale_s > 0)
+
+
+async def _text(found: Sequence[tuple[Metric, CacheOutcome | None]], *, openmetrics: bool) -> str:
+    values: list[str] = []
+    about: dict[Family, list[str]] = {
+        family: [] for family in (INFO, HELD, AS_OF, STALE, TRUNCATED, LEFT_OUT)
+    }
+    series, characters = MOST_SERIES, MOST_CHARACTERS
+    for left, (metric, outcome) in zip(range(len(found), 0, -1), found, strict=True):
+        name = str(metric.id)
+        about[INFO].append(sample(INFO, (name, metric.query_id, _short(metric.shown_title or "")), "1"))
+        about[HELD].append(sample(HELD, (name,), str(int(outcome is not None))))
+        if outcome is None:
+            continue
+        held = msgspec.json.decode(outcome.entry.representations["identity"].body, type=_Held)
+        own = _Values(series // left, characters, [], Counter())
+        await _write(own, metric, held)
+        series, characters = series - len(own.lines), own.characters
+        about[AS_OF].append(sample(AS_OF, (name,), repr(held.as_of.timestamp())))
+        about[STALE].append(sample(STALE, (name,), str(int(outcome.stale_s > 0))))
+        about[TRUNCATED].append(sample(TRUNCATED, (name,), str(int(held.truncated))))
+        for reason in REASONS:
+            if number := own.left_out[reason]:
+                about[LEFT_OUT].append(sample(LEFT_OUT, (name, reason), str(number)))
+        if own.lines:
+            values += (*head(_family(metric), openmetrics=openmetrics), *own.lines)
+    for family, lines in about.items():
+        values += (*head(family, openmetrics=openmetrics), *lines)
+    return "\n".join([*values, *(("# EOF",) if openmetrics else ())]) + "\n"
+
+
+async def _write(found: _Values, metric: Metric, held: _Held) -> None:
+    """Write the values as far as there is room. Between parts the event loop serves other requests."""
     name = _family(metric).name
-    numbers: list[str] | None = None
+    numbers: dict[str, str] | None = None
     texts: dict[str, str] = {}
-    found = _Values([], Counter())
     seen: set[str] = set()
     for at in range(0, len(held.records), _ROWS_OF_A_PART):
-        rows = [
-            msgspec.json.decode(each, type=dict[str, Raw]) for each in held.records[at : at + _ROWS_OF_A_PART]
-        ]
+        rows = [_ROW.decode(each) for each in held.records[at : at + _ROWS_OF_A_PART]]
         if numbers is None:
-            numbers = [column.name for column in held.columns if _is_number(column, rows)]
+            found_numbers = [column.name for column in held.columns if _is_number(column, rows)]
+            numbers = {column: name + braces((_COLUMN,), (column,))[:-1] for column in found_numbers}
             others = [column.name for column in held.columns if column.name not in numbers]
             texts = dict(zip(others, label_names(others), strict=True))
-        if len(found.lines) >= room:
+        if len(found.lines) >= found.series:
             found.left_out["limit"] += len(numbers) * (len(held.records) - at)
             break
         for row in rows:
             labels = _labels(row, texts)
-            for column in numbers:
-                _add(found, seen, (name, column, labels), bytes(row[column]), room)
+            rest = braces([*labels], [*labels.values()]).replace("{", ",", 1) or "}"
+            for column, begins in numbers.items():
+                _add(found, seen, begins + rest, bytes(row[column]))
         await asyncio.sleep(0)
-    return found
 
 
-def _add(
-    found: _Values, seen: set[str], series: tuple[str, str, Mapping[str, str]], number: bytes, room: int
-) -> None:
+def _add(found: _Values, seen: set[str], series: str, number: bytes) -> None:
     if number == _NULL or number[0] not in _NUMBER_STARTS:
         return
     if (len(number) > _SURE_LENGTH or b"e" in number) and not isfinite(float(number)):
         found.left_out["range"] += 1
-        return
-    if len(found.lines) >= room:
-        found.left_out["limit"] += 1
-        return
-    name, column, labels = series
-    key = name + braces((_COLUMN, *labels), (column, *labels.values()))
-    if key in seen:
+    elif series in seen:
         found.left_out["duplicate"] += 1
-        return
-    seen.add(key)
-    found.lines.append(f"{key} {number.decode()}")
+    elif found.add(f"{series} {number.decode()}"):
+        seen.add(series)
+    else:
+        found.left_out["limit"] += 1
 
 
 def _is_number(column: ResultColumn, rows: Iterable[Mapping[str, Raw]]) -> bool:
@@ -222,7 +254,7 @@ def _labels(row: Mapping[str, Raw], names: Mapping[str, str]) -> dict[str, str]:
     for column, name in names.items():
         value = bytes(row[column])
         if value != _NULL:
-            text = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+            text = _STRING.decode(value) if value[:1] == b'"' else value.decode()
             if text:
                 found[name] = _short(text)
     return found

@@ -35,7 +35,9 @@ FREE: Final = {
     "schema": {"type": "object", "additionalProperties": {"type": "string"}},
 }
 FORMATS: Final = [
-    query("format", "wins over `Accept`", type="string", enum=["json", "csv", "ndjson"], default="json"),
+    query(
+        "format", "wins over `Accept`", type="string", enum=["json", "csv", "ndjson", "arrow"], default="json"
+    ),
     query(
         "excel",
         "prefix CSV cells that a spreadsheet would run as formulas; by default if `bom=1`, and below links",
@@ -99,7 +101,11 @@ def scrape_operation(*parameters: Object, example: str) -> Object:
 
 def result_operation(*parameters: Object, formats: bool) -> Object:
     """What a route of cached results adds: its parameters, formats, headers and 304."""
-    rows: Object = {"text/csv": {"schema": _ROWS}, "application/x-ndjson": {"schema": _ROWS}}
+    rows: Object = {
+        "text/csv": {"schema": _ROWS},
+        "application/x-ndjson": {"schema": _ROWS},
+        "application/vnd.apache.arrow.stream": {"schema": _ROWS},
+    }
     return {
         "parameters": [*parameters, *(FORMATS if formats else ()), IF_NONE_MATCH],
         "responses": {

@@ -21,6 +21,7 @@ from service.metrics.file_names import disposition
 from service.metrics.formats import (
     CSV,
     MEDIA_TYPES,
+    Encoder,
     Format,
     Outcome,
     parts,
@@ -76,8 +77,13 @@ class Executor:
         observe: Observe,
         share_key: bytes | None = None,
         traces: Traces = UNTRACED,
+        arrow: Encoder | None = None,
     ) -> None:
-        """`share_key` stands for all settings that results depend on; None if nodes do not share results."""
+        """`share_key` stands for all settings that results depend on; None if nodes do not share results.
+
+        `arrow` writes results as Arrow; None without the extra of that name.
+        """
+        self.arrow = arrow
         self._observe = observe
         self._traces = traces
         self._reader = reader
@@ -325,7 +331,8 @@ class Executor:
     async def _render(self, outcome: Outcome, run: _Run) -> bytes:
         """Encode a result within its size limit. Between parts the event loop serves other requests."""
         encoded: list[bytes] = []
-        for part in parts(outcome, run.form, excel=run.excel, limit=self._bytes_limit):
+        encoder = self.arrow if run.form == "arrow" else None
+        for part in parts(outcome, run.form, excel=run.excel, limit=self._bytes_limit, encoder=encoder):
             encoded.append(part)
             if len(encoded) > 1:
                 await asyncio.sleep(0)

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from service.database.stored_sql.describing import ResultColumn
 from service.errors import NotAcceptable, ResultTooLarge
-from service.http.fields import media_weight
+from service.http.fields import media_weight, weights
 from service.metrics.models import Metric, Result
 from service.results.headers import VARY
 
-Format = Literal["json", "csv", "csv-bom", "ndjson"]
+Format = Literal["json", "csv", "csv-bom", "ndjson", "arrow"]
 """`csv-bom` is CSV that begins with a byte order mark, by which spreadsheets know UTF-8."""
 
 MEDIA_TYPES: Final[dict[Format, str]] = {
@@ -25,9 +25,13 @@ MEDIA_TYPES: Final[dict[Format, str]] = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
     "csv-bom": "text/csv; charset=utf-8",
+    "arrow": "application/vnd.apache.arrow.stream",
 }
 CSV: Final[frozenset[Format]] = frozenset({"csv", "csv-bom"})
-_ASKED: Final[dict[str, Format]] = {"json": "json", "csv": "csv", "ndjson": "ndjson"}
+_OBJECTS: Final = frozenset({"json", "ndjson"})
+"""Formats that repeat the columns' names in each record."""
+_ASKED: Final[dict[str, Format]] = {"json": "json", "csv": "csv", "ndjson": "ndjson", "arrow": "arrow"}
+_NO_ARROW: Final = "Arrow needs the extra `arrow` on the server: pip install 'tally-metrics[arrow]'."
 # Turns a row's values into the object that is encoded as its record.
 RecordMaker = Callable[..., Any]
 # Characters that the name of a Struct's field cannot contain.
@@ -69,6 +73,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Bytes received from Postgres; 0 if they are few. Texts of a large result may take long to encode."""
 
 
+Encoder = Callable[[Outcome], Iterator[bytes]]
+"""Writes an outcome in parts that take milliseconds each."""
+
+
 def record_maker(columns: Sequence[ResultColumn]) -> RecordMaker:
     """Return a function that turns a row's values into a record with the columns' names as fields."""
     names = [column.name for column in columns]
@@ -84,15 +92,23 @@ def render(outcome: Outcome, form: Format, *, excel: bool = False) -> bytes:
     return b"".join(parts(outcome, form, excel=excel))
 
 
-def parts(outcome: Outcome, form: Format, *, excel: bool = False, limit: int = _NO_LIMIT) -> Iterator[bytes]:
-    """Yield the bytes of `render` in parts that take milliseconds each.
+def parts(
+    outcome: Outcome,
+    form: Format,
+    *,
+    excel: bool = False,
+    limit: int = _NO_LIMIT,
+    encoder: Encoder | None = None,
+) -> Iterator[bytes]:
+    """Yield the bytes of `render` in parts that take milliseconds each. `encoder` writes Arrow.
 
     Raises `ResultTooLarge` past `limit` bytes, and before encoding if the columns' names alone exceed it.
     """
     left = limit
-    if form not in CSV and len(outcome.rows) * _names_bytes(outcome.columns) > left:
+    if form in _OBJECTS and len(outcome.rows) * _names_bytes(outcome.columns) > left:
         raise _too_large(limit)
-    for part in _written(outcome, form, limit, excel=excel):
+    written = _written(outcome, form, limit, excel=excel) if encoder is None else encoder(outcome)
+    for part in written:
         left -= len(part)
         if left < 0:
             raise _too_large(limit)
@@ -213,18 +229,23 @@ def _cell(value: Any, *, excel: bool) -> str:
             return f"'{cell}" if excel and text.startswith('"') and _FORMULA.match(cell) else cell
 
 
-def choose(accept: str, asked: str | None) -> Format:
-    """Choose the format of an answer. `?format=` wins over `Accept`. Raises `NotAcceptable`."""
+def choose(accept: str, asked: str | None, *, arrow: bool = False) -> Format:
+    """Choose the format of an answer. `?format=` wins over `Accept`. Raises `NotAcceptable`.
+
+    `arrow`: whether the extra of that name is installed.
+    """
     if asked is None:
         if not accept:
             return "json"
-        weights: dict[Format, float] = {
+        wanted: dict[Format, float] = {
             form: media_weight(accept, media_type.partition(";")[0])
             for form, media_type in MEDIA_TYPES.items()
+            if arrow or form != "arrow"
         }
-        best = max(weights, key=weights.__getitem__)
-        if weights[best]:
+        best = max(wanted, key=wanted.__getitem__)
+        if wanted[best]:
             return best
-    elif asked in _ASKED:
+    elif asked in _ASKED and (arrow or asked != "arrow"):
         return _ASKED[asked]
-    raise NotAcceptable(headers={"Vary": VARY})
+    wants_arrow = asked == "arrow" or (asked is None and MEDIA_TYPES["arrow"] in weights(accept))
+    raise NotAcceptable(_NO_ARROW if wants_arrow and not arrow else "", headers={"Vary": VARY})

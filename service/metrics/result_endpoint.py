@@ -51,7 +51,8 @@ class ResultService:
         pairs = _pairs(scope["query_string"].decode("latin-1"))
         given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
         options = _options(pairs) if len(given) < len(pairs) else {}
-        form = choose(header_of(scope, b"accept"), options.get("format"))
+        arrow = self._executor.arrow is not None
+        form = choose(header_of(scope, b"accept"), options.get("format"), arrow=arrow)
         if form == "csv" and options.get("bom") == "1":
             form = "csv-bom"
         excel = form in CSV and options.get("excel", "true" if form == "csv-bom" else "false") == "true"

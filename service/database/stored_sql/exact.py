@@ -67,9 +67,9 @@ class ExactConnection(DriverConnection):
         self.decode_text(oid, kind["name"], str, kind["ns"])
 
 
-def _number(text: str) -> msgspec.Raw | None:
-    """A JSON number exactly as Postgres writes it; NaN and the infinities are null."""
-    return None if text[-1] in "Ny" else msgspec.Raw(text.encode())
+def _number(text: str) -> msgspec.Raw | float:
+    """A JSON number exactly as Postgres writes it. NaN and the infinities are floats, which JSON has not."""
+    return float(text) if text[-1] in "Ny" else msgspec.Raw(text.encode())
 
 
 def _embedded_json(text: str) -> msgspec.Raw:
