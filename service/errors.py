@@ -186,7 +186,7 @@ class MethodNotAllowed(Problem):
 
 
 class NotAcceptable(Problem):
-    """No such format: there are json, csv (text/csv), ndjson (application/x-ndjson), and arrow with its extra."""
+    """No such format: there are json, csv (text/csv), ndjson (application/x-ndjson), arrow (an extra)."""
 
     status, code, title = 406, "not-acceptable", "Not acceptable"
     remedy = (
