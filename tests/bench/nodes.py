@@ -93,7 +93,7 @@ async def definitions(settings: Settings) -> tuple[float, float]:
             await one.patch(f"/metrics/{metric}", json={"sql": f"SELECT {number} AS value"})
             began = time.perf_counter()
             while (await other.get(f"/metrics/{metric}")).json()["records"] != [{"value": number}]:
-                pass
+                await asyncio.sleep(0)  # noqa: ASYNC110 (measured by asking; a hit in this process never waits)
             took.append(time.perf_counter() - began)
     return statistics.median(took) * 1000, max(took) * 1000
 
