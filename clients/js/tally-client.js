@@ -92,10 +92,11 @@ export class Tally {
 			const token = path === TOKEN_PATH ? {} : await this.#bearer();
 			const key = method === 'GET' && `${address} ${sent.Accept} ${token.Authorization}`;
 			const held = this.#held.get(key);
-			const condition = held && { 'If-None-Match': held.etag };
+			// Else fetch asks for a fresh run wherever it sends an ETag: with `max-age=0`.
+			const condition = held && { 'If-None-Match': held.etag, 'Cache-Control': 'max-stale' };
 			let answer;
 			try {
-				answer = await this.#ask(address, { method, body, headers: { ...sent, ...token, ...condition }, signal }, timeout);
+				answer = await this.#ask(address, { method, body, headers: { ...condition, ...sent, ...token }, signal }, timeout);
 			} catch (error) {
 				signal?.throwIfAborted();
 				if (attempt >= again) throw unreachable(address, error);
@@ -206,7 +207,7 @@ export class Tally {
 			try {
 				hear();
 				const { fetch } = this.#settings; // it must be no method here
-				const response = await fetch(address, { headers, signal: ends, cache: 'no-store' });
+				const response = await fetch(address, { headers, signal: ends });
 				if (response.status === 204) return;
 				if (response.status !== 200 || !/event-stream/.test(response.headers.get('content-type') ?? '')) {
 					const answer = new Answer(response.status, response.headers, await response.text(), address, this.#settings.numbers);

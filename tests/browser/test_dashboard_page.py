@@ -48,6 +48,17 @@ async def test_the_numbers_are_asked_for_once_whatever_stands_in_the_address(vis
     assert "Nörd + x" in await tab.page.locator("#grid").inner_text()
 
 
+async def test_opening_a_page_runs_nothing_that_is_held(visit, api, make_board):
+    board, metrics = await make_board("SELECT count(*) AS n FROM customers")
+    held = await api.get(f"/metrics/{metrics[0]}")
+    for _ in range(2):
+        tab = await visit(f"/d/{board}")
+        sent = [each.headers["cache-control"] for each in tab.requests if "/data" in each.url]
+        assert sent == ["max-stale"]
+    now = await api.get(f"/metrics/{metrics[0]}")
+    assert now.json()["as_of"] == held.json()["as_of"]
+
+
 async def test_what_the_page_shows_is_not_sent_again_by_its_stream(visit, api, make_board):
     board, metrics = await make_board(BY_TYPE, COUNT)
     tab = await visit(f"/d/{board}")

@@ -238,6 +238,7 @@ async def test_results_are_polled_while_a_proxy_refuses_streams(stub, tab):
     await until(
         lambda: any(tag(2) in poll.headers.get("if-none-match", "") for poll in stub.asked("metrics"))
     )
+    assert {poll.headers["cache-control"] for poll in stub.asked("metrics")} == {"max-stale"}  # no run anew
     assert await told(page, A) == [("polling", 1), ("polling", 2)]
     stub.refuse.clear()
     await shows(page, A, "live", 2)

