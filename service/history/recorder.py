@@ -30,6 +30,7 @@ from service.results.table import Entry
 BURST: Final = 10
 PAUSE_S: Final = 30.0
 RETRY_S: Final = 2.0
+END_S: Final = 0.5
 TIDY_S: Final = 600.0
 MOST_KNOWN: Final = 4096
 PENDING_BYTES: Final = 32 << 20
@@ -143,7 +144,7 @@ class Recorder:
                 wait_s = due - self._results.clock()
                 if series is None or wait_s > 0:
                     await self._sleep(None if series is None else wait_s)
-                elif not await self._kept(series):
+                elif not await self._apart(series):
                     await asyncio.sleep(RETRY_S)
 
     async def _sleep(self, wait_s: float | None) -> None:
@@ -172,6 +173,19 @@ class Recorder:
             return now
         allowance = min(BURST, known.allowance + (now - known.allowed_at) / PAUSE_S)
         return now if allowance >= 1 else now + (1 - allowance) * PAUSE_S
+
+    async def _apart(self, series: Series) -> bool:
+        """Keep what waits for a series. At the end of the service it is left soon: where the database hangs,
+        the transaction's rollback lasts until the pool drops its connection.
+        """
+        task = asyncio.get_running_loop().create_task(self._kept(series))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            task.add_done_callback(_retrieve)
+            await asyncio.wait([task], timeout=END_S)
+            raise
 
     async def _kept(self, series: Series) -> bool:
         """Keep what waits for a series. False if it is to be tried again."""
@@ -253,3 +267,9 @@ class Recorder:
                 await store.tidy(self._database, self._older_s)
             except Problem:
                 continue
+
+
+def _retrieve(task: asyncio.Task[bool]) -> None:
+    """Take the outcome of a task that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
