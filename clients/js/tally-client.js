@@ -76,7 +76,8 @@ export class Tally {
 		if (!['exact', 'plain'].includes(numbers)) throw new TypeError(`numbers is 'exact' or 'plain', not ${numbers}`);
 		this.url = address.origin + address.pathname.replace(/\/$/, '').replace(/\/api\/v1$/, '');
 		const defaults = { retries: 3, longestWait: 30, timeout: 30, cacheBytes: 1 << 24, fetch: globalThis.fetch };
-		this.#settings = { ...defaults, numbers, ...rest };
+		const given = Object.entries(rest).filter(([, value]) => value !== undefined);
+		this.#settings = { ...defaults, numbers, ...Object.fromEntries(given) };
 	}
 
 	/** Any request, with this client's token, memory and errors. */

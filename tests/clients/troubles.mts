@@ -22,6 +22,7 @@ const always = at('always', { retries: 2 });
 await assert.rejects(always.getItem(1), isProblem('busy'));
 await assert.rejects(always.replaceItem(1, { title: 'x' }), isProblem('busy'));
 await assert.rejects(always.getMetricResults({ metrics: [] }), isProblem('busy'));
+await assert.rejects(at('always', { retries: undefined }).getItem(1), isProblem('busy'));
 await assert.rejects(always.createItem({ title: 'x' }), isProblem('busy'));
 
 // The network, and those who are not Tally.
