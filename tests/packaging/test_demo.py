@@ -108,7 +108,7 @@ def test_it_shows_the_sample_and_leaves_nothing(installed: Path, temporary: Path
         assert "<title>" in page.text
         assert page.headers["content-type"].startswith("text/html")
         assert httpx.get(f"{home}/api/v1/alerts/rules").json()["items"]
-        assert commands_with("tally-demo-")
+        assert commands_with(str(temporary))
         status, rest = ended(running)
     assert status == 0
     assert rest == ""
@@ -152,7 +152,7 @@ def test_it_ends_with_sigterm_too(installed: Path, temporary: Path):
         address_of(running)
         running.send_signal(signal.SIGTERM)
         running.communicate(timeout=60)
-    eventually(lambda: commands_with("tally-demo-") == [])
+    eventually(lambda: commands_with(str(temporary)) == [])
     assert list(temporary.glob("tally-demo-*")) == []
 
 
