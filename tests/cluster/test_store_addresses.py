@@ -62,7 +62,7 @@ def certificates(folder: Path, *, host: str = "127.0.0.1") -> tuple[Path, Path, 
     folder.mkdir()
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "server")]
-    now = dt.dt.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC)
     paths = [folder / name for name in ("ca.pem", "server.pem", "server.key")]
     for is_server in (False, True):
         alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
