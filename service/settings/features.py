@@ -116,7 +116,7 @@ class Live(Struct, frozen=True, kw_only=True):
             ge=0,
             le=86_400,
         ),
-    ] = 10
+    ] = 60
     streams: Annotated[
         int,
         env("LIVE_STREAMS", "event streams and live sockets per worker; further ones get 503", ge=0),
