@@ -31,6 +31,10 @@ BURST: Final = 10
 PAUSE_S: Final = 30.0
 RETRY_S: Final = 2.0
 END_S: Final = 0.5
+NEW_AT_ONCE: Final = 200
+NEW_PAUSE_S: Final = 0.2
+"""So many series that this process does not know begin at once, then one in this time, for callers may send
+ever new parameters. Another one begins with a later run."""
 TIDY_S: Final = 600.0
 MOST_KNOWN: Final = 4096
 PENDING_BYTES: Final = 32 << 20
@@ -42,15 +46,29 @@ Series = tuple[UUID, bytes]
 _log: Final = structlog.get_logger("history")
 
 
+class Allowance(Struct):
+    """So many at once, and then one in every `pause_s` seconds."""
+
+    left: float
+    pause_s: float
+    most: float
+    at: float = 0.0
+
+    def at_time(self, now: float) -> float:
+        return min(self.most, self.left + (now - self.at) / self.pause_s)
+
+    def take(self, now: float) -> None:
+        self.left, self.at = self.at_time(now) - 1, now
+
+
 class Known(Struct):
-    """What this process knows of a series: the result that is kept, and how many more may be kept at once."""
+    """What this process knows of a series: the result that is kept, and how many more may be kept."""
 
     key: bytes
     etag: str
     confirmed: Confirmed
     cached: ResultKey
-    allowance: float = BURST
-    allowed_at: float = 0.0
+    allowance: Allowance
 
 
 class Pending(Struct):
@@ -91,6 +109,7 @@ class Recorder:
         self._older_s = older_s
         self._now = now
         self._known: OrderedDict[Series, Known] = OrderedDict()
+        self._new = Allowance(NEW_AT_ONCE, NEW_PAUSE_S, NEW_AT_ONCE)
         self._pending: dict[Series, Pending] = {}
         self._pending_bytes = 0
         self._wake = asyncio.Event()
@@ -109,6 +128,10 @@ class Recorder:
             known.cached = key
             self._drop(series)
             return
+        if known is None and series not in self._pending:
+            if self._new.at_time(now := self._results.clock()) < 1:
+                return
+            self._new.take(now)
         left_out = 0
         if (before := self._drop(series)) is not None:
             is_same = before.entry.representations["identity"].etag == etag
@@ -171,8 +194,8 @@ class Recorder:
         known = self._known.get(series)
         if known is None:
             return now
-        allowance = min(BURST, known.allowance + (now - known.allowed_at) / PAUSE_S)
-        return now if allowance >= 1 else now + (1 - allowance) * PAUSE_S
+        missing = 1 - known.allowance.at_time(now)
+        return now if missing <= 0 else now + missing * known.allowance.pause_s
 
     async def _apart(self, series: Series) -> bool:
         """Keep what waits for a series. At the end of the service it is left soon: where the database hangs,
@@ -239,14 +262,12 @@ class Recorder:
             table_of=self._table_of,
         )
         if is_newest:
-            self._remember(series, Known(key, representation.etag, confirmed, pending.key))
+            allowance = Allowance(BURST, PAUSE_S, BURST) if known is None else known.allowance
+            allowance.take(self._results.clock())
+            self._remember(series, Known(key, representation.etag, confirmed, pending.key, allowance))
 
     def _remember(self, series: Series, known: Known) -> None:
-        now = self._results.clock()
-        before = self._known.pop(series, None)
-        if before is not None:
-            known.allowance = min(BURST, before.allowance + (now - before.allowed_at) / PAUSE_S)
-        known.allowance, known.allowed_at = known.allowance - 1, now
+        self._known.pop(series, None)
         self._known[series] = known
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)

@@ -98,6 +98,26 @@ async def is_last(client, metric, n):
     return await last_value(client, metric) == n
 
 
+async def test_ever_new_parameters_begin_few_histories(settings, clone, monkeypatch):
+    monkeypatch.setattr(recorder, "NEW_AT_ONCE", 2)
+    monkeypatch.setattr(recorder, "NEW_PAUSE_S", 3600.0)
+    async with serving(with_history(settings)) as client:
+        metric = await store_metric(clone, "SELECT :turn::int AS n")
+        await visible(client, metric)
+        for turn in range(1, 7):
+            assert (await client.get(f"/metrics/{metric}?turn={turn}")).status_code == 200
+
+        async def begun():
+            return await number(clone, SERIES) >= 2
+
+        await until(begun)
+        found = [
+            (await client.get(f"/metrics/{metric}/history?turn={turn}")).json()["items"]
+            for turn in range(1, 7)
+        ]
+        assert [len(each) for each in found] == [1, 1, 0, 0, 0, 0]
+
+
 async def test_results_are_bounded_in_bytes(settings, clone, sales, monkeypatch):
     monkeypatch.setattr(store, "SERIES_BYTES", 300)
     async with serving(with_history(settings)) as client:
