@@ -14,6 +14,7 @@ import msgspec
 from service.database.stored_sql.describing import Description
 from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Reader, Rows
+from service.database.stored_sql.sessions import NO_CLAIMS
 from service.errors import FieldError, InvalidInput, Problem, QueryFailed
 from service.metrics.catalog import Catalog
 from service.metrics.diagnosis import explained, placed, put_place, with_types
@@ -241,8 +242,7 @@ class Executor:
         generation = self._generation
         template = plan.template
         bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
-        if not plan.description.per_caller:
-            claims = None
+        claims = (claims or NO_CLAIMS) if plan.description.per_caller else None
         run = _Run(plan, bound, form, excel, claims, time.perf_counter() - started, generation)
         key = ResultKey(plan.fingerprint, bound.key, form, excel, claims)
         return CacheRequest(
@@ -272,7 +272,8 @@ class Executor:
         runnable = plan.description.runnable(bound.sql)
         limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (validated)
         watch = self._suspensions.watch(plan.metric)
-        found = await self._reader.run(limited, bound.args, watch=watch)
+        claims = NO_CLAIMS if plan.description.per_caller else None
+        found = await self._reader.run(limited, bound.args, claims=claims, watch=watch)
         outcome = Outcome(
             metric=plan.metric,
             parameters=bound.parameters,

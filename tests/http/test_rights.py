@@ -122,3 +122,23 @@ async def test_a_tile_that_is_understood_a_moment_later_is_its_callers_own(clien
         dashboard = await client.get("/api/v1/dashboards/default/data", headers=as_caller(who))
         found = [tile["result"]["records"] for tile in dashboard.json()["results"]]
         assert found == [[{"n": EXPECTED.get(who)}]] * len(IDS)
+
+
+@pytest.fixture
+async def unguarded(sales):
+    """The same service with AUTH=off, whose connections have served a caller."""
+    async with serving(msgspec.structs.replace(sales, auth=Auth(mode="off"))) as opened:
+        answers = [await opened.get(f"/api/v1/metrics/{metric}") for metric in IDS.values()]
+        assert [answer.json()["records"] for answer in answers] == [[{"n": None}]] * len(IDS)
+        yield opened
+
+
+async def test_drafts_and_alerts_have_no_claims_and_run_nevertheless(unguarded):
+    """Behind an earlier caller the setting is empty, which is no JSON: policies could not read it."""
+    drafted = await unguarded.post("/api/v1/metrics/ask", json={"prompt": "sum of amount of sales"})
+    assert (drafted.status_code, drafted.json().get("records")) == (200, [{"total_amount": None}]), (
+        drafted.text
+    )
+    rule = {"name": "Rule", "metric_id": str(IDS["a table"]), "column": "n", "kind": "threshold", "above": 1}
+    judged = await unguarded.post("/api/v1/alerts/rules/preview", json=rule)
+    assert (judged.status_code, judged.json().get("alerts")) == (200, []), judged.text

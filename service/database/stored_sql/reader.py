@@ -36,7 +36,7 @@ from service.database.stored_sql.describing import Description, describe
 from service.database.stored_sql.exact import RECORD, decode_pairs
 from service.database.stored_sql.limiter import QUEUE_WAIT_S, ConnectionLimiter, Lingering, Watch
 from service.database.stored_sql.plans import weight_of
-from service.database.stored_sql.sessions import DESCRIBERS, NO_CLAIMS, begin_sql, make_pool
+from service.database.stored_sql.sessions import DESCRIBERS, SET_NO_CLAIMS, begin_sql, make_pool
 from service.database.stored_sql.standbys import (
     Needs,
     NotThere,
@@ -289,7 +289,7 @@ class Reader:
     async def _prepared(self, sql: str, watch: Watch | None) -> AsyncGenerator[tuple[Any, Any, str]]:
         """Prepare a statement in a transaction, and under a name that SQL knows and no other client uses."""
         async with self._describe_limiter.acquire(watch) as connection:
-            await connection.execute(f"{self._beginning(connection)}, {NO_CLAIMS}")
+            await connection.execute(f"{self._beginning(connection)}, {SET_NO_CLAIMS}")
             name = f"tally_{uuid4().hex}"
             if self._settings.reader_pooler == "none":
                 statement = await connection.prepare(sql, name=name)

@@ -63,8 +63,10 @@ def _session(settings: DatabaseSettings) -> dict[str, str]:
     }
 
 
-# Planning reads the setting if a policy does. Unset or left empty by an earlier caller, it is not JSON.
-NO_CLAIMS: Final = "pg_catalog.set_config('request.claims', '{}', true)"
+# A policy may read the setting, also while its statement is planned. Left empty by an earlier caller, it is
+# not JSON.
+NO_CLAIMS: Final = "{}"
+SET_NO_CLAIMS: Final = f"pg_catalog.set_config('request.claims', '{NO_CLAIMS}', true)"
 
 
 def begin_sql(settings: DatabaseSettings) -> str:
