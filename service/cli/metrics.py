@@ -64,8 +64,10 @@ def list_history(metric_id: UUID, parameters: tuple[str, ...], *, as_csv: bool) 
     """List a metric's last distinct results, newest first: what differs between them, and why."""
     from service.cli.output import show_history
     from service.cli.routes import with_api
+    from service.history.api import OF_THE_METRIC
 
-    given = pairs(parameters)
+    written = {name: text for text, name in OF_THE_METRIC.items()}
+    given = {written.get(name, name): value for name, value in pairs(parameters).items()}
     show_history(with_api(lambda api: api.items(f"/metrics/{metric_id}/history", **given)), as_csv=as_csv)
 
 

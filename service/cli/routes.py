@@ -126,7 +126,7 @@ class Api:
             raise Stop(told(refusal.detail, refusal.errors), exit_code=exit_code)
         return answer
 
-    async def items(self, path: str, **query: str | None) -> list[Raw]:
+    async def items(self, path: str, /, **query: str | None) -> list[Raw]:
         """All entries of a list, page by page."""
         found: list[Raw] = []
         cursor: str | None = None

@@ -19,6 +19,8 @@ from service.http.openapi import FREE, HEADERS, IF_NONE_MATCH, WINDOW
 
 MAX_PAGE: Final = 50
 OWN: Final = frozenset({"limit", "cursor"})
+OF_THE_METRIC: Final = {f"metric.{name}": name for name in OWN}
+"""How a parameter of the metric is written whose name is one of the page's own."""
 _EXAMPLE: Final[dict[str, Any]] = {
     "id": "5f3c9c1e-8a55-4a86-9f0e-3b0a4a4d8a11",
     "title": "Alerts by type",
@@ -89,7 +91,8 @@ class HistoryController(Controller):
         operation_id="getMetricHistory",
         summary="Why a metric's numbers changed",
         description="Its last distinct results, newest first, each with the rows that differ from the one "
-        "before and with what happened between the two. It takes the parameters of the metric. Callers with "
+        "before and with what happened between the two. It takes the parameters of the metric; those that "
+        "are named `limit` or `cursor` are written `metric.limit` and `metric.cursor`. Callers with "
         "the scope `admin` are told who did it, and those with `imports:write` the files.",
         responses={200: ResponseSpec(ShownHistory, generate_examples=False, description="The history")},
         opt={
@@ -125,4 +128,4 @@ def _given(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     if twice := sorted(name for name in OWN if names.count(name) > 1):
         raise InvalidInput(errors=tuple(FieldError(name, "given more than once") for name in twice))
-    return [pair for pair in pairs if pair[0] not in OWN]
+    return [(OF_THE_METRIC.get(name, name), text) for name, text in pairs if name not in OWN]

@@ -181,6 +181,9 @@ def test_a_metric_without_a_history_lists_none(run: Run):
     assert run("metric", "history", metric_id, "n=1") == (0, "", "")
     status, _, err = run("metric", "history", metric_id, "m=1")
     assert (status, "m is no parameter of this metric" in err) == (2, True)
+    sql = "SELECT :limit::integer AS n, :path::text AS path, :cursor::text AS c"
+    metric_id = json.loads(run("metric", "add", "--sql", sql, "--title", "Two")[1])["id"]
+    assert run("metric", "history", metric_id, "limit=70", "path=a", "cursor=b") == (0, "", "")
 
 
 def test_a_dashboard_is_added_and_listed(run: Run):

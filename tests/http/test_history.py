@@ -193,6 +193,25 @@ async def test_parameters_are_those_of_the_result(client, sales, clone, make_met
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "regoin")
 
 
+async def test_a_metric_may_have_parameters_named_as_those_of_the_page(client, sales, clone, make_metric):
+    await sales(("north", "1"), ("south", "2"))
+    sql = "SELECT region FROM sales WHERE region > :cursor ORDER BY region LIMIT :limit"
+    metric = await make_metric(sql)
+    query = {"limit": 1, "cursor": "a"}
+
+    async def found():
+        await client.get(f"/api/v1/metrics/{metric}", params=query)
+        own = {f"metric.{name}": value for name, value in query.items()}
+        return (await history(client, metric, limit=5, **own))["items"]
+
+    (item,) = await until(found)
+    assert item["row_count"] == 1
+    assert (await history(client, metric, **{"metric.limit": 2, "metric.cursor": "a"}))["items"] == []
+    for wrong in ("metric.limit=1&metric.limit=2&metric.cursor=a", "metric.region=a", "limit=1&cursor=a"):
+        answer = await client.get(f"/api/v1/metrics/{metric}/history?{wrong}")
+        assert answer.status_code == 422, wrong
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

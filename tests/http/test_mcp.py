@@ -243,7 +243,7 @@ async def test_wrong_calls_are_errors_of_the_protocol(assistant, metric, call, c
 @pytest.mark.parametrize(
     "wrong",
     ["", "file:///etc/passwd", "tally://metrics/", "tally://metrics/x", "tally://other/{}", "tally:///{}",
-     "tally://metrics/{}/data", "tally://metrics/{}#a",
+     "tally://metrics/{}/data", "tally://metrics/{}#a", "tally://metrics/\n{}", "tally://met\trics/{}",
      "tally://metrics/{}?k", "tally://metrics/{}?k=1&k=2", "http://[::1", "tally://[x/{}",
      "tally://user@metrics/{}", "tally://metrics/00000000-0000-0000-0000-000000000000"],
 )  # fmt: skip
@@ -281,6 +281,7 @@ def body_of(**fields):
         (body_of(id={"a": 1}), -32600, None),
         (body_of(id="x" * 300), -32600, None),
         (body_of(id=10**80), -32600, None),
+        (body_of(id="?").replace(b'"?"', b'"\xff"'), -32600, None),
         (body_of(params=[1]), -32602, 1),
         (body_of(params={"_meta": 3}), -32602, 1),
         (body_of(params={"_meta": {}}), -32602, 1),

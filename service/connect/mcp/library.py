@@ -104,7 +104,8 @@ def read_uri(uri: str) -> tuple[UUID, list[tuple[str, str]]]:
     """The metric and the parameters of a resource. Raises `InvalidInput`."""
     wrong = InvalidInput(errors=(FieldError("uri", f"{uri[:80]!r} is not {TEMPLATE}"),))
     try:
-        parts = urlsplit(uri if len(uri) <= LONGEST_URI else "")
+        # `urlsplit` leaves out line breaks and tabs, wherever they stand.
+        parts = urlsplit("" if len(uri) > LONGEST_URI or min(uri, default="") < " " else uri)
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise wrong from None

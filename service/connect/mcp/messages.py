@@ -131,9 +131,18 @@ def id_of(fields: Mapping[str, Raw]) -> Raw | None:
     given = fields.get("id")
     if given is None:
         return None
-    if not _ID.fullmatch(bytes(given)):
-        raise RpcError(INVALID_REQUEST, "`id` is a text of up to 256 characters or an integer.")
+    if not _ID.fullmatch(bytes(given)) or not _is_utf8(given):
+        raise RpcError(INVALID_REQUEST, "`id` is a text of up to 256 characters in UTF-8 or an integer.")
     return given
+
+
+def _is_utf8(text: Raw) -> bool:
+    """Whether it can be sent back: what stays undecoded is not checked by the decoder."""
+    try:
+        bytes(text).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_call(fields: Mapping[str, Raw], request_id: Raw | None, headers: Headers) -> Call:

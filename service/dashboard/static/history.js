@@ -36,11 +36,12 @@ export async function showHistory(tile, parameters) {
 	const state = el('p', { class: 'muted', role: 'status' }, 'Loading…');
 	const shown = dialog(`Why “${tile.title}” changed`, list, state, more);
 	shown.classList.add('large');
+	const own = Object.fromEntries(Object.entries(parameters).map(([name, value]) => [/^(limit|cursor)$/.test(name) ? `metric.${name}` : name, value]));
 	let cursor = '';
 	const load = async () => {
 		more.disabled = true;
 		try {
-			const query = new URLSearchParams({ ...parameters, limit: `${PAGE}`, ...(cursor && { cursor }) });
+			const query = new URLSearchParams({ ...own, limit: `${PAGE}`, ...(cursor && { cursor }) });
 			const found = await api(`${page.api}/metrics/${tile.id}/history?${query}`, { read: parseExact });
 			const first = list.childElementCount;
 			list.append(...found.items.map((/** @type {Item} */ item, /** @type {number} */ index) => change(item, !first && !index)));
