@@ -64,10 +64,11 @@ def list_history(metric_id: UUID, parameters: tuple[str, ...], *, as_csv: bool) 
     """List a metric's last distinct results, newest first: what differs between them, and why."""
     from service.cli.output import show_history
     from service.cli.routes import with_api
-    from service.history.api import OF_THE_METRIC
 
-    written = {name: text for text, name in OF_THE_METRIC.items()}
-    given = {written.get(name, name): value for name, value in pairs(parameters).items()}
+    of_the_page = {"limit", "cursor"}
+    given = {
+        f"metric.{name}" if name in of_the_page else name: value for name, value in pairs(parameters).items()
+    }
     show_history(with_api(lambda api: api.items(f"/metrics/{metric_id}/history", **given)), as_csv=as_csv)
 
 
