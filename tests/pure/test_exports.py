@@ -87,6 +87,13 @@ def test_parts_beyond_the_limit_are_counted():
     assert left_out[0].title == "7 more"
 
 
+def test_one_part_with_many_queries_is_bounded_too():
+    targets = [{"refId": f"R{number}", "rawSql": "SELECT 1"} for number in range(TILES_LIMIT + 7)]
+    plan = READERS["grafana"](Node({"panels": [{"title": "P", "targets": targets}]}))
+    assert len(plan.queries) == TILES_LIMIT
+    assert [each.title for each in plan.left_out] == ["7 more"]
+
+
 def test_no_name_in_a_file_leaves_the_comment_that_it_stands_in():
     query = {"id": "1\nSELECT 2 --", "name": "Q\r\nx", "query": "SELECT 1", "data_source_id": 1}
     query["description"] = "a\u2028b\rSELECT 3\x85c\x00"

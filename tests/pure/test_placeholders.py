@@ -146,6 +146,11 @@ def grafana(sql: str, **time: str) -> Plan:
     ("sql", "expected"),
     [
         ("$__timeFilter(t)", f"(t >= {START} AND t <= {END})"),
+        ("$__timeFilter(t -- the day\n)", f"(t >= {START} AND t <= {END})"),
+        (
+            "$__timeGroup(/* x, y */ t AT TIME ZONE 'UTC', '1h', 0)",
+            f"date_bin(interval '1 hours', t AT TIME ZONE 'UTC', {EPOCH})",
+        ),
         ('$__timeFilter("a,b".t)', f'("a,b".t >= {START} AND "a,b".t <= {END})'),
         ("t > $__timeFrom() AND t < $__timeTo()", f"t > {START} AND t < {END}"),
         ("$__time(f(a, b))", 'f(a, b) AS "time"'),
@@ -226,6 +231,21 @@ def test_a_time_that_is_no_time_reaches_no_sql():
     assert "is not known here" in plan.left_out[0].why
 
 
+def test_a_library_panel_is_taken_from_the_file_that_brings_it():
+    model = {"title": "Shared", "type": "stat", "targets": [{"refId": "A", "rawSql": "SELECT 1"}], "id": 9}
+    panel = {"id": 4, "title": "", "libraryPanel": {"uid": "u1"}, "gridPos": {"x": 12, "w": 12, "h": 4}}
+    board = {"panels": [panel], "__elements": {"u1": {"kind": 1, "model": model}}}
+    (found,) = READERS["grafana"](Node(board)).queries
+    assert (found.title, found.chart, found.sql) == ("Shared", "number", "SELECT 1")
+    assert found.key.endswith("panel 4, query A")
+    assert found.place is not None
+    assert found.place.x == 6
+    named = READERS["grafana"](Node({**board, "panels": [{**panel, "title": "Mine"}]})).queries
+    assert [each.title for each in named] == ["Mine"]
+    (left,) = READERS["grafana"](Node({"panels": [panel]})).left_out
+    assert "not in this file" in left.why
+
+
 def test_dashboards_of_old_and_new_releases_of_grafana():
     target = {"refId": "A", "rawSql": "SELECT 1"}
     panel = {"id": 1, "title": "P", "type": "graph", "targets": [target], "datasource": "PG"}
@@ -258,6 +278,11 @@ def field(widget: str, **more: Any) -> dict[str, Any]:
         ("WHERE a [[AND x = {{t}}]]", "WHERE a AND (:t IS NULL OR (x = :t))"),
         ("WHERE a [[and x = {{t}} AND y > {{n}}]]",
          "WHERE a AND (:t IS NULL OR :n IS NULL OR (x = :t AND y > :n))"),
+        ("WHERE a [[AND x = {{t}} -- only {{n}}\n]]", "WHERE a AND (:t IS NULL OR (x = :t))"),
+        ("WHERE [[x = {{t}} AND]] a", "WHERE (:t IS NULL OR (x = :t)) AND a"),
+        ("WHERE [[at BETWEEN {{d}} AND {{n}} /* both */ and]] a",
+         "WHERE (:d IS NULL OR :n IS NULL OR (at BETWEEN :d AND :n)) AND a"),
+        ("WHERE [[{{f}} AND]] a", 'WHERE (:f IS NULL OR "at" = ANY(:f)) AND a'),
         ("[[WHERE x = {{t}}]]", "WHERE (:t IS NULL OR (x = :t))"),
         ("WHERE a [[OR x = {{t}}]]", "WHERE a OR (:t IS NOT NULL AND (x = :t))"),
         ("WHERE a [[AND (x = {{t}} OR y = {{t}})]]", "WHERE a AND (:t IS NULL OR ((x = :t OR y = :t)))"),
@@ -286,6 +311,9 @@ def test_variables_and_optional_parts_of_metabase(sql: str, expected: str):
         ("WHERE a [[AND x = {{t}} OR y]]", "has OR in it"),
         ("WHERE a [[AND x = 1]]", "has no variable"),
         ("WHERE a [[]]", "is empty"),
+        ("WHERE a [[AND]]", "has no variable"),
+        ("WHERE [['b' = {{t}} OR]] a", "has OR in it"),
+        ("WHERE a [[AND x = {{t}} [[AND y = {{n}}]]]]", "stands in another one"),
         ("WHERE a [[AND x = {{t}}", "has no end"),
         ("WHERE x = [[ {{t}} --]] 'none'", "has no end"),
         ("[[, {{t}}]]", "that begins with ','"),
@@ -350,6 +378,22 @@ def test_two_ranges_are_parameters_of_their_own():
     other = RANGE | {"name": "before"}
     sql = "SELECT 1 WHERE d > '{{ r.start }}' OR d > '{{ before.start }}'"
     assert taken(sql, RANGE, other) == "SELECT 1 WHERE d > :r_start OR d > :before_start"
+
+
+def test_a_tag_in_a_comment_asks_callers_for_nothing():
+    plan = metabase("SELECT 1 WHERE a [[AND x = {{t}}]] -- {{t}} may be left out\n")
+    (found,) = plan.queries[0].parameters
+    assert found.has_default
+
+
+def test_a_value_that_a_widget_of_redash_fixes_is_told():
+    text = {"name": "t", "type": "text", "value": "a"}
+    query = {"id": 1, "name": "Q", "query": "SELECT '{{ t }}', '{{ t }}'", "options": {"parameters": [text]}}
+    fixed = {"parameterMappings": {"t": {"type": "static-value", "value": "b"}}}
+    widget = {"id": 1, "options": fixed, "visualization": {"type": "TABLE", "query": query}}
+    (found,) = READERS["redash"](Node({"widgets": [widget]})).queries
+    assert found.parameters[0].default == "b"
+    assert found.notes == ("{{ t }} is fixed in this widget there; callers may change it here",)
 
 
 def test_names_are_safe_and_differ():

@@ -6,9 +6,14 @@ from typing import Final
 from service.metrics.exchange import grafana, metabase, redash
 from service.metrics.exchange.plan import Node, Plan
 
+
+def _bounded(read: Callable[[Node], Plan]) -> Callable[[Node], Plan]:
+    return lambda document: read(document).bounded
+
+
 READERS: Final[Mapping[str, Callable[[Node], Plan]]] = {
-    "redash": redash.read,
-    "grafana": grafana.read,
-    "metabase": metabase.read,
+    "redash": _bounded(redash.read),
+    "grafana": _bounded(grafana.read),
+    "metabase": _bounded(metabase.read),
 }
 """By tool: what makes a plan of a document. Raises `Stop` for the document of another tool."""

@@ -76,12 +76,14 @@ class _Reader:
             for each in board["__inputs"]
             if each["type"].text == "datasource"
         }
+        self._library = board["__elements"]
         self._variables = board["templating"]["list"]
         self._time = board["time"]
         self.queries: list[Query] = []
         self.left_out: list[LeftOut] = []
 
-    def read(self, panel: Node) -> None:
+    def read(self, placed: Node) -> None:
+        panel = self._filled(placed)
         title = title_of(panel["title"].text, f"Panel {panel['id'].text}")
         try:
             targets = self._targets(panel)
@@ -99,6 +101,12 @@ class _Reader:
                 place = _place(panel["gridPos"], number, len(targets))
                 own_notes = (*query.notes, *notes)
                 self.queries.append(msgspec.structs.replace(query, place=place, chart=chart, notes=own_notes))
+
+    def _filled(self, placed: Node) -> Node:
+        """The panel; one of the library as far as the file brings it, at its place on the board."""
+        shared = self._library[placed["libraryPanel"]["uid"].text]["model"].fields
+        own = {name: each for name, each in placed.fields.items() if name in {"id", "gridPos"} or each}
+        return Node({**shared, **own}) if shared else placed
 
     def _targets(self, panel: Node) -> list[Node]:
         """The queries of a panel that are shown. Raises `NotTaken` if it has none."""

@@ -227,16 +227,18 @@ class _Macros:
         return edited(self._sql, edits)
 
     def _arguments(self, opening: int) -> tuple[int, list[str]]:
-        """The index of the closing parenthesis, and the texts between the commas."""
-        depth, start = 0, self._lexemes[opening].end
+        """The index of the closing parenthesis, and the texts between the commas, no comments around."""
+        depth = 0
+        inner: list[Lexeme] = []
         found: list[str] = []
         for index in range(opening, len(self._lexemes)):
-            lexeme: Lexeme = self._lexemes[index]
             mark = mark_of(self._lexemes, index)
             depth += (mark in {"(", "["}) - (mark in {")", "]"})
             if depth == 0 or (depth == 1 and mark == ","):
-                found.append(self._sql[start : lexeme.start].strip())
-                start = lexeme.end
+                found.append(self._sql[inner[0].start : inner[-1].end] if inner else "")
+                inner = []
+            elif index > opening:
+                inner.append(self._lexemes[index])
             if depth == 0:
                 return index, found
         raise NotTaken("a macro's parenthesis is not closed")

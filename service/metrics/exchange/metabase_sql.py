@@ -37,6 +37,9 @@ _COMPARED: Final[dict[str, str]] = {
 }
 _SEVERAL: Final = {"!=": "<> ALL"} | dict.fromkeys(_ONE_OF, "= ANY")
 _CONDITIONS: Final = frozenset({"and", "where", "having", "on"})
+_BEGINNINGS: Final = _CONDITIONS | {"or", "limit", "offset"}
+_BEFORE: Final = "... and"
+"""What stands for the word of an optional part that ends with its AND, before the next condition."""
 
 
 class Rewritten(Struct, frozen=True):
@@ -220,7 +223,18 @@ def _optional_parts(sql: str) -> Iterator[tuple[int, int]]:
 def _names_outside(sql: str) -> frozenset[str]:
     lexemes = tokenize(sql)
     parts = [(lexemes[first].start, lexemes[last].end, "") for first, last in _optional_parts(sql)]
-    return frozenset(found[1].strip() for found in _TAG.finditer(edited(sql, parts)))
+    return frozenset(_names_in(edited(sql, parts)))
+
+
+def _names_in(sql: str) -> list[str]:
+    """The tags of a text, each once. Those in comments are none."""
+    pieces: list[str] = []
+    at = 0
+    for lexeme in tokenize(sql):
+        gap = sql[at : lexeme.start]
+        pieces += [gap if gap.isspace() else " " * bool(gap), sql[lexeme.start : lexeme.end]]
+        at = lexeme.end
+    return list(dict.fromkeys(found[1].strip() for found in _TAG.finditer("".join(pieces))))
 
 
 def _with_optional_parts(sql: str, tags: Tags) -> str:
@@ -231,15 +245,20 @@ def _with_optional_parts(sql: str, tags: Tags) -> str:
         inner = lexemes[first + 2 : last - 1]
         if not inner:
             raise NotTaken("an optional part, [[ ]], is empty")
-        text = sql[inner[0].end : lexemes[last - 1].start]
-        used = list(dict.fromkeys(found[1].strip() for found in _TAG.finditer(text)))
+        word = mark_of(inner, 0)
+        begin, end = inner[0].end, inner[-1].end  # without comments around, which would hide what follows
+        if word not in _BEGINNINGS and mark_of(inner, len(inner) - 1) == "and" and len(inner) > 1:
+            word, begin, end = _BEFORE, inner[0].start, inner[-2].end
+        text = sql[begin:end]
+        used = _names_in(text)
         variables = [name for name in used if not tags.is_field(name)]
         if not used:
             raise NotTaken("an optional part, [[ ]], has no variable")
-        word = mark_of(inner, 0)
         depth = 0
         for at in range(len(inner)):
             mark = mark_of(inner, at)
+            if mark == "[" and mark_of(inner, at + 1) == "[" and inner[at].end == inner[at + 1].start:
+                raise NotTaken("an optional part, [[ ]], stands in another one")
             depth += (mark in {"(", "["}) - (mark in {")", "]"})
             if at and depth == 0 and mark == "or":
                 raise NotTaken("an optional part, [[ ]], has OR in it: put its condition in parentheses")
@@ -250,6 +269,8 @@ def _with_optional_parts(sql: str, tags: Tags) -> str:
 def _optional(word: str, text: str, variables: list[str], used: list[str]) -> str:
     condition = text.strip()
     missing = "".join(f"{{{{{name}}}}} IS NULL OR " for name in variables)
+    if word == _BEFORE:
+        return f"({missing}({condition})) AND" if missing else f"{condition} AND"
     if word in _CONDITIONS:
         return f"{word.upper()} ({missing}({condition}))" if missing else f"{word.upper()} {condition}"
     if word == "or" and variables == used:

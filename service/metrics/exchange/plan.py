@@ -85,6 +85,14 @@ class Plan(Struct, frozen=True):
     queries: list[Query]
     left_out: list[LeftOut]
 
+    @property
+    def bounded(self) -> "Plan":
+        """The plan without what is above the limit, since one part of a file may show many queries."""
+        if not (more := len(self.queries[TILES_LIMIT:])):
+            return self
+        left_out = LeftOut(f"{more} more", f"only {TILES_LIMIT} queries of a file are taken")
+        return Plan(self.tool, self.title, self.queries[:TILES_LIMIT], [*self.left_out, left_out])
+
 
 class Node:
     """A value of a JSON document that nobody has checked: anything missing or of another type is empty."""

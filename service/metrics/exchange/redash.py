@@ -60,6 +60,7 @@ class _Defined(Struct, frozen=True):
     value: Any
     options: tuple[str, ...]
     joined: Node
+    is_fixed: bool = False
 
     @property
     def kind(self) -> ParameterKind:
@@ -166,7 +167,7 @@ def _query(query: Node, title: str, key: str, mappings: Node) -> Query:
         description=query["description"].text,
         sql=sql,
         parameters=used_in(sql, list(filled.parameters.values())),
-        notes=tuple(filled.notes),
+        notes=tuple(dict.fromkeys(filled.notes)),
     )
 
 
@@ -176,7 +177,8 @@ def _defined(each: Node, name: str, mapping: Node) -> _Defined:
     if mapping["value"].value is not None:
         value = mapping["value"].value
     shown = mapping["mapTo"].text if mapping["type"].text == "dashboard-level" else ""
-    return _Defined(shown or name, each["type"].text, value, options, each["multiValuesOptions"])
+    is_fixed = mapping["type"].text == "static-value"
+    return _Defined(shown or name, each["type"].text, value, options, each["multiValuesOptions"], is_fixed)
 
 
 def _scan(sql: str, at: int) -> Reference | None:
@@ -218,6 +220,10 @@ class _Filled:
         each = self._defined.get(reference.name, _Defined(reference.name, "text", None, (), Node(None)))
         if each.is_range:
             raise NotTaken(f"{{{{ {reference.name} }}}} is a range: it needs .start or .end")
+        if each.is_fixed:
+            self.notes.append(
+                f"{{{{ {reference.name} }}}} is fixed in this widget there; callers may change it here"
+            )
         if each.is_list:
             return self._list(each)
         return self._single(each)
