@@ -4,6 +4,7 @@ Nothing of it is committed but `operations.txt`: a line for each operation and t
 what a change of the API does to its clients.
 """
 
+import gzip
 import io
 import json
 import re
@@ -195,13 +196,21 @@ def write_packages(target: Path, into: Path) -> None:
 def write_archive(target: Path, into: Path) -> None:
     """What npm installs: the files that `package.json` names, with the version of this Tally."""
     package = json.loads((target / "js" / "package.json").read_text()) | {"version": __version__}
-    with tarfile.open(into / f"{package['name']}-{__version__}.tgz", "w:gz") as archive:
-        for name in package["files"]:
-            archive.add(target / "js" / name, f"package/{name}")
-        content = json.dumps(package, indent=2).encode()
-        entry = tarfile.TarInfo("package/package.json")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
+    contents = {"package.json": json.dumps(package, indent=2).encode()}
+    for name in package["files"]:
+        here = target / "js" / name
+        for path in sorted(here.rglob("*")) if here.is_dir() else [here]:
+            if path.is_file():
+                contents[str(path.relative_to(target / "js"))] = path.read_bytes()
+    with (
+        (into / f"{package['name']}-{__version__}.tgz").open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for name, content in contents.items():
+            entry = tarfile.TarInfo(f"package/{name}")  # of nobody, and from 1970: the same in each run
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
 
 
 def main(target: Path = HERE) -> None:

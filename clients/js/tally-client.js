@@ -361,7 +361,10 @@ function denied(url, { code = 'unauthorized', message = '' }) {
 /** Events of a stream (HTML, 9.2). `heard` is called for each piece, comments too. */
 async function* eventsOf(body, heard) {
 	let rest = '';
-	for await (const piece of body.pipeThrough(new TextDecoderStream())) {
+	const reader = body.pipeThrough(new TextDecoderStream()).getReader(); // Safari cannot iterate a stream
+	for (;;) {
+		const { value: piece, done } = await reader.read();
+		if (done) return;
 		heard();
 		if (!piece.includes('\n')) {
 			rest += piece;

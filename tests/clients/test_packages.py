@@ -65,6 +65,11 @@ def test_npm_installs_the_archive(checkout, sdk, tmp_path):
         sys.path.remove(str(sdk))
     made.write_archive(sdk, tmp_path)
     archive = tmp_path / f"tally-client-{__version__}.tgz"
+    first = archive.read_bytes()
+    for path in (sdk / "js").rglob("*.js"):
+        os.utime(path, (0, 10**9))
+    made.write_archive(sdk, tmp_path)
+    assert archive.read_bytes() == first
     with tarfile.open(archive) as opened:
         names = set(opened.getnames())
         described = json.load(opened.extractfile("package/package.json"))

@@ -339,6 +339,15 @@ def test_threads_may_share_a_client(trouble, tally_client):
         assert {each.status for each in pool.map(lambda _: api.get_health(), range(64))} == {"ok"}
 
 
+def test_an_event_without_an_end_is_not_held(at, tally_client, monkeypatch):
+    module = import_module(f"{tally_client.__name__}.live")
+    monkeypatch.setattr(module, "LARGEST_EVENT", 1000)
+    reader = module.EventReader()
+    assert [*reader.feed(b"x" * 400), *reader.feed(b"x" * 400)] == []
+    with pytest.raises(tally_client.UnexpectedAnswerError, match="more than 1000 bytes"):
+        list(reader.feed(b"x" * 400))
+
+
 def test_a_transport_of_ones_own_is_used(tally_client):
     def answer(request):
         return httpx.Response(200, json={"status": "ok", "checks": {"agent": request.headers["user-agent"]}})

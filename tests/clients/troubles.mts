@@ -74,6 +74,8 @@ await assert.rejects(all(at('denied').watchMetric(ID)), isProblem('invalid-token
 await assert.rejects(all(at('garbled').watchMetric(ID)), isUnexpected(/no JSON/));
 assert.deepEqual(await all(at('gone').watchMetric(ID)), []);
 await assert.rejects(all(at('html').watchMetric(ID)), isUnexpected(/text\/html/));
+delete (ReadableStream.prototype as Partial<ReadableStream>)[Symbol.asyncIterator]; // as in Safari
+assert.deepEqual((await all(at('renewed').watchMetric(ID))).map(({ event }) => event), ['gone']);
 
 // Numbers keep every digit.
 const long = '9'.repeat(131072);

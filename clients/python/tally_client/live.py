@@ -45,18 +45,19 @@ class EventReader:
     """Cuts the bytes of a stream into events (HTML, 9.2)."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._name, self._data = "", list[bytes]()
         self.last_id = ""
         self.retry_s: float | None = None
 
     def feed(self, piece: bytes) -> Iterator[LiveEvent]:
-        if b"\n" not in piece:
-            self._rest += piece
-            return
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) + sum(map(len, self._data)) > LARGEST_EVENT:
+        if len(self._rest) + len(piece) + sum(map(len, self._data)) > LARGEST_EVENT:
             raise UnexpectedAnswerError(f"an event of more than {LARGEST_EVENT} bytes")
+        self._rest += piece
+        if b"\n" not in piece:
+            return
+        *lines, rest = bytes(self._rest).split(b"\n")
+        self._rest = bytearray(rest)
         for line in lines:
             if event := self._line(line.removesuffix(b"\r")):
                 yield event
