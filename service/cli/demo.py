@@ -1,14 +1,16 @@
 """`tally demo`: the sample, the pages and a Postgres of its own, until Ctrl-C."""
 
+import fcntl
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 USUAL_PORT: Final = 8000
 LOOK_S: Final = 0.1
+PREFIX: Final = "tally-demo-"
 SETTINGS_KEPT: Final = frozenset({"LOG_LEVEL", "LOG_FORMAT", "WORKERS"})
 """All others are those of the demo, so that it never touches a database of yours."""
 
@@ -66,13 +69,45 @@ def _data_folder(keep: Path | None) -> Generator[Path]:
     if keep is not None:
         yield keep.absolute()
         return
-    folder = Path(tempfile.mkdtemp(prefix="tally-demo-"))
-    folder.chmod(0o711)  # Postgres does not run as root, and its user has to pass
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    fresh = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+    fresh.chmod(0o711)  # Postgres does not run as root, and its user has to pass
+    with _lock(fresh):
+        folder = fresh.rename(fresh.with_name(fresh.name[1:]))  # locked before another demo can find it
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what demos of this user left that were killed, and end their Postgres."""
+    from service.database import embedded
+
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError, Stop):
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            with _lock(folder):  # BlockingIOError: its demo lives
+                if embedded.stop_abandoned(folder):
+                    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree((folder / "postgres").resolve(), ignore_errors=True)  # it may be a link to elsewhere
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Generator[None]:
+    """Mark a folder as in use, until this process ends however it ends. Raises `BlockingIOError`."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield folder
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree((folder / "postgres").resolve(), ignore_errors=True)  # it may be a link to elsewhere
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(opened)
 
 
 def _set_environment(folder: Path, port: int) -> None:

