@@ -14,7 +14,7 @@ ONLY ?= encoding uncached nginx overload faults hits others tokens freshness imp
 export HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-cluster check sdk docs format migrate seed import psql soak bench bench-gate secrets up down lock clean
+.PHONY: help venv run test test-cluster check sdk reference docs format migrate seed import psql soak bench bench-gate secrets up down lock clean
 
 help: ## Print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ sdk: $(VENV)/.dev ## Make the clients for Python and TypeScript, as packages in 
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+reference: $(VENV)/.dev ## Write the tables of docs/reference.md from the code
+	@$(BIN)/python docs/reference.py
 
 docs: $(VENV)/.dev ## Build the site of docs/ in docs/_build (SITE= for another folder)
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs $(or $(SITE),docs/_build)

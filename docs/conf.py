@@ -1,15 +1,11 @@
 """The site of these pages: `make docs`. It needs no network, and any warning is an error."""
 
 import re
-import runpy
 import shutil
-from pathlib import Path
 
 from sphinx.application import Sphinx
 
 from service import __version__
-
-HERE = Path(__file__).parent
 
 project = "Tally"
 author = "The authors of Tally"
@@ -51,12 +47,10 @@ reference
 
 
 def complete(app: Sphinx, name: str, source: list[str]) -> None:  # noqa: ARG001 (Sphinx's signature)
-    """Add the contents and the tables of the reference; files outside of this folder become downloads."""
+    """Add the contents; files outside of this folder become downloads."""
     text = re.sub(r"\]\(\.\./", "](path:../", source[0])
     if name == root_doc:
         text += CONTENTS
-    if name == "reference":
-        text = runpy.run_path(str(HERE / "reference.py"))["filled"](text)
     source[0] = text
 
 

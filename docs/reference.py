@@ -1,10 +1,9 @@
 """Write the tables of reference.md from the code: settings, commands, routes and errors.
 
-`python docs/reference.py` prints the whole page. `conf.py` fills it when the site is built.
+`make reference` writes them. A test compares the page with the code.
 """
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ from service.errors import all_problems
 
 PAGE: Final = Path(__file__).with_name("reference.md")
 API: Final = "/api/v1"
-MARK: Final = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+TABLE: Final = re.compile(r"^<!-- from the code: (\w+) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 SOCKET: Final = ("GET", "/live", "metrics:read", "The WebSocket of live results, see [live results](live.md)")
 """The route that is an ASGI layer and no handler."""
 
@@ -134,9 +133,11 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
 
 
 def filled(page: str) -> str:
-    """The page with a table in place of each mark."""
-    return MARK.sub(lambda mark: TABLES[mark[1]](), page)
+    """The page with each table as the code has it."""
+    return TABLE.sub(
+        lambda old: f"<!-- from the code: {old[1]} -->\n\n{TABLES[old[1]]()}\n\n<!-- end -->", page
+    )
 
 
 if __name__ == "__main__":
-    sys.stdout.write(filled(PAGE.read_text()))
+    PAGE.write_text(filled(PAGE.read_text()))
