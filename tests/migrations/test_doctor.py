@@ -155,7 +155,7 @@ async def test_wrong_settings_are_named(shop: Shop, server: Server, case: str):
 
 async def test_settings_in_files_of_their_own_are_settings(shop: Shop, tmp_path: Path):
     secret = tmp_path / "secret"
-    secret.write_text("redis://127.0.0.1:1")
+    secret.write_text(shop.settings()[0].database.reader_url or "")
     secret.chmod(0o600)
     findings = await _examine(shop, READER_DATABASE_URL_FILE=str(secret))
     assert not [each for each in findings if "no setting" in each.message]
