@@ -8,7 +8,10 @@ import re
 import sys
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+NAME: Final = "tally-metrics"
+"""What the list is about, if it is installed."""
 
 
 def component(package: Distribution, hashes: dict[str, list[str]]) -> dict[str, Any]:
@@ -35,7 +38,14 @@ def locked_hashes(lock: str) -> dict[str, list[str]]:
 def main(arguments: list[str]) -> None:
     hashes = locked_hashes(Path(arguments[0]).read_text()) if arguments else {}
     components = sorted((component(each, hashes) for each in distributions()), key=lambda each: each["name"])
-    document = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}
+    own = [each for each in components if each["name"] == NAME]
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        **({"metadata": {"component": own[0] | {"type": "application"}}} if own else {}),
+        "components": [each for each in components if each not in own],
+    }
     json.dump(document, sys.stdout, indent=1)
 
 

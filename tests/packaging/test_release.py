@@ -219,5 +219,9 @@ def test_the_bill_of_materials_names_what_runs():
         text=True,
         check=True,
     )
-    names = {each["name"] for each in json.loads(made.stdout)["components"]}
+    listed = json.loads(made.stdout)
+    names = {each["name"] for each in listed["components"]}
     assert {"litestar", "asyncpg", "granian"} <= names
+    assert "tally-metrics" not in names
+    about = listed["metadata"]["component"]
+    assert (about["type"], about["name"]) == ("application", "tally-metrics")
