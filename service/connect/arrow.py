@@ -46,6 +46,8 @@ _INTERVAL: Final = re.compile(
 )
 _MONTH_DAY_NANO: Final = Layout("<iiq")
 _INFINITIES: Final = {inf: b"Infinity", -inf: b"-Infinity"}
+_CUT: Final = {"tally.truncated": "true"}
+"""Metadata of the schema of a result that has more rows than ROW_LIMIT."""
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 T = TypeVar("T")
@@ -76,10 +78,12 @@ def encode(outcome: Outcome) -> Iterator[bytes]:
     fields: dict[str, Any] = {}
     arrays: list[Any] = []
     for described, values in zip(outcome.columns, columns, strict=True):
-        kind, made = yield from _column(na, described.type, values)
-        fields[described.name] = kind
+        fields[described.name], made = yield from _column(na, described.type, values)
         arrays.append(made)
-    batch = na.c_array_from_buffers(na.struct(fields), count, [None], children=arrays)
+    kind = na.c_schema(na.struct(fields))
+    if outcome.truncated:
+        kind = kind.modify(metadata=_CUT)
+    batch = na.c_array_from_buffers(kind, count, [None], children=arrays)
     out = BytesIO()
     with ipc.StreamWriter.from_writable(out) as writer:
         writer.write_stream(batch)

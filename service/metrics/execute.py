@@ -323,9 +323,7 @@ class Executor:
             fresh_for_s=fresh_for_s,
             max_age=max_age,
             seen=rows.seen,
-            disposition=disposition(run.plan.metric.shown_title, run.bound.parameters, as_of)
-            if run.form in CSV
-            else "",
+            disposition=_disposition(outcome) if run.form in CSV else "",
         )
         return computed, done
 
@@ -415,6 +413,11 @@ class Executor:
                     wrong.append(FieldError(name, f"{name} must be {expected}: {problem.errors[0].message}"))
         if wrong:
             raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
+
+
+def _disposition(outcome: Outcome) -> str:
+    first_rows = len(outcome.rows) if outcome.truncated else None
+    return disposition(outcome.metric.shown_title, outcome.parameters, outcome.as_of, first_rows=first_rows)
 
 
 def _given(own: int | None, usual: int) -> int:

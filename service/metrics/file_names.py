@@ -18,20 +18,26 @@ _ATTRIBUTE: Final = "!#$&+-.^_`|~"
 """Characters of RFC 5987 that need no percent sign, beside letters and digits."""
 
 
-def disposition(title: str | None, parameters: Mapping[str, Any], as_of: datetime) -> str:
+def disposition(
+    title: str | None, parameters: Mapping[str, Any], as_of: datetime, *, first_rows: int | None = None
+) -> str:
     """The `Content-Disposition` of a result as CSV (RFC 6266): a name in ASCII, and the same in UTF-8."""
-    name = file_name(title, parameters, as_of)
+    name = file_name(title, parameters, as_of, first_rows=first_rows)
     plain = _UNSAFE.sub("-", unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
     plain = plain.lstrip("-. ")  # what is left of a title in other letters
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE)}"
 
 
-def file_name(title: str | None, parameters: Mapping[str, Any], as_of: datetime) -> str:
+def file_name(
+    title: str | None, parameters: Mapping[str, Any], as_of: datetime, *, first_rows: int | None = None
+) -> str:
     """Such as `Alerts-by-type_start_date=2025-06-01_as-of-20250802T090000Z.csv`.
 
+    `first_rows` is the number of rows if there are more than the file has, which no cell of it can tell.
     No part of it can leave a folder, hide the file, end its name early or be a device of Windows.
     """
-    end = f"_as-of-{as_of.astimezone(UTC):%Y%m%dT%H%M%SZ}.csv"
+    cut = "" if first_rows is None else f"_first-{first_rows}-rows-only"
+    end = f"{cut}_as-of-{as_of.astimezone(UTC):%Y%m%dT%H%M%SZ}.csv"
     found = _safe(_NO_WORD.sub("-", title or ""), _TITLE_BYTES) or "metric"
     for name, value in parameters.items():
         if value is None:

@@ -290,6 +290,18 @@ async def test_too_large_is_refused(server, template):
         assert (answer.status_code, answer.json()["code"]) == (413, "result-too-large")
 
 
+async def test_rows_beyond_the_limit_are_told_by_the_schema_and_by_the_name_of_a_file(service, table):
+    sql = "SELECT g AS n FROM generate_series(1, {}) AS g"
+    cut, whole = await table(sql.format(10_001)), await table(sql.format(10_000))
+    assert (cut.num_rows, cut.schema.metadata) == (10_000, {b"tally.truncated": b"true"})
+    assert (whole.num_rows, whole.schema.metadata or {}) == (10_000, {})
+    metrics = await service.store(sql.format(10_001), sql.format(10_000))
+    for metric, told in zip(metrics, (True, False), strict=True):
+        answer = await service.client.get(f"/metrics/{metric}?format=csv&bom=1")
+        named = "_first-10000-rows-only_as-of-" in answer.headers["content-disposition"]
+        assert (answer.text.count("\r\n"), named) == (10_001, told)
+
+
 async def test_without_the_extra_it_is_406_with_the_remedy(addresses, clone, tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "available", lambda: False)
     async with serving(Settings(database=addresses, auth=Auth(mode="off"))) as client:
