@@ -87,7 +87,7 @@ export declare class Tally {
   request(
     method: string,
     path: string,
-    options?: { params?: Record<string, unknown>; json?: unknown; headers?: Record<string, string> } & Call,
+    options?: { params?: Record<string, unknown>; json?: unknown; headers?: Record<string, string> | Headers } & Call,
   ): Promise<Answer>;
   /** Import a Blob or File, bytes, text or rows. `name` is the file's name; its ending tells the format. */
   importFile(

@@ -83,18 +83,19 @@ export class Tally {
 	/** Any request, with this client's token, memory and errors. */
 	async request(method, path, { params, json, body, headers = {}, signal, repeatable, accepted = [], timeout } = /** @type {any} */ ({})) {
 		if (!/^\/(?!\/)/.test(path)) throw new TypeError(`${path} is no path: it begins with one slash`);
-		const sent = { Accept: 'application/json, */*;q=0.5', ...headers };
-		if (json !== undefined) [body, sent['Content-Type']] = [stringify(json), 'application/json'];
+		method = method.toUpperCase();
+		const sent = { accept: 'application/json, */*;q=0.5', ...Object.fromEntries(new Headers(headers)) };
+		if (json !== undefined) [body, sent['content-type']] = [stringify(json), 'application/json'];
 		const query = queryOf(params);
 		const address = `${this.url}${path}${query && `?${query}`}`;
 		const { retries, longestWait } = this.#settings;
 		const again = repeatable || REPEATABLE.includes(method) ? retries : 0;
 		for (let attempt = 0; ; attempt++) {
 			const token = path === TOKEN_PATH ? {} : await this.#bearer();
-			const key = method === 'GET' && `${address} ${sent.Accept} ${token.Authorization}`;
-			const held = this.#held.get(key);
+			const key = method === 'GET' && `${address} ${sent.accept} ${token.authorization}`;
+			const held = sent['if-none-match'] ? undefined : this.#held.get(key);
 			// Else fetch asks for a fresh run wherever it sends an ETag: with `max-age=0`.
-			const condition = held && { 'If-None-Match': held.etag, 'Cache-Control': 'max-stale' };
+			const condition = held && { 'if-none-match': held.etag, 'cache-control': 'max-stale' };
 			let answer;
 			try {
 				answer = await this.#ask(address, { method, body, headers: { ...condition, ...sent, ...token }, signal }, timeout);
@@ -166,7 +167,7 @@ export class Tally {
 		if (given == null || given === '') return {};
 		if (typeof given !== 'string' || !/^[!-~]+$/.test(given.trim()))
 			throw new TypeError('the token must be text of visible ASCII characters: was it cut or pasted wrongly?');
-		return { Authorization: `Bearer ${given.trim()}` };
+		return { authorization: `Bearer ${given.trim()}` };
 	}
 
 	async #ask(address, request, timeout = this.#settings.timeout) {
@@ -222,8 +223,8 @@ export class Tally {
 						last = id || last;
 						const data = this.#settings.numbers === 'plain' ? JSON.parse(text) : parse(text);
 						if (event === 'denied') {
-							const { Authorization: other } = await this.#bearer();
-							if (other === headers.Authorization) throw denied(address, data);
+							const { authorization: other } = await this.#bearer();
+							if (other === headers.authorization) throw denied(address, data);
 							wait = 0; // come back with the new token
 							break;
 						}

@@ -114,6 +114,15 @@ def test_what_one_token_sees_is_not_shown_to_another(at, trouble):
     assert [api.request("GET", "/api/v1/health").held for _ in range(3)] == [False, True, False]
 
 
+def test_names_of_headers_may_be_written_in_any_case(at, trouble):
+    api = at("held")
+    api.request("get", "/api/v1/health")
+    other = api.request("GET", "/api/v1/health", headers={"accept": "text/csv"})
+    assert other.held is False
+    assert asked(trouble, "held")[1]["Accept"] == "text/csv"
+    assert api.request("GET", "/api/v1/health", headers={"ACCEPT": "text/csv"}).held
+
+
 def test_the_memory_has_an_end_and_heeds_no_store(at, trouble):
     api = at("held", cache_bytes=40)
     paths = ["/api/v1/health", "/api/v1/health/live", "/api/v1/health"]

@@ -58,6 +58,11 @@ const small = at('held', { cacheBytes: 100 });
 const kept = [];
 for (const path of ['/a', '/b', '/a', '/a']) kept.push((await small.request('GET', path)).held);
 assert.deepEqual(kept, [false, false, false, true]);
+const cased = at('held');
+const forms = [];
+for (const [method, headers] of [['get', {}], ['GET', {}], ['GET', { accept: 'text/csv' }], ['GET', new Headers({ ACCEPT: 'text/csv' })]] as const)
+	forms.push((await cased.request(method, '/a', { headers })).held);
+assert.deepEqual(forms, [false, true, false, true]);
 const secret = at('private');
 assert.deepEqual([(await secret.request('GET', '/a')).held, (await secret.request('GET', '/a')).held], [false, false]);
 

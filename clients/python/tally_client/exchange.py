@@ -70,7 +70,7 @@ class Wanted:
         if not request["url"].startswith("/") or request["url"].startswith("//"):
             raise ValueError(f"{request['url']!r} is no path: it begins with one slash")
         body = {name: request[name] for name in ("data", "files", "content", "timeout") if name in request}
-        headers = dict(request.get("headers", {}))
+        headers = {name.title(): value for name, value in dict(request.get("headers") or {}).items()}
         if "json" in request:
             body["content"] = exact.dumps(request["json"])
             headers["Content-Type"] = "application/json"
