@@ -47,6 +47,11 @@ SET asked_at = now()
 FROM unnest($1::uuid[], $2::bytea[]) AS asked (metric_id, key)
 WHERE s.metric_id = asked.metric_id AND s.key = asked.key AND s.asked_at < now() - interval '1 hour'
 
+-- name: find_lost
+SELECT id
+FROM unnest($1::uuid[]) AS asked (id)
+WHERE NOT EXISTS (SELECT FROM app.history_series AS s WHERE s.metric_id = asked.id)
+
 -- name: forget_old
 -- Results that another one has replaced more than $1 seconds ago, and series that nobody has asked for so long.
 WITH unasked AS (

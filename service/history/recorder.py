@@ -7,7 +7,7 @@ Equal results cost a comparison of ETags and no statement. A result that changes
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -277,17 +277,25 @@ class Recorder:
         while True:
             await asyncio.sleep(TIDY_S)
             since = self._results.clock() - TIDY_S
-            asked = [
-                (series[0], known.key)
+            asked = {
+                series: held
                 for series, known in self._known.items()
                 if (held := self._results.table.peek(known.cached)) is not None and held.asked_at > since
-            ]
+            }
             try:
                 if asked:
-                    await store.touch(self._database, asked)
+                    await store.touch(self._database, [(each[0], self._known[each].key) for each in asked])
+                    self._begin_again(asked, await store.lost(self._database, {each[0] for each in asked}))
                 await store.tidy(self._database, self._older_s)
             except Problem:
                 continue
+
+    def _begin_again(self, asked: Mapping[Series, Entry], lost: Collection[UUID]) -> None:
+        """Keep the present results of metrics whose histories were emptied, such as by a restore."""
+        for series, held in asked.items():
+            if series[0] in lost:
+                self._known.pop(series, None)
+                self.stored(held)
 
 
 def _retrieve(task: asyncio.Task[bool]) -> None:

@@ -1,6 +1,6 @@
 """Distinct results in the database, a bounded number of them for each metric and its parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Final
@@ -93,6 +93,10 @@ class _Id(Struct, frozen=True):
     id: int
 
 
+class _Metric(Struct, frozen=True):
+    id: UUID
+
+
 _PUT_SERIES: Final = SQL.rows("put_series", _Id)
 _LAST_RESULT: Final = SQL.rows("last_result", Last)
 _INSERT_RESULT: Final = SQL.command("insert_result")
@@ -101,6 +105,7 @@ _PRUNE_SERIES: Final = SQL.command("prune_series")
 _TOUCH_SERIES: Final = SQL.command("touch_series")
 _FORGET_OLD: Final = SQL.command("forget_old")
 _SHRINK: Final = SQL.command("shrink")
+_FIND_LOST: Final = SQL.rows("find_lost", _Metric)
 _FIND_SERIES: Final = SQL.rows("find_series", _Id)
 _LIST_RESULTS: Final = SQL.rows("list_results", Stored)
 _DOCUMENT: Final = msgspec.json.Decoder(Document)
@@ -214,6 +219,11 @@ def _between(fresh: Fresh, last: Last, confirmed: Confirmed | None) -> Between:
 async def touch(database: Database, asked: Sequence[tuple[UUID, bytes]]) -> None:
     """Note that these series were asked for; the database writes it at most once an hour for each."""
     await database.write(_TOUCH_SERIES, [metric for metric, _ in asked], [key for _, key in asked])
+
+
+async def lost(database: Database, metrics: Collection[UUID]) -> set[UUID]:
+    """Those of these metrics that have no history any more."""
+    return {each.id for each in await database.read(_FIND_LOST, [*metrics])}
 
 
 async def tidy(database: Database, older_s: int) -> None:

@@ -169,6 +169,21 @@ async def test_old_results_are_forgotten_and_the_present_one_stays(settings, clo
         assert left["difference"] is None
 
 
+async def test_an_emptied_history_begins_again(settings, clone, sales, monkeypatch):
+    monkeypatch.setattr(recorder, "TIDY_S", 0.2)
+    async with serving(with_history(settings)) as client:
+        metric = await store_metric(clone, SQL)
+        await visible(client, metric)
+        (first,) = await kept(client, metric, 1)
+        await clone.write(Command("empty", "TRUNCATE app.history_series CASCADE"))
+        assert (await history(client, metric))["items"] == []
+        (again,) = await kept(client, metric, 1)
+        assert again["id"] > first["id"]
+        await sales(2)
+        (newest, _) = await kept(client, metric, 2)
+        assert [each["kind"] for each in newest["causes"]] == ["commit"]
+
+
 async def test_all_results_together_are_bounded(settings, clone, sales, monkeypatch):
     monkeypatch.setattr(store, "ALL_BYTES", 1)
     async with serving(with_history(settings)) as client:
