@@ -140,12 +140,22 @@ class Exporter:
         return text
 
     async def _look(self, metric: Metric, given: Mapping[str, str], claims: str) -> CacheOutcome | None:
-        """The held result of a metric. Without a plan there is none: changed definitions need a new one."""
+        """The held result of a metric. Without a plan there is none: changed definitions need a new one.
+
+        Nor is there one if a parameter is needed that is not given: other metrics of the dashboard have theirs.
+        """
         plan = self._executor.planned(metric)
         if plan is None:
             return None
         taken = [(name, value) for name, value in given.items() if name in plan.template.accepted]
-        return self._results.look((await self._executor.cache_request(metric, taken, claims=claims)).key)
+        try:
+            request = await self._executor.cache_request(metric, taken, claims=claims)
+        except InvalidInput as wrong:
+            needed = {name for name in plan.template.kinds if name not in plan.template.defaults}
+            if {each.field for each in wrong.errors} <= needed.difference(given):
+                return None
+            raise
+        return self._results.look(request.key)
 
     def _refuse_unknown(self, dashboard: Dashboard, given: Mapping[str, str]) -> None:
         """Names are only unknown if all metrics are planned."""

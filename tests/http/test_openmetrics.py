@@ -365,3 +365,15 @@ async def test_promtool_finds_nothing_to_say(board):
     command = ["promtool", "check", "metrics"]
     found = await asyncio.to_thread(subprocess.run, command, input=body, capture_output=True, check=False)
     assert (found.stdout + found.stderr, found.returncode) == (b"", 0)
+
+
+async def test_a_metric_that_needs_a_parameter_leaves_the_others_be(board):
+    made = await board("SELECT 1 AS n", "SELECT :k::integer AS n, :l::integer AS m")
+    await made.client.get(f"/api/v1/metrics/{made.metrics[0]}")
+    await made.client.get(f"/api/v1/metrics/{made.metrics[1]}?k=7&l=8")
+    for query, held in (("", 0), ("?k=7", 0), ("?k=7&l=9", 0), ("?k=7&l=8", 1)):
+        found = await made.samples(query)
+        named = {each.labels["metric"]: each.value for each in found if each.name == "tally_result_held"}
+        assert named == {made.metrics[0]: 1, made.metrics[1]: held}, query
+    for query in ("?k=x", "?k=7&l=", "?other=1"):
+        assert (await made.scrape(query)).status_code == 422
