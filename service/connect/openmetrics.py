@@ -142,7 +142,7 @@ class Exporter:
     async def _look(self, metric: Metric, given: Mapping[str, str], claims: str) -> CacheOutcome | None:
         """The held result of a metric. Without a plan there is none: changed definitions need a new one.
 
-        Nor is there one if a parameter is needed that is not given: other metrics of the dashboard have theirs.
+        Nor is there one if a needed parameter is not given: other metrics of the dashboard have theirs.
         """
         plan = self._executor.planned(metric)
         if plan is None:
