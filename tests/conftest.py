@@ -34,7 +34,7 @@ from service.database.queries import Command
 from service.database.stored_sql.reader import Reader, open_reader
 from service.observe.events import Observe
 from service.observe.log import set_up_logs
-from service.settings import Auth, Logs, Settings
+from service.settings import Auth, History, Logs, Settings
 from service.settings import Database as DatabaseSettings
 from tests.waiting import until
 
@@ -322,13 +322,17 @@ class Running(Struct):
 
 
 @asynccontextmanager
-async def whole_service(server: Server, template: str, **overrides: Any) -> AsyncGenerator[Running]:
+async def whole_service(
+    server: Server, template: str, history: History | None = None, **overrides: Any
+) -> AsyncGenerator[Running]:
     """Run the service for a module; `overrides` are settings of its database."""
     async with _cloned(server, template) as addresses:
         settings = msgspec.structs.replace(addresses, **overrides)
         async with (
             open_database(settings.url or "") as database,
-            serving(Settings(database=settings, auth=Auth(mode="off"))) as client,
+            serving(
+                Settings(database=settings, auth=Auth(mode="off"), history=history or History())
+            ) as client,
         ):
             yield Running(settings, database, client)
 
