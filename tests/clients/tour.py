@@ -7,6 +7,7 @@ import pytest
 
 from tests.waiting import eventually
 
+ORDER = "SELECT id, price FROM orders WHERE id = 9007199254740993"
 CUSTOMERS = b"customer_id,occupation,type\n1,Cook,B2B\n2,Clerk,B2C\nthree,Baker,B2B\nfour,Smith,B2C\n"
 CONTACTS = b"date_start,interaction,customer_id\n2025-06-01 10:00,Email,1\n"
 SQL = (
@@ -125,9 +126,7 @@ def imports(api):
     exact = Decimal("12345678901234567890.0123456789")
     rows = api.import_file(added.name, [{"id": 9007199254740993, "price": exact}])
     assert rows.inserted + rows.unchanged == 1
-    assert api.preview_metric({"sql": "SELECT id, price FROM orders"}).records == [
-        {"id": 9007199254740993, "price": exact}
-    ]
+    assert api.preview_metric({"sql": ORDER}).records == [{"id": 9007199254740993, "price": exact}]
     assert api.remove_dataset(added.name, force=True) is None
 
 
