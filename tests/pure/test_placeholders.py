@@ -356,12 +356,29 @@ def test_defaults_of_metabase():
 
     assert parameters("2025-06-01~2025-06-30")[1] == ["2025-06-01", "2025-06-30"]
     assert parameters("2025-06-01~")[1] == ["2025-06-01", None]
+    assert parameters("2025-06-03")[1] == ["2025-06-03", "2025-06-03"]
+    assert parameters("2024-02")[1] == ["2024-02-01", "2024-02-29"]
+    assert parameters("Q4-2025")[1] == ["2025-10-01", "2025-12-31"]
     assert "CURRENT_DATE" in parameters("past7days")[0]
     assert "date_trunc('month', CURRENT_DATE)" in parameters("thismonth")[0]
     query = metabase("SELECT 1 WHERE {{w}}", w=field("date/range", default="2025-W1")).queries[0]
     assert query.notes == ("the default '2025-W1' of {{w}} is not kept",)
     given = metabase("SELECT {{n}}, {{t}} [[LIMIT {{n}}]]").queries[0]
     assert [each.has_default for each in given.parameters] == [False, False]
+
+
+def test_several_defaults_of_a_variable_of_metabase_are_a_list():
+    several = {"s": {"type": "text", "default": ["a", "b"]}}
+    query = metabase("SELECT 1 WHERE x NOT IN ({{s}}) [[AND y IN ({{s}})]]", **several).queries[0]
+    assert query.sql == "SELECT 1 WHERE x <> ALL(:s) AND (:s IS NULL OR (y = ANY(:s)))"
+    assert [(each.array, each.default) for each in query.parameters] == [(True, ["a", "b"])]
+    assert "several values" in metabase("SELECT 1 WHERE x = {{s}}", **several).left_out[0].why
+    one = metabase("SELECT 1 WHERE x = {{s}}", s={"type": "text", "default": ["a"]}).queries[0]
+    assert [each.default for each in one.parameters] == ["a"]
+    yes = metabase("SELECT {{s}}", s={"type": "boolean", "default": [True]}).queries[0]
+    assert [each.default for each in yes.parameters] == ["true"]
+    none = metabase("SELECT {{s}}", s={"type": "text", "default": []}).queries[0]
+    assert [each.has_default for each in none.parameters] == [False]
 
 
 def test_questions_of_new_releases_of_metabase():

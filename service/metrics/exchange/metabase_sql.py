@@ -1,6 +1,7 @@
 """Rewrite Metabase's variables, field filters and optional parts in the SQL of a question."""
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -21,6 +22,9 @@ from service.sql.lexer import mark_of, tokenize
 
 _TAG: Final = re.compile(r"\{\{([^{}]*+)\}\}")
 _DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ONE_DAY: Final = re.compile(_DAY)
+_MONTH: Final = re.compile(r"([12][0-9]{3})-(0[1-9]|1[0-2])")
+_QUARTER: Final = re.compile(r"Q([1-4])-([12][0-9]{3})")
 _BETWEEN_DAYS: Final = re.compile(rf"({_DAY})?~({_DAY})?")
 _PAST: Final = re.compile(r"past([0-9]{1,4})(day|week|month|quarter|year)s(~?)")
 _THIS: Final = re.compile(r"this(day|week|month|quarter|year)")
@@ -97,9 +101,12 @@ class Tags:
             return Filling(self._condition(name, tag))
         own = self._names.of(self._shown(name))
         default = self._default(name, tag)
-        text = next((item.text for item in default), "") if default.is_list else default.text
-        if default.value is True or default.value is False:
-            text = str(default.value).lower()
+        several = [item.text for item in default if item.text]
+        if len(several) > 1:  # they are pasted with commas between
+            self._put(own, default=several, may_lack=name not in self.outside, array=True)
+            return Filling(f":{own}", is_list=True)
+        first = next(iter(default), default)
+        text = first.text if not isinstance(first.value, bool) else str(first.value).lower()
         may_lack = name not in self.outside
         self._put(own, _KINDS.get(kind, "text"), text or None, may_lack=may_lack)
         return Filling(f":{own}", is_time=kind == "date")
@@ -157,8 +164,8 @@ class Tags:
             start, end = "start_date", "end_date"
         else:
             start, end = (self._names.of(f"{self._shown(name)}_{part}") for part in ("start", "end"))
-        found = _BETWEEN_DAYS.fullmatch(default.text)
-        first, last = (found[1], found[2]) if found else (None, None)
+        found = _days(default.text)
+        first, last = found or (None, None)
         for own, day in ((start, first), (end, last)):
             self._put(own, "date", day, may_lack=True)
         moving = _moving(default.text)
@@ -279,6 +286,22 @@ def _optional(word: str, text: str, variables: list[str], used: list[str]) -> st
     if word in {"limit", "offset"} and _TAG.fullmatch(condition):
         return f"{word.upper()} {condition}"  # null means none
     raise NotTaken(f"an optional part, [[ ]], that begins with {word or 'no word'!r} is not known here")
+
+
+def _days(text: str) -> tuple[str | None, str | None] | None:
+    """The first and the last day of a fixed period: days, a month, or a quarter (`Q2-2025`)."""
+    if found := _BETWEEN_DAYS.fullmatch(text):
+        return found[1], found[2]
+    if found := _ONE_DAY.fullmatch(text):
+        return text, text
+    if found := _MONTH.fullmatch(text):
+        year, first, last = found[1], int(found[2]), int(found[2])
+    elif found := _QUARTER.fullmatch(text):
+        year, last = found[2], int(found[1]) * 3
+        first = last - 2
+    else:
+        return None
+    return f"{year}-{first:02}-01", f"{year}-{last:02}-{monthrange(int(year), last)[1]:02}"
 
 
 def _moving(text: str) -> tuple[str, str] | None:

@@ -261,6 +261,9 @@ class _Rewriting:
             self._edits.append((reference.start, reference.end, filled.sql))
 
     def _put_list(self, first: int, last: int, filled: Filling, shown: str) -> None:
+        if mark_of(self._lexemes, last + 1) == "is":  # NULL, as an optional part asks
+            self._edits.append((self._lexemes[first].start, self._lexemes[last].end, filled.sql))
+            return
         around = mark_of(self._lexemes, first - 2), mark_of(self._lexemes, first - 1)
         if around != ("in", "(") or mark_of(self._lexemes, last + 1) != ")":
             raise NotTaken(f"{shown} has several values, which can only stand alone in IN (...)")
