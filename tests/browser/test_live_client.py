@@ -50,7 +50,8 @@ async def shows(page: Page, metric: str, state: str, value: int | None = None) -
     async def found() -> dict[str, Any] | None:
         last = await page.evaluate("id => last(id)", metric)
         right = last and last["state"] == state
-        return last if right and (value is None or last["result"]["records"][0]["n"] == value) else None
+        shown = last["result"]["records"][0]["n"] if right and last["result"] else None
+        return last if right and value in {None, shown} else None
 
     return await until(found)
 
