@@ -14,8 +14,7 @@ from service.results.table import Entry
 
 SIDE_BY_SIDE: Final = 2
 MOST: Final = 4096
-"""Results that are looked after. The least asked are left out first."""
-FORGOTTEN_SHARE: Final = 8
+"""Results that are looked after. When they are twice as many, the least asked are left out, all at once."""
 
 
 class HotResults:
@@ -40,7 +39,7 @@ class HotResults:
         self._known[entry.key] = entry.request.tables
         for table in entry.request.tables:
             self._by_table.setdefault(table, {})[entry.key] = None
-        if len(self._known) > MOST:
+        if len(self._known) > 2 * MOST:
             self._leave_out(entry.key)
 
     async def keep(self, changes: Subscription) -> None:
@@ -75,10 +74,10 @@ class HotResults:
         return None if suspect or generations.stands(policy.basis) else entry
 
     def _leave_out(self, newest: Hashable) -> None:
-        """Forget the least asked, many at once, so that this is done seldom."""
+        """Forget the least asked."""
         others = [key for key in self._known if key != newest]
         others.sort(key=self._times_asked)
-        for key in others[: max(MOST // FORGOTTEN_SHARE, 1)]:
+        for key in others[: len(self._known) - MOST]:
             self._drop(key)
 
     def _times_asked(self, key: Hashable) -> int:

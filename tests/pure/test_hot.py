@@ -186,23 +186,23 @@ def test_what_a_caller_had_run_meanwhile_is_not_run_again(harness):
 
 
 def test_beyond_a_number_the_least_asked_are_forgotten(harness, monkeypatch):
-    monkeypatch.setattr(hot, "MOST", 8)
-    for times, number in enumerate(range(8), 1):
-        harness.ask(f"n{number}", 9 - times)
+    monkeypatch.setattr(hot, "MOST", 4)
+    for number in range(8):
+        harness.ask(f"n{number}", 8 - number)
     harness.ask("new")
     harness.change()
-    assert set(harness.begun) == {*(f"n{number}" for number in range(7)), "new"}
-    assert len(harness.hot._known) == 8
+    assert set(harness.begun) == {"n0", "n1", "n2", "new"}
+    assert len(harness.hot._known) == 4
 
 
 def test_the_cold_are_forgotten_before_the_least_asked(harness, monkeypatch):
-    monkeypatch.setattr(hot, "MOST", 8)
+    monkeypatch.setattr(hot, "MOST", 4)
     harness.ask("cold", 50)
     harness.wait(HOT_FOR_S + 1)
     for number in range(8):
-        harness.ask(f"n{number}")
+        harness.ask(f"n{number}", 1 + number)
     harness.change()
-    assert set(harness.begun) == {f"n{number}" for number in range(8)}
+    assert set(harness.begun) == {f"n{number}" for number in range(4, 8)}
 
 
 def test_a_result_that_left_the_table_is_forgotten(harness):
