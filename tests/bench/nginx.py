@@ -27,10 +27,12 @@ def main() -> None:
             with nginx:
                 figures = best(
                     {
-                        "Tally, a hit": Case(tally, [get(f"/api/v1/metrics/{metric}")]),
-                        "Tally, a hit of a link": Case(tally, [get(link)]),
-                        "nginx before Tally, a hit": Case(nginx.port, [get(f"/api/v1/metrics/{metric}")]),
-                        "nginx, a link that it keeps": Case(nginx.port, [get(link)]),
+                        "Tally, a hit": Case(tally, [get(f"/api/v1/metrics/{metric}", port=tally)]),
+                        "Tally, a hit of a link": Case(tally, [get(link, port=tally)]),
+                        "nginx before Tally, a hit": Case(
+                            nginx.port, [get(f"/api/v1/metrics/{metric}", port=tally)]
+                        ),
+                        "nginx, a link that it keeps": Case(nginx.port, [get(link, port=tally)]),
                     }
                 )
     show_figures(figures, "Tally, a hit")
