@@ -50,9 +50,9 @@ def demo(port: int | None, keep: Path | None, *, open_browser: bool) -> None:
     uvx --from 'tally-metrics[embedded]' tally demo
     """
     _check_embedded()
-    with _data_folder(keep) as folder:
-        _set_environment(folder, port or _free_port())
-        _show(keep, open_browser=open_browser)
+    with _data_folder(keep) as folder, _held(port) as (address, held_port):
+        _set_environment(folder, held_port)
+        _show(keep, address, open_browser=open_browser)
 
 
 def _check_embedded() -> None:
@@ -122,27 +122,38 @@ def _set_environment(folder: Path, port: int) -> None:
     os.environ.setdefault("LOG_LEVEL", "warning")  # and not a line for each request
 
 
-def _free_port() -> int:
-    """The usual port, or any other that is free."""
-    for port in (USUAL_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def _held(port: int | None) -> Generator[tuple[str, int]]:
+    """Hold the address with the given port; without one with the usual port, or else with a free one."""
+    from service.server.address import held_address
+    from service.settings import Server
+
+    ports = [port] if port else [USUAL_PORT, _free_port()]
+    with ExitStack() as stack:
+        for number in ports:
             try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            number: int = probe.getsockname()[1]
-            return number
-    raise Stop(f"no port of {HOST} is free: give one with --port")
+                address = stack.enter_context(held_address(Server(host=HOST, port=number)))
+            except Stop:
+                if number == ports[-1]:
+                    raise
+            else:
+                yield address, number
+                return
 
 
-def _show(keep: Path | None, *, open_browser: bool) -> None:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def _show(keep: Path | None, address: str, *, open_browser: bool) -> None:
     from service.cli.opened import database_ready, started
     from service.cli.serve import run_service
-    from service.server.address import held_address
 
     settings = started()
-    with held_address(settings.server) as address, ExitStack() as database:
+    with ExitStack() as database:
         print("Tally makes a database of its own and fills it with a sample company ...", flush=True)
         ready, _ = database.enter_context(database_ready(settings))
         _fill(ready)
