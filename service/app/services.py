@@ -41,8 +41,8 @@ from service.errors import DatabaseUnavailable
 from service.history.histories import Histories
 from service.history.recorder import Recorder
 from service.http.lifecycle import Lifecycle
-from service.imports.api import Importing
 from service.imports.datasets import DATASETS
+from service.imports.run.observed import Importing
 from service.imports.run.turns import Turns
 from service.interactions.counts import READ_TABLES, Counts
 from service.items.enrich import ExternalApi

@@ -1,9 +1,7 @@
 """Imports, quarantine and contracts over HTTP."""
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final
@@ -17,7 +15,6 @@ from litestar.exceptions import InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
-from msgspec import Struct
 
 from service.auth.guards import actor
 from service.database.gateway import Database
@@ -29,7 +26,6 @@ from service.errors import (
     FieldError,
     InvalidInput,
     NotFound,
-    Problem,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -40,14 +36,10 @@ from service.imports.contracts import Dataset, Reason, find_among
 from service.imports.derived import read_datasets
 from service.imports.models import DatasetPage, DatasetSummary, Fix, QuarantinePage, RunPage
 from service.imports.quarantine import QuarantinedRow, RetryReport, Status
-from service.imports.readers import Upload
 from service.imports.receive import Sent, received
 from service.imports.registering import AddedDataset, NewDataset, add_dataset, remove_dataset
-from service.imports.run.imports import Options, Position, Report, import_file, list_runs, one_run
-from service.imports.run.pipeline import ValidateSql
-from service.imports.run.turns import Turns
-from service.observe.events import ImportDone, Observe
-from service.observe.trace import Traces
+from service.imports.run.imports import Options, Position, Report, list_runs, one_run
+from service.imports.run.observed import Importing, observed_import, with_progress
 
 MAX_PAGE: Final = 500
 SCHEMA: Final = "application/schema+json"
@@ -69,17 +61,6 @@ _FILE: Final = {
 Call = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")]
 OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset")]
-
-
-class Importing(Struct, frozen=True):
-    """The dependencies of imports apart from the database. `reader` is the role that runs stored SQL."""
-
-    validate_sql: ValidateSql
-    bytes_limit: int
-    turns: Turns
-    observe: Observe
-    traces: Traces
-    reader: str
 
 
 class DatasetsController(Controller):
@@ -200,9 +181,10 @@ class ImportsController(Controller):
                 received(_sent(request), _body(request), importing.bytes_limit)
             )
             if "text/event-stream" in request.headers.get("accept", ""):
-                job = partial(_import, importing, database, upload, found)
-                return ServerSentEvent(_events(job, options, request, resources.pop_all()), status_code=201)
-            report = await _import(importing, database, upload, found, options)
+                job = partial(observed_import, importing, database, upload, found)
+                events = _events(job, options, request.scope["path"], resources.pop_all())
+                return ServerSentEvent(events, status_code=201)
+            report = await observed_import(importing, database, upload, found, options)
         headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
         return Response(report, status_code=201, headers=headers)
 
@@ -350,60 +332,13 @@ class QuarantineController(Controller):
         await quarantine.discard(database, parse_uuid(row_id), actor(request.scope), turns=importing.turns)
 
 
-async def _import(
-    importing: Importing, database: Database, upload: Upload, dataset: Dataset, options: Options
-) -> Report:
-    started = time.perf_counter()
-    with importing.traces.span("import") as span:
-        span.note(tally_dataset=dataset.name)
-        try:
-            report = await import_file(database, upload, dataset, options)
-        except Problem as problem:
-            span.fail(problem.code)
-            importing.observe(ImportDone(dataset.name, problem.code, 0, 0, time.perf_counter() - started))
-            raise
-        done = ImportDone(
-            dataset.name, report.status, report.rows_read, report.quarantined, time.perf_counter() - started
-        )
-        span.note(tally_status=done.status, tally_rows=done.rows, tally_quarantined=done.quarantined)
-        importing.observe(done)
-        return report
-
-
 async def _events(
-    job: Callable[[Options], Awaitable[Report]], options: Options, request: Call, resources: AsyncExitStack
+    job: Callable[[Options], Awaitable[Report]], options: Options, path: str, resources: AsyncExitStack
 ) -> AsyncGenerator[ServerSentEventMessage]:
-    """Yield progress, then the report or the problem. If the client disconnects, the import is rolled back.
-
-    `resources` holds the received file. Meanwhile the server detects when the client disconnects.
-    """
-    queue: asyncio.Queue[ServerSentEventMessage | None] = asyncio.Queue()
-
-    def report_progress(rows: int) -> None:
-        queue.put_nowait(_event("progress", {"rows_read": rows}))
-
-    async def run() -> None:
-        try:
-            queue.put_nowait(
-                _event("report", await job(msgspec.structs.replace(options, progress=report_progress)))
-            )
-        except Problem as problem:
-            where = {"instance": request.scope["path"], "request_id": actor(request.scope).request_id or ""}
-            queue.put_nowait(_event("problem", problem.document(**where)))
-        finally:
-            queue.put_nowait(None)
-
-    async with resources, asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(run())
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-        finally:
-            running.cancel()
-
-
-def _event(name: str, data: Any) -> ServerSentEventMessage:
-    return ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode())
+    """Events of an import, which ends with its client. `resources` holds the received file."""
+    async with resources, aclosing(with_progress(job, options, path)) as events:
+        async for name, data in events:
+            yield ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode())
 
 
 def _sent(request: Call) -> Sent:
