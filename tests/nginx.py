@@ -1,7 +1,6 @@
 """nginx with the configuration that we deploy, on loopback."""
 
 import re
-import shutil
 import signal
 import ssl
 import subprocess
@@ -10,20 +9,13 @@ from pathlib import Path
 from typing import Self
 
 import httpx
-import pytest
 
 from tests.processes import ROOT, free_port
+from tests.programs import program
 from tests.waiting import eventually
 
 TEMPLATE = ROOT / "deploy" / "nginx" / "tally.conf.template"
 PLACE = re.compile(r"\$\{([A-Z_]+)\}")
-
-
-def program() -> str:
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if found is None:
-        pytest.skip("nginx is not installed: apt-get install nginx-light")
-    return found
 
 
 class Nginx:
@@ -70,8 +62,8 @@ class Nginx:
         )
 
     def command(self, *arguments: str) -> list[str]:
-        config = str(self.folder / "nginx.conf")
-        return [program(), "-p", str(self.folder), "-c", config, "-e", str(self.folder / "log"), *arguments]
+        own = ("-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "log")
+        return [program("nginx"), *map(str, own), *arguments]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self.command(), start_new_session=True)

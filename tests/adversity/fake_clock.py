@@ -31,6 +31,17 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
         return self._clock.jumped_s
 
 
+async def later(seconds: float) -> None:
+    """Return when the loop's clock is so much later; on a fake clock without any pause."""
+    loop = asyncio.get_running_loop()
+    is_later = loop.create_future()
+    timer = loop.call_later(seconds, is_later.set_result, None)
+    try:
+        await is_later
+    finally:
+        timer.cancel()
+
+
 def on_fake_clock(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` to its end; sleeping and timing out in it take no time."""
     with asyncio.Runner(loop_factory=FakeClockLoop) as runner:

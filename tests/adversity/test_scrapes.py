@@ -1,7 +1,6 @@
 """Several workers are one scrape: under load, over the death of workers, and as `promtool` reads it."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Generator
@@ -19,6 +18,7 @@ from service.settings import Database as DatabaseSettings
 from tests.adversity.test_workers import Service, serving
 from tests.conftest import store_metric
 from tests.processes import until_ready
+from tests.programs import program
 from tests.pure.test_counters import HOSTILE
 from tests.waiting import eventually
 
@@ -128,10 +128,7 @@ async def test_streams_of_a_dead_worker_are_no_watchers(service: Service, shared
 
 @pytest.fixture
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if not found:
-        pytest.skip("promtool is not installed: Debian's package prometheus brings it")
-    return found
+    return program("promtool")
 
 
 def test_promtool_finds_nothing_to_say_of_hostile_labels(promtool: str):

@@ -15,6 +15,7 @@ import uvloop
 
 from tests.adversity.faults import Postgres, Wire, postgres
 from tests.bench.load import TALLY, get, served
+from tests.waiting import until
 
 CALLERS = 50
 FAULT_S = 5.0
@@ -78,7 +79,7 @@ async def _one(name: str, fault: Callable[[], Any], port: int, metric: str, wire
             answers.append((began, time.perf_counter() - began, status))
 
     callers = [asyncio.create_task(ask()) for _ in range(CALLERS)]
-    await asyncio.sleep(1)
+    await until(lambda: len(answers) > 10 * CALLERS)
     wire.accepted = 0
     began = time.perf_counter()
     with fault():

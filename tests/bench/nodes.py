@@ -21,11 +21,10 @@ import uvloop
 from service.database.embedded import Server, running
 from service.database.gateway import open_database
 from service.database.migrate import migrate
-from service.observe.events import QueryRun
 from service.settings import Auth, Database, Nodes, Settings
 from tests.bench.load import ROUNDS, SECONDS, TALLY, Case, get, served
 from tests.bench.load import measure as measure_hits
-from tests.cluster.conftest import Node, running_store, shares
+from tests.cluster.conftest import Node, running_nodes, running_store, shares
 from tests.conftest import serving, store_metric, visible
 from tests.processes import open_folder
 from tests.waiting import until
@@ -39,14 +38,12 @@ DEFINITIONS = 50
 
 async def measure(settings: Settings, nodes: int, owner: asyncpg.Connection, first: int) -> float:
     """Runs for each change."""
-    events: list[object] = []
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(serving(settings, events.append)) for _ in range(nodes)]
+    async with running_nodes(settings, nodes) as started:
+        clients = [each.client for each in started]
         async with open_database(settings.database.url or "") as database:
             metric = await store_metric(database, COUNT)
         for client in clients:
             await visible(client, metric)
-        await asyncio.sleep(1.5)  # positions are known
 
         async def shown(client: httpx.AsyncClient, number: int) -> bool:
             answer = (await client.get(f"/metrics/{metric}")).json()
@@ -56,8 +53,7 @@ async def measure(settings: Settings, nodes: int, owner: asyncpg.Connection, fir
             await owner.execute(ADD, number + 1)
             for client in clients:
                 await until(lambda client=client, number=number: shown(client, number + 1))
-    runs = sum(isinstance(event, QueryRun) for event in events)
-    return (runs - 1) / CHANGES
+    return (sum(each.runs for each in started) - 1) / CHANGES
 
 
 async def misses(alone: Settings, shared: Settings) -> tuple[list[float], float]:
@@ -72,7 +68,6 @@ async def misses(alone: Settings, shared: Settings) -> tuple[list[float], float]
         took: tuple[list[float], list[float]] = ([], [])
         for number in range(MISSES):
             for which in (0, 1) if number % 2 else (1, 0):
-                await asyncio.sleep(0.001)
                 began = time.perf_counter()
                 await clients[which].get(f"/metrics/{metric}?n={2 * number + which}")
                 took[which].append(time.perf_counter() - began)

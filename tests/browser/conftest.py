@@ -1,10 +1,11 @@
 """A real Chromium, for what no other client shows: tabs, locks, a network that comes and goes."""
 
-import shutil
 from collections.abc import AsyncGenerator
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright
+
+from tests.programs import program
 
 FLAGS = [
     "--no-sandbox",
@@ -19,11 +20,9 @@ FLAGS = [
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncGenerator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
+    chromium = program("chromium", "chromium-browser", "google-chrome")
     async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        opened = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield opened
         await opened.close()
 

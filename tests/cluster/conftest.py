@@ -1,8 +1,6 @@
 """Several nodes on one machine: real servers on loopback, each test's own."""
 
 import asyncio
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Generator
@@ -18,20 +16,8 @@ from service.observe.events import Event, QueryRun
 from service.settings import Auth, Nodes, Settings
 from tests.conftest import serving, store_metric, visible
 from tests.processes import free_port
+from tests.programs import program
 from tests.waiting import eventually, until
-
-NEXT = {"pgbouncer-next", "valkey-server"}
-"""Programs that Debian 12 has not, or too old."""
-SBIN = f"{os.environ['PATH']}:/usr/sbin"
-
-
-def program(name: str) -> str:
-    """A program of Debian's, or a skip that names its package."""
-    found = shutil.which(name, path=SBIN)
-    if found is None:
-        how = ".ci/next-debian" if name in NEXT else f"apt-get install {name}"
-        pytest.skip(f"{name} is not installed: {how}")
-    return found
 
 
 class Store:

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from tests.adversity.test_reader import listens
-from tests.cluster.conftest import program
 from tests.processes import free_port
+from tests.programs import program
 from tests.waiting import until
 
 

@@ -22,9 +22,10 @@ from service.observe.events import ConnectionLost
 from service.results.store import AT_ONCE, StoreAway, open_store
 from service.settings import Nodes, Settings
 from service.setup.machine import check_machine
-from tests.cluster.conftest import Store, clustered, program, running_nodes, running_store, stored
+from tests.cluster.conftest import Store, clustered, running_nodes, running_store, stored
 from tests.cluster.test_shared_results import ADD, COUNT, heard, shared_again
 from tests.processes import free_port
+from tests.programs import program
 from tests.waiting import eventually, until
 
 SERVICE = "tally"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as read
 
 from service.observe.families import FAMILIES
 from tests.conftest import Running
+from tests.programs import program
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
@@ -91,10 +91,7 @@ def test_panels_do_not_lie_on_each_other():
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if not found:
-        pytest.skip("promtool is not installed: Debian's package prometheus brings it")
-    return found
+    return program("promtool")
 
 
 def checked(*command: str) -> None:

@@ -1,7 +1,6 @@
 """Values of a dashboard for Prometheus: exact, from held results alone, and safe whatever the data say."""
 
 import asyncio
-import shutil
 import subprocess
 from contextvars import ContextVar
 from uuid import uuid4
@@ -18,6 +17,7 @@ from service.connect.openmetrics import label_names
 from service.observe.exposition import OPENMETRICS, TEXT
 from tests.conftest import serving
 from tests.http.test_rights import EXPECTED, as_caller, sales  # noqa: F401
+from tests.programs import program
 from tests.waiting import until
 
 HOSTILE = 'a "quoted"\\ line\nand \u2028 \r more é ☃ {}=,#'
@@ -351,7 +351,6 @@ async def test_scraping_needs_the_scope(visitor, token):
     assert (await visitor.get(path, headers=token("metrics:read"))).status_code == 200
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package prometheus brings promtool")
 async def test_promtool_finds_nothing_to_say(board):
     text = HOSTILE.replace("'", "''")
     made = await board(
@@ -365,7 +364,7 @@ async def test_promtool_finds_nothing_to_say(board):
     await made.warm()
     body = (await made.scrape(accept=TEXT)).content
     assert body.count(b"tally_metric_") > 6
-    command = ["promtool", "check", "metrics"]
+    command = [program("promtool"), "check", "metrics"]
     found = await asyncio.to_thread(subprocess.run, command, input=body, capture_output=True, check=False)
     assert (found.stdout + found.stderr, found.returncode) == (b"", 0)
 

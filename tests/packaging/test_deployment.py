@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from service.environment import rows
 from tests.nginx import Nginx
+from tests.programs import program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -188,9 +188,7 @@ def test_workflows_have_the_shape_that_github_reads():
 
 
 def test_systemd_takes_the_unit(tmp_path):
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not installed (Debian: systemd): the unit was not read by it")
+    analyze = program("systemd-analyze")
     unit = (DEPLOY / "systemd" / "tally.service").read_text()
     local = tmp_path / "tally.service"  # `verify` wants programs that exist
     local.write_text(

@@ -22,7 +22,8 @@ from service.database.breaker import (
 from service.database.connect import CONNECT_TIMEOUT_S
 from service.errors import DatabaseUnavailable
 from service.observe.events import BreakerClosed, BreakerOpened
-from tests.adversity.fake_clock import on_fake_clock
+from tests.adversity.fake_clock import later, on_fake_clock
+from tests.waiting import until
 
 URL = "postgresql://tally@192.0.2.1/tally"
 
@@ -54,7 +55,7 @@ class Server:
         self.open_now += 1
         self.most_at_once = max(self.most_at_once, self.open_now)
         try:
-            await asyncio.sleep(self.takes_s)
+            await later(self.takes_s)
         finally:
             self.open_now -= 1
         if self.error is not None:
@@ -122,7 +123,7 @@ def test_while_the_server_is_away_one_probe_asks_and_all_others_get_the_error_at
             fared = await found.crowd(30)
             assert found.loop.time() == before, "nobody waits"
             assert {type(each) for each in fared} == {type(error)}
-            await asyncio.sleep(0.6)
+            await later(0.6)
         assert found.server.most_at_once == 1
         assert len(found.server.attempts) <= (found.loop.time() - began) / PAUSE_S[1] + 5
 
@@ -134,7 +135,7 @@ def test_when_the_server_is_back_callers_connect_within_the_longest_pause_and_no
         assert not isinstance((await found.crowd(1))[0], Exception)
         found.server.goes(ConnectionRefusedError(111, "no"))
         await found.crowd()
-        await asyncio.sleep(60)
+        await later(60)
         found.server.is_back()
         began = found.loop.time()
         await found.breaker.closed()
@@ -157,7 +158,7 @@ def test_a_hanging_server_gives_up_all_who_wait_for_a_connection():
         found.breaker.watch(lambda: thrown_away.append(1))
         found.server.hangs()
         crowd = asyncio.create_task(found.crowd())
-        await asyncio.sleep(1)
+        await until(lambda: found.server.open_now == AT_ONCE)
         before = found.loop.time()
         found.breaker.check()
         found.breaker.open(TimeoutError(), silent=True)
@@ -191,7 +192,7 @@ def test_an_attempt_that_is_given_up_after_long_counts_as_failed():
 def test_a_caller_who_leaves_says_nothing_about_the_server():
     async def play(found):
         task = asyncio.create_task(found.breaker.connect())
-        await asyncio.sleep(0.001)
+        await until(lambda: found.server.open_now)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert found.breaker.error is None
@@ -231,8 +232,7 @@ def test_a_standby_is_no_primary_until_it_is_promoted():
     async def play(found):
         found.server.is_standby = True
         found.breaker.open(ConnectionResetError())
-        await asyncio.sleep(5)
-        assert isinstance(found.breaker.error, StandbyError)
+        await until(lambda: isinstance(found.breaker.error, StandbyError))
         found.server.is_standby = False
         await found.breaker.closed()
 
@@ -267,7 +267,7 @@ def test_connections_are_thrown_away_once_and_not_for_every_refused_write():
             found.breaker.fail_over()
             await found.breaker.closed()
         assert len(thrown_away) == 1
-        await asyncio.sleep(module.FAIL_OVER_PAUSE_S)
+        await later(module.FAIL_OVER_PAUSE_S)
         found.breaker.fail_over()
         assert len(thrown_away) == 2
         await found.breaker.closed()
@@ -283,7 +283,7 @@ def test_a_wall_clock_that_jumps_changes_nothing(monkeypatch):
         await found.crowd(1)
         for jump in (1e9, -1e9, 0.0):
             monkeypatch.setattr(time, "time", lambda jump=jump: 1.7e9 + jump)
-            await asyncio.sleep(1)
+            await later(1)
         found.server.is_back()
         await found.breaker.closed()
         assert found.events[-1].duration < 10
