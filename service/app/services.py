@@ -165,6 +165,7 @@ def connect(
         results,
         deadline_s=config.statement_timeout_ms / 1000 + QUEUE_WAIT_S,
         bytes_limit=config.result_bytes_limit,
+        take=base.gate.take_metric,
     )
     model = open_model(settings.model, outbound.client)
     schema_cache = SchemaCache(reader, config.data_schemas)
@@ -207,7 +208,7 @@ def connect(
         batcher=batcher,
         exporter=Exporter(executor, results),
         mcp=Mcp(
-            Server(Library(metrics, executor, results, partial(_drafted, compiler))),
+            Server(Library(metrics, executor, results, partial(_drafted, compiler), base.gate.take_metric)),
             rights,
             partial(open_notices, hub),
         ),
@@ -234,7 +235,7 @@ def connect(
         lifecycle=base.lifecycle,
         extra_checks=partial(_extra_checks, base, reader, suspensions),
         live_rights=rights,
-        streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor)),
+        streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor), base.gate.take_metric),
         pages=base.pages,
         monitor=monitor,
         scrape=monitor.scrape,

@@ -10,6 +10,7 @@ from contextlib import suppress
 from secrets import token_urlsafe
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -30,6 +31,8 @@ from service.settings import Settings, is_loopback
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 Call = HTTPScope | WebSocketScope
+TakeMetric = Callable[[str, UUID], None]
+"""Counts a request of a caller, by its subject, for a metric. Raises `TooManyRequests`."""
 Refuse = Callable[[Call, Send, Problem], Awaitable[None]]
 """Sends a problem as the answer of a call."""
 
@@ -80,6 +83,15 @@ class Limits:
         if wait := max(verdict.retry_s for verdict in verdicts.values()):
             raise TooManyRequests(headers=headers | {"Retry-After": str(wait)})
         return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    def take_metric(self, subject: str, metric: UUID) -> None:
+        """Count a metric that a message or body names, as if its address had. Raises `TooManyRequests`."""
+        if self._per_metric is None:
+            return
+        wait = self._per_metric.take((subject, metric)).retry_s
+        if wait:
+            told = f"Too many requests for metric {metric}: wait {wait} s."
+            raise TooManyRequests(told, headers={"Retry-After": str(wait)})
 
 
 class Gate:
@@ -144,6 +156,10 @@ class Gate:
     def take(self, principal: Principal | None, path: str) -> Headers:
         """Count a request against the rate limits; return their headers. Raises `TooManyRequests`."""
         return self._limits.take(principal, path) if principal is not None and self._limits.any else []
+
+    def take_metric(self, subject: str, metric: UUID) -> None:
+        """Count a metric that a request names otherwise than by its path. Raises `TooManyRequests`."""
+        self._limits.take_metric(subject, metric)
 
     def known(self, headers: dict[bytes, bytes], path: str, scope: str) -> Headers | None:
         """The headers for the answer to a caller that `admit` would admit, if that takes no waiting.
@@ -255,7 +271,8 @@ class Gate:
 
 def _cors(origin: bytes) -> Headers:
     exposed = (
-        "ETag, Age, Cache-Status, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+        "ETag, Age, Cache-Status, Content-Disposition, Link, Location, RateLimit, RateLimit-Policy, "
+        "Retry-After, Tally-Truncated, X-Request-ID"
     )
     allowed = (b"access-control-allow-origin", origin)
     return [*_ALWAYS, allowed, (b"access-control-expose-headers", exposed.encode()), _VARY_ORIGIN]

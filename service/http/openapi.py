@@ -73,6 +73,9 @@ HEADERS: Final = {
     "Vary": _header("the request headers that choose the representation", "Accept, Accept-Encoding"),
     "Server-Timing": _header("where the time of the run went", "db;dur=3.1"),
     "X-Request-ID": _header("the same as in the log", "8a6e0804"),
+    "Tally-Truncated": _header(
+        "present if there are more rows than ROW_LIMIT, which the answer lacks", "true"
+    ),
 }
 _FILE: Final = _header(
     "of CSV alone: a file name of title, parameters and the time of the result",

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from service.auth.guards import Gate, require
-from service.auth.live import Credential, LiveRights
+from service.auth.live import Credential
 from service.errors import (
     InvalidInput,
     InvalidToken,
@@ -24,7 +24,7 @@ from service.http import bodies
 from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.ids import parse_uuid
 from service.live.connection import Connection
-from service.live.hub import Hub, Watch
+from service.live.hub import Watch
 from service.live.messages import Auth, Incoming, Outgoing, Ping, Subscribe, Unsubscribe, as_text
 from service.live.places import UnreadBytes
 from service.live.streams import Parts, problem_of
@@ -237,7 +237,7 @@ class Sockets:
         client = scope.get("client")
         socket.client = (client[0], int(client[1])) if client else None
         try:
-            await _Conversation(socket, hub, rights, receive).hold(send)
+            await _Conversation(socket, parts, receive).hold(send)
         finally:
             socket.ended = True
             hub.leave(socket, tuple(socket.subscriptions.values()))
@@ -246,10 +246,11 @@ class Sockets:
 class _Conversation:
     """What a client says on its socket, and the answers."""
 
-    def __init__(self, socket: Socket, hub: Hub, rights: LiveRights, receive: Receive) -> None:
+    def __init__(self, socket: Socket, parts: Parts, receive: Receive) -> None:
         self._socket = socket
-        self._hub = hub
-        self._rights = rights
+        self._hub = parts.hub
+        self._rights = parts.rights
+        self._take = parts.take
         self._receive = receive
 
     async def hold(self, send: Send) -> None:
@@ -344,6 +345,11 @@ class _Conversation:
         if len(key) > PARAMETER_BYTES:
             raise TooLarge(f"The parameters of a subscription take at most {PARAMETER_BYTES} bytes.")
         watch = Subscription(socket, message, key)
+        try:
+            self._take(socket.subject, watch.metric_id)
+        except TooManyRequests as problem:  # the others of the socket go on
+            socket.refuse(problem, id=message.id, parameters=message.parameters)
+            return
         self._hub.count(socket, 1)
         socket.subscriptions[key] = watch
         self._hub.follow(watch)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from service.auth.guards import Gate, require
+from service.auth.guards import Gate, TakeMetric, require
 from service.auth.live import TICKET, Credential, LiveRights
 from service.errors import FieldError, InvalidInput, LiveUnavailable, NotFound, Problem
 from service.http.asgi import EVENT_STREAM, App, Message, Receive, Scope, Send, field_of, header_of
@@ -257,9 +257,15 @@ CheckNames = Callable[[list[UUID], list[str]], Awaitable[None]]
 
 
 class Parts:
-    """Opens event streams: reads the address, and follows the results that it names."""
+    """Opens event streams: reads the address, and follows the results that it names.
 
-    def __init__(self, hub: Hub, rights: LiveRights, catalog: Catalog, check_names: CheckNames) -> None:
+    `take` counts each metric that a caller names.
+    """
+
+    def __init__(
+        self, hub: Hub, rights: LiveRights, catalog: Catalog, check_names: CheckNames, take: TakeMetric
+    ) -> None:
+        self.take = take
         self.hub = hub
         self.rights = rights
         self._catalog = catalog
@@ -285,6 +291,9 @@ class Parts:
                 if str(each) not in vector:
                     self._catalog.get(each)
             await self._check_names(ids, [name for name, _ in given])
+            if credential is not None:
+                for each in ids:
+                    self.take(credential.principal.subject, each)
         self.hub.enter(stream, len(ids))
         stream.watches = tuple([Watch(stream, each, given, vector.get(str(each), "")) for each in ids])
         if template == DASHBOARD:

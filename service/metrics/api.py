@@ -250,4 +250,4 @@ def _defined(plan: QueryPlan) -> Response[Definition]:
 
 
 def _caller_of(request: Call) -> Caller:
-    return caller_of(cast("Scope", request.scope), caller(request.scope).claims)
+    return caller_of(cast("Scope", request.scope), caller(request.scope))

@@ -9,10 +9,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from service.errors import FieldError, InvalidInput, Problem, QueryTimeout, ResultTooLarge
+from service.auth.guards import TakeMetric
+from service.errors import FieldError, InvalidInput, Problem, QueryTimeout, ResultTooLarge, TooManyRequests
 from service.http import bodies
 from service.http.fields import Directives
-from service.http.ids import parse_uuid
+from service.http.ids import parse_uuid, read_uuid
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.execute import Executor
 from service.metrics.models import BatchEntry
@@ -28,10 +29,11 @@ LARGEST_TOGETHER: Final = 4
 
 
 class Caller(Struct, frozen=True):
-    """The claims that row policies read, and the `Cache-Control` directives of the request."""
+    """The claims that row policies read, the `Cache-Control` directives of the request, and who asks."""
 
     claims: str
     directives: Directives
+    subject: str = ""
 
 
 class Tile(Struct, frozen=True, omit_defaults=True):
@@ -90,28 +92,46 @@ class Batcher:
     """Runs all tiles of a request under one deadline: the time of a single metric plus the time in the queue.
 
     All tiles together take at most `LARGEST_TOGETHER * bytes_limit` bytes; `bytes_limit` is for one result.
+    `take` counts each metric that a caller names.
     """
 
     def __init__(
-        self, catalog: Catalog, executor: Executor, results: Results, *, deadline_s: float, bytes_limit: int
+        self,
+        catalog: Catalog,
+        executor: Executor,
+        results: Results,
+        *,
+        deadline_s: float,
+        bytes_limit: int,
+        take: TakeMetric,
     ) -> None:
         self._catalog = catalog
         self._executor = executor
         self._results = results
         self._deadline_s = deadline_s
         self._room = LARGEST_TOGETHER * bytes_limit
+        self._take = take
 
     async def batch(self, entries: Sequence[Raw], caller: Caller) -> list[Tile]:
         """Return the tiles in the order of the entries."""
         read: list[BatchEntry | Tile] = []
         for entry in entries:
-            read.append(_read(entry))
+            read.append(self._counted(_read(entry), caller))
             await _pause_after(entry)
         requests: list[TileRequest] = [
             (each.id, each.parameters, ()) for each in read if isinstance(each, BatchEntry)
         ]
         answered = iter(_tiles(requests, await self._run(requests, caller)))
         return [each if isinstance(each, Tile) else next(answered) for each in read]
+
+    def _counted(self, entry: BatchEntry | Tile, caller: Caller) -> BatchEntry | Tile:
+        """The entry, or the problem of one that is too many for its metric."""
+        if isinstance(entry, BatchEntry) and (metric := read_uuid(entry.id)):
+            try:
+                self._take(caller.subject, metric)
+            except TooManyRequests as problem:
+                return Tile(entry.id, problem.status, problem=problem.document())
+        return entry
 
     async def dashboard(self, dashboard: Dashboard, given: Mapping[str, str], caller: Caller) -> CacheOutcome:
         """Return all tiles of a dashboard as one answer. Each tile uses the parameters that it knows."""

@@ -324,6 +324,7 @@ class Executor:
             max_age=max_age,
             seen=rows.seen,
             disposition=_disposition(outcome) if run.form in CSV else "",
+            truncated=outcome.truncated,
         )
         return computed, done
 

@@ -223,3 +223,6 @@ DELETE FROM catalog.lingering AS l
 USING catalog.metric AS m
 JOIN catalog.query AS q ON q.id = m.query_id
 WHERE m.id = $1 AND l.sql_hash = sha256(convert_to(q.sql, 'UTF8'))
+
+-- name: take_turn_to_add
+SELECT pg_advisory_xact_lock(hashtextextended('tally add', 0))::text AS turn

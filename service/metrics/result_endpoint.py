@@ -9,6 +9,7 @@ from urllib.parse import unquote_plus
 from uuid import UUID
 
 from service.auth.guards import Gate, require
+from service.auth.tokens import Principal
 from service.errors import FieldError, InvalidInput, Problem
 from service.http.asgi import SAFE_METHODS, App, Headers, Message, Receive, Scope, Send, field_of, header_of
 from service.http.fields import directives
@@ -19,7 +20,7 @@ from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 from service.metrics.formats import CSV, choose
 from service.results.cache import Results
-from service.results.cache_hits import RequestIndex
+from service.results.cache_hits import MAX_SIGNATURE, RequestIndex
 from service.results.headers import reply
 from service.results.table import CacheOutcome, Reply
 
@@ -56,8 +57,16 @@ class ResultService:
         if form == "csv" and options.get("bom") == "1":
             form = "csv-bom"
         excel = form in CSV and options.get("excel", "true" if form == "csv-bom" else "false") == "true"
-        cache_request = await self._executor.cache_request(metric, given, form, claims=claims, excel=excel)
-        outcome = await self._results.get(cache_request, directives(header_of(scope, b"cache-control")))
+        wanted = directives(header_of(scope, b"cache-control"))
+        query = scope["query_string"]
+        read = (metric_id, query, form) if len(query) <= MAX_SIGNATURE else None
+        key = self._request_index.key_of(read, metric) if read else None
+        outcome = self._results.hit(key, wanted) if key else None
+        if outcome is None:
+            request = await self._executor.cache_request(metric, given, form, claims=claims, excel=excel)
+            outcome = await self._results.get(request, wanted)
+            if read and request.shared:
+                self._request_index.remember_key(read, metric, request.key)
         return await self.reply(scope, outcome, version)
 
     async def reply(self, scope: Scope, outcome: CacheOutcome, version: int) -> Reply:
@@ -137,8 +146,8 @@ def _pairs(query: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in parts]
 
 
-def caller_of(scope: Scope, claims: str) -> Caller:
-    return Caller(claims, directives(header_of(scope, b"cache-control")))
+def caller_of(scope: Scope, principal: Principal) -> Caller:
+    return Caller(principal.claims, directives(header_of(scope, b"cache-control")), principal.subject)
 
 
 def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:

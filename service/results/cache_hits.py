@@ -38,11 +38,16 @@ _NOT_PLAIN: Final = frozenset({b"cache-control", b"pragma", b"range", b"transfer
 
 
 class RequestIndex:
-    """Maps raw requests to cache keys. Entries of older definitions are ignored."""
+    """Maps raw requests to cache keys. Entries of older definitions are ignored.
+
+    A second map has the keys by what an endpoint has read of a request, whatever its headers: plans are kept
+    for fewer metrics than results are, so a request in other words must not need the plan of a held result.
+    """
 
     def __init__(self, results: Results) -> None:
         self._results = results
         self._entries: dict[Signature, IndexEntry] = {}
+        self._keys: dict[Hashable, tuple[object, Hashable]] = {}
         self.answered: dict[str, Answered] = {}
         """By route."""
 
@@ -58,14 +63,28 @@ class RequestIndex:
         if len(signature[0]) + len(signature[1]) + len(signature[2]) + len(signature[3]) > MAX_SIGNATURE:
             return
         answered = self.answered.setdefault(scope.get("path_template", ""), [0] * len(_KINDS))
-        self._entries[signature] = (version, key, coding, answered)
-        if len(self._entries) > MAX_REQUESTS:
-            del self._entries[next(iter(self._entries))]
+        _keep(self._entries, signature, (version, key, coding, answered))
 
     def find(self, signature: Signature) -> IndexEntry | None:
         """What was recorded of a request."""
         found = self._entries.get(signature)
         return found if found is not None and found[0] == self._results.definitions else None
+
+    def remember_key(self, read: Hashable, definition: object, key: Hashable) -> None:
+        """Record the cache key of what was read of a request for a metric of this very `definition`."""
+        _keep(self._keys, read, (definition, key))
+
+    def key_of(self, read: Hashable, definition: object) -> Hashable | None:
+        """The cache key that was recorded; None if the definition is another one by now."""
+        found = self._keys.get(read)
+        return found[1] if found is not None and found[0] is definition else None
+
+
+def _keep(entries: dict[Any, Any], key: Hashable, value: object) -> None:
+    """Set an entry, and forget the oldest if there are too many."""
+    entries[key] = value
+    if len(entries) > MAX_REQUESTS:
+        del entries[next(iter(entries))]
 
 
 class CacheHitMiddleware:

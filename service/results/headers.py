@@ -54,6 +54,8 @@ def _reply(outcome: CacheOutcome, coding: Coding, age: int) -> Reply:
         (b"cache-status", _cache_status(outcome, age)),
         (b"server-timing", entry.timings.encode() if outcome.forward else b"hit"),
     )
+    if entry.truncated:
+        lines.append((b"tally-truncated", b"true"))
     return Reply(etag, lines, omitted, {"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -17,6 +17,7 @@ class Computed(Struct, frozen=True):
     `fresh_for_s` is how long the result stays fresh while no table changes. `max_age` is how long a client
     may reuse the result without asking. Both count from the start of the run. `seen` is what the run saw at
     least, None if that is unknown. `disposition` is the `Content-Disposition`, empty if there is none.
+    `truncated`: whether there are more rows.
     """
 
     body: bytes
@@ -27,6 +28,7 @@ class Computed(Struct, frozen=True):
     max_age: int = 0
     seen: Seen | None = None
     disposition: str = ""
+    truncated: bool = False
 
 
 class Share(Struct, frozen=True):

@@ -113,6 +113,7 @@ class Runs:
             result.comparable_bytes,
             result.timings,
             disposition=result.disposition,
+            truncated=result.truncated,
         )
         entry = self._keep(request, computed, policy, name, representations, afresh=False)
         entry.proof, entry.adopted = result.proof, True
@@ -160,6 +161,7 @@ class Runs:
             run=run,
             media_type=computed.media_type,
             disposition=computed.disposition,
+            truncated=computed.truncated,
             representations=dict(cached.representations) if cached and same else representations,
             comparable_bytes=computed.comparable_bytes,
             timings=computed.timings,

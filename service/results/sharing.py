@@ -175,6 +175,7 @@ class Sharing:
                 comparable_bytes=entry.comparable_bytes,
                 timings=entry.timings,
                 disposition=entry.disposition,
+                truncated=entry.truncated,
                 body=body,
             )
             if len(body) < WORK_HERE:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from service.database.snapshots import Snapshot
 
-FORMAT: Final = b"tally result 2"
+FORMAT: Final = b"tally result 3"
 """Part of every signature. A new layout gets a new number, so that nodes of two versions share nothing."""
 SIGNATURE_BYTES: Final = 32
 LENGTH_BYTES: Final = 4
@@ -45,6 +45,7 @@ class SharedResult(Struct, frozen=True, array_like=True):
     comparable_bytes: int
     timings: str
     disposition: str
+    truncated: bool
     body: bytes
 
 

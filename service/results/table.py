@@ -83,6 +83,7 @@ class Entry(Struct, eq=False, kw_only=True):
     - `owner`: the metric or dashboard with which the entry is dropped.
     - `representations`: by the coding that a client prefers.
     - `disposition`: its `Content-Disposition`, empty if there is none.
+    - `truncated`: whether its statement has more rows, which every format tells by a header.
     - `run`: a name in its policy's basis, which ends the freshness of this entry alone; empty if composed.
     - `comparable_bytes`: two results are equal if their first bytes, this many, are equal.
     - `timings`: the `Server-Timing` of its run.
@@ -101,6 +102,7 @@ class Entry(Struct, eq=False, kw_only=True):
     media_type: str
     representations: dict[Coding, Representation]
     disposition: str = ""
+    truncated: bool = False
     run: str = ""
     comparable_bytes: int = 0
     timings: str = ""

@@ -286,7 +286,8 @@ class Auth(Struct, frozen=True, kw_only=True):
         PerMinute | None,
         env(
             "METRIC_RATE_LIMIT",
-            "requests a minute per caller, metric and worker, 0 for no limit",
+            "requests a minute per caller, metric and worker, 0 for no limit; entries of batches, "
+            "tools of MCP and subscriptions count, a dashboard does not",
             shown="60000; none on a loopback HOST",
         ),
     ] = None

@@ -2,12 +2,17 @@
 
 import csv
 import json
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.adversity.conftest import Commanded
-from tests.processes import tally
+from tests.processes import PATIENCE_S, ROOT, environment, tally
+from tests.waiting import eventually
 
 EXPORTS = Path(__file__).parents[1] / "exports"
 
@@ -36,6 +41,39 @@ def test_what_is_refused_is_listed_and_told_by_the_status(command: Commanded, da
     again = command("add", "redash", file, "--dashboard", "desk", "--csv", **database)
     rows = list(csv.DictReader(again.stdout.splitlines()))
     assert [row["state"] for row in rows].count("unchanged") == 7
+
+
+def test_two_processes_that_take_the_same_file_at_once_store_each_metric_once(database, addresses):
+    """Both have read the catalogue before one of them may store: a lock holds them until both wait."""
+    file = str(EXPORTS / "redash-dashboard.json")
+    with psycopg.connect(addresses.url, autocommit=True) as session:
+        before = session.execute("SELECT count(*) FROM catalog.metric").fetchone()
+        session.execute("SELECT pg_advisory_lock(hashtextextended('tally add', 0))")
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "service", "add", "redash", file],
+                cwd=ROOT,
+                env=environment(**database),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        try:
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            eventually(lambda: session.execute(waiting).fetchone() == (2,))
+            session.execute("SELECT pg_advisory_unlock_all()")
+            done = [process.communicate(timeout=PATIENCE_S) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        states = [Counter(line["state"] for line in lines(out)) for out, _ in done]
+        assert sorted((each["added"], each["unchanged"]) for each in states) == [(0, 7), (7, 0)], done
+        after = session.execute("SELECT count(*) FROM catalog.metric").fetchone()
+        assert after[0] - before[0] == 7
+        boards = session.execute("SELECT count(*) FROM catalog.dashboard WHERE title = 'Customer desk'")
+        assert boards.fetchone() == (1,)
 
 
 @pytest.mark.parametrize(("tool", "taken", "parts"), [("grafana", 7, 12), ("metabase", 4, 8)])

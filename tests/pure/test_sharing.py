@@ -331,7 +331,7 @@ def damage(sealed):
 def _result():
     snapshot = Snapshot(10**6, 10**6)
     proof = Proof(SERVER, snapshot, b"definitions")
-    return SharedResult(b"key", proof, 0.0, None, 0, "application/json", 11, "", "", b'{"value":99}')
+    return SharedResult(b"key", proof, 0.0, None, 0, "application/json", 11, "", "", False, b'{"value":99}')
 
 
 async def test_a_value_that_is_damaged_strange_or_of_another_key_counts_as_none(nodes, redis):

@@ -115,16 +115,16 @@ class McpEndpoint:
             if call.id is None:
                 return Answer(_ACCEPTED)
             if call.modern and call.method == LISTEN:
-                return await _listen(mcp, call, scope, send)
+                return await _listen(mcp, call, caller, scope, send)
             return success(call.id, await mcp.server.answer(call, caller))
         except RpcError as error:
             return failure(request_id, error, modern=modern)
 
 
-async def _listen(mcp: Mcp, call: Call, scope: Scope, send: Send) -> OpenedStream:
+async def _listen(mcp: Mcp, call: Call, caller: Principal, scope: Scope, send: Send) -> OpenedStream:
     if not media_weight(header_of(scope, b"accept"), _STREAM):
         raise NotAcceptable(f"The answer to {LISTEN} is `{_STREAM}`: accept it.")
-    listening = mcp.server.listening(call)
+    listening = mcp.server.listening(call, caller)
     credential = await mcp.rights.admit(scope)
 
     async def begin() -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw, Struct
 
+from service.auth.guards import TakeMetric
 from service.auth.tokens import Principal
 from service.errors import FieldError, InvalidInput
 from service.http.cursors import read_cursor, write_cursor
@@ -52,7 +53,12 @@ class Page(Struct, frozen=True):
 
 
 class Library:
-    def __init__(self, catalog: Catalog, executor: Executor, results: Results, draft: Draft) -> None:
+    """Reads for a caller. `take` counts each metric that it asks for."""
+
+    def __init__(
+        self, catalog: Catalog, executor: Executor, results: Results, draft: Draft, take: TakeMetric
+    ) -> None:
+        self.take = take
         self._catalog = catalog
         self._executor = executor
         self._results = results
@@ -71,11 +77,13 @@ class Library:
         """Raises `NotFound`."""
         return self._catalog.get(metric_id)
 
-    async def definition(self, metric_id: UUID) -> Definition:
+    async def definition(self, metric_id: UUID, caller: Principal) -> Definition:
+        self.take(caller.subject, metric_id)
         return (await self._executor.prepare(self._catalog.get(metric_id))).definition()
 
     async def result(self, metric_id: UUID, given: Given, caller: Principal) -> Found:
         """The result of a stored metric, as a GET gives it. Raises the same problems."""
+        self.take(caller.subject, metric_id)
         metric = self._catalog.get(metric_id)
         request = await self._executor.cache_request(metric, given, claims=caller.claims)
         outcome = await self._results.get(request, ANY)

@@ -25,7 +25,7 @@ from service.connect.mcp.messages import (
     fields_of,
 )
 from service.connect.mcp.tools import Tools
-from service.errors import Forbidden, InvalidInput, NotFound, Problem
+from service.errors import Forbidden, InvalidInput, NotFound, Problem, TooManyRequests
 from service.metrics.notices import Events, Followed
 
 INSTRUCTIONS: Final = (
@@ -97,7 +97,7 @@ class Server:
             raise RpcError(METHOD_NOT_FOUND, f"There is no method {call.method[:80]!r}; there are: {names}.")
         try:
             result = await handler(call, caller)
-        except Forbidden:
+        except (Forbidden, TooManyRequests):
             raise
         except InvalidInput as wrong:
             raise RpcError(INVALID_PARAMS, fields_of(wrong), wrong.document()) from None
@@ -109,8 +109,8 @@ class Server:
             result |= {"resultType": "complete", "_meta": meta | {SERVER_KEY: _SERVER}}
         return result
 
-    def listening(self, call: Call) -> Listening:
-        """Read a subscription. Raises `RpcError` for a resource that does not exist."""
+    def listening(self, call: Call, caller: Principal) -> Listening:
+        """Raises `RpcError` for a resource that does not exist, and `TooManyRequests`."""
         wanted: _Filter = _params(call, _Listen).notifications
         if len(wanted.resource_subscriptions) > MOST_FOLLOWED:
             raise RpcError(INVALID_PARAMS, f"resourceSubscriptions: at most {MOST_FOLLOWED} resources")
@@ -119,6 +119,7 @@ class Server:
         honoured: dict[str, Any] = {}
         for uri in dict.fromkeys(wanted.resource_subscriptions):
             metric_id, given = self._resource(uri, call)
+            self._library.take(caller.subject, metric_id)
             changed = _event("notifications/resources/updated", {"uri": uri, "_meta": tag})
             followed.append(Followed(metric_id, given, changed))
             honoured.setdefault("resourceSubscriptions", []).append(uri)

@@ -11,7 +11,7 @@ from service.auth.guards import require
 from service.auth.tokens import Principal
 from service.connect.mcp.library import Library, first_rows
 from service.connect.mcp.messages import INVALID_PARAMS, Call, RpcError, decode, encode, fields_of
-from service.errors import Forbidden, InvalidInput, Problem
+from service.errors import Forbidden, InvalidInput, Problem, TooManyRequests
 from service.http import bodies
 from service.metrics.models import Prompt
 from service.sql.parameters import exact
@@ -99,7 +99,8 @@ class Tools:
     async def call(self, call: Call, caller: Principal) -> dict[str, Any]:
         """Run a tool. What the model could mend is a result with `isError`, so that the model sees it.
 
-        Raises `RpcError` for an unknown tool, and `Forbidden` for a scope that the caller lacks.
+        Raises `RpcError` for an unknown tool, `Forbidden` for a scope that the caller lacks, and
+        `TooManyRequests`.
         """
         called: _Called = decode(Raw(encode(call.params)), _Called, "params")
         tool = self._tools.get(called.name)
@@ -109,7 +110,7 @@ class Tools:
         try:
             given = bodies.decode(called.arguments, tool.takes, within="arguments", number=exact)
             told = await tool.run(given, caller)
-        except Forbidden:
+        except (Forbidden, TooManyRequests):
             raise
         except Problem as problem:
             return _failed(problem)
@@ -130,8 +131,8 @@ class Tools:
         found = await self._library.result(given.id, given.parameters, caller)
         return Told(first_rows(found.body, given.max_rows), found.ttl_ms, found.stale_s)
 
-    async def _explain(self, given: ExplainMetric, _caller: Principal) -> Told:
-        return Told(_json(await self._library.definition(given.id)))
+    async def _explain(self, given: ExplainMetric, caller: Principal) -> Told:
+        return Told(_json(await self._library.definition(given.id, caller)))
 
     async def _draft(self, given: DraftMetric, caller: Principal) -> Told:
         require(caller, WRITE)

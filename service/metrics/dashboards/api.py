@@ -184,7 +184,7 @@ class DashboardsController(Controller):
         outcome = await batcher.dashboard(
             dashboard,
             given_once(request),
-            caller_of(cast("Scope", request.scope), caller(request.scope).claims),
+            caller_of(cast("Scope", request.scope), caller(request.scope)),
         )
         return _send(await result_service.reply(cast("Scope", request.scope), outcome, version))
 

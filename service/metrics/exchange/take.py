@@ -1,6 +1,7 @@
 """Store what a plan asks for: each metric by itself, with all checks of a metric that a caller creates."""
 
 import sys
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec import Raw, Struct
 
 from service.audit import Actor
 from service.database.gateway import Database
+from service.database.queries import SqlFile
 from service.errors import DatabaseUnavailable, FieldError, InvalidInput, Problem
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.dashboards import change_tile, create_dashboard, put_layouts
@@ -45,6 +47,13 @@ class Outcome(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class _Turn(Struct, frozen=True):
+    turn: str
+
+
+_TURN_S: Final = 600.0
+"""How long a run waits for others. Storing a dashboard takes seconds."""
+_TAKE_TURN: Final = SqlFile(Path(__file__).parents[1] / "queries.sql").rows("take_turn_to_add", _Turn)
 _UNTRIED: Final = Outcome("refused", "")
 
 
@@ -65,7 +74,10 @@ class _Draft(Struct, frozen=True):
 
 
 class Taker:
-    """Takes over dashboards. A run that is repeated, or goes on after a broken one, stores nothing twice."""
+    """Takes over dashboards. A run that is repeated, or goes on after a broken one, stores nothing twice.
+
+    Runs on one database take turns, so that two of the same file store each metric once.
+    """
 
     def __init__(
         self, database: Database, catalog: Catalog, executor: Executor, editor: Editor, actor: Actor
@@ -88,6 +100,20 @@ class Taker:
                 raise
             except Problem as problem:
                 outcomes[query.origin] = _refused(query, problem)
+        if options.dry_run:
+            board_id = await self._store(plan, drafts, outcomes, options)
+        else:
+            async with self._database.transaction(timeout_s=_TURN_S) as tx:
+                await tx.read(_TAKE_TURN)  # the transaction holds it: others wait until all is stored
+                await self._catalog.load()  # with what those before have stored
+                board_id = await self._store(plan, drafts, outcomes, options)
+        left_out = [Outcome("refused", each.title, why=each.why) for each in plan.left_out]
+        return board_id, [*outcomes.values(), *left_out]
+
+    async def _store(
+        self, plan: Plan, drafts: list[_Draft], outcomes: dict[str, Outcome], options: Options
+    ) -> str | None:
+        """Store the drafts and note their outcomes. Return the id of the dashboard, if there is one."""
         board = self._find(plan, _checked(options.dashboard))
         if drafts and board is None and not options.dry_run:
             new = NewDashboard(plan.title, options.dashboard)
@@ -108,8 +134,7 @@ class Taker:
             outcomes[draft.query.origin] = outcome
         if board is not None and options.replace and not options.dry_run:
             await self._replace_places(board.id, plan)
-        left_out = [Outcome("refused", each.title, why=each.why) for each in plan.left_out]
-        return None if board is None else board.id, [*outcomes.values(), *left_out]
+        return None if board is None else board.id
 
     def _find(self, plan: Plan, wanted: str | None) -> Dashboard | None:
         """The dashboard of this id, or the one that holds metrics of this plan already."""
