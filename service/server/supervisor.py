@@ -24,8 +24,8 @@ from service.observe.counters import SharedCounters
 from service.observe.events import Observe, WorkerLost, WorkerStarted, both
 from service.observe.log import EventLog
 from service.observe.prometheus import Prometheus
+from service.server.place import CLOSE_S, RESTART_S, STOPPED, Place
 from service.server.sockets import listening
-from service.server.worker import CLOSE_S, RESTART_S, STOPPED, Place, build
 from service.settings import Auth, Settings
 
 BACKLOG: Final = 4096
@@ -94,7 +94,7 @@ class Supervisor(_Granian):
 
     def run(self) -> None:
         """Serve until stopped. Raises `Stop` if no worker ever starts."""
-        self.serve(target_loader=build, wrap_loader=False)
+        self.serve(target_loader=_build, wrap_loader=False)
 
     def signal_handler_interrupt(self, *args: Any, **options: Any) -> None:
         """The first signal stops the service. A second one ends what the workers wait for (DRAIN_S)."""
@@ -267,6 +267,13 @@ class Supervisor(_Granian):
         elif time.monotonic() > until:
             self._log.warning("a worker did not end in time and is killed", worker=index + 1)
             old.kill()
+
+
+def _build(*place: Any) -> Any:
+    """In a worker: its app, which takes most of a start to import. The supervisor does without."""
+    from service.server.worker import build  # noqa: PLC0415
+
+    return build(*place)
 
 
 def _pause_s(deaths: int) -> float:

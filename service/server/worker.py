@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Thread
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import structlog
 from granian import _signals
@@ -23,34 +23,15 @@ from service.http.lifecycle import Lifecycle
 from service.observe.counters import SharedCounters
 from service.observe.log import set_up_logs
 from service.observe.prometheus import Prometheus
+from service.server.place import CLOSE_S, RESTART_S, STOPPED, Place
 from service.server.sockets import Door
 
 BEAT_S: Final = 1.0
 FIRST_BEAT_S: Final = 0.01
-RESTART_S: Final = 2.0
-"""How long a worker that is restarted asks its clients to connect anew, before it closes idle connections."""
-CLOSE_S: Final = 0.5
-"""Between taking no connection any more and ending those without a request."""
-STOPPED: Final = 2  # exit status of a worker that can never start and has printed the reason
 COLLECT: Final = (20_000, 20, 20)  # thresholds of the three generations (gc.set_threshold)
 CUT_AFTER_S: Final = 5.0  # how long after SIGTERM a live client may take to read
 ORPHAN_CHECK_S: Final = 0.5
 ORPHAN_GRACE_S: Final = 10
-
-
-class Place(NamedTuple):
-    """What a worker shares with the supervisor.
-
-    It increments `beats[slot]`, and counts events on a page of `counters`. With `stays[slot]` its port stays
-    open when it stops, so it need not tell anybody before. It may hold `connections`.
-    """
-
-    beats: Any
-    stays: Any
-    slot: int
-    counters: Any
-    page: int | None
-    connections: int
 
 
 def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
