@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from service.app import configured, layered, routed
 from service.auth import clients
+from service.dashboard import assets
 from service.database.embedded import running
 from service.database.gateway import Database, Transaction, open_database
 from service.database.migrate import migrate
@@ -129,9 +130,10 @@ def _docker_has(image: str) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def computed_once() -> Generator[None]:
-    """A slow hash and the machine's certificates, which each service and HTTP client needs at its start."""
+    """What each service and HTTP client needs at its start: a slow hash, the pages' files, certificates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients, "hash_chosen", cache(clients.hash_chosen))
+        patch.setattr(assets, "_asset", cache(assets._asset))
         default = httpx._transports.default
         patch.setattr(default, "create_ssl_context", cache(default.create_ssl_context))
         yield

@@ -12,7 +12,7 @@ from msgspec import Struct
 from service.cli import main
 from service.database.embedded import running
 from service.environment import rows
-from tests.adversity.watcher import watched
+from tests.adversity.watcher import Watcher, watching
 from tests.processes import free_port, seeded, start, until_ready
 
 PATIENCE_S = 90
@@ -21,11 +21,11 @@ Commanded = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Attacked(Struct):
-    """A service in processes of its own, with its Postgres, whose ids the watcher follows."""
+    """A service in processes of its own, with its Postgres, and who watches both."""
 
     port: int
     service: int
-    postmaster: int
+    watcher: Watcher
     client: httpx.Client
 
     @property
@@ -42,8 +42,12 @@ def attacked() -> Generator[Attacked]:
         process = start(log, DATA_DIR=folder, PORT=port, LOG_LEVEL="warning")
         try:
             until_ready(port)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE_S) as client:
-                yield Attacked(port, process.pid, int(pid_file.read_text().split()[0]), client)
+            postmaster = int(pid_file.read_text().split()[0])
+            with (
+                watching(port, process.pid, postmaster) as watcher,
+                httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE_S) as client,
+            ):
+                yield Attacked(port, process.pid, watcher, client)
         finally:
             process.terminate()
             process.wait(timeout=30)
@@ -56,7 +60,7 @@ def everybody_else(request: pytest.FixtureRequest) -> Generator[None]:
         yield
         return
     service: Attacked = request.getfixturevalue("attacked")
-    with watched(service.port, service.service, service.postmaster) as reports:
+    with service.watcher.watched() as reports:
         yield
     reports[0].assert_unharmed(postgres_bytes=2 << 30)
 

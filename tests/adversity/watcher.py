@@ -5,23 +5,26 @@ The watcher is a process of its own, so that neither the attack nor the service 
 """
 
 import http.client
+import os
+import select
 import socketserver
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import msgspec
-import psutil
 from msgspec import Struct
 
 ANSWER_WITHIN_S = 0.25
 MEMORY_BYTES = 512 << 20
 PAUSE_S = 0.02
 PATIENCE_S = 20
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Report(Struct, frozen=True):
@@ -53,18 +56,47 @@ class Report(Struct, frozen=True):
 @contextmanager
 def watched(port: int, service: int, postmaster: int = 0) -> Generator[list[Report]]:
     """Watch the service at `port` with these process ids; holds one report at the end."""
+    with watching(port, service, postmaster) as watcher, watcher.watched() as reports:
+        yield reports
+
+
+@contextmanager
+def watching(port: int, service: int, postmaster: int = 0) -> Generator["Watcher"]:
+    """A watcher of the service at `port`, for many attacks: its start takes longer than most of them."""
     command = [sys.executable, "-m", "tests.adversity.watcher", str(port), str(service), str(postmaster)]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert watcher.stdout, "a pipe was asked for"
-    found: list[Report] = []
-    try:
-        assert watcher.stdout.readline() == b"ready\n"
-        yield found
-        told, _ = watcher.communicate(b"stop\n", timeout=PATIENCE_S)
-        found.append(msgspec.json.decode(told, type=Report))
-    finally:
-        watcher.kill()
-        watcher.wait()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield Watcher(process)
+        finally:
+            process.kill()
+
+
+class Watcher:
+    """The end of the watcher's process that tests hold."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @contextmanager
+    def watched(self) -> Generator[list[Report]]:
+        """Watch meanwhile; holds one report at the end."""
+        found: list[Report] = []
+        assert self._told() == b"ready\n"
+        try:
+            yield found
+        finally:
+            report = self._told()
+        found.append(msgspec.json.decode(report, type=Report))
+
+    def _told(self) -> bytes:
+        """What the watcher answers to a line."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        readable, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+        assert readable, "the watcher says nothing"
+        return self._process.stdout.readline()
 
 
 class _Looks:
@@ -114,16 +146,24 @@ class _Memory:
         return self.peak - self.first
 
     def _now(self) -> int:
-        if not self._root:
-            return 0
-        held = 0
-        with suppress(psutil.NoSuchProcess):
-            root = psutil.Process(self._root)
-            for process in [root, *root.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    memory = process.memory_info()
-                    held += memory.rss - memory.shared
-        return held
+        return sum(map(_private_bytes, _family(self._root))) if self._root else 0
+
+
+def _family(root: int) -> Iterator[int]:
+    """A process and all below it, as the kernel lists them: a look at every process takes far longer."""
+    yield root
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for task in Path(f"/proc/{root}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _private_bytes(process: int) -> int:
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * PAGE_BYTES
 
 
 class _Nothing(BaseHTTPRequestHandler):
@@ -146,30 +186,39 @@ def late_s(service: list[tuple[float, float]], control: list[tuple[float, float]
 
 
 def main(port: int, service: int, postmaster: int) -> None:
+    """One line begins a watch and gets `ready`, the next one ends it and gets the report."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Nothing) as control:
         threading.Thread(target=control.serve_forever, daemon=True).start()
-        looks = _Looks(port), _Looks(control.server_address[1])
-        memory = _Memory(service), _Memory(postmaster)
-        stopped = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.readline(), stopped.set()), daemon=True).start()
-        for each in looks:
-            each.start()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while not stopped.wait(PAUSE_S):
-            for taken in memory:
-                taken.look()
-        for each in looks:
-            each.stop()
+        while sys.stdin.readline():
+            report = _watch(port, control.server_address[1], service, postmaster)
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+            sys.stdout.flush()
         control.shutdown()
-    report = Report(
+
+
+def _watch(port: int, control: int, service: int, postmaster: int) -> Report:
+    looks = _Looks(port), _Looks(control)
+    memory = _Memory(service), _Memory(postmaster)
+    stopped = threading.Event()
+    end = threading.Thread(target=lambda: (sys.stdin.readline(), stopped.set()), daemon=True)
+    end.start()
+    for each in looks:
+        each.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while not stopped.wait(PAUSE_S):
+        for taken in memory:
+            taken.look()
+    for each in looks:
+        each.stop()
+    end.join()
+    return Report(
         answers=len(looks[0].taken),
         failures=looks[0].failures,
         late_s=late_s(looks[0].taken, looks[1].taken),
         service_bytes=memory[0].grown,
         postgres_bytes=memory[1].grown,
     )
-    sys.stdout.write(msgspec.json.encode(report).decode())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Changes that nobody announces: columns, types, views, functions, rights. A service notices each within 5 s.
 
-One service for all cases, its reader a role of its own that inherits from the usual one.
+One service for all cases, its reader a role of its own that inherits from the usual one. It looks for changes
+more often than usual; `test_redefinitions_in_time.py` has a service that does not.
 """
 
 from contextlib import asynccontextmanager
@@ -15,7 +16,9 @@ import pytest
 
 from service.app import create_app, layered
 from service.database.gateway import open_database
+from service.database.stored_sql import login
 from service.observe.log import set_up_logs
+from service.results import changes
 from service.settings import Auth, Logs, Settings
 from tests.conftest import _admin, _cloned, held, store_metric, visible
 from tests.http.redefinitions import CASES
@@ -49,8 +52,12 @@ DOORS = {
 
 @pytest.fixture(scope="module")
 async def service(server, template):
-    async with held(opened(server, template)) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "POLL_S", 0.05)
+        patch.setattr(changes, "POLL_SHARE", 1)
+        patch.setattr(login, "PROBE_S", 0.05)
+        async with held(opened(server, template)) as found:
+            yield found
 
 
 @asynccontextmanager
@@ -105,6 +112,10 @@ def is_stale(answer):
 
 @pytest.mark.parametrize(("setup", "sql", "change", "expected"), CASES.values(), ids=CASES)
 async def test_a_change_that_nobody_announces_is_noticed(service, setup, sql, change, expected):
+    await notices(service, setup, sql, change, expected)
+
+
+async def notices(service, setup, sql, change, expected):
     names = {**service.names, "t": f"t{uuid4().hex[:8]}"}
     setup = f"{setup}; GRANT SELECT ON ALL TABLES IN SCHEMA data TO PUBLIC" if "GRANT" not in setup else setup
     await service.owner.execute(setup.format(**names))
@@ -125,6 +136,10 @@ async def test_a_change_that_nobody_announces_is_noticed(service, setup, sql, ch
 
 @pytest.mark.parametrize(("change", "undo"), DOORS.values(), ids=DOORS)
 async def test_a_reader_that_is_locked_out_gives_nothing_fresh(service, change, undo):
+    await locks_out(service, change, undo)
+
+
+async def locks_out(service, change, undo):
     address = await known(service, f"SELECT count(*) AS n, '{uuid4()}' AS own FROM metrics")
     other = await known(service, f"SELECT count(*) AS n, '{uuid4()}' AS own FROM customers")
     await service.owner.execute(change.format(**service.names))
