@@ -155,6 +155,7 @@ def connect(
         changes=table_changes,
         suspensions=suspensions,
         observe=base.observe,
+        holds=results.table.holds,
         share_key=None if base.sharing is None else share_key(settings),
         traces=base.traces,
         arrow=arrow.encode if arrow.available() else None,

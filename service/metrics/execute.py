@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -30,6 +31,7 @@ from service.metrics.formats import (
     render,
 )
 from service.metrics.models import Metric
+from service.metrics.planning import Planning
 from service.metrics.plans import QueryPlan, ResultKey, Timings, fingerprint_of, until_midnight_s
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
@@ -39,7 +41,7 @@ from service.results.requests import REFRESH_EVERY_S, CacheRequest, Computed, Sh
 from service.results.single_flight import SingleFlight
 from service.settings import Settings
 from service.sql.parameters import BoundStatement, Template, declarations
-from service.sql.statements import Submission, validate
+from service.sql.statements import Submission, is_small, validate
 from service.sql.validation import UnknownCall, Unread
 from service.sql.workers import Workers
 
@@ -63,6 +65,10 @@ class _Run(NamedTuple):
     generation: int
 
 
+def _nothing(_metric: UUID) -> bool:
+    return False
+
+
 class Executor:
     """Plans metrics, builds their cache requests and runs them."""
 
@@ -76,12 +82,14 @@ class Executor:
         changes: Changes,
         suspensions: Suspensions,
         observe: Observe,
+        holds: Callable[[UUID], bool] = _nothing,
         share_key: bytes | None = None,
         traces: Traces = UNTRACED,
         arrow: Encoder | None = None,
     ) -> None:
-        """`share_key` stands for all settings that results depend on; None if nodes do not share results.
+        """`holds`: whether there is a result of a metric.
 
+        `share_key` stands for all settings that results depend on; None if nodes do not share results.
         `arrow` writes results as Arrow; None without the extra of that name.
         """
         self.arrow = arrow
@@ -100,6 +108,8 @@ class Executor:
         self._share_key = share_key
         self._plans: dict[UUID, QueryPlan] = {}
         self._plan_bytes = 0
+        self._places = Planning(reader, settings.database.reader_queue_limit, holds)
+        self._reading = asyncio.Lock()
         self._planning: SingleFlight[QueryPlan] = SingleFlight(clock)
         self._workers = Workers()
 
@@ -116,13 +126,19 @@ class Executor:
             plan = msgspec.structs.replace(plan, metric=metric)
         else:
             key = (fingerprint_of(metric), self._generation)
-            plan, _ = await self._planning.take(
-                key, partial(self.plan_metric, metric), lambda _departed: True, afresh=False
-            )
+            with nullcontext() if self._planning.runs(key) else self._places.place(metric.id):
+                plan, _ = await self._planning.take(
+                    key, partial(self._plan_in_turn, metric), lambda _departed: True, afresh=False
+                )
             if key[1] != self._generation:  # the plan is outdated already
                 return await self.prepare(metric)
         self._store(plan)
         return plan
+
+    async def _plan_in_turn(self, metric: Metric) -> QueryPlan:
+        """Plan a metric of a caller. One that is read by a process of its own keeps no other waiting."""
+        async with self._places.turn(metric.id) if is_small(metric.sql) else nullcontext():
+            return await self.plan_metric(metric)
 
     def _store(self, plan: QueryPlan) -> None:
         """Cache a plan and evict the oldest plans."""
@@ -197,9 +213,12 @@ class Executor:
             raise await explained(gap, template, self._reader, watch) from None
 
     async def _read(self, submission: Submission) -> Template:
-        if submission.is_small:
-            return validate(submission)
-        return await self._workers.read(submission)
+        if not submission.is_small:
+            return await self._workers.read(submission)
+        async with self._reading:  # one in each turn of the event loop, so that others are served between
+            template = validate(submission)
+            await asyncio.sleep(0)
+        return template
 
     def check(self, sql: str) -> None:
         """Validate SQL text in the calling thread. Raises `SqlRefused`."""

@@ -328,7 +328,10 @@ class Results:
         wait_s: float,
     ) -> CacheOutcome:
         if request.share is None and not self._flights.runs(request.key):  # else another node may have it
-            request.refuse()
+            try:
+                request.refuse()
+            except Busy as busy:
+                raise self._note_loss(busy) from None
         run = self._make_run(request, afresh=afresh, refresh=refresh)
         until = asyncio.get_running_loop().time() + wait_s
         entry, joined = await self._flights.take(request.key, run, accepts, afresh=afresh, until=until)

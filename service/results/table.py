@@ -204,6 +204,10 @@ class ResultTable:
         self._shrink()
         return representation
 
+    def holds(self, owner: Hashable) -> bool:
+        """Whether there is an entry of this owner."""
+        return bool(self._owned.get(owner))
+
     def drop(self, owner: Hashable) -> None:
         """Drop every entry of an owner."""
         for key in tuple(self._owned.get(owner, ())):

@@ -33,7 +33,12 @@ class Submission(Struct, frozen=True, kw_only=True):
 
     @property
     def is_small(self) -> bool:
-        return len(self.sql) <= IN_PROCESS_BYTES
+        return is_small(self.sql)
+
+
+def is_small(sql: str) -> bool:
+    """Whether this process may read a text. Larger ones are read by a process of its own."""
+    return len(sql) <= IN_PROCESS_BYTES
 
 
 class Outcome(Struct, frozen=True):

@@ -34,9 +34,9 @@ QUICK = "SELECT :n::int AS n, count(*) AS rows FROM data.counted"
 
 
 class Service:
-    def __init__(self, client, connection, events, slow, quick):
-        self.client, self.connection, self.events = client, connection, events
-        self.slow, self.quick = slow, quick
+    def __init__(self, url, client, connection, events):
+        self.url, self.client, self.connection, self.events = url, client, connection, events
+        self.slow = self.quick = None
 
     def caller(self, address):
         """A client at another address."""
@@ -64,11 +64,12 @@ async def overloadable(server, template, **settings):
         database = msgspec.structs.replace(addresses, statement_timeout_ms=60_000, **settings)
         own = Settings(database=database, auth=Auth(mode="off"))
         async with held(serving(own, events.append)) as client:
-            async with open_database(addresses.url or "", size=1) as database:
-                slow = await store_metric(database, SLOW, trusted=True)
-                quick = await store_metric(database, QUICK)
-            await visible(client, quick)
-            yield Service(client, connection, events, slow, quick)
+            service = Service(addresses.url or "", client, connection, events)
+            async with open_database(service.url, size=1) as database:
+                service.slow = await store_metric(database, SLOW, trusted=True)
+                service.quick = await store_metric(database, QUICK)
+            await visible(client, service.quick)
+            yield service
             await connection.execute("UPDATE data.gate SET open = true")
         await connection.close()
 
@@ -126,6 +127,39 @@ async def test_a_caller_who_would_wait_in_vain_is_told_before_its_patience_ends(
     statuses = [answer.status_code for answer in await asyncio.gather(*answers)]
     assert statuses.count(200) == 8
     assert (await service.ask(1000)).status_code == 200
+
+
+async def test_three_hundred_metrics_never_asked_for_are_refused_before_they_are_planned(service):
+    async with open_database(service.url, size=1) as database:
+        metrics = [await store_metric(database, SLOW, trusted=True) for _ in range(300)]
+    await visible(service.client, metrics[-1])
+    assert (await service.ask(1, metric=service.quick)).status_code == 200
+    planned = services_of(service).executor._plans
+    before = len(planned)
+    answers = [service.ask(1, metric=metric) for metric in metrics]
+    await until(lambda: len(refusals(answers)) >= 300 - 128)
+    assert len(planned) <= before + 128
+    assert {answer.headers["retry-after"] for answer in refusals(answers)} == {"1"}
+    # A quick one of the same caller, and one of another caller, are served meanwhile.
+    assert (await service.ask(2, metric=service.quick)).status_code == 200
+    async with service.caller("192.0.2.9") as other:
+        assert (await service.ask(3, client=other, metric=service.quick)).status_code == 200
+    await service.open()
+    done = await asyncio.gather(*answers)
+    assert {answer.status_code for answer in done} <= {200, 503}
+    await until(lambda: sum(event.number for event in told_of(service)) == len(refusals(answers)))
+
+
+async def test_a_held_result_whose_plan_is_gone_is_served_while_others_are_refused(service):
+    path = f"/metrics/{service.quick}?n=0"
+    assert (await service.client.get(path)).status_code == 200
+    answers = [service.ask(number) for number in range(300)]
+    await until(lambda: len(refusals(answers)) >= 300 - 128 - 4)
+    services_of(service).executor._drop(service.quick)
+    held = await service.client.get(path, headers={"Cache-Control": "max-age=1000"})
+    assert "hit" in held.headers["cache-status"]
+    await service.open()
+    await asyncio.gather(*answers)
 
 
 @pytest.fixture

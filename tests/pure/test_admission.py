@@ -6,15 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.database.stored_sql.admission import (
-    INTERVAL_S,
-    KNOWN_METRICS,
-    LONGEST_RETRY_S,
-    SLOW_S,
-    TARGET_S,
-    Admission,
-    Place,
-)
+from service.database.stored_sql.admission import KNOWN_METRICS, LONGEST_RETRY_S, SLOW_S, Admission
+from service.database.stored_sql.waiters import INTERVAL_S, TARGET_S, Place
 from service.errors import Busy
 
 WAIT_S = 2.0
@@ -382,3 +375,79 @@ def test_places_and_shares_hold_in_any_order_of_calls(steps, places, queue_limit
     assert not desk.line
     assert admission.used == admission.waiting == 0
     assert sum(admission._held) == 0
+
+
+def passes(desk, caller="ann", metric="m"):
+    """Whether a caller passes the check that comes before the work, and is expected then."""
+    try:
+        desk.admission.refuse(caller, metric, expect=True)
+    except Busy:
+        return False
+    return True
+
+
+def test_who_passed_the_check_counts_before_it_has_arrived():
+    desk = Desk(places=2, queue_limit=3)
+    desk.run(0.001)
+    passed = [passes(desk) for _ in range(300)]
+    assert passed == [True] * (1 + 3) + [False] * 296, "one place for a metric, and the queue"
+    for _ in range(4):
+        desk.admission.expected.arrive("ann", "m")
+        assert desk.ask()
+    assert desk.admission.expected.number == 0
+    assert not passes(desk)
+
+
+def test_who_does_not_arrive_is_forgotten_after_two_turns():
+    desk = Desk(places=1, queue_limit=0)
+    assert passes(desk)
+    assert not passes(desk)
+    assert desk.admission.expected.turn()
+    assert not passes(desk)
+    assert not desk.admission.expected.turn()
+    assert passes(desk)
+
+
+def test_a_crowd_that_is_expected_keeps_out_neither_other_callers_nor_other_metrics():
+    desk = Desk(places=1, queue_limit=4)
+    while passes(desk, "hog", "slow"):
+        pass
+    assert passes(desk, "bob", "slow")
+    assert passes(desk, "hog", "quick")
+    assert not passes(desk, "hog", "slow")
+
+
+def test_the_service_itself_passes_the_check_and_is_not_expected():
+    desk = Desk(places=1, queue_limit=0)
+    assert passes(desk)
+    assert passes(desk, None)
+    assert desk.admission.expected.number == 1
+
+
+def test_a_crowd_of_many_callers_is_refused_at_once_when_the_metric_was_slow():
+    desk = Desk()
+    for _ in range(2):
+        desk.run(0.5)
+    asked = [desk.ask(f"caller {number}") for number in range(120)]
+    assert sum(place is not None for place in asked) == 4 + WAIT_S / (0.5 / 4)
+
+
+def test_a_crowd_of_new_metrics_is_refused_at_once_when_the_last_new_ones_were_slow():
+    desk = Desk()
+    for metric in ("a", "b"):
+        desk.run(0.5, metric)
+    asked = [desk.ask(metric=f"new {number}") for number in range(100)]
+    assert sum(place is not None for place in asked) == 7 + WAIT_S / (0.5 / 7)
+    assert desk.ask("bob", "new"), "it is the turn of another caller after one of these"
+
+
+def test_who_waits_is_told_as_soon_as_the_runs_have_lasted_too_long_for_it():
+    desk = Desk()
+    for _ in range(4 + 128):
+        desk.ask()
+    left = []
+    for _ in range(8):
+        desk.clock.now += 0.125
+        assert all(place.caller for place, _ in desk.admission.shed())
+        left.append(desk.admission.waiting)
+    assert left == [60, 28, 17, 12, 8, 6, 5, 4], "as many as four places can serve in time at best"

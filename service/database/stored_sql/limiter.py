@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -18,9 +19,10 @@ from msgspec import Struct
 
 from service.database.gateway import LOST_CONNECTION, Pool, give_place_back, lend
 from service.database.queries import Statement
-from service.database.stored_sql.admission import Admission, Place
+from service.database.stored_sql.admission import Admission
 from service.database.stored_sql.connection import SQL, ByteCap
 from service.database.stored_sql.problems import problem_of
+from service.database.stored_sql.waiters import Place
 from service.errors import Busy, DatabaseUnavailable, Problem
 from service.http.current_caller import current_caller
 from service.observe.events import CallersShed, Observe, ignore
@@ -34,7 +36,7 @@ NOTICE_S: Final = 0.25
 """Delay before the first check of a statement that did not end within GRACE_S of its cancellation."""
 
 
-LOOK_S: Final = 0.25
+LOOK_S: Final = 0.1
 """Pause between two looks for waiters whose turn will not come in time."""
 TELL_SHED_S: Final = 1.0
 
@@ -109,6 +111,7 @@ class ConnectionLimiter:
         )
         self._observe = observe
         self._shed = 0
+        self._turning = False
         self._look: asyncio.TimerHandle | None = None
         self._lingering: set[asyncio.Task[None]] = set()
         self._replaced = 0
@@ -128,13 +131,23 @@ class ConnectionLimiter:
         """A context manager; raises `Busy` for who would wait too long, else the problems of `problem_of`."""
         return _Acquired(self, watch)
 
-    def refuse(self, metric: Hashable) -> None:
+    def refuse(self, metric: Hashable, *, runs: bool) -> None:
         """Raise `Busy` if the current caller would be refused, before any work is done for it."""
+        admission = self._admission
         try:
-            self._admission.refuse(current_caller.get(), metric)
+            admission.refuse(current_caller.get(), metric, expect=runs)
         except Busy:
-            self._count_shed(asyncio.get_running_loop())
+            self.count_shed()
             raise
+        if admission.expected.number and not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Tell the admission of each turn of the event loop, while callers are expected."""
+        self._turning = self._admission.expected.turn()
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)
 
     async def close(self) -> None:
         for lingering in self._lingering:
@@ -172,7 +185,7 @@ class ConnectionLimiter:
             self._hand_over(None, place, ran=False)
             raise
         connection.cap.start(self._settings.result_bytes_limit)
-        place.since = time.monotonic()  # connecting says nothing about the metric
+        self._admission.start(place)
         return connection
 
     async def release(
@@ -267,13 +280,15 @@ class ConnectionLimiter:
 
     async def _wait_for_slot(self, place: Place) -> Any:
         """Wait for a slot; return an idle connection, or None if one must be acquired from the pool."""
+        if place.caller is not None and self._admission.expected.number:
+            self._admission.expected.arrive(place.caller, place.metric)
         if self._admission.take(place):
             return self._idle.pop() if self._idle else None
         loop = asyncio.get_running_loop()
         try:
             pushed_out = self._admission.wait(place)
         except Busy:
-            self._count_shed(loop)
+            self.count_shed()
             raise
         answer: asyncio.Future[Any] = loop.create_future()
         place.answer = answer
@@ -301,7 +316,7 @@ class ConnectionLimiter:
     def _refuse(self, place: Place, problem: Busy) -> None:
         if not place.answer.done():
             place.answer.set_exception(problem)
-            self._count_shed(place.answer.get_loop())
+            self.count_shed()
 
     def _shed_late(self) -> None:
         """Refuse the waiters whose turn will not come in time, and look again while somebody waits."""
@@ -311,10 +326,10 @@ class ConnectionLimiter:
         if self._admission.waiting:
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._shed_late)
 
-    def _count_shed(self, loop: asyncio.AbstractEventLoop) -> None:
+    def count_shed(self) -> None:
         """Tell of refused callers once a second: there may be thousands."""
-        if not self._shed:
-            loop.call_later(TELL_SHED_S, self._tell_shed)
+        if not self._shed:  # in a context of its own: the line is not about one request
+            asyncio.get_running_loop().call_later(TELL_SHED_S, self._tell_shed, context=Context())
         self._shed += 1
 
     def _tell_shed(self) -> None:

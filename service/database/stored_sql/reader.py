@@ -230,9 +230,17 @@ class Reader:
             rows = await asyncio.to_thread(decode_pairs, rows, pairs) if large else decode_pairs(rows, pairs)
         return Rows(rows, shape, len(records) > limit, received, started - requested, ended - started, seen)
 
-    def refuse(self, metric: Hashable) -> None:
-        """Raise `Busy` if `run` would refuse the current caller at once."""
-        self._run_limiter.refuse(metric)
+    def refuse(self, metric: Hashable, *, runs: bool = True) -> None:
+        """Raise `Busy` if `run` would refuse the current caller at once. A standby may have a place.
+
+        `runs`: if not refused, the caller calls `run` now.
+        """
+        if not self.standbys.any_there:
+            self._run_limiter.refuse(metric, runs=runs)
+
+    def count_refused(self) -> None:
+        """Count a caller who was refused elsewhere, for want of a turn."""
+        self._run_limiter.count_shed()
 
     async def _fetch(
         self,

@@ -154,6 +154,10 @@ class Standbys:
         yield from there
 
     @property
+    def any_there(self) -> bool:
+        return any(each.away is None for each in self._standbys)
+
+    @property
     def states(self) -> dict[str, str]:
         """For each standby `ok`, or why it is not asked."""
         return {each.where: each.away or ("it lags" if each.lags else "ok") for each in self._standbys}
