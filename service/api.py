@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
-import msgspec
 from litestar import Controller, MediaType, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
@@ -18,6 +17,8 @@ from service.auth.tokens import Principal
 from service.database.gateway import Database
 from service.database.migrate import pending
 from service.database.stored_sql.login import ReaderLogin
+from service.http import bodies
+from service.http.asgi import header_of
 from service.http.lifecycle import Lifecycle
 from service.http.scrapes import Scraped
 from service.metrics.catalog import Catalog
@@ -123,10 +124,9 @@ async def openapi_document(
     if metrics:
         require(request.scope["state"].get("principal"), "metrics:read")
         document = await add_metrics(document, catalog, executor)
-    return Response(_DOCUMENT.encode(document), media_type="application/json")
+    return Response(bodies.encode(document), media_type="application/json")
 
 
-_DOCUMENT: Final = msgspec.json.Encoder(decimal_format="number")
 _DOCS_PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -180,7 +180,7 @@ def docs_asset(name: FromPath[str]) -> Response[bytes]:
 @get("/internal/prometheus", include_in_schema=False, opt={"scope": "admin", "loopback": True})
 async def prometheus(request: Request[Any, Any, Any], scrape: NamedDependency[Scrape]) -> Response[str]:
     """Metrics of the service itself, for callers on this machine and for those with the scope `admin`."""
-    scraped = await scrape(request.headers.get("accept", ""))
+    scraped = await scrape(header_of(request.scope, b"accept"))
     return Response(
         scraped.text,
         headers={"Content-Type": scraped.media_type, "Cache-Control": "no-store", "Vary": "Accept"},

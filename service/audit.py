@@ -17,21 +17,11 @@ class Actor(Struct, frozen=True):
     """The caller of a change, and the id of the request."""
 
     name: str
-    request_id: str | None
-
-
-class AuditEvent(Struct, frozen=True, kw_only=True):
-    """`action` reads `<thing>.<verb>`, such as `metrics.create`; `target` is the thing's id.
-
-    `before` and `after` are SHA-256 of its JSON, null where there was none.
-    """
-
-    actor: str
-    action: str
-    target: str
     request_id: str | None = None
-    before_hash: str | None = None
-    after_hash: str | None = None
+
+
+CLI: Final = Actor("cli")
+"""Whoever runs a command on the server's machine."""
 
 
 class Entry(Struct, frozen=True):
@@ -50,19 +40,7 @@ _PAGE: Final = _SQL.rows("list_events", Entry)
 _RECORD: Final = _SQL.command("record_event")
 
 
-async def record(transaction: Transaction, event: AuditEvent) -> None:
-    await transaction.write(
-        _RECORD,
-        event.actor,
-        event.action,
-        event.target,
-        event.request_id,
-        event.before_hash,
-        event.after_hash,
-    )
-
-
-async def record_change(
+async def record(
     transaction: Transaction,
     actor: Actor,
     action: str,
@@ -71,16 +49,11 @@ async def record_change(
     before: str | None = None,
     after: str | None = None,
 ) -> None:
-    """Record a caller's change of a thing, with the digests of its states."""
-    event = AuditEvent(
-        actor=actor.name,
-        action=action,
-        target=target,
-        request_id=actor.request_id,
-        before_hash=before,
-        after_hash=after,
-    )
-    await record(transaction, event)
+    """Record a change of a thing, with the digests of its states.
+
+    `action` reads `<thing>.<verb>`, such as `metrics.create`; `target` is the thing's id.
+    """
+    await transaction.write(_RECORD, actor.name, action, target, actor.request_id, before, after)
 
 
 def digest(thing: Any) -> str:

@@ -39,10 +39,9 @@ from service.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import parse_uuid
 
-MAX_PAGE: Final = 500
 _METRIC: Final = "c797b618-df12-45f7-bbb2-cc6695a48e46"
 _RULE_ID: Final = "0b7d4f43-6f19-4ef3-8d0e-0a3bd5a6b8f1"
 _BODY: Final = {
@@ -124,7 +123,6 @@ LOCATION: Final = ResponseHeader(name="Location", description="the rule's addres
 Call = Request[Any, Any, Any]
 Db = NamedDependency[Database]
 Checked = NamedDependency[Rules]
-Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")]
 MetricId = Annotated[str | None, QueryParameter(description="only those of this metric")]
 
 
@@ -165,10 +163,9 @@ class AlertsController(Controller):
     async def list_rules(
         self, database: Db, metric_id: MetricId = None, limit: Limit = 50, cursor: Cursor = None
     ) -> RulePage:
-        after = None if cursor is None else read_cursor(cursor, UUID)
+        after = read_cursor(cursor, UUID)
         found = await store.page_rules(database, after, _uuid(metric_id), limit)
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return RulePage(found[:limit], following)
+        return RulePage(*page_of(found, limit))
 
     @post(
         "/rules/preview",
@@ -248,12 +245,11 @@ class AlertsController(Controller):
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> AlertPage:
-        before = None if cursor is None else read_cursor(cursor, UUID)
+        before = read_cursor(cursor, UUID)
         found = await store.page_alerts(
             database, limit, before=before, states=states, rule_id=_uuid(rule_id), metric_id=_uuid(metric_id)
         )
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return AlertPage(found[:limit], following)
+        return AlertPage(*page_of(found, limit))
 
     @get(
         "/{alert_id:str}",
@@ -295,12 +291,11 @@ class AlertsController(Controller):
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> DeliveryPage:
-        before = None if cursor is None else read_cursor(cursor, str)
+        before = read_cursor(cursor, str)
         found = await store.page_deliveries(
             database, limit, before=before, status=status, alert_id=_uuid(alert_id)
         )
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return DeliveryPage(found[:limit], following)
+        return DeliveryPage(*page_of(found, limit))
 
     @post(
         "/deliveries/{delivery_id:str}/replay",

@@ -43,7 +43,7 @@ async def add_sample(database: Database, actor: Actor) -> bool:
         await tx.write(_ADD_METRIC, METRIC_ID, QUERY_ID, "Interactions per day and channel")
         definition = definition_of(RULE)
         await tx.write(_ADD_RULE, RULE_ID, METRIC_ID, "Interactions per channel", definition)
-        await audit.record_change(tx, actor, "metrics.create", str(METRIC_ID))
+        await audit.record(tx, actor, "metrics.create", str(METRIC_ID))
         after = audit.digest(msgspec.to_builtins(definition))
-        await audit.record_change(tx, actor, "alert_rules.create", str(RULE_ID), after=after)
+        await audit.record(tx, actor, "alert_rules.create", str(RULE_ID), after=after)
     return True

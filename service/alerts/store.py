@@ -126,7 +126,7 @@ async def create_rule(database: Database, new: NewRule, actor: Actor) -> RuleMad
             await tx.write(_DROP_SECRETS)
             await tx.write(_PUT_SECRET, row.id, secret)
         after = audit.digest(row.definition)
-        await audit.record_change(tx, actor, "alert_rules.create", str(row.id), after=after)
+        await audit.record(tx, actor, "alert_rules.create", str(row.id), after=after)
     return made(msgspec.structs.replace(row, webhook_secret=secret))
 
 
@@ -199,7 +199,7 @@ async def change_rule(
         )
         assert stored, "the row is locked"
         states = {"before": audit.digest(row.definition), "after": audit.digest(after)}
-        await audit.record_change(tx, actor, "alert_rules.change", str(rule_id), **states)
+        await audit.record(tx, actor, "alert_rules.change", str(rule_id), **states)
     return stored, new
 
 
@@ -212,7 +212,7 @@ async def delete_rule(database: Database, rule_id: UUID, actor: Actor) -> None:
         await tx.write(_DELETE_RULE, rule_id)
         await tx.write(_DROP_SECRETS)
         before = audit.digest(row.definition)
-        await audit.record_change(tx, actor, "alert_rules.delete", str(rule_id), before=before)
+        await audit.record(tx, actor, "alert_rules.delete", str(rule_id), before=before)
 
 
 async def note(db: Database | Transaction, row: RuleRow) -> None:
@@ -297,7 +297,7 @@ async def acknowledge(database: Database, alert_id: UUID, actor: Actor, now: dat
             alert, state="acknowledged", acknowledged_at=now, acknowledged_by=actor.name, updated_at=now
         )
         await put(tx, Transition(acknowledged, (), is_new=False), now)
-        await audit.record_change(tx, actor, "alerts.acknowledge", str(alert_id))
+        await audit.record(tx, actor, "alerts.acknowledge", str(alert_id))
     return acknowledged
 
 
@@ -316,5 +316,5 @@ async def replay(database: Database, delivery_id: str, actor: Actor) -> Delivery
             if (known := await tx.read_one(_READ_DELIVERY, delivery_id)) is None:
                 raise NotFound(f"There is no delivery {delivery_id[:60]!r}.")
             raise Conflict(f"The delivery is {known.status}: only dead ones are replayed.")
-        await audit.record_change(tx, actor, "alert_deliveries.replay", delivery_id)
+        await audit.record(tx, actor, "alert_deliveries.replay", delivery_id)
     return again

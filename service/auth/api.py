@@ -23,13 +23,13 @@ from service.errors import (
     TokenProblem,
     TooLarge,
 )
-from service.http.cursors import Cursor, read_id_cursor, write_cursor
+from service.http.cursors import Cursor, Limit, page_of, read_id_cursor
+from service.http.fields import media_type_of
 from service.http.ids import MAX_ID
 from service.http.problems import note_problem
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_BYTES: Final = 65_536
-MAX_PAGE: Final = 500
 NO_NUL: Final = r"^[^\x00]*$"
 """Text that Postgres can store."""
 CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="tally", charset="UTF-8"'}
@@ -144,7 +144,7 @@ class AuditController(Controller):
     async def entries(
         self,
         database: NamedDependency[Database],
-        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        limit: Limit = 50,
         cursor: Cursor = None,
         actor: Annotated[
             str | None, QueryParameter(pattern=NO_NUL, description="only events of this caller")
@@ -155,13 +155,12 @@ class AuditController(Controller):
     ) -> AuditPage:
         before = read_id_cursor(cursor, MAX_ID)
         found = await audit.page(database, limit, before=before, actor=actor, target=target)
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return AuditPage(found[:limit], following)
+        return AuditPage(*page_of(found, limit))
 
 
 def read_form(content_type: str, body: bytes) -> dict[str, str]:
     """Fields of a token request. Raises `TokenProblem` for another media type and for repeated fields."""
-    if content_type.partition(";")[0].strip().lower() != FORM:
+    if media_type_of(content_type) != FORM:
         raise TokenProblem(f"The body has to be {FORM}.")
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100)

@@ -21,7 +21,7 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Struct
 
 from service import audit
-from service.audit import AuditEvent
+from service.audit import Actor
 from service.auth.limits import Allowance
 from service.auth.tokens import BACKEND, SCOPES, granted
 from service.database.gateway import Database, Transaction, violation
@@ -149,7 +149,7 @@ async def add(
     async with db.transaction() as tx:
         with violation("api_client_pkey", Conflict("A client with this id exists already, or was revoked.")):
             await tx.write(_ADD, client_id, hashed, list(scopes))
-        await audit.record(tx, AuditEvent(actor=actor, action="client.add", target=client_id))
+        await audit.record(tx, Actor(actor), "client.add", client_id)
     return secret
 
 
@@ -161,7 +161,7 @@ async def renew(db: Database | Transaction, client_id: str, *, chosen: str | Non
             raise NotFound(
                 f"There is no client {client_id!r} to renew; AUTH_CLIENTS is edited where it is set."
             )
-        await audit.record(tx, AuditEvent(actor=actor, action="client.renew", target=client_id))
+        await audit.record(tx, Actor(actor), "client.renew", client_id)
     return secret
 
 
@@ -177,7 +177,7 @@ async def revoke(db: Database | Transaction, client_id: str, *, actor: str) -> N
             raise NotFound(
                 f"There is no client {client_id!r} to revoke; AUTH_CLIENTS is edited where it is set."
             )
-        await audit.record(tx, AuditEvent(actor=actor, action="client.revoke", target=client_id))
+        await audit.record(tx, Actor(actor), "client.revoke", client_id)
 
 
 class Clients:

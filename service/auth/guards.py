@@ -15,7 +15,7 @@ from uuid import UUID
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import BaseRoute
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send, WebSocketScope
 from msgspec import Struct
 
 from service.audit import Actor
@@ -24,7 +24,7 @@ from service.auth.origins import host_of, is_foreign, is_own, read_host
 from service.auth.sessions import Sessions
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
-from service.http.asgi import Headers, field_of
+from service.http.asgi import Headers, field_of, with_headers
 from service.http.current_caller import current_caller
 from service.http.ids import metric_of
 from service.settings import Settings, is_loopback
@@ -130,24 +130,20 @@ class Gate:
         self._for_origins = {origin.encode(): _cors(origin.encode()) for origin in self._origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extra = self.browser_headers(field_of(scope, b"origin"))
-
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
-            await send(message)
-
-        if extra is not self._always and _is_preflight(scope):
-            await _allow_preflight(told, field_of(scope, b"access-control-request-headers"))
+        origin = field_of(scope, b"origin")
+        extra = [*self.browser_headers(origin)]
+        send = cast("Send", with_headers(cast("Any", send), extra))
+        if origin in self._for_origins and _is_preflight(scope):
+            await _allow_preflight(send, field_of(scope, b"access-control-request-headers"))
             return
         try:
             principal = await self.admit(scope)
-            extra = [*extra, *self.take(principal, scope["path"])]
+            extra += self.take(principal, scope["path"])
         except Problem as problem:
-            await self._refuse(scope, told, problem)
+            await self._refuse(scope, send, problem)
             return
         scope["state"]["principal"] = principal
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send)
 
     def browser_headers(self, origin: bytes) -> Headers:
         """Response headers for browsers. Only pages of CORS_ORIGINS may read the response."""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from service import audit
-from service.audit import AuditEvent
+from service.audit import Actor
 from service.auth.clients import Client
 from service.auth.tokens import Principal, granted
 from service.database.gateway import Database
@@ -145,10 +145,8 @@ class Sessions:
         self._remembered.pop(digest.hex(), None)
         async with self._database().transaction() as tx:
             if ended := await tx.read_one(_END, digest):
-                event = AuditEvent(
-                    actor=ended.subject, action="session.end", target=ended.subject, request_id=request_id
-                )
-                await audit.record(tx, event)
+                actor = Actor(ended.subject, request_id)
+                await audit.record(tx, actor, "session.end", ended.subject)
 
     def forget(self) -> None:
         """Read all sessions anew: one has ended somewhere, or a client has changed."""
@@ -170,8 +168,7 @@ class Sessions:
         async with self._database().transaction() as tx:
             await tx.write(_SWEEP)
             await tx.write(_BEGIN, *msgspec.structs.astuple(began))
-            event = AuditEvent(actor=who, action="session.begin", target=who, request_id=request_id)
-            await audit.record(tx, event)
+            await audit.record(tx, Actor(who, request_id), "session.begin", who)
         return value
 
     async def _principal(self, digest: bytes) -> Principal | None:

@@ -97,7 +97,7 @@ async def restore(
         for table, found in columns.items():
             await raise_identities(tx, table, found)
         notes = await _fit_datasets(tx, before)
-        await audit.record_change(tx, actor, "tally.restore", f"export of {reader.header.at}", after=sha256)
+        await audit.record(tx, actor, "tally.restore", f"export of {reader.header.at}", after=sha256)
     return Outcome([Restored(each, removed[each], restored[each]) for each in columns], notes)
 
 

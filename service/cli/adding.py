@@ -60,7 +60,7 @@ def add_metabase(file: str, dashboard: str | None, *, replace: bool, dry_run: bo
 def _add(tool: str, file: str, *, dashboard: str | None, replace: bool, dry_run: bool, as_csv: bool) -> int:
     import sys
 
-    from service.audit import Actor
+    from service.audit import CLI
     from service.cli import output
     from service.cli.routes import with_services
     from service.metrics.exchange import READERS, files
@@ -69,9 +69,7 @@ def _add(tool: str, file: str, *, dashboard: str | None, replace: bool, dry_run:
     plan = READERS[tool](files.read(file, lambda: sys.stdin.buffer))
     options = Options(dashboard, replace, dry_run)
     board, outcomes = with_services(
-        lambda on: Taker(on.database, on.catalog, on.executor, on.editor, Actor("command line", None)).take(
-            plan, options
-        )
+        lambda on: Taker(on.database, on.catalog, on.executor, on.editor, CLI).take(plan, options)
     )
     output.show(output.lines(outcomes), "state", "title", "id", "why", "notes", as_csv=as_csv)
     refused = sum(each.state in REFUSED for each in outcomes)

@@ -46,16 +46,14 @@ def export_all(file: str | None, *, with_secrets: bool, as_csv: bool) -> None:
 @csv_option
 def restore_all(file: str, *, replace: bool, as_csv: bool) -> None:
     """Restore an export from FILE, or from - (standard input), into a migrated database."""
-    from service.audit import Actor
+    from service.audit import CLI
     from service.backup.restore import restore
     from service.cli.opened import with_database
     from service.cli.output import lines, show
 
     name = "standard input" if file == STANDARD_INPUT else file
     with _readable_twice(file) as found:
-        done = with_database(
-            lambda db: restore(db, found, name, actor=Actor("cli", None), replace=replace), quiet=True
-        )
+        done = with_database(lambda db: restore(db, found, name, actor=CLI, replace=replace), quiet=True)
     show(lines(done.tables), "table", "removed", "restored", as_csv=as_csv)
     for note in done.notes:
         sys.stderr.write(f"tally: {note}\n")

@@ -167,7 +167,7 @@ def _show(keep: Path | None, address: str, *, open_browser: bool) -> None:
 
 def _fill(ready: "Settings") -> None:
     from service.alerts.sample import add_sample
-    from service.audit import Actor
+    from service.audit import CLI
     from service.cli.opened import on_database
     from service.database.migrate import migrate
     from service.imports.commands import seed
@@ -175,7 +175,7 @@ def _fill(ready: "Settings") -> None:
     database = ready.database
     migrate(database.direct_url or "", database.reader_url, database.data_schemas)
     seed(ready, show=False)
-    on_database(ready, lambda db: add_sample(db, Actor("command line", None)))
+    on_database(ready, lambda db: add_sample(db, CLI))
 
 
 def _announce(address: str, text: str, *, open_browser: bool) -> None:

@@ -22,7 +22,7 @@ _CHUNK: Final = 1 << 20
 def seed_database() -> int:
     """Import the files of SEEDS_DIR, and add the sample's alert rule; again changes nothing."""
     from service.alerts.sample import add_sample
-    from service.audit import Actor
+    from service.audit import CLI
     from service.cli.opened import database_ready, on_database, started
     from service.imports.commands import seed
 
@@ -37,7 +37,7 @@ def seed_database() -> int:
         return 0
     with database_ready(settings) as (ready, _):
         status = seed(ready)
-        on_database(ready, lambda db: add_sample(db, Actor("command line", None)))
+        on_database(ready, lambda db: add_sample(db, CLI))
         return status
 
 

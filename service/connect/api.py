@@ -1,6 +1,5 @@
 """What other tools read, over HTTP."""
 
-from hashlib import blake2b
 from typing import Any, Final
 
 from litestar import Controller, Request, Response, get, post
@@ -20,7 +19,9 @@ from service.errors import (
     TooManyStreams,
     UnsupportedMediaType,
 )
+from service.http.asgi import header_of
 from service.http.openapi import FREE, WINDOW, Object, scrape_operation
+from service.http.representation import strong_tag
 from service.http.requests import given_once
 from service.http.scrapes import prefers_openmetrics, scraped
 from service.metrics.catalog import Catalog
@@ -61,7 +62,7 @@ class OpenMetricsController(Controller):
         catalog: NamedDependency[Catalog],
         exporter: NamedDependency[Exporter],
     ) -> Response[str]:
-        openmetrics = prefers_openmetrics(request.headers.get("accept", ""))
+        openmetrics = prefers_openmetrics(header_of(request.scope, b"accept"))
         text = await exporter.text(
             catalog.dashboard(dashboard_id),
             given_once(request),
@@ -70,7 +71,7 @@ class OpenMetricsController(Controller):
         )
         headers = {
             "Content-Type": scraped(text, openmetrics=openmetrics).media_type,
-            "ETag": f'"{blake2b(text.encode(), digest_size=16).hexdigest()}"',
+            "ETag": strong_tag(text.encode()),
             "Cache-Control": "private, no-cache",
             "Vary": "Accept",
         }

@@ -18,9 +18,9 @@ from struct import Struct as Layout
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-import msgspec
 from msgspec import Raw
 
+from service.http import bodies
 from service.metrics.formats import Outcome
 
 _VALUES_OF_A_PART: Final = 20_000
@@ -48,7 +48,6 @@ _MONTH_DAY_NANO: Final = Layout("<iiq")
 _INFINITIES: Final = {inf: b"Infinity", -inf: b"-Infinity"}
 _CUT: Final = {"tally.truncated": "true"}
 """Metadata of the schema of a result that has more rows than ROW_LIMIT."""
-_encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 T = TypeVar("T")
 Column = Sequence[Any]
@@ -180,7 +179,7 @@ def _as_text(value: Any) -> bytes:
         return bytes(value)
     if isinstance(value, float):
         return b"NaN" if isnan(value) else _INFINITIES.get(value) or repr(value).encode()
-    return _encoder.encode(value)
+    return bodies.encode(value)
 
 
 def _binary(na: Any, values: Column) -> Work[Made]:

@@ -1,6 +1,5 @@
 """The history of a metric's results over HTTP."""
 
-from hashlib import blake2b
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,6 +15,7 @@ from service.history.models import ShownHistory
 from service.http.cursors import Cursor, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID, parse_uuid
 from service.http.openapi import FREE, HEADERS, IF_NONE_MATCH, WINDOW
+from service.http.representation import strong_tag
 
 MAX_PAGE: Final = 50
 OWN: Final = frozenset({"limit", "cursor"})
@@ -119,8 +119,8 @@ class HistoryController(Controller):
         if following is not None:
             found = msgspec.structs.replace(found, next_cursor=write_cursor(following))
         body = msgspec.json.encode(found)
-        tag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
-        return Response(body, media_type=MediaType.JSON, headers={"ETag": tag, "Cache-Control": "no-cache"})
+        headers = {"ETag": strong_tag(body), "Cache-Control": "no-cache"}
+        return Response(body, media_type=MediaType.JSON, headers=headers)
 
 
 def _given(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:

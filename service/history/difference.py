@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from service.http import bodies
+
 NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
 DIGITS: Final = 200_000
 """More than any two numbers of Postgres differ by."""
@@ -110,16 +112,13 @@ def subtracted(before: Any, after: Any) -> Decimal | int | None:
 def cell(value: Any) -> Any:
     """A decoded JSON value as the cell of a row."""
     if isinstance(value, bool | list | dict):
-        return Nested(_JSON.encode(value))
+        return Nested(bodies.encode(value))
     return value
 
 
 def shown(value: Any) -> Any:
     """A cell as it is written in JSON."""
     return msgspec.Raw(value.text) if isinstance(value, Nested) else value
-
-
-_JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 def _places(columns: Sequence[Column]) -> dict[tuple[str, int], int]:

@@ -38,6 +38,7 @@ from service.history.models import (
     RowTotals,
 )
 from service.history.store import Stored, series_key, unpacked
+from service.http import bodies
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
 
@@ -52,7 +53,6 @@ NONE_YET: Final = "No result is kept yet: the next run of the metric begins its 
 TOO_LARGE: Final = "too large to be kept whole, so their rows cannot be compared"
 TOO_LONG: Final = "A number has too many digits to be compared."
 
-_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 _NULL: Final = Raw(b"null")
 
 
@@ -168,7 +168,7 @@ def compared(before: tuple[bytes, int], after: tuple[bytes, int]) -> bytes:
         old, new = _table(*before), _table(*after)
     except msgspec.ValidationError:  # an integer of thousands of digits
         return b""
-    return _ENCODER.encode(_told(difference(old, new)))
+    return bodies.encode(_told(difference(old, new)))
 
 
 def _table(body: bytes, size: int) -> Table:

@@ -1,4 +1,4 @@
-"""Decode JSON from callers. An error names the field, the fault and the allowed values."""
+"""Decode JSON from callers, and encode what they get. An error names the field and the allowed values."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +11,17 @@ from service.errors import FieldError, InvalidInput
 
 _NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _STEP: Final = re.compile(r"\[[^\]]*\]|\.([^.\[]+)")
+
+
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
+encode: Final = _ENCODER.encode
+"""Encode JSON. Decimals become numbers with all their digits."""
+
+encode_lines: Final = _ENCODER.encode_lines
+"""The same for NDJSON."""
+
+encode_key: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number").encode
+"""Encode JSON so that equal values give equal bytes."""
 
 
 def decode(

@@ -1,4 +1,4 @@
-"""Parse header fields that are lists: weights, cache directives, entity tags (RFC 9110, RFC 9111)."""
+"""Parse header fields: media types, weights, cache directives, entity tags (RFC 9110, RFC 9111)."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,11 @@ from msgspec import Struct
 
 _ITEM: Final = re.compile(r'(?:[^,"]|"[^"]*"?)+')
 _MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
+
+
+def media_type_of(field: str) -> str:
+    """The media type without its parameters, in lower case."""
+    return field.partition(";")[0].strip().lower()
 
 
 def items(field: str) -> list[str]:

@@ -32,14 +32,15 @@ def not_a_uuid(text: str) -> InvalidInput:
     return InvalidInput(errors=(FieldError("id", f"{text[:_SHOWN]!r} is not a UUID"),))
 
 
-def metric_of(path: str, *, whole: bool = False) -> UUID | None:
-    """The metric that a path is about; `whole`: only if the path names nothing but the metric.
-
-    Like the router, it treats repeated slashes as one.
-    """
+def route_parts(path: str) -> list[str]:
+    """The parts of a path below `/api/v1` or the root. Like the router, it treats repeated slashes as one."""
     parts = [part for part in path.split("/") if part]
-    if parts[:2] == ["api", "v1"]:
-        del parts[:2]
+    return parts[2:] if parts[:2] == ["api", "v1"] else parts
+
+
+def metric_of(path: str, *, whole: bool = False) -> UUID | None:
+    """The metric that a path is about; `whole`: only if the path names nothing but the metric."""
+    parts = route_parts(path)
     if len(parts) < _METRIC_PARTS or parts[0] != "metrics" or (whole and len(parts) > _METRIC_PARTS):
         return None
     return read_uuid(parts[1])

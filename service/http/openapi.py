@@ -58,13 +58,6 @@ IF_NONE_MATCH: Final[Object] = {
     "description": "the ETag that the client holds; 304 if the result is still the same",
     "schema": {"type": "string"},
 }
-IF_MATCH: Final[Object] = {
-    "name": "If-Match",
-    "in": "header",
-    "required": False,
-    "description": "ETag that the change starts from, else 412",
-    "schema": {"type": "string"},
-}
 HEADERS: Final = {
     "ETag": _header("strong; one for each format and coding", '"0f3c"'),
     "Cache-Control": _header("how long clients may reuse the result", "private, max-age=0, must-revalidate"),

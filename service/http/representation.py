@@ -8,6 +8,7 @@ import asyncio
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, Literal
 
 import zstandard
@@ -136,6 +137,19 @@ async def compressed(body: bytes, coding: Coding) -> bytes:
     if len(body) < WORK_HERE:
         return compress(body, coding)
     return await asyncio.to_thread(compress, body, coding)
+
+
+def strong_tag(body: bytes) -> str:
+    """The strong ETag of a body, quotes included."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+
+
+def bare_tag(tag: str) -> str:
+    """An ETag without quotes, weakness and content coding: the name of the content."""
+    tag = tag.strip().removeprefix("W/").strip('"')
+    for coding in CODINGS:
+        tag = tag.removesuffix(f"-{coding}")
+    return tag
 
 
 def tag_of_coding(tag: str, coding: Coding) -> str:

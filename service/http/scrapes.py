@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from service.http.fields import media_weight
+from service.http.fields import media_type_of, media_weight
 from service.observe.exposition import OPENMETRICS, TEXT
 
 
@@ -15,12 +15,8 @@ class Scraped(Struct, frozen=True):
 
 def prefers_openmetrics(accept: str) -> bool:
     """Whether `Accept` asks for OpenMetrics. Without preference it is Prometheus's own text format."""
-    return media_weight(accept, _type(OPENMETRICS)) > media_weight(accept, _type(TEXT))
+    return media_weight(accept, media_type_of(OPENMETRICS)) > media_weight(accept, media_type_of(TEXT))
 
 
 def scraped(text: str, *, openmetrics: bool) -> Scraped:
     return Scraped(text, OPENMETRICS if openmetrics else TEXT)
-
-
-def _type(media_type: str) -> str:
-    return media_type.partition(";")[0]

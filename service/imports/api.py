@@ -14,7 +14,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
-from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
+from litestar.response import Stream
 
 from service.auth.guards import actor
 from service.database.gateway import Database
@@ -29,7 +29,9 @@ from service.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.asgi import EVENT_STREAM, header_of, server_sent_event
+from service.http.cursors import Cursor, Limit, page_of, read_cursor, write_cursor
+from service.http.fields import weights
 from service.http.ids import parse_uuid
 from service.imports import quarantine
 from service.imports.contracts import Dataset, Reason, find_among
@@ -41,7 +43,6 @@ from service.imports.registering import AddedDataset, NewDataset, add_dataset, r
 from service.imports.run.imports import Options, Position, Report, list_runs, one_run
 from service.imports.run.observed import Importing, observed_import, with_progress
 
-MAX_PAGE: Final = 500
 SCHEMA: Final = "application/schema+json"
 PROBLEMS: Final = (NotFound, DatabaseUnavailable)
 _BINARY: Final = {"type": "string", "format": "binary"}
@@ -58,8 +59,9 @@ _FILE: Final = {
     }
 }
 
+_STREAM_HEADERS: Final = {name.decode(): value.decode() for name, value in EVENT_STREAM}
+
 Call = Request[Any, Any, Any]
-Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")]
 OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset")]
 
 
@@ -180,10 +182,10 @@ class ImportsController(Controller):
             upload = await resources.enter_async_context(
                 received(_sent(request), _body(request), importing.bytes_limit)
             )
-            if "text/event-stream" in request.headers.get("accept", ""):
+            if weights(header_of(request.scope, b"accept")).get("text/event-stream"):
                 job = partial(observed_import, importing, database, upload, found)
                 events = _events(job, options, request.scope["path"], resources.pop_all())
-                return ServerSentEvent(events, status_code=201)
+                return Stream(events, status_code=201, headers=_STREAM_HEADERS)
             report = await observed_import(importing, database, upload, found, options)
         headers = {"Location": f"/api/v1/imports/{report.id}"} if report.id else {}
         return Response(report, status_code=201, headers=headers)
@@ -203,9 +205,7 @@ class ImportsController(Controller):
     ) -> RunPage:
         name = await _dataset_name(database, dataset)
         found = await list_runs(database, dataset=name, before=_position(cursor), limit=limit)
-        more = len(found) > limit
-        last = found[:limit][-1] if more else None
-        return RunPage(found[:limit], write_cursor((last.finished_at, last.id)) if last else None)
+        return RunPage(*page_of(found, limit, lambda run: (run.finished_at, run.id)))
 
     @get("/{target:str}", operation_id="getImport", summary="An import's report", opt={"problems": PROBLEMS})
     async def one_import(self, target: FromPath[str], database: NamedDependency[Database]) -> Report:
@@ -334,11 +334,11 @@ class QuarantineController(Controller):
 
 async def _events(
     job: Callable[[Options], Awaitable[Report]], options: Options, path: str, resources: AsyncExitStack
-) -> AsyncGenerator[ServerSentEventMessage]:
+) -> AsyncGenerator[bytes]:
     """Events of an import, which ends with its client. `resources` holds the received file."""
     async with resources, aclosing(with_progress(job, options, path)) as events:
         async for name, data in events:
-            yield ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode())
+            yield server_sent_event(name, msgspec.json.encode(data))
 
 
 def _sent(request: Call) -> Sent:
@@ -389,4 +389,5 @@ def _names(datasets: tuple[Dataset, ...]) -> str:
 
 
 def _position(cursor: str | None) -> Position | None:
-    return None if cursor is None else Position(*read_cursor(cursor, tuple[datetime, UUID]))
+    found = read_cursor(cursor, tuple[datetime, UUID])
+    return None if found is None else Position(*found)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from service.audit import Actor
+from service.audit import CLI
 from service.database.gateway import Database, open_database, reason
 from service.errors import DatabaseUnavailable, Stop
 from service.imports.contracts import Dataset, find_among
@@ -102,7 +102,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Options]
             may_run = partial(
                 validate_sql, schemas=schemas, functions=catalog.functions, database=catalog.database
             )
-            actor = Actor("command line", None)
+            actor = CLI
             yield (
                 database,
                 Options(validate_sql=may_run, bytes_limit=settings.imports.bytes_limit, actor=actor),

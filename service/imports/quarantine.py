@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from service import audit
-from service.audit import Actor, AuditEvent
+from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
 from service.imports.contracts import Dataset, Reason, find_among, fold
@@ -188,10 +188,7 @@ async def retry(
         async with turns.take(each, datasets), database.transaction(timeout_s=TIMEOUT_S) as tx:
             await _lock(tx, each, datasets)
             total = _sum(total, await _retried(tx, each, datasets, validate_sql))
-            event = AuditEvent(
-                actor=actor.name, action="quarantine.retry", target=each.name, request_id=actor.request_id
-            )
-            await audit.record(tx, event)
+            await audit.record(tx, actor, "quarantine.retry", each.name)
     return total
 
 
@@ -300,15 +297,8 @@ def _merged(left: Any, right: Any) -> Any:
 async def _note(
     tx: Transaction, action: str, before: QuarantinedRow, after: QuarantinedRow, actor: Actor
 ) -> None:
-    event = AuditEvent(
-        actor=actor.name,
-        action=action,
-        target=str(before.id),
-        request_id=actor.request_id,
-        before_hash=audit.digest(before),
-        after_hash=audit.digest(after),
-    )
-    await audit.record(tx, event)
+    states = {"before": audit.digest(before), "after": audit.digest(after)}
+    await audit.record(tx, actor, action, str(before.id), **states)
 
 
 async def _csv_line(cells: Sequence[str]) -> bytes:

@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from service import audit
-from service.audit import Actor, AuditEvent
+from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
@@ -103,7 +103,7 @@ async def add_dataset(
                 added.append(f"words of {column.name} in data.vocabulary, as the list {column.vocabulary}")
         if wish.mirror:
             added += await _add_mirror(tx, dataset, reader)
-        await audit.record(tx, _event("datasets.create", name, actor))
+        await audit.record(tx, actor, "datasets.create", name)
     shown = f"{table.schema}.{table.name}"
     return AddedDataset(name, shown, dataset.description, dataset.key, added)
 
@@ -135,7 +135,7 @@ async def remove_dataset(database: Database | Transaction, name: str, actor: Act
         await tx.write(Command("drop_quarantine", f"DROP TABLE quarantine.{quoted(dataset.name)}"))
         for command in (REMOVE_DATASET, FORGET_RUNS, FORGET_WORDS):
             await tx.write(command, dataset.name)
-        await audit.record(tx, _event("datasets.delete", dataset.name, actor))
+        await audit.record(tx, actor, "datasets.delete", dataset.name)
 
 
 def _refuse_odd_text(wish: NewDataset) -> None:
@@ -265,7 +265,3 @@ def _learn_words(dataset: Dataset, column: str, vocabulary: str) -> Command:
       GROUP BY {word} ORDER BY lower({word}), count(*) DESC, {word}
     ) AS words"""  # noqa: S608 (names and values are quoted)
     return Command("learn_words", sql)
-
-
-def _event(action: str, name: str, actor: Actor) -> AuditEvent:
-    return AuditEvent(actor=actor.name, action=action, target=name, request_id=actor.request_id)

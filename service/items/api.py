@@ -1,7 +1,6 @@
 """Items and the outside API over HTTP."""
 
 import asyncio
-import re
 from collections.abc import Coroutine
 from typing import Annotated, Any, Final, TypeVar
 
@@ -9,7 +8,7 @@ from litestar import Controller, Request, Response, delete, get, patch, post, pu
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency, Provide
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.audit import Actor
 from service.auth import guards
@@ -26,17 +25,16 @@ from service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from service.http.cursors import Cursor, read_id_cursor, write_cursor
+from service.http.cursors import Cursor, Limit, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID, parse_number
+from service.http.preconditions import IfMatch, read_if_match
 from service.items import store
 from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, ExternalApi
 from service.items.models import TITLE_LENGTH, Item, ItemPage, ItemPatch, NewItem, Post, SummarisedItem
-from service.items.store import ANY_VERSION, Versions, version
 from service.items.summary import Summariser, summarise
 
 T = TypeVar("T")
 
-MAX_PAGE: Final = 500
 ETAG: Final = ResponseHeader(name="ETag", description="the item's version", documentation_only=True)
 LOCATION: Final = ResponseHeader(name="Location", description="the item's address", documentation_only=True)
 
@@ -78,15 +76,10 @@ _CHANGE: Final = {
 _DELETE: Final = {"scope": "items:write", "problems": (NotFound, PreconditionFailed, DatabaseUnavailable)}
 _ENRICH: Final = {"scope": "items:write", "problems": (NotFound, *_UPSTREAM), "example": EXAMPLE}
 _SUMMARISE: Final = _ENRICH | {"example": EXAMPLE | {"generator": "extractive"}}
-_TAGS: Final = re.compile(r'(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*')
-_TAG: Final = re.compile(r'(W/)?"([^"]*)"')
 
 Part = Annotated[
     str | None,
     QueryParameter(min_length=1, max_length=TITLE_LENGTH, description="part of the title, in any case"),
-]
-IfMatch = Annotated[
-    str | None, HeaderParameter(name="If-Match", description="ETag that the change starts from, else 412")
 ]
 
 
@@ -121,7 +114,7 @@ class ItemsController(Controller):
         self,
         database: NamedDependency[Database],
         q: Part = None,
-        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        limit: Limit = 50,
         cursor: Cursor = None,
     ) -> ItemPage:
         if q and "\0" in q:
@@ -157,10 +150,8 @@ class ItemsController(Controller):
         if_match: IfMatch = None,
     ) -> Response[Item]:
         """Title and description; what came from outside stays."""
-        versions = _versions(if_match)
-        return _answer(
-            await store.replace(database, parse_number(item_id, smallest=0), data, actor, versions)
-        )
+        state, number = read_if_match(if_match), parse_number(item_id, smallest=0)
+        return _answer(await store.replace(database, number, data, actor, state))
 
     @patch(
         "/{item_id:str}",
@@ -178,8 +169,8 @@ class ItemsController(Controller):
         if_match: IfMatch = None,
     ) -> Response[Item]:
         """Only what the body names."""
-        versions = _versions(if_match)
-        return _answer(await store.patch(database, parse_number(item_id, smallest=0), data, actor, versions))
+        state, number = read_if_match(if_match), parse_number(item_id, smallest=0)
+        return _answer(await store.patch(database, number, data, actor, state))
 
     @delete("/{item_id:str}", operation_id="deleteItem", summary="Delete an item", opt=_DELETE)
     async def remove(
@@ -189,7 +180,7 @@ class ItemsController(Controller):
         actor: NamedDependency[Actor],
         if_match: IfMatch = None,
     ) -> None:
-        await store.delete(database, parse_number(item_id, smallest=0), actor, _versions(if_match))
+        await store.delete(database, parse_number(item_id, smallest=0), actor, read_if_match(if_match))
 
     @post(
         "/{item_id:str}/enrich",
@@ -228,7 +219,7 @@ class ItemsController(Controller):
     ) -> Response[SummarisedItem]:
         work = summarise(database, summariser, parse_number(item_id, smallest=0), actor)
         item = await _while_called(request, work)
-        return Response(SummarisedItem.of(item, summariser.name), headers={"ETag": _etag(item)})
+        return Response(SummarisedItem.of(item, summariser.name), headers={"ETag": store.tag(item)})
 
 
 class ExternalController(Controller):
@@ -294,19 +285,4 @@ async def _hung_up(request: Request[Any, Any, Any]) -> None:
 
 
 def _answer(item: Item, **headers: str) -> Response[Item]:
-    return Response(item, headers={"ETag": _etag(item), **headers})
-
-
-def _etag(item: Item) -> str:
-    return f'"{version(item)}"'
-
-
-def _versions(if_match: str | None) -> Versions:
-    """The versions that a change may start from; weak tags do not count (RFC 9110)."""
-    if if_match is None or if_match.strip() == "*":
-        return ANY_VERSION
-    if not _TAGS.fullmatch(if_match.strip()):
-        raise InvalidInput(errors=(FieldError("If-Match", "give * or quoted ETags, comma-separated"),))
-    # What follows a dash is the coding that the tag was sent with.
-    strong = (match[2].partition("-")[0] for match in _TAG.finditer(if_match) if not match[1])
-    return Versions(frozenset(strong))
+    return Response(item, headers={"ETag": store.tag(item), **headers})

@@ -9,11 +9,12 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from service import audit
-from service.audit import Actor, AuditEvent
+from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.database.queries import SqlFile, Statement
 from service.errors import NotFound, PreconditionFailed, UpstreamFailed
 from service.http.ids import MAX_ID
+from service.http.preconditions import ANY_STATE, Precondition
 from service.items.models import Item, ItemPatch, NewItem
 
 PAGE_BYTES: Final = 8_388_608  # of external documents; a page with more ends early
@@ -44,22 +45,14 @@ _DELETE: Final = _SQL.command("delete_item")
 _IS_STORABLE: Final = _SQL.rows("is_storable", Storable)
 
 
-class Versions(Struct, frozen=True):
-    """Which versions of an item a change may start from (`If-Match`)."""
-
-    known: frozenset[str] | None = None
-    """None allows every version."""
-
-    def allow(self, item: Item) -> bool:
-        return self.known is None or version(item) in self.known
-
-
-ANY_VERSION: Final = Versions()
-
-
 def version(item: Item) -> str:
     """SHA-256 of the item's JSON. It changes with every field of the item."""
     return audit.digest(item)
+
+
+def tag(item: Item) -> str:
+    """The strong ETag of an item."""
+    return f'"{version(item)}"'
 
 
 async def get(db: Database | Transaction, item_id: int) -> Item:
@@ -90,9 +83,9 @@ async def create(db: Database | Transaction, new: NewItem, actor: Actor) -> Item
 
 
 async def replace(
-    db: Database | Transaction, item_id: int, new: NewItem, actor: Actor, versions: Versions = ANY_VERSION
+    db: Database | Transaction, item_id: int, new: NewItem, actor: Actor, if_match: Precondition = ANY_STATE
 ) -> Item:
-    async with _locked(db, item_id, versions) as (transaction, before):
+    async with _locked(db, item_id, if_match) as (transaction, before):
         item = await _item(transaction, _WRITE, item_id, new.title, new.description)
         await _record(transaction, "items.replace", actor, before=before, after=item)
         return item
@@ -103,9 +96,9 @@ async def patch(
     item_id: int,
     changes: ItemPatch,
     actor: Actor,
-    versions: Versions = ANY_VERSION,
+    if_match: Precondition = ANY_STATE,
 ) -> Item:
-    async with _locked(db, item_id, versions) as (transaction, before):
+    async with _locked(db, item_id, if_match) as (transaction, before):
         if changes == ItemPatch():
             return before
         title = before.title if changes.title is UNSET else changes.title
@@ -116,9 +109,9 @@ async def patch(
 
 
 async def delete(
-    db: Database | Transaction, item_id: int, actor: Actor, versions: Versions = ANY_VERSION
+    db: Database | Transaction, item_id: int, actor: Actor, if_match: Precondition = ANY_STATE
 ) -> None:
-    async with _locked(db, item_id, versions) as (transaction, before):
+    async with _locked(db, item_id, if_match) as (transaction, before):
         await transaction.write(_DELETE, item_id)
         await _record(transaction, "items.delete", actor, before=before, after=None)
 
@@ -148,12 +141,12 @@ async def store_summary(
 
 @asynccontextmanager
 async def _locked(
-    db: Database | Transaction, item_id: int, versions: Versions = ANY_VERSION
+    db: Database | Transaction, item_id: int, if_match: Precondition = ANY_STATE
 ) -> AsyncGenerator[tuple[Transaction, Item]]:
     """Lock the item's row until the transaction ends: of two changes of one version the second fails."""
     async with db.transaction() as transaction:
         before = await _item(transaction, _LOCK, item_id)
-        if not versions.allow(before):
+        if not if_match.allows(tag(before)):
             raise PreconditionFailed
         yield transaction, before
 
@@ -169,12 +162,11 @@ async def _record(
     transaction: Transaction, action: str, actor: Actor, *, before: Item | None, after: Item | None
 ) -> None:
     item = after or before
-    event = AuditEvent(
-        actor=actor.name,
-        action=action,
-        target=str(item.id) if item else "",
-        request_id=actor.request_id,
-        before_hash=version(before) if before else None,
-        after_hash=version(after) if after else None,
+    await audit.record(
+        transaction,
+        actor,
+        action,
+        str(item.id) if item else "",
+        before=version(before) if before else None,
+        after=version(after) if after else None,
     )
-    await audit.record(transaction, event)

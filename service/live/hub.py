@@ -16,6 +16,7 @@ from uuid import UUID
 from service.errors import LiveUnavailable, NotFound, Problem
 from service.http.current_caller import current_caller
 from service.http.fields import ANY
+from service.http.representation import bare_tag
 from service.live.connection import Connection
 from service.live.places import WAIT, Limits, Places, UnreadBytes
 from service.results.cache import SERVER_FAULTS, Results
@@ -101,7 +102,7 @@ class Topic:
     def answered(self, outcome: CacheOutcome, silent_s: float | None) -> None:
         """Take a result. `silent_s` is for how long changes may have gone unnoticed, None if they cannot."""
         body, etag = outcome.entry.representations["identity"]
-        tag = etag.strip('"')
+        tag = bare_tag(etag)
         if tag != self.tag:
             self.tag, self.body, self.framed = tag, body, None
         self.problem = None

@@ -1,11 +1,11 @@
 """The messages of the WebSocket `/live`, each told by its `type`."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from service.auth.tokens import TOKEN_BYTES
+from service.http import bodies
 from service.http.asgi import Message
 
 
@@ -48,7 +48,4 @@ class Outgoing(Struct, omit_defaults=True):
 
 
 def as_text(message: Outgoing) -> Message:
-    return {"type": "websocket.send", "text": _JSON.encode(message).decode()}
-
-
-_JSON: Final = msgspec.json.Encoder(decimal_format="number")
+    return {"type": "websocket.send", "text": bodies.encode(message).decode()}

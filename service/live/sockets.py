@@ -23,6 +23,7 @@ from service.errors import (
 from service.http import bodies
 from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.ids import parse_uuid
+from service.http.representation import bare_tag
 from service.live.connection import Connection
 from service.live.hub import Watch
 from service.live.messages import Auth, Incoming, Outgoing, Ping, Subscribe, Unsubscribe, as_text
@@ -44,8 +45,6 @@ CLOSE_POLICY: Final = 1008
 CLOSE_TOO_LARGE: Final = 1009
 CLOSE_RESTART: Final = 1012
 
-_KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
-
 
 class Subscription(Watch):
     """A watch of a socket, with the parameters as its client wrote them."""
@@ -53,8 +52,7 @@ class Subscription(Watch):
     __slots__ = ("key", "parameters")
 
     def __init__(self, socket: "Socket", message: Subscribe, key: bytes) -> None:
-        held = message.etag.strip('"')
-        super().__init__(socket, parse_uuid(message.id), message.parameters, held)
+        super().__init__(socket, parse_uuid(message.id), message.parameters, bare_tag(message.etag))
         self.key = key
         self.parameters = message.parameters
 
@@ -364,7 +362,7 @@ def _read(raw: bytes) -> Incoming:
 
 
 def _key(message: Subscribe | Unsubscribe) -> bytes:
-    return _KEY.encode((message.id.lower(), message.parameters))
+    return bodies.encode_key((message.id.lower(), message.parameters))
 
 
 class _Named(Struct):

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from random import randint
 from typing import Any, Final
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -16,9 +15,21 @@ import msgspec
 from service.auth.guards import Gate, TakeMetric, require
 from service.auth.live import TICKET, Credential, LiveRights
 from service.errors import FieldError, InvalidInput, LiveUnavailable, NotFound, Problem
-from service.http.asgi import EVENT_STREAM, App, Message, Receive, Scope, Send, field_of, header_of
-from service.http.ids import parse_uuid
-from service.http.representation import CODINGS
+from service.http.asgi import (
+    EVENT_STREAM,
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    field_of,
+    header_of,
+    query_pairs,
+    server_sent_event,
+    with_headers,
+)
+from service.http.ids import parse_uuid, route_parts
+from service.http.representation import bare_tag
 from service.live.connection import Connection
 from service.live.hub import SHORT_TAG, Given, Hub, Topic, Watch
 from service.metrics.catalog import Catalog
@@ -36,13 +47,6 @@ _COMMENT: Final = b":\n\n"
 def retry_ms() -> int:
     """When a client shall come back: at random, so that a restarted service does not meet all at once."""
     return randint(*RETRY_MS)  # noqa: S311 (no secret)
-
-
-def event(name: str, data: bytes, event_id: str = "") -> bytes:
-    """One event. Line breaks in `data` are white space of JSON."""
-    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
-    head = f"event: {name}\n" + (f"id: {event_id}\n" if event_id else "")
-    return b"%sdata: %s\n\n" % (head.encode(), lines)
 
 
 class EventStream(Connection):
@@ -74,7 +78,7 @@ class EventStream(Connection):
 
     def gone(self, watch: Watch) -> None:
         self.watches = tuple(each for each in self.watches if each is not watch)
-        said = event("gone", _of(watch) if self.many else b"{}")
+        said = server_sent_event("gone", _of(watch) if self.many else b"{}")
         if self.watches:
             self._changed.pop(watch, None)
             self._last += said  # at most once for each watch
@@ -88,7 +92,7 @@ class EventStream(Connection):
         self.tell(watch)
 
     def deny(self, problem: Problem) -> None:
-        self._end(event("denied", _of(None, code=problem.code, message=problem.detail)))
+        self._end(server_sent_event("denied", _of(None, code=problem.code, message=problem.detail)))
 
     def go_away(self) -> None:
         self._end(f"event: reconnect\nretry: {retry_ms()}\ndata: {{}}\n\n".encode())
@@ -99,7 +103,7 @@ class EventStream(Connection):
 
     def end_gone(self) -> None:
         """Say that the dashboard was deleted, and end."""
-        self._end(event("gone", b"{}"))
+        self._end(server_sent_event("gone", b"{}"))
 
     def _end(self, said: bytes) -> None:
         self._last += said
@@ -144,13 +148,15 @@ class EventStream(Connection):
                 watch.told_stale = not watch.told_stale
                 since = topic.stale_since
                 more = {} if since is None else {"since": since}
-                said += event("fresh" if since is None else "stale", self._named(watch, **more))
+                said += server_sent_event("fresh" if since is None else "stale", self._named(watch, **more))
             if topic.alerts != watch.told_alerts and self.hears_alerts():
                 watch.told_alerts = topic.alerts
-                said += event("alert", self._named(watch, open=topic.alerts))
+                said += server_sent_event("alert", self._named(watch, open=topic.alerts))
         problem = watch.problem if topic is None else topic.shown_problem
         if problem is not None and (topic is None or problem is not watch.problem):
-            said += event("problem", self._named(watch, code=problem.code, message=problem_of(problem)))
+            said += server_sent_event(
+                "problem", self._named(watch, code=problem.code, message=problem_of(problem))
+            )
         watch.problem = problem
         return said
 
@@ -159,9 +165,9 @@ class EventStream(Connection):
             vector = ",".join(
                 f"{each.metric_id}:{each.held[:SHORT_TAG]}" for each in self.watches if each.held
             )
-            return event("result", topic.body, vector)
+            return server_sent_event("result", topic.body, vector)
         if topic.framed is None:
-            topic.framed = event("result", topic.body, f'"{topic.tag}"')
+            topic.framed = server_sent_event("result", topic.body, f'"{topic.tag}"')
         return topic.framed
 
     def _named(self, watch: Watch, **members: Any) -> bytes:
@@ -202,32 +208,27 @@ class EventStreams:
             await self._app(scope, receive, send)
             return
         scope["path_template"], name = address
-        extra = self._gate.browser_headers(field_of(scope, b"origin"))
-
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
-            await send(message)
-
+        extra = [*self._gate.browser_headers(field_of(scope, b"origin"))]
+        send = with_headers(send, extra)
         try:
             parts = self._parts()
             credential = await parts.rights.admit(scope)
             principal = credential.principal if credential else None
             scope["state"]["principal"] = principal
-            extra = [*extra, *self._gate.take(principal, scope["path"])]
+            extra += self._gate.take(principal, scope["path"])
             require(principal, READ)
             stream = await parts.open(address[0], name, scope, credential)
         except Problem as problem:
-            await self._refuse(scope, told, problem)
+            await self._refuse(scope, send, problem)
             return
         if stream is None:
-            await told(
+            await send(
                 {"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]}
             )
-            await told({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         try:
-            await told({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
+            await send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
         except BaseException:
             parts.hub.leave(stream, stream.watches)
             raise
@@ -275,11 +276,11 @@ class Parts:
         self, template: str, name: str, scope: Scope, credential: Credential | None
     ) -> EventStream | None:
         """Open the stream of an address. None for a metric that is gone: its client shall not come back."""
-        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        pairs = query_pairs(scope["query_string"])
         held = header_of(scope, b"last-event-id") or dict(pairs).get(LAST_EVENT_ID, "")
         given = [pair for pair in pairs if pair[0] not in OWN_PARAMETERS]
         if template == ONE:
-            return await self._one(parse_uuid(name), given, _tag(held), credential)
+            return await self._one(parse_uuid(name), given, bare_tag(held), credential)
         stream = EventStream(credential, many=True)
         vector = _vector(held)
         if template == DASHBOARD:
@@ -343,13 +344,10 @@ DASHBOARD: Final = "/api/v1/dashboards/{dashboard_id}/events"
 
 
 def _address(scope: Scope) -> tuple[str, str] | None:
-    """The path template and the id of an event stream. Like the router, it takes repeated slashes as one."""
+    """The path template and the id of an event stream."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None
-    parts = [part for part in scope["path"].split("/") if part]
-    if parts[:2] == ["api", "v1"]:
-        del parts[:2]
-    match parts:
+    match route_parts(scope["path"]):
         case ["events"]:
             return LIST, ""
         case ["metrics", name, "events"]:
@@ -369,14 +367,6 @@ def _ids_of(given: list[tuple[str, str]]) -> list[UUID]:
     if len(ids) > MOST_IDS:
         raise InvalidInput(errors=(FieldError("ids", f"at most {MOST_IDS} metrics"),))
     return ids
-
-
-def _tag(held: str) -> str:
-    """The tag of a result that a client holds: quotes and content codings do not matter."""
-    tag = held.strip().removeprefix("W/").strip('"')
-    for coding in CODINGS:
-        tag = tag.removesuffix(f"-{coding}")
-    return tag
 
 
 def _vector(held: str) -> dict[str, str]:

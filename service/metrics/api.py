@@ -1,13 +1,12 @@
 """Metrics over HTTP."""
 
-from typing import Annotated, Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
-import msgspec
 from litestar import Controller, MediaType, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 from litestar.serialization import default_serializer
 from litestar.types import Serializer
 
@@ -27,10 +26,12 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from service.http import bodies
 from service.http.asgi import Scope
-from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import not_a_uuid, parse_uuid
-from service.http.openapi import FREE, IF_MATCH, WINDOW, result_operation
+from service.http.openapi import FREE, WINDOW, result_operation
+from service.http.preconditions import IfMatch, read_if_match
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor, QueryPlan
@@ -50,7 +51,6 @@ from service.metrics.models import (
 from service.metrics.result_endpoint import caller_of
 from service.metrics.store import Editor, preview, tag
 
-MAX_PAGE: Final = 500
 RUN_PROBLEMS: Final = (NotFound, NotAcceptable, ResultTooLarge, QueryTimeout, MetricSuspended, Busy)
 WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
 PROMPT_PROBLEMS: Final = (QueryTimeout, UpstreamFailed, UpstreamTimeout)
@@ -71,7 +71,6 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 _RESULT: Final = result_operation(*WINDOW, FREE, formats=True)
-_IF_MATCH: Final = {"parameters": [IF_MATCH]}
 
 Call = Request[Any, Any, Any]
 T = TypeVar("T")
@@ -87,10 +86,7 @@ class Exact(Response[T]):
 
     def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
         del media_type, enc_hook
-        return _EXACT.encode(content)
-
-
-_EXACT: Final = msgspec.json.Encoder(decimal_format="number")
+        return bodies.encode(content)
 
 
 class MetricsController(Controller):
@@ -108,12 +104,11 @@ class MetricsController(Controller):
     def list_metrics(
         self,
         catalog: Catalogue,
-        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        limit: Limit = 50,
         cursor: Cursor = None,
     ) -> MetricPage:
-        found = catalog.page(None if cursor is None else read_cursor(cursor, UUID), limit)
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return MetricPage([_summary(metric) for metric in found[:limit]], following)
+        found, following = page_of(catalog.page(read_cursor(cursor, UUID), limit), limit)
+        return MetricPage([_summary(metric) for metric in found], following)
 
     @get(
         "/{metric_id:str}",
@@ -177,15 +172,18 @@ class MetricsController(Controller):
         opt={
             "scope": "metrics:write",
             "problems": (*CHANGE_PROBLEMS, *PROMPT_PROBLEMS),
-            "operation": _IF_MATCH,
         },
     )
     async def change(
-        self, metric_id: FromPath[str], data: JSONBody[MetricChange], request: Call, editor: Changes
+        self,
+        metric_id: FromPath[str],
+        data: JSONBody[MetricChange],
+        request: Call,
+        editor: Changes,
+        if_match: IfMatch = None,
     ) -> Response[Definition]:
-        condition = request.headers.get("if-match")
         changed = await editor.change(
-            parse_uuid(metric_id), data, if_match=condition, actor=actor(request.scope)
+            parse_uuid(metric_id), data, if_match=read_if_match(if_match), actor=actor(request.scope)
         )
         return _defined(changed)
 
@@ -203,14 +201,18 @@ class MetricsController(Controller):
         operation_id="restoreMetricVersion",
         summary="Restore an old version as a new version",
         status_code=200,
-        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS, "operation": _IF_MATCH},
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
     )
     async def restore(
-        self, metric_id: FromPath[str], version: FromPath[int], request: Call, editor: Changes
+        self,
+        metric_id: FromPath[str],
+        version: FromPath[int],
+        request: Call,
+        editor: Changes,
+        if_match: IfMatch = None,
     ) -> Response[Definition]:
-        condition = request.headers.get("if-match")
         changed = await editor.restore(
-            parse_uuid(metric_id), version, if_match=condition, actor=actor(request.scope)
+            parse_uuid(metric_id), version, if_match=read_if_match(if_match), actor=actor(request.scope)
         )
         return _defined(changed)
 
@@ -218,11 +220,14 @@ class MetricsController(Controller):
         "/{metric_id:str}",
         operation_id="deleteMetric",
         summary="Delete a metric",
-        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS, "operation": _IF_MATCH},
+        opt={"scope": "metrics:write", "problems": CHANGE_PROBLEMS},
     )
-    async def delete(self, metric_id: FromPath[str], request: Call, editor: Changes) -> None:
-        condition = request.headers.get("if-match")
-        await editor.delete(parse_uuid(metric_id), if_match=condition, actor=actor(request.scope))
+    async def delete(
+        self, metric_id: FromPath[str], request: Call, editor: Changes, if_match: IfMatch = None
+    ) -> None:
+        await editor.delete(
+            parse_uuid(metric_id), if_match=read_if_match(if_match), actor=actor(request.scope)
+        )
 
     @post(
         "/batch",

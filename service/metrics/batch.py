@@ -82,7 +82,6 @@ class _Request(Struct):
 
 
 _ENTRY_IS: Final = 'An entry is an object such as {"id": "<UUID of a metric>", "parameters": {"<name>": 1}}.'
-_KEY: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 TileRequest = tuple[str, dict[str, Any], tuple[str, ...]]
 """A metric's id, the parameters it takes, and the names of the parameters it ignores."""
@@ -157,7 +156,7 @@ class Batcher:
     async def _run(self, requests: Sequence[TileRequest], caller: Caller) -> list[CacheOutcome | Problem]:
         keys: list[bytes] = []
         for metric_id, given, _ in requests:
-            keys.append(_KEY.encode((metric_id.lower(), given)))
+            keys.append(bodies.encode_key((metric_id.lower(), given)))
             await _pause_after(keys[-1])
         copies = Counter(keys)
         once: dict[bytes, asyncio.Task[CacheOutcome | Problem]] = {}

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from service.database.stored_sql.describing import ResultColumn
 from service.errors import NotAcceptable, ResultTooLarge
-from service.http.fields import media_weight, weights
+from service.http import bodies
+from service.http.fields import media_type_of, media_weight, weights
 from service.metrics.models import Metric, Result
 from service.results.headers import VARY
 
@@ -55,8 +56,6 @@ _FORMULA: Final = re.compile(
 
 # The fastest way from the driver's record to a tuple.
 _values: Final = itemgetter(slice(None))
-# Parameters may hold Decimals; rows never do.
-_encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -148,14 +147,14 @@ def _written(outcome: Outcome, form: Format, limit: int, *, excel: bool) -> Iter
             values = yield from _with_texts_written(values, limit)
         records = list(starmap(outcome.record, values))
         if form == "ndjson":
-            yield _encoder.encode_lines(records)
+            yield bodies.encode_lines(records)
         elif len(slices) == 1:
-            yield _encoder.encode(_result(outcome, records))
+            yield bodies.encode(_result(outcome, records))
         else:
             if not number:
-                head, _, around = _encoder.encode(_result(outcome, [])).rpartition(_NO_RECORDS)
+                head, _, around = bodies.encode(_result(outcome, [])).rpartition(_NO_RECORDS)
                 yield head + _RECORDS
-            yield (b"," if number else b"") + _encoder.encode(records)[1:-1]
+            yield (b"," if number else b"") + bodies.encode(records)[1:-1]
     if around:
         yield b"]" + around
 
@@ -172,7 +171,7 @@ def _with_texts_written(
             if isinstance(value, str) and len(value) > _PIECE:
                 pieces: list[bytes] = []
                 for at in range(0, len(value), _PIECE):
-                    pieces.append(_encoder.encode(value[at : at + _PIECE])[1:-1])
+                    pieces.append(bodies.encode(value[at : at + _PIECE])[1:-1])
                     left -= len(pieces[-1])
                     if left < 0:
                         raise _too_large(limit)
@@ -224,7 +223,7 @@ def _cell(value: Any, *, excel: bool) -> str:
         case float() if not isfinite(value):  # null, as in JSON
             return ""
         case _:  # numbers, booleans, bytes and arrays read as in JSON
-            text = _encoder.encode(value).decode()
+            text = bodies.encode(value).decode()
             cell = text.strip('"')
             return f"'{cell}" if excel and text.startswith('"') and _FORMULA.match(cell) else cell
 
@@ -238,7 +237,7 @@ def choose(accept: str, asked: str | None, *, arrow: bool = False) -> Format:
         if not accept:
             return "json"
         wanted: dict[Format, float] = {
-            form: media_weight(accept, media_type.partition(";")[0])
+            form: media_weight(accept, media_type_of(media_type))
             for form, media_type in MEDIA_TYPES.items()
             if arrow or form != "arrow"
         }

@@ -5,13 +5,24 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import unquote_plus
 from uuid import UUID
 
 from service.auth.guards import Gate, require
 from service.auth.tokens import Principal
 from service.errors import FieldError, InvalidInput, Problem
-from service.http.asgi import SAFE_METHODS, App, Headers, Message, Receive, Scope, Send, field_of, header_of
+from service.http.asgi import (
+    SAFE_METHODS,
+    App,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    field_of,
+    header_of,
+    query_pairs,
+    with_headers,
+)
 from service.http.fields import directives
 from service.http.ids import metric_of
 from service.http.representation import RepresentationMiddleware, choose_coding
@@ -49,7 +60,7 @@ class ResultService:
         """Answer a metric's GET. Raises the problems of the metric, its parameters and its run."""
         version = self._catalog.version
         metric = self._catalog.get(metric_id)
-        pairs = _pairs(scope["query_string"].decode("latin-1"))
+        pairs = query_pairs(scope["query_string"])
         given = [pair for pair in pairs if pair[0] not in ANSWER_PARAMETERS]
         options = _options(pairs) if len(given) < len(pairs) else {}
         arrow = self._executor.arrow is not None
@@ -116,15 +127,10 @@ class ResultEndpoint:
             await send(message)
 
     async def _send(self, problem: Problem, scope: Scope, send: Send, extra: Headers) -> None:
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
-            await send(message)
-
         async def refuse(scope: Scope, _receive: Receive, send: Send) -> None:
             await self._refuse(scope, send, problem)
 
-        await RepresentationMiddleware(refuse)(scope, _nothing_more, told)
+        await RepresentationMiddleware(refuse)(scope, _nothing_more, with_headers(send, extra))
 
 
 def _metric_of(scope: Scope) -> UUID | None:
@@ -136,14 +142,6 @@ def _metric_of(scope: Scope) -> UUID | None:
 
 async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
-
-
-def _pairs(query: str) -> list[tuple[str, str]]:
-    """Parse a query string like `urllib.parse.parse_qsl`, in a tenth of the time."""
-    parts = [part.partition("=") for part in query.split("&") if part]
-    if "%" in query or "+" in query:
-        return [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
-    return [(name, value) for name, _, value in parts]
 
 
 def caller_of(scope: Scope, principal: Principal) -> Caller:

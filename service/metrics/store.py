@@ -9,11 +9,10 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from service import audit
-from service.audit import Actor, AuditEvent
+from service.audit import CLI, Actor
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotEditable, NotFound, PreconditionFailed
-from service.http.fields import has_tag
-from service.http.representation import CODINGS, Coding, tag_of_coding
+from service.http.preconditions import Precondition
 from service.metrics.catalog import SQL, Catalog, LayoutItem
 from service.metrics.dashboards import place_on, place_on_default
 from service.metrics.execute import Executor, QueryPlan, fingerprint_of
@@ -107,12 +106,12 @@ class Editor:
             await place_on(tx, row.id, new.dashboards)
             metric = await _read(tx, row.id)
             await _put_origin(tx, metric, new.prompt, written, actor)
-            await audit.record_change(tx, actor, "metrics.create", str(metric.id), after=_hash(metric))
+            await audit.record(tx, actor, "metrics.create", str(metric.id), after=_hash(metric))
         await self._catalog.load()
         return metric, plan, written.generator if written else "sql"
 
     async def change(
-        self, metric_id: UUID, change: MetricChange, *, if_match: str | None, actor: Actor
+        self, metric_id: UUID, change: MetricChange, *, if_match: Precondition, actor: Actor
     ) -> QueryPlan:
         """Change a metric. If other metrics share its query, the new SQL becomes a query of its own.
 
@@ -135,7 +134,7 @@ class Editor:
                     changed = await _put(tx, metric, after, change.layouts)
                     await _put_origin(tx, changed, change.prompt or None, written, actor)
                     before, after = _hash(metric), _hash(changed)
-                    await audit.record_change(
+                    await audit.record(
                         tx, actor, "metrics.change", str(metric.id), before=before, after=after
                     )
                     break
@@ -156,7 +155,7 @@ class Editor:
         return await self._write(given.prompt, given.fallback, window)
 
     async def restore(
-        self, metric_id: UUID, version: int, *, if_match: str | None, actor: Actor
+        self, metric_id: UUID, version: int, *, if_match: Precondition, actor: Actor
     ) -> QueryPlan:
         """Restore an old version as a new version."""
         found = await self.versions(metric_id)
@@ -175,13 +174,13 @@ class Editor:
         )
         return [now, *await self._database.read(_LIST_VERSIONS, metric_id)]
 
-    async def delete(self, metric_id: UUID, *, if_match: str | None, actor: Actor) -> None:
+    async def delete(self, metric_id: UUID, *, if_match: Precondition, actor: Actor) -> None:
         """Delete a metric and its layouts. Delete its query too if no other metric uses it."""
         async with self._database.transaction() as tx:
             metric = await _editable(tx, metric_id, if_match)
             await tx.write(_DELETE_METRIC, metric.id)
             await tx.write(_DELETE_UNUSED_QUERY, metric.query_id)
-            await audit.record_change(tx, actor, "metrics.delete", str(metric.id), before=_hash(metric))
+            await audit.record(tx, actor, "metrics.delete", str(metric.id), before=_hash(metric))
         await self._catalog.load()
 
 
@@ -201,14 +200,14 @@ async def trust(database: Database, query_id: str, sql: str | None = None) -> No
             await _set_trust(tx, query_id, trusted=True)
         else:
             await tx.write(_PUT_TRUSTED, query_id, sql)
-        await audit.record(tx, AuditEvent(actor="cli", action="queries.trust", target=query_id))
+        await audit.record(tx, CLI, "queries.trust", query_id)
 
 
 async def distrust(database: Database, query_id: str) -> None:
     """Validate a query again from now on. Raises `NotFound`."""
     async with database.transaction() as tx:
         await _set_trust(tx, query_id, trusted=False)
-        await audit.record(tx, AuditEvent(actor="cli", action="queries.distrust", target=query_id))
+        await audit.record(tx, CLI, "queries.distrust", query_id)
 
 
 async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
@@ -216,20 +215,15 @@ async def _set_trust(tx: Transaction, query_id: str, *, trusted: bool) -> None:
         raise NotFound(f"There is no query {query_id!r}; store its SQL with `--file`.")
 
 
-async def _editable(tx: Transaction, metric_id: UUID, if_match: str | None) -> Metric:
+async def _editable(tx: Transaction, metric_id: UUID, if_match: Precondition) -> Metric:
     # Lock the metric alone first: a join that waits for the lock finds no row if the query changed meanwhile.
     await tx.read_one(_HOLD_METRIC, metric_id)
     metric = await _read(tx, metric_id)
     if not metric.is_editable:
         raise NotEditable
-    if if_match is not None and not _holds(if_match, metric):
+    if not if_match.allows(tag(metric)):
         raise PreconditionFailed
     return metric
-
-
-def _holds(if_match: str, metric: Metric) -> bool:
-    codings: tuple[Coding, ...] = ("identity", *CODINGS)
-    return any(has_tag(if_match, tag_of_coding(tag(metric), coding)) for coding in codings)
 
 
 async def _read(tx: Transaction, metric_id: UUID) -> Metric:

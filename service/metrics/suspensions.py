@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 
 from service import audit
-from service.audit import AuditEvent
+from service.audit import CLI, Actor
 from service.database.gateway import Database
 from service.database.stored_sql.limiter import Watch
 from service.errors import MetricSuspended, NotFound, Problem
@@ -107,7 +107,7 @@ class Suspensions:
             assert found is not None, "RETURNING gives the row"
             if found.times == TIMES:
                 target = key.sql_hash.hex() if metric_id == DRAFT else str(metric_id)
-                await audit.record(tx, AuditEvent(actor="tally", action="metrics.suspend", target=target))
+                await audit.record(tx, Actor("tally"), "metrics.suspend", target)
         return found.times
 
 
@@ -124,5 +124,5 @@ async def resume(database: Database, metric_id: UUID) -> bool:
             raise NotFound(f"There is no metric {metric_id}.")
         if not await tx.write(_RESUME, metric_id):
             return False
-        await audit.record(tx, AuditEvent(actor="cli", action="metrics.resume", target=str(metric_id)))
+        await audit.record(tx, CLI, "metrics.resume", str(metric_id))
     return True

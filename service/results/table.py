@@ -6,7 +6,6 @@ read again enter the main queue. So a scan of one-time results does not evict re
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from hashlib import blake2b
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from service.http.asgi import Headers, Message
 from service.http.fields import has_tag
-from service.http.representation import CODINGS, SMALLEST, Coding, tag_of_coding
+from service.http.representation import CODINGS, SMALLEST, Coding, strong_tag, tag_of_coding
 from service.observe.events import Served
 from service.results.freshness import FreshnessPolicy
 from service.results.stored import Proof
@@ -39,7 +38,7 @@ class Representation(NamedTuple):
 
 def plain(body: bytes) -> dict[Coding, Representation]:
     """The first representations of an entry. A small body is never compressed: all codings share it."""
-    representation = Representation(body, f'"{blake2b(body, digest_size=16).hexdigest()}"')
+    representation = Representation(body, strong_tag(body))
     return dict.fromkeys(("identity", *CODINGS) if len(body) <= SMALLEST else ("identity",), representation)
 
 

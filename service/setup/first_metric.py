@@ -11,7 +11,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from service.audit import Actor
+from service.audit import CLI
 from service.database.gateway import open_database
 from service.database.plain import select
 from service.database.session import Session
@@ -110,7 +110,7 @@ def _count(settings: Settings, table: Table, day: str | None) -> tuple[str, str]
 
 async def _store(settings: Settings, new: NewMetric) -> FirstMetric:
     async with _opened(settings) as editor:
-        metric, _, _ = await editor.create(new, Actor("command line", None))
+        metric, _, _ = await editor.create(new, CLI)
     return FirstMetric(metric.id, metric.title)
 
 

@@ -32,7 +32,7 @@ from tests.adversity.misbehaving import (
     hundred_megabytes,
 )
 from tests.conftest import held, serving
-from tests.db.test_item_store import DEEDS, Line
+from tests.db.test_item_store import EVENTS, Line
 
 API = "/api/v1"
 POST = b'{"userId": 1, "id": 1, "title": "theirs", "body": "so it is", "score": 0.10000000000000000555}'
@@ -102,7 +102,7 @@ async def test_after_a_failure_the_item_is_as_it_was(
         assert (failed.status_code, failed.json()["code"]) == (status, code)
         assert failed.headers["Content-Type"] == "application/problem+json"
         assert (await client.get(f"{API}/items/{item['id']}")).json() == item
-        assert [deed.action for deed in await clone.read(DEEDS)] == ["items.create"]
+        assert [event.action for event in await clone.read(EVENTS)] == ["items.create"]
 
 
 async def test_a_failing_outside_is_left_alone(addresses: DatabaseSettings):

@@ -3,17 +3,17 @@
 import pytest
 
 from service import audit
-from service.audit import AuditEvent
+from service.audit import Actor
 from service.auth import clients
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command
 from service.errors import Conflict, DatabaseUnavailable, NotFound, Stop
 
-DEED = AuditEvent(actor="ann", action="items.create", target="7", request_id="r-1")
+CHANGE = Actor("ann", "r-1"), "items.create", "7"
 
 
-async def test_a_deed_is_recorded_with_its_transaction(tx: Transaction):
-    await audit.record(tx, DEED)
+async def test_a_change_is_recorded_with_its_transaction(tx: Transaction):
+    await audit.record(tx, *CHANGE)
     (entry, *_) = await audit.page(tx, 1)
     assert (entry.actor, entry.action, entry.target, entry.request_id) == ("ann", "items.create", "7", "r-1")
     assert entry.at.tzinfo is not None
@@ -23,10 +23,10 @@ class Undone(Exception):
     pass
 
 
-async def test_a_deed_that_is_undone_leaves_no_row(clone: Database):
+async def test_a_change_that_is_rolled_back_leaves_no_row(clone: Database):
     async def act():
         async with clone.transaction() as tx:
-            await audit.record(tx, DEED)
+            await audit.record(tx, *CHANGE)
             raise Undone
 
     with pytest.raises(Undone):
@@ -39,7 +39,7 @@ async def test_a_deed_that_is_undone_leaves_no_row(clone: Database):
 )
 async def test_not_even_the_owner_can_change_what_was_recorded(clone: Database, sql):
     async with clone.transaction() as tx:
-        await audit.record(tx, DEED)
+        await audit.record(tx, *CHANGE)
     with pytest.raises(DatabaseUnavailable, match="only grows"):
         await clone.write(Command("tamper", sql))
     assert [entry.actor for entry in await audit.page(clone, 10)] == ["ann"]

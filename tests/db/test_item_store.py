@@ -14,15 +14,16 @@ from service.database.gateway import Database, Transaction
 from service.database.queries import Command, Statement
 from service.errors import NotFound, PreconditionFailed, UpstreamFailed
 from service.http.ids import MAX_ID
+from service.http.preconditions import Precondition
 from service.items import store
 from service.items.models import Item, ItemPatch, NewItem
-from service.items.store import Versions, version
+from service.items.store import tag, version
 from tests.waiting import until
 
 ACTOR = Actor("robin", "request-1")
 
 
-class AuditEvent(Struct):
+class RecordedEvent(Struct):
     actor: str
     action: str
     target: str
@@ -35,10 +36,10 @@ class Line(Struct):
     text: str
 
 
-DEEDS = Statement(
-    "deeds",
+EVENTS = Statement(
+    "events",
     "SELECT actor, action, target, request_id, before_hash, after_hash FROM app.audit ORDER BY id",
-    AuditEvent,
+    RecordedEvent,
 )
 FILL = Command(
     "fill",
@@ -139,20 +140,20 @@ async def test_every_change_leaves_a_deed_with_the_hashes_of_the_item(tx: Transa
     states = [None, made, replaced, patched, enriched, summarised, None]
     hashes = [state and version(state) for state in states]
     actions = ["create", "replace", "patch", "enrich", "summarise", "delete"]
-    assert await tx.read(DEEDS) == [
-        AuditEvent("robin", f"items.{action}", str(made.id), "request-1", before, after)
+    assert await tx.read(EVENTS) == [
+        RecordedEvent("robin", f"items.{action}", str(made.id), "request-1", before, after)
         for action, before, after in zip(actions, hashes[:-1], hashes[1:], strict=True)
     ]
 
 
-async def test_a_refused_change_leaves_no_deed(tx: Transaction):
+async def test_a_refused_change_leaves_no_entry(tx: Transaction):
     item = await store.create(tx, NewItem("Buy milk"), ACTOR)
-    deeds = await tx.read(DEEDS)
+    events = await tx.read(EVENTS)
     with pytest.raises(PreconditionFailed):
-        await store.replace(tx, item.id, NewItem("x"), ACTOR, Versions(frozenset({"other"})))
+        await store.replace(tx, item.id, NewItem("x"), ACTOR, Precondition('"other"'))
     with pytest.raises(UpstreamFailed):
         await store.store_external_data(tx, item.id, {"a": Raw(rb'"\u0000"')}, ACTOR)
-    assert await tx.read(DEEDS) == deeds
+    assert await tx.read(EVENTS) == events
     assert await store.get(tx, item.id) == item
 
 
@@ -163,10 +164,10 @@ async def test_a_change_waits_for_the_one_before_it_and_then_sees_its_version(cl
         Line,
     )
     made = await store.create(clone, NewItem("Buy milk"), ACTOR)
-    versions = Versions(frozenset({version(made)}))
+    state = Precondition(tag(made))
     async with asyncio.timeout(30), clone.transaction() as first:
-        await store.replace(first, made.id, NewItem("first"), ACTOR, versions)
-        second = asyncio.create_task(store.replace(clone, made.id, NewItem("second"), ACTOR, versions))
+        await store.replace(first, made.id, NewItem("first"), ACTOR, state)
+        second = asyncio.create_task(store.replace(clone, made.id, NewItem("second"), ACTOR, state))
         await until(lambda: clone.read(waiting))
     with pytest.raises(PreconditionFailed):
         await second

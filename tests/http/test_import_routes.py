@@ -148,7 +148,15 @@ async def test_progress_is_streamed_to_whoever_asks(client: httpx.AsyncClient):
         json.loads(line.partition(": ")[2]) for line in answer.text.splitlines() if line.startswith("data")
     ]
     assert events == ["progress", "report"]
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert (answer.status_code, answer.headers["x-accel-buffering"]) == (201, "no")
     assert (data[0], data[1]["inserted"]) == ({"rows_read": 2}, 2)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json, text/event-stream;q=0"])
+async def test_who_does_not_ask_for_a_stream_gets_the_report(client: httpx.AsyncClient, accept: str):
+    answer = await client.post("/api/v1/imports/customers", content=CUSTOMERS, headers={"accept": accept})
+    assert (answer.headers["content-type"], answer.json()["inserted"]) == ("application/json", 2)
 
 
 async def test_a_refused_file_is_a_problem_in_the_stream(client: httpx.AsyncClient):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service.database import gateway
 from service.settings import Auth, Database, Settings
 from tests.conftest import Server, _cloned, serving
-from tests.db.test_item_store import DEEDS
+from tests.db.test_item_store import EVENTS
 
 ITEMS = "/api/v1/items"
 FIELDS = ["id", "title", "description", "external_data", "summary", "created_at", "updated_at"]
@@ -260,7 +260,7 @@ async def test_an_id_that_is_no_items(client: httpx.AsyncClient, method: str, it
 async def test_a_change_is_in_the_audit_with_its_request(client: httpx.AsyncClient, clone: gateway.Database):
     headers = {"X-Request-ID": "mine-1"}
     made = await client.post(ITEMS, json={"title": "x"}, headers=headers)
-    found = await clone.read(DEEDS)
+    found = await clone.read(EVENTS)
     assert [(deed.action, deed.target) for deed in found if deed.request_id == "mine-1"] == [
         ("items.create", str(made.json()["id"]))
     ]

@@ -157,6 +157,14 @@ async def test_if_match_takes_the_tag_of_the_definition_as_it_was_sent(client, m
         assert changed.status_code == status
 
 
+async def test_if_match_that_is_no_list_of_tags_is_told_so(client, counting):
+    for late in (
+        await client.patch(counting, json={"title": "other"}, headers={"If-Match": "v1"}),
+        await client.delete(counting, headers={"If-Match": ""}),
+    ):
+        assert (late.status_code, problem(late)["errors"][0]["field"]) == (422, "If-Match")
+
+
 async def test_if_match_holds_for_restoring_and_deleting(client, counting):
     old = (await client.get(f"{counting}/definition")).headers["etag"]
     new = (await client.patch(counting, json=FIVE)).headers["etag"]

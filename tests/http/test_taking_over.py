@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.audit import Actor
+from service.audit import CLI
 from service.database.queries import Statement
 from service.metrics.exchange import READERS
 from service.metrics.exchange.plan import Node
@@ -34,7 +34,7 @@ async def taking(client, clone):
     for statement in ROWS.strip().removesuffix(";").split(";"):
         await clone.write(Statement("rows", statement, None))
     on = client.service.state.services
-    taker = Taker(on.database, on.catalog, on.executor, on.editor, Actor("command line", None))
+    taker = Taker(on.database, on.catalog, on.executor, on.editor, CLI)
 
     async def take(tool: str, document, **options):
         board, outcomes = await taker.take(READERS[tool](Node(document)), Options(**options))
@@ -148,7 +148,7 @@ async def test_a_second_run_changes_nothing_and_overwrites_only_when_asked(clien
     assert {each["x"] for each in shown if each["i"] == first["Customers"].id} == {2}
     deeds = await clone.read(Statement("deeds", "SELECT action, actor FROM app.audit ORDER BY id", Audited))
     assert [each.action for each in deeds].count("metrics.create") == len(taken)
-    assert {each.actor for each in deeds} == {"command line"}
+    assert {each.actor for each in deeds} == {"cli"}
 
 
 async def test_a_dry_run_tells_the_same_and_stores_nothing(client, taking):

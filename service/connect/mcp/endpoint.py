@@ -35,8 +35,18 @@ from service.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from service.http.asgi import EVENT_STREAM, App, Headers, Message, Receive, Scope, Send, field_of, header_of
-from service.http.fields import media_weight
+from service.http.asgi import (
+    EVENT_STREAM,
+    App,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    field_of,
+    header_of,
+    with_headers,
+)
+from service.http.fields import media_type_of, media_weight
 from service.http.representation import RepresentationMiddleware
 from service.metrics.notices import OpenedStream, OpenNotices
 from service.metrics.result_endpoint import READ
@@ -78,23 +88,18 @@ class McpEndpoint:
             await self._app(scope, receive, send)
             return
         scope["path_template"] = PATH
-        extra = self._gate.browser_headers(field_of(scope, b"origin"))
-
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
-            await send(message)
-
+        extra = [*self._gate.browser_headers(field_of(scope, b"origin"))]
+        send = with_headers(send, extra)
         try:
             self._gate.refuse_foreign(scope)
             principal = scope["state"]["principal"] = await self._gate.admit(scope)
-            extra = [*extra, *self._gate.take(principal, PATH)]
-            answer = await self._answered(scope, receive, told, require(principal, READ))
+            extra += self._gate.take(principal, PATH)
+            answer = await self._answered(scope, receive, send, require(principal, READ))
         except Problem as problem:
-            await self._refuse(scope, told, problem)
+            await self._refuse(scope, send, problem)
             return
         if isinstance(answer, Answer):
-            await _send(answer, scope, receive, told)
+            await _send(answer, scope, receive, send)
         else:
             scope["stream"] = answer
 
@@ -141,7 +146,7 @@ def _check(scope: Scope, accept: str) -> None:
     """Raise the problem of a request whose head is wrong."""
     if scope["query_string"]:
         raise InvalidInput(errors=(FieldError("query", "unknown query parameter; it takes none"),))
-    media_type = header_of(scope, b"content-type").partition(";")[0].strip().lower()
+    media_type = media_type_of(header_of(scope, b"content-type"))
     if media_type not in {"", _JSON}:
         raise UnsupportedMediaType(f"Send {_JSON}, not {media_type[:60]}.")
     if not (media_weight(accept, _JSON) or media_weight(accept, _STREAM)):

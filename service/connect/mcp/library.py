@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from service.auth.guards import TakeMetric
 from service.auth.tokens import Principal
 from service.errors import FieldError, InvalidInput
-from service.http.cursors import read_cursor, write_cursor
+from service.http.cursors import page_of, read_cursor
 from service.http.fields import ANY
 from service.http.ids import read_uuid
 from service.metrics.catalog import Catalog
@@ -66,11 +66,11 @@ class Library:
 
     def page(self, search: str, cursor: str | None, limit: int) -> Page:
         """Metrics whose title or query contains `search`, in the order of their ids."""
-        after = None if cursor is None else read_cursor(cursor, UUID)
+        after = read_cursor(cursor, UUID)
         word = search.casefold()
         found = [each for each in self._catalog.page(after, _ALL) if _matches(each, word)]
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        items = [Listed(each.id, each.shown_title, each.query_id, uri_of(each.id)) for each in found[:limit]]
+        found, following = page_of(found, limit)
+        items = [Listed(each.id, each.shown_title, each.query_id, uri_of(each.id)) for each in found]
         return Page(items, following)
 
     def metric(self, metric_id: UUID) -> Metric:

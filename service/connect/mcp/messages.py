@@ -10,7 +10,6 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
 from msgspec import Raw, Struct
 
 from service.errors import InvalidInput
@@ -56,7 +55,6 @@ _NAME_FIELD: Final = b"mcp-name"
 _NAMED: Final = {"tools/call": "name", "resources/read": "uri", "prompts/get": "name"}
 """Methods whose `Mcp-Name` repeats this parameter."""
 _NULL: Final = Raw(b"null")
-_encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class RpcError(Exception):
@@ -85,7 +83,7 @@ class Answer(Struct, frozen=True):
 
 
 def success(request_id: Raw, result: Mapping[str, Any]) -> Answer:
-    return Answer(200, encode({"jsonrpc": "2.0", "id": request_id, "result": result}))
+    return Answer(200, bodies.encode({"jsonrpc": "2.0", "id": request_id, "result": result}))
 
 
 def failure(request_id: Raw | None, error: RpcError, *, modern: bool) -> Answer:
@@ -93,11 +91,7 @@ def failure(request_id: Raw | None, error: RpcError, *, modern: bool) -> Answer:
     if error.data is not None:
         told["data"] = error.data
     status = _STATUS.get(error.code, 200) if modern or error.code in _ALWAYS_REFUSED else 200
-    return Answer(status, encode({"jsonrpc": "2.0", "id": request_id or _NULL, "error": told}))
-
-
-def encode(message: Any) -> bytes:
-    return _encoder.encode(message)
+    return Answer(status, bodies.encode({"jsonrpc": "2.0", "id": request_id or _NULL, "error": told}))
 
 
 def decode(text: Raw, kind: Any, within: str) -> Any:

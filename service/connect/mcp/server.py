@@ -21,11 +21,12 @@ from service.connect.mcp.messages import (
     Call,
     RpcError,
     decode,
-    encode,
     fields_of,
 )
 from service.connect.mcp.tools import Tools
 from service.errors import Forbidden, InvalidInput, NotFound, Problem, TooManyRequests
+from service.http import bodies
+from service.http.asgi import server_sent_event
 from service.metrics.notices import Events, Followed
 
 INSTRUCTIONS: Final = (
@@ -208,7 +209,7 @@ class Server:
 
 
 def _params(call: Call, kind: Any) -> Any:
-    return decode(Raw(encode(call.params)), kind, "params")
+    return decode(Raw(bodies.encode(call.params)), kind, "params")
 
 
 def _capabilities(*, subscribe: bool) -> Result:
@@ -225,4 +226,4 @@ def _event(method: str, params: Mapping[str, Any]) -> bytes:
 
 
 def _framed(message: Mapping[str, Any]) -> bytes:
-    return b"event: message\ndata: " + encode(message) + b"\n\n"
+    return server_sent_event("message", bodies.encode(message))

@@ -10,7 +10,7 @@ from msgspec import Meta, Raw, Struct
 from service.auth.guards import require
 from service.auth.tokens import Principal
 from service.connect.mcp.library import Library, first_rows
-from service.connect.mcp.messages import INVALID_PARAMS, Call, RpcError, decode, encode, fields_of
+from service.connect.mcp.messages import INVALID_PARAMS, Call, RpcError, decode, fields_of
 from service.errors import Forbidden, InvalidInput, Problem, TooManyRequests
 from service.http import bodies
 from service.metrics.models import Prompt
@@ -102,7 +102,7 @@ class Tools:
         Raises `RpcError` for an unknown tool, `Forbidden` for a scope that the caller lacks, and
         `TooManyRequests`.
         """
-        called: _Called = decode(Raw(encode(call.params)), _Called, "params")
+        called: _Called = decode(Raw(bodies.encode(call.params)), _Called, "params")
         tool = self._tools.get(called.name)
         if tool is None:
             names = ", ".join(self._tools)
@@ -140,7 +140,7 @@ class Tools:
 
 
 def _json(value: Any) -> Raw:
-    return Raw(encode(value))
+    return Raw(bodies.encode(value))
 
 
 def _failed(problem: Problem) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Links:
                 )
             assert made, "RETURNING gives the row"
             target = f"{dashboard.id}/{made.id}"
-            await audit.record_change(tx, actor, "links.create", target, after=audit.digest(made))
+            await audit.record(tx, actor, "links.create", target, after=audit.digest(made))
         return self._shown(made)
 
     async def page(self, dashboard_id: str, before: int, limit: int) -> list[Link]:
@@ -164,7 +164,7 @@ class Links:
             revoked = await tx.read_one(_REVOKE, link_id, dashboard_id)
             if revoked is not None:
                 target = f"{dashboard_id}/{link_id}"
-                await audit.record_change(tx, actor, "links.revoke", target, after=audit.digest(revoked))
+                await audit.record(tx, actor, "links.revoke", target, after=audit.digest(revoked))
             else:
                 known = await tx.read_one(_FIND, link_id)
                 if known is None or known.dashboard_id != dashboard_id:

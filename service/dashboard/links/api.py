@@ -1,10 +1,10 @@
 """Signed links over HTTP: make, list and revoke them, and the page that one opens."""
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 from litestar.types import ControllerRouterHandler
 
 from service.auth.guards import actor
@@ -12,13 +12,12 @@ from service.dashboard.links import Link, LinkPage, Links, NewLink
 from service.dashboard.pages import HTML, Pages, headers, new_nonce
 from service.dashboard.view import link_page
 from service.errors import DatabaseUnavailable, NotFound, TooLarge, UnsupportedMediaType
-from service.http.cursors import Cursor, read_id_cursor, write_cursor
+from service.http.cursors import Cursor, Limit, page_of, read_id_cursor
 from service.http.ids import MAX_ID, parse_number
 
 Call = Request[Any, Any, Any]
 Made = NamedDependency[Links]
 
-MAX_PAGE: Final = 500
 EXAMPLE: Final[dict[str, Any]] = {
     "id": 7,
     "dashboard_id": "default",
@@ -64,12 +63,11 @@ class LinksController(Controller):
         self,
         dashboard_id: FromPath[str],
         links: Made,
-        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response[LinkPage]:
         found = await links.page(dashboard_id, read_id_cursor(cursor, MAX_ID), limit)
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        return Response(LinkPage(found[:limit], following), headers={"Cache-Control": "no-store"})
+        return Response(LinkPage(*page_of(found, limit)), headers={"Cache-Control": "no-store"})
 
     @delete(
         "/{link_id:str}",

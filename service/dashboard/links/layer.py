@@ -6,11 +6,11 @@ caller's address says about parameters does not get there.
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from service.dashboard.links import Links, OpenLink
 from service.errors import FieldError, InvalidInput, MethodNotAllowed, NotFound, Problem
-from service.http.asgi import SAFE_METHODS, App, Receive, Scope, Send
+from service.http.asgi import SAFE_METHODS, App, Receive, Scope, Send, query_pairs
 from service.http.ids import parse_uuid
 from service.metrics.models import Metric
 from service.metrics.result_endpoint import ANSWER_PARAMETERS
@@ -103,7 +103,7 @@ async def _inside(
 
 
 def _pairs(scope: Scope) -> dict[str, str]:
-    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    pairs = query_pairs(scope["query_string"])
     given = dict(pairs)
     for name in (*ANSWER_PARAMETERS, IDS, RESUME):
         if sum(each == name for each, _ in pairs) > 1:

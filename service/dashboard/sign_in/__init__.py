@@ -30,6 +30,7 @@ from service.errors import (
     UpstreamFailed,
 )
 from service.http import base64url
+from service.http.fields import media_type_of
 from service.outbound import Outbound
 from service.settings import Auth, is_loopback_address
 
@@ -50,7 +51,7 @@ def local_address(text: str | None) -> str:
 
 def read_form(content_type: str, body: bytes) -> dict[str, str]:
     """The fields of a form of ours. Raises `UnsupportedMediaType` and `InvalidInput`."""
-    if content_type.partition(";")[0].strip().lower() != FORM:
+    if media_type_of(content_type) != FORM:
         raise UnsupportedMediaType(f"The body has to be {FORM}.")
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))

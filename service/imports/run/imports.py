@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from service import audit
-from service.audit import Actor, AuditEvent
+from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.database.queries import Command, Statement
 from service.errors import Conflict, InvalidInput, NotFound
@@ -320,9 +320,7 @@ async def _recorded(tx: Transaction, dataset: Dataset, report: Report, run: Run,
         actor.name,
     )
     assert recorded, "RETURNING gives the row"
-    target = f"{dataset.name} {run.id}"
-    event = AuditEvent(actor=actor.name, action="imports.run", target=target, request_id=actor.request_id)
-    await audit.record(tx, event)
+    await audit.record(tx, actor, "imports.run", f"{dataset.name} {run.id}")
     return msgspec.structs.replace(
         report,
         id=None if report.status == "dry-run" else run.id,

@@ -81,7 +81,7 @@ async def create_dashboard(
             created = await tx.read_one(_CREATE, dashboard_id, new.title)
             if created is not None:
                 digest = audit.digest(created)
-                await audit.record_change(tx, actor, "dashboards.create", created.id, after=digest)
+                await audit.record(tx, actor, "dashboards.create", created.id, after=digest)
                 break
         else:
             raise Conflict(f"There is a dashboard {wanted[0]!r} already: give another `id`.")
@@ -97,7 +97,7 @@ async def rename_dashboard(
         before = await _lock(tx, catalog, dashboard_id)
         renamed = await tx.read_one(_RENAME, dashboard_id, title)
         states = {"before": audit.digest(before), "after": audit.digest(renamed)}
-        await audit.record_change(tx, actor, "dashboards.change", before.id, **states)
+        await audit.record(tx, actor, "dashboards.change", before.id, **states)
     await catalog.load()
     return catalog.dashboard(dashboard_id)
 
@@ -109,7 +109,7 @@ async def delete_dashboard(database: Database, catalog: Catalog, dashboard_id: s
     async with database.transaction() as tx:
         before = await _lock(tx, catalog, dashboard_id)
         await tx.read_one(_DELETE, dashboard_id)
-        await audit.record_change(tx, actor, "dashboards.delete", before.id, before=audit.digest(before))
+        await audit.record(tx, actor, "dashboards.delete", before.id, before=audit.digest(before))
     await catalog.load()
 
 
@@ -130,7 +130,7 @@ async def put_layouts(
         unknown = InvalidInput(errors=(FieldError("i", "no metric has this id"),))
         with violation("layout_item_metric_id_fkey", unknown):
             await _insert(tx, rows)
-        await audit.record_change(tx, actor, "dashboards.layout", dashboard_id)
+        await audit.record(tx, actor, "dashboards.layout", dashboard_id)
     await catalog.load()
     return catalog.dashboard(dashboard_id)
 
@@ -150,7 +150,7 @@ async def change_tile(
         else:
             await tx.write(_PUT_TILE, dashboard_id, metric_id, change.chart)
         states = {"before": audit.digest(before and before.chart), "after": audit.digest(change.chart)}
-        await audit.record_change(tx, actor, "dashboards.tile", f"{dashboard_id}/{metric_id}", **states)
+        await audit.record(tx, actor, "dashboards.tile", f"{dashboard_id}/{metric_id}", **states)
     await catalog.load()
     return catalog.dashboard(dashboard_id)
 

@@ -1,11 +1,11 @@
 """Dashboards over HTTP."""
 
-from typing import Annotated, Any, Final, cast
+from typing import Any, Final, cast
 
 from litestar import Controller, Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 from litestar.response.base import ASGIResponse
 
 from service.auth.guards import actor, caller
@@ -18,7 +18,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.http.asgi import Scope
-from service.http.cursors import Cursor, read_cursor, write_cursor
+from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
 from service.http.requests import given_once
@@ -37,7 +37,6 @@ from service.metrics.models import (
 from service.metrics.result_endpoint import ResultService, caller_of
 from service.results.table import Reply
 
-MAX_PAGE: Final = 500
 WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
 
 _DATA: Final = result_operation(*WINDOW, FREE, formats=False)
@@ -62,12 +61,11 @@ class DashboardsController(Controller):
     def list_dashboards(
         self,
         catalog: Catalogue,
-        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 50,
+        limit: Limit = 50,
         cursor: Cursor = None,
     ) -> DashboardPage:
-        found = catalog.dashboards(None if cursor is None else read_cursor(cursor, str), limit)
-        following = write_cursor(found[limit - 1].id) if len(found) > limit else None
-        shown = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in found[:limit]]
+        found, following = page_of(catalog.dashboards(read_cursor(cursor, str), limit), limit)
+        shown = [DashboardSummary(each.id, each.title, len(each.metrics)) for each in found]
         return DashboardPage(shown, following)
 
     @post(

@@ -11,6 +11,7 @@ from service.audit import Actor
 from service.database.gateway import Database
 from service.database.queries import SqlFile
 from service.errors import DatabaseUnavailable, FieldError, InvalidInput, Problem
+from service.http.preconditions import ANY_STATE
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.dashboards import change_tile, create_dashboard, put_layouts
 from service.metrics.exchange.plan import Parameter, Plan, Query
@@ -220,7 +221,7 @@ class Taker:
             return Outcome("would update", title, str(metric.id), notes=draft.notes)
         assert new.sql is not None, "every draft has SQL"
         change = MetricChange(sql=new.sql, title=new.title, parameters=new.parameters)
-        await self._editor.change(metric.id, change, if_match=None, actor=self._actor)
+        await self._editor.change(metric.id, change, if_match=ANY_STATE, actor=self._actor)
         return Outcome("updated", title, str(metric.id), notes=draft.notes)
 
     async def _replace_places(self, board_id: str, plan: Plan) -> None:
