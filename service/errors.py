@@ -296,10 +296,10 @@ class TooManyStreams(TooManyRequests):
 
 
 class UpstreamFailed(Problem):
-    """The outside service did not give a usable answer."""
+    """The external service did not give a usable answer."""
 
     status, code, title = 502, "upstream-failed", "Upstream failed"
-    remedy = "Try again later; if it lasts, look at the outside service."
+    remedy = "Try again later; if it lasts, look at the external service."
 
 
 class Busy(Problem):
@@ -343,10 +343,10 @@ class IssuerUnavailable(Problem):
 
 
 class UpstreamUnavailable(Problem):
-    """The outside service failed repeatedly and is left alone for a while."""
+    """The external service failed repeatedly and is left alone for a while."""
 
     status, code, title = 503, "upstream-unavailable", "Upstream unavailable"
-    remedy = "Wait as long as `Retry-After` says, and look at the outside service."
+    remedy = "Wait as long as `Retry-After` says, and look at the external service."
 
 
 class QueryTimeout(Problem):
@@ -359,10 +359,10 @@ class QueryTimeout(Problem):
 
 
 class UpstreamTimeout(Problem):
-    """The outside service did not answer in time."""
+    """The external service did not answer in time."""
 
     status, code, title = 504, "upstream-timeout", "Upstream timed out"
-    remedy = "Try again later; if it lasts, look at the outside service."
+    remedy = "Try again later; if it lasts, look at the external service."
 
 
 AUTH_PROBLEMS: Final = frozenset(
@@ -375,3 +375,7 @@ def all_problems(kind: type[Problem] = Problem) -> list[type[Problem]]:
     """All kinds of problems with a code of their own."""
     own = [kind] if "code" in vars(kind) else []
     return [*own, *(each for below in kind.__subclasses__() for each in all_problems(below))]
+
+
+def problems_by_code() -> dict[str, type[Problem]]:
+    return {each.code: each for each in all_problems()}

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 (SQL stands on one line)
-"""SQL in the style of public dashboards: the judge must take every one of these as it stands.
+"""SQL in the style of public dashboards: validation must allow every one of these as it stands.
 
-Data only. Tables are of many businesses; the judge reads texts and does not ask for them.
+Data only. Tables are of many businesses; validation reads texts and does not ask for them.
 """
 
 import re

@@ -138,7 +138,7 @@ class AlertsController(Controller):
     @post(
         "/rules",
         operation_id="createAlertRule",
-        summary="Create a rule that judges a metric's results",
+        summary="Create a rule that evaluates a metric's results",
         description="The secret that signs its webhooks is in this answer and nowhere after.",
         response_headers=[LOCATION],
         opt={
@@ -210,7 +210,7 @@ class AlertsController(Controller):
         "/rules/{rule_id:str}",
         operation_id="changeAlertRule",
         summary="Change a rule",
-        description="A rule that judges otherwise than before begins anew: earlier points are history.",
+        description="A rule that evaluates something else starts again: earlier points are history.",
         opt={"scope": "alerts:write", "problems": _WRITE, "example": {**_RULE, "webhook_secret": None}},
     )
     async def change_rule(

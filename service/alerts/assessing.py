@@ -1,4 +1,4 @@
-"""Judge a result by a rule: from the bytes of the result to what an evaluation has seen."""
+"""Evaluate a rule on a result: from the bytes of the result to what an evaluation has seen."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from service.alerts.judge import Assessment, assess, bands, overdue_at
+from service.alerts.episodes import Assessment, assess, bands, overdue_at
 from service.alerts.models import Bands, Definition, Found, Rule, RulePreview
 from service.alerts.series import NotSeries, Shape, Table, read_table, read_time, shape_of, today
 from service.alerts.states import Gap, Seen
@@ -17,7 +17,7 @@ from service.database.stored_sql.describing import ResultColumn
 from service.errors import InvalidInput
 
 AT_ONCE: Final = 500
-"""Records that are judged on the event loop. More are judged in a thread."""
+"""Records that are evaluated on the event loop. More are evaluated in a thread."""
 
 
 class Document(Struct, frozen=True):
@@ -37,8 +37,8 @@ class Reviewed(NamedTuple):
     due: datetime | None
 
 
-class NotJudged(Exception):  # noqa: N818 (it says what happened)
-    """The result cannot be judged by the rule. The message says why."""
+class NotEvaluable(Exception):  # noqa: N818 (it says what happened)
+    """The rule cannot be evaluated on the result. The message says why."""
 
 
 def read_document(body: bytes) -> Document:
@@ -46,10 +46,10 @@ def read_document(body: bytes) -> Document:
 
 
 def table_of(rule: Definition, document: Document, zone: tzinfo) -> tuple[Shape, Table]:
-    """The series of a rule. Raises `InvalidInput`, `NotSeries` and `NotJudged`."""
+    """The series of a rule. Raises `InvalidInput`, `NotSeries` and `NotEvaluable`."""
     shape = shape_of(rule, document.columns)
     if document.truncated:
-        raise NotJudged(
+        raise NotEvaluable(
             "The result has more rows than ROW_LIMIT, so it may lack the newest: select fewer days or series."
         )
     zero = rule.missing == "zero"
@@ -68,7 +68,7 @@ def later(row: RuleRow, points: Iterable[str], zone: tzinfo) -> RuleRow:
 
 
 def review(row: RuleRow, rule: Rule, document: Document, now: datetime, zone: tzinfo) -> Reviewed:
-    """Judge a fresh result. Raises what `table_of` raises."""
+    """Evaluate a fresh result. Raises what `table_of` raises."""
     shape, table = table_of(rule, document, zone)
     local = today(now, zone)
     timed = shape.at is not None
@@ -101,14 +101,14 @@ def _gap(
 
 
 def _newest(found: dict[str, Assessment], table: Table, document: Document, *, timed: bool) -> str | None:
-    """The point from which on there are alerts: the newest that could be judged."""
+    """The point from which on there are alerts: the newest that could be evaluated."""
     if not table.times:
         return None
     if not timed:
         return document.as_of
-    judged = [each for series in found.values() for each in series.judged.values()]
-    if judged:
-        return max(judged, key=lambda each: each.at).label
+    evaluated = [each for series in found.values() for each in series.evaluated.values()]
+    if evaluated:
+        return max(evaluated, key=lambda each: each.at).label
     points = [point for series in table.series.values() for point in series.points]
     return max(points, key=lambda point: point.at).label
 
@@ -127,7 +127,7 @@ def preview(rule: Definition, document: Document, now: datetime, zone: tzinfo) -
         if shape.at is None or _lasts(episode.lasted_s, rule, table.step_s, ended=episode.end is not None)
     ]
     alerts.sort(key=lambda alert: alert[0])
-    return RulePreview(sum(len(each.judged) for each in found.values()), [alert for _, alert in alerts])
+    return RulePreview(sum(len(each.evaluated) for each in found.values()), [alert for _, alert in alerts])
 
 
 def _lasts(lasted_s: float, rule: Definition, step_s: float, *, ended: bool) -> bool:

@@ -2,7 +2,7 @@
 
 Counts (whole numbers from 0 on) are expected at the recent level times the factor of their season, with a
 negative-binomial tail. Its dispersion comes from the errors of the forecasts before, so trends, lags and
-uncertain factors widen the band. The sum of the last seven points is judged too, against the level before
+uncertain factors widen the band. The sum of the last seven points is evaluated too, against the level before
 them: in small counts only the sum shows a new level. Other numbers are expected at the level plus the offset
 of their season, with a Gaussian tail whose scale outliers hardly move. Each point costs the same, however
 long the series is.
@@ -36,7 +36,7 @@ _SUNDAY: Final = 6
 _HIGHEST_SCORE: Final = 300.0
 _TAIL_TERMS: Final = 60
 _SMALL_TERM: Final = 1e-4
-_SUMMED: Final = 7  # points whose sum is judged
+_SUMMED: Final = 7  # points whose sum is evaluated
 _SUMS_MARGIN: Final = 0.7  # sums are a second look at the same points, so they have to be less likely
 
 SeasonKey = tuple[int, int]
@@ -235,7 +235,7 @@ class _Seasons(NamedTuple):
 
     @property
     def warm_up(self) -> int:
-        """Points that are needed before one can be judged."""
+        """Points that are needed before one can be evaluated."""
         if self.step_s < _DAY_S:
             return min(168, max(24, round(7 * _DAY_S / max(self.step_s, 3600))))
         return 21 if self.step_s == _DAY_S else 8
@@ -350,7 +350,7 @@ class _AmountLearner(_Learner):
         self._sum = self._weight = self._error = self._seen = 0.0
 
     def recent(self, key: SeasonKey) -> None:
-        """Sums are judged for counts only."""
+        """Sums are evaluated for counts only."""
 
     def _offset(self, key: SeasonKey) -> float:
         total, number = self._season.get(key, (0.0, 0.0))
@@ -389,8 +389,8 @@ def forecasts(
 ) -> list[Forecast | None]:
     """The forecast of each point from those before it, which stand in the order of time.
 
-    None while too few points stand before it. A value that is not finite is passed over. Holidays are judged
-    as Sundays below and as usual days above, and nothing is learned from them.
+    None while too few come before it. Values that are not finite are skipped. Holidays count as Sundays
+    below and as usual days above, and nothing is learned from them.
     """
     seasons = _Seasons(usual_step_s([point.at for point in points]) if step_s is None else step_s)
     learner = _CountLearner() if are_counts(point.value for point in points) else _AmountLearner()

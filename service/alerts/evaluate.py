@@ -1,6 +1,6 @@
-"""Evaluate rules whenever the result that they judge is refreshed: an alert runs no query of its own.
+"""Evaluate rules whenever the result that they evaluate is refreshed: an alert runs no query of its own.
 
-One topic follows one result, however many rules judge it. It is told of changes as watchers are, and gets
+One topic follows one result, however many rules evaluate it. It is told of changes as watchers are, and gets
 the result by the single flight that pollers share. A topic takes at most a twentieth of a connection.
 """
 
@@ -19,7 +19,7 @@ from service.alerts import store
 from service.alerts.assessing import (
     AT_ONCE,
     Document,
-    NotJudged,
+    NotEvaluable,
     Reviewed,
     failing,
     later,
@@ -56,7 +56,7 @@ _INSERT_DELIVERY: Final = SQL.command("insert_delivery")
 
 
 class Topic:
-    """One result, and the rules that judge it."""
+    """One result, and the rules that evaluate it."""
 
     def __init__(self, metric_id: UUID, parameters: dict[str, Any], rules: dict[UUID, RuleRow]) -> None:
         self.metric_id = metric_id
@@ -248,7 +248,7 @@ class Evaluator:
 
     async def _with_result(self, topic: Topic, found: CacheOutcome) -> None:
         topic.failing_since = None
-        body, tag = found.entry.representations["identity"]
+        body, tag = found.entry.body, found.entry.etag
         if topic.tag != tag or topic.document is None:
             topic.document = await asyncio.to_thread(read_document, body)
             topic.tag = tag
@@ -265,7 +265,7 @@ class Evaluator:
         topic.due = min((each for each in due if each > now), default=None)  # what was due is done
 
     async def _reviewed(self, topic: Topic, row: RuleRow, document: Document) -> Reviewed | None:
-        """Judge a result. None if it cannot be judged, which is noted at the rule."""
+        """Evaluate a result. None if it cannot be evaluated, which is noted at the rule."""
         try:
             arguments = (row, row.rule(), document, self._now(), self._zone)
             if len(document.records) > AT_ONCE:
@@ -273,7 +273,7 @@ class Evaluator:
             return review(*arguments)
         except InvalidInput as problem:
             why = told(problem)
-        except (NotSeries, NotJudged) as problem:
+        except (NotSeries, NotEvaluable) as problem:
             why = str(problem)
         if row.problem != why:
             await self._note(topic, msgspec.structs.replace(row, problem=why))

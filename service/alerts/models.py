@@ -29,18 +29,18 @@ Mailboxes = Annotated[tuple[Mailbox, ...], Meta(max_length=20)]
 
 
 class Definition(Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """What a rule judges, and whom it tells.
+    """What a rule evaluates, and whom it tells.
 
-    - `by`: the columns that tell the series apart. By default all texts; every series is judged.
+    - `by`: the columns that tell the series apart. By default all texts; every series is evaluated.
     - `at`: the column with the time of the point. By default the first date or timestamp.
     - `above`, `below`: bounds of a `threshold`, or fractions of a `change` (0.5: half more, half less).
     - `change`: the same fraction in both directions.
     - `sensitivity` of an `anomaly`: the tail probability as a power of ten (4: p < 1e-4).
-    - `min_volume`: points are judged only if they, or what was expected, are at least this large.
+    - `min_volume`: points are evaluated only if they, or what was expected, are at least this large.
     - `for_s`: an alert fires when its values have been unusual for so long.
     - `resolve`: the bound, fraction or sensitivity at which an alert ends, instead of the one at which it
       began.
-    - `settle_s`: how long after its time a point may still change, and is not judged.
+    - `settle_s`: how long after its time a point may still change, and is not evaluated.
     - `missing`: what a point without a row means.
     - `holidays`: days that may be as quiet as a Sunday.
     """
@@ -76,7 +76,7 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=False):
         if self.by is not None and len(set(self.by)) != len(self.by):
             wrong.append(FieldError("by", "names a column twice"))
         if self.column in {self.at, *(self.by or ())}:
-            wrong.append(FieldError("column", "is also in `by` or `at`: it is the value that is judged"))
+            wrong.append(FieldError("column", "is also in `by` or `at`: it is the value that is evaluated"))
         if wrong:
             raise InvalidInput(errors=tuple(wrong))
 
@@ -228,7 +228,7 @@ class Found(Struct, frozen=True):
 
 
 class RulePreview(Struct, frozen=True):
-    """What a rule would have found in the present result. `points`: how many points it could judge."""
+    """What a rule would have found in the present result. `points`: how many points it could evaluate."""
 
     points: int
     alerts: list[Found]

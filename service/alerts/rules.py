@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from service.alerts import store
-from service.alerts.assessing import Document, NotJudged, chart, preview, read_document
+from service.alerts.assessing import Document, NotEvaluable, chart, preview, read_document
 from service.alerts.models import Bands, Definition, NewRule, RuleChange, RuleMade, RulePreview, Trial
 from service.alerts.series import NotSeries, shape_of
 from service.audit import Actor
@@ -68,25 +68,25 @@ class Rules:
         """What the rule would have found in the present result. Raises the problems of the run too."""
         await self._check(trial, trial.metric_id)
         document = await self._document(trial.metric_id, trial)
-        return await self._judged(preview, trial, document, self._now())
+        return await self._evaluated(preview, trial, document, self._now())
 
     async def bands(self, rule_id: UUID) -> Bands:
         """The points and bands of a rule, for charts."""
         row = await store.get_rule(self._database, rule_id)
         rule = row.rule()
         document = await self._document(rule.metric_id, rule)
-        return await self._judged(chart, rule, document)
+        return await self._evaluated(chart, rule, document)
 
-    async def _judged(self, judge: Callable[..., T], rule: Definition, *arguments: object) -> T:
+    async def _evaluated(self, evaluate: Callable[..., T], rule: Definition, *arguments: object) -> T:
         try:
-            return await asyncio.to_thread(judge, rule, *arguments, self._zone)
-        except (NotSeries, NotJudged) as problem:
+            return await asyncio.to_thread(evaluate, rule, *arguments, self._zone)
+        except (NotSeries, NotEvaluable) as problem:
             raise InvalidInput(str(problem), errors=(FieldError("metric_id", str(problem)),)) from None
 
     async def _document(self, metric_id: UUID, rule: Definition) -> Document:
         request = await self._executor.cache_request(self._catalog.get(metric_id), dict(rule.parameters))
         outcome = await self._results.get(request, ANY)
-        return await asyncio.to_thread(read_document, outcome.entry.representations["identity"].body)
+        return await asyncio.to_thread(read_document, outcome.entry.body)
 
     async def _check(self, rule: Definition, metric_id: UUID) -> None:
         rule.check()

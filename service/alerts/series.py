@@ -11,15 +11,11 @@ from msgspec import Struct
 
 from service.alerts.detect import usual_step_s
 from service.alerts.models import Definition
-from service.database.stored_sql.describing import ResultColumn
+from service.database.stored_sql.describing import NUMBER_TYPES, ResultColumn
 from service.errors import FieldError, InvalidInput
 
 TIMES: Final = frozenset(
     {"date", "timestamp", "timestamptz", "timestamp without time zone", "timestamp with time zone"}
-)
-NUMBERS: Final = frozenset(
-    {"bigint", "integer", "smallint", "numeric", "real", "double precision", "int2", "int4", "int8", "float4"}
-    | {"float8"}
 )
 _DAY_S: Final = 86_400
 _KEY_LENGTH: Final = 200
@@ -73,7 +69,7 @@ def shape_of(rule: Definition, columns: Sequence[ResultColumn]) -> Shape:
         for name in names
         if name is not None and name not in types
     ]
-    if not wrong and types[rule.column] not in NUMBERS:
+    if not wrong and types[rule.column] not in NUMBER_TYPES:
         wrong.append(FieldError("column", f"{rule.column!r} is {types[rule.column]}, not a number"))
     if wrong:
         raise InvalidInput(errors=tuple(wrong))
@@ -85,7 +81,7 @@ def shape_of(rule: Definition, columns: Sequence[ResultColumn]) -> Shape:
         by = tuple(
             name
             for name, kind in types.items()
-            if kind not in NUMBERS | TIMES and name not in {at, rule.column}
+            if kind not in NUMBER_TYPES | TIMES and name not in {at, rule.column}
         )
     if at is None and rule.kind != "threshold":
         text = f"`{rule.kind}` compares points in time: the metric needs a date or timestamp column"

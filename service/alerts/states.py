@@ -1,4 +1,4 @@
-"""What becomes of a rule's alerts when a result was judged. Pure.
+"""What becomes of a rule's alerts when a result was evaluated. Pure.
 
 Each evaluation compares all episodes in the result with all stored alerts. So it may be repeated, come late,
 or come after corrections: the same result leads to the same alerts.
@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from service.alerts.judge import Assessment, Episode, Judged
+from service.alerts.episodes import Assessment, Episode, EvaluatedPoint
 from service.alerts.models import CLOSED, Alert, Rule, State
 from service.alerts.series import NotSeries, key_of, read_time
 
@@ -126,7 +126,7 @@ class _Series:
             return True
         if self._seen.since is not None:
             return episode.last.at >= self._seen.since
-        newest = next(reversed(self._found.judged.values()), None) if self._found else None
+        newest = next(reversed(self._found.evaluated.values()), None) if self._found else None
         return newest is not None and newest.at == episode.last.at
 
     def _opened(self, episode: Episode) -> Transition:
@@ -176,7 +176,7 @@ class _Series:
         """Whether the point that ended it is missing now, which is no reason to begin again."""
         if episode.end is not None or self._found is None or self._at(alert.last_point) < episode.last.at:
             return False
-        return self._seen.timed and all(each.at <= episode.last.at for each in self._found.judged.values())
+        return self._seen.timed and all(each.at <= episode.last.at for each in self._found.evaluated.values())
 
     def _lasted(self, alert: Alert, episode: Episode) -> bool:
         for_s = self._rule.for_s
@@ -216,18 +216,18 @@ class _Series:
         return [Transition(self._restored(alert), (), False)]
 
     def _is_refuted(self, alert: Alert) -> bool:
-        """Whether the same point was judged again, and is usual."""
-        judged = self._found.judged.get(alert.point) if self._found else None
-        if judged is None or judged.side:
+        """Whether the same point was evaluated again, and is usual."""
+        evaluated = self._found.evaluated.get(alert.point) if self._found else None
+        if evaluated is None or evaluated.side:
             return False
-        return judged.value != alert.value or judged.ends(_side(alert, judged))
+        return evaluated.value != alert.value or evaluated.ends(_side(alert, evaluated))
 
     def _has_ended(self, alert: Alert, before: datetime = datetime.max) -> bool:  # noqa: DTZ901 (local)
         """Whether a usual point follows its last one."""
         at = self._at(alert.last_point)
         later = [
             each
-            for each in (self._found.judged.values() if self._found else ())
+            for each in (self._found.evaluated.values() if self._found else ())
             if at < each.at < before or not self._seen.timed
         ]
         return any(each.ends(_side(alert, each)) for each in later)
@@ -321,9 +321,9 @@ def found_changes(before: Iterable[Alert], found: Iterable[Transition]) -> list[
     return [each for each in found if each.is_new or each.told or known.get(each.alert.id) != each.alert]
 
 
-def _side(alert: Alert, judged: Judged) -> int:
+def _side(alert: Alert, evaluated: EvaluatedPoint) -> int:
     """The side on which an alert is."""
-    usual = judged.expected if alert.expected is None else alert.expected
+    usual = evaluated.expected if alert.expected is None else alert.expected
     return 1 if usual is None or alert.value is None or alert.value >= usual else -1
 
 

@@ -104,8 +104,7 @@ _PAGE_DELIVERIES: Final = SQL.rows("page_deliveries", Delivery)
 _READ_DELIVERY: Final = SQL.rows("read_delivery", Delivery)
 _REPLAY: Final = SQL.rows("replay_delivery", Delivery)
 
-_JUDGING: Final = frozenset(Definition.__struct_fields__) - {"webhook_url", "email"}
-_OWN: Final = frozenset({"name", "metric_id"})
+_EVALUATED: Final = frozenset(Definition.__struct_fields__) - {"webhook_url", "email"}
 
 
 def definition_of(rule: Definition) -> dict[str, Any]:
@@ -177,7 +176,7 @@ async def change_rule(
 ) -> tuple[RuleRow, str | None]:
     """Change a rule. Returns it with a new secret, if its first webhook address was set.
 
-    A rule that judges otherwise than before begins anew: its earlier points are history.
+    A rule that evaluates something else than before starts again: its earlier points are history.
     """
     async with database.transaction() as tx:
         row = await lock_rule(tx, rule_id)
@@ -185,7 +184,7 @@ async def change_rule(
             raise NotFound(f"There is no alert rule {rule_id}.")
         rule = changed(row, change)
         after = definition_of(rule)
-        anew = any(after[name] != row.definition.get(name) for name in _JUDGING)
+        anew = any(after[name] != row.definition.get(name) for name in _EVALUATED)
         new = new_secret() if rule.webhook_url and row.webhook_secret is None else None
         if new is not None:
             await tx.write(_PUT_SECRET, rule_id, new)

@@ -11,7 +11,7 @@ from service.app.services import Base, Services
 from service.auth.clients import Client as KnownClient
 from service.auth.guards import Gate, public_addresses
 from service.auth.issuer import Issuer, KeyFile
-from service.auth.keys import outside
+from service.auth.keys import oidc_trust
 from service.auth.sessions import Sessions, cookie_for
 from service.auth.tokens import Tokens
 from service.connect.mcp.endpoint import McpEndpoint
@@ -144,7 +144,7 @@ def _issuers(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens]:
             services: Services = app.state.services
             return await services.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
 
-        trusted.append(outside(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
+        trusted.append(oidc_trust(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
     return issuer, Tokens(trusted)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
@@ -28,8 +27,8 @@ from service.errors import (
     UpstreamTimeout,
 )
 from service.metrics.execute import Executor, QueryPlan
-from service.metrics.models import Metric
-from service.metrics.store import Written
+from service.metrics.models import Metric, NewMetric
+from service.metrics.store import Written, drafted
 from service.settings import Model as ModelSettings
 from service.sql.parameters import Declared, Mode, Parameter
 from service.sql.statements import IN_PROCESS_BYTES
@@ -200,17 +199,6 @@ def _rewritten(sql: str) -> str:
 
 def _metric(sql: str, title: str, window: Mode, declared: Mapping[str, Declared] = {}) -> Metric:
     title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
-    return Metric(
-        id=UUID(int=0),
-        query_id="",
-        sql=sql,
-        trusted=False,
-        title=title[:1].upper() + title[1:],
-        is_editable=True,
-        fresh_for_s=None,
-        stale_for_s=None,
-        parameters={name: Raw(msgspec.json.encode(item)) for name, item in declared.items()},
-        window=window,
-        version=1,
-        updated_at=datetime.now(UTC),
-    )
+    parameters = {name: Raw(msgspec.json.encode(item)) for name, item in declared.items()}
+    shown = title[:1].upper() + title[1:]
+    return drafted(NewMetric(sql=sql, title=shown, parameters=parameters, window=window))

@@ -210,14 +210,14 @@ class Clients:
         if client is not None and any(compare_digest(digest, client.secret_hash) for digest in digests):
             return client
         place = _network(address)
-        if not (verdict := self._failures.look(place)).allowed:
-            raise ClientFailures(headers={"Retry-After": str(verdict.retry_s)})
+        if not (decision := self._failures.look(place)).allowed:
+            raise ClientFailures(headers={"Retry-After": str(decision.retry_s)})
         hashed = client.secret_hash if client is not None and _is_argon2(client.secret_hash) else None
         right = [await self._check(hashed or self._decoy, secret) for secret in offered]
         if client is not None and hashed is not None and any(right):
             return client
-        if not (verdict := self._failures.take(place)).allowed:
-            raise ClientFailures(headers={"Retry-After": str(verdict.retry_s)})
+        if not (decision := self._failures.take(place)).allowed:
+            raise ClientFailures(headers={"Retry-After": str(decision.retry_s)})
         raise ClientRefused(headers={"WWW-Authenticate": 'Basic realm="tally", charset="UTF-8"'})
 
     async def find(self, client_id: str) -> Client | None:

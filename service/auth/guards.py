@@ -68,19 +68,17 @@ class Limits:
 
     def take(self, principal: Principal, path: str) -> Headers:
         """Count a request. Return the rate limit headers. Raises `TooManyRequests`."""
-        verdicts: dict[str, RateDecision] = {}
+        decisions: dict[str, RateDecision] = {}
         if self._per_caller is not None:
-            verdicts["caller"] = self._per_caller.take(principal.subject)
+            decisions["caller"] = self._per_caller.take(principal.subject)
         if self._per_metric is not None and (metric := metric_of(path)):
-            verdicts["metric"] = self._per_metric.take((principal.subject, metric))
-        if not verdicts:
+            decisions["metric"] = self._per_metric.take((principal.subject, metric))
+        if not decisions:
             return []
-        policy = ", ".join(f'"{name}";q={verdict.limit};w={WINDOW_S}' for name, verdict in verdicts.items())
-        state = ", ".join(
-            f'"{name}";r={verdict.remaining};t={verdict.reset_s}' for name, verdict in verdicts.items()
-        )
+        policy = ", ".join(f'"{name}";q={each.limit};w={WINDOW_S}' for name, each in decisions.items())
+        state = ", ".join(f'"{name}";r={each.remaining};t={each.reset_s}' for name, each in decisions.items())
         headers = {"RateLimit-Policy": policy, "RateLimit": state}
-        if wait := max(verdict.retry_s for verdict in verdicts.values()):
+        if wait := max(each.retry_s for each in decisions.values()):
             raise TooManyRequests(headers=headers | {"Retry-After": str(wait)})
         return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 

@@ -150,14 +150,14 @@ class Trust(Struct, frozen=True):
 
     `any_loopback` is for our own issuer on loopback: without PUBLIC_URL its name follows HOST and PORT,
     which may differ between the command that signs and the service, and the key alone tells.
-    `is_outside`: its subjects are names of its own making, which may be those of our clients.
+    `is_external`: its subjects are names of its own making, which may be those of our clients.
     """
 
     issuer: str
     audiences: frozenset[str]
     keys: Keys
     any_loopback: bool = False
-    is_outside: bool = False
+    is_external: bool = False
 
 
 class Discovery(Struct, frozen=True):
@@ -165,7 +165,7 @@ class Discovery(Struct, frozen=True):
     jwks_uri: str
 
 
-def outside(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetch_json: FetchJson) -> Trust:
+def oidc_trust(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetch_json: FetchJson) -> Trust:
     """An OpenID Connect issuer; its key address comes from discovery unless one is given."""
 
     async def load() -> Any:
@@ -177,4 +177,4 @@ def outside(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetch_j
             raise ValueError("the discovery document is another issuer's")
         return await fetch_json(document.jwks_uri)
 
-    return Trust(issuer, frozenset(audiences), Keys(load), is_outside=True)
+    return Trust(issuer, frozenset(audiences), Keys(load), is_external=True)

@@ -44,15 +44,15 @@ class Allowance:
         self._whole_at[key] = whole_at
         if len(self._whole_at) > KEYS:
             del self._whole_at[next(iter(self._whole_at))]
-        return self._verdict(allowed, whole_at - now)
+        return self._decision(allowed, whole_at - now)
 
     def look(self, key: Hashable) -> RateDecision:
         """Whether one more request would be allowed, without counting it."""
         now = self._now()
         missing = max(self._whole_at.get(key, now) - now, 0.0)
-        return self._verdict(missing + self._interval <= self.window_s + 1e-9, missing)
+        return self._decision(missing + self._interval <= self.window_s + 1e-9, missing)
 
-    def _verdict(self, allowed: bool, missing: float) -> RateDecision:  # noqa: FBT001 (private)
+    def _decision(self, allowed: bool, missing: float) -> RateDecision:  # noqa: FBT001 (private)
         remaining = floor((self.window_s - missing) / self._interval + 1e-6)
         wait = max(missing + self._interval - self.window_s, 0.0)
         return RateDecision(

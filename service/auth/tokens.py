@@ -50,7 +50,7 @@ _COMPACT = re.compile(rb"([\w-]+)\.([\w-]+)\.([\w-]+)", re.ASCII)
 class Principal(Struct, frozen=True):
     """A caller whose token was checked.
 
-    `subject`, and `sub` of the claims, is `issuer|sub` for a token of an outside issuer, else the name
+    `subject`, and `sub` of the claims, is `issuer|sub` for a token of an external issuer, else the name
     that we gave. `scopes` are those of ours that the token grants, `claims` is the token's whole payload as
     JSON text with sorted keys: what stored SQL reads as `request.claims`. `expires_at` is in seconds since
     1970: a stream that outlives it has to end. `session` is the id of the session or signed link that stands
@@ -113,7 +113,7 @@ def is_subject(text: str) -> bool:
 
 
 def is_own_subject(text: str) -> bool:
-    """Whether we may give this name: a bar is what tells the subjects of an outside issuer from ours."""
+    """Whether we may give this name: a bar is what tells the subjects of an external issuer from ours."""
     return is_subject(text) and "|" not in text
 
 
@@ -215,7 +215,7 @@ def check_claims(claims: Claims, audiences: frozenset[str], now: float) -> None:
 
 def _subject(sub: str, trust: Trust) -> str:
     """Who is meant by a `sub` of this issuer, different from whoever any other issuer means by it."""
-    if trust.is_outside:
+    if trust.is_external:
         return f"{trust.issuer}|{sub}"
     if not is_own_subject(sub):
         raise InvalidToken("The token's subject is another issuer's.")

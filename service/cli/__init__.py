@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 (a command never ends with a traceback)
-        sentence, status = _told(error)
+        sentence, status = _sentence(error)
         sys.stderr.write(f"{sentence}\n")
     sys.exit(status)
 
@@ -80,7 +80,7 @@ def _run(arguments: list[str]) -> int:
     return status or 0
 
 
-def _told(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 (one for each kind)
+def _sentence(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 (one for each kind)
     """The sentence and the exit status of an error."""
     match error:
         case click.exceptions.NoArgsIsHelpError():

@@ -12,14 +12,14 @@ from service.cli.output import csv_option
 STATES: Final = ("pending", "firing", "resolved", "nodata", "stale", "withdrawn", "acknowledged")
 OPEN: Final = ("firing", "nodata", "stale", "acknowledged", "pending")
 _OPTIONS: Final = (
-    click.option("--column", required=True, help="The column that is judged."),
+    click.option("--column", required=True, help="The column that is evaluated."),
     click.option("--by", cls=SeveralValues, help="Columns that tell the series apart. [default: all texts]"),
     click.option(
         "--kind",
         type=click.Choice(["threshold", "change", "anomaly"]),
         default="anomaly",
         show_default=True,
-        help="How it is judged.",
+        help="How it is evaluated.",
     ),
     click.option("--above", type=float, help="Upper bound, or fraction of a change."),
     click.option("--below", type=float, help="Lower bound, or fraction of a change."),
@@ -77,7 +77,7 @@ def list_rules(*, as_csv: bool) -> None:
 
 
 def _rule_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a rule judges."""
+    """The options that say what a rule evaluates."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -96,7 +96,7 @@ def _body(metric_id: UUID, given: dict[str, Any]) -> dict[str, Any]:
 @_rule_options
 @click.option("--webhook", "webhook_url", help="Address that is told; its secret is printed once.")
 def add_rule(metric_id: UUID, **given: Any) -> None:
-    """Create a rule NAME that judges a METRIC."""
+    """Create a rule NAME that evaluates a METRIC."""
     from service.cli.output import show_object
     from service.cli.routes import with_api
 

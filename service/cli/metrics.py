@@ -162,7 +162,7 @@ def trust_query(query_id: str, file: Path | None) -> None:
 
     sql = None if file is None else text_of(str(file))
     with_database(lambda db: store.trust(db, query_id, sql))
-    print(f"{query_id} runs unjudged from now on")
+    print(f"{query_id} runs without validation from now on")
 
 
 @query.command("distrust")
@@ -173,4 +173,4 @@ def distrust_query(query_id: str) -> None:
     from service.metrics import store
 
     with_database(lambda db: store.distrust(db, query_id))
-    print(f"{query_id} is judged again")
+    print(f"{query_id} is validated again")

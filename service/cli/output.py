@@ -125,24 +125,24 @@ def _cause(cause: dict[str, Any]) -> str:
     """A cause in words."""
     match cause["kind"]:
         case "import":
-            told = f"import of {cause['source']} into {cause['dataset']} by {cause['actor']}"
+            text = f"import of {cause['source']} into {cause['dataset']} by {cause['actor']}"
         case "commit":
             author = cause["actor"] and f"{cause['action']} by {cause['actor']}"
             who = author or (f"transaction {cause['transaction']}" if cause["transaction"] else "unannounced")
-            told = f"{', '.join(cause['tables'])} changed ({who})"
+            text = f"{', '.join(cause['tables'])} changed ({who})"
         case "definition":
-            told = f"metric changed to version {cause['version']} by {cause['actor'] or 'nobody known'}"
+            text = f"metric changed to version {cause['version']} by {cause['actor'] or 'nobody known'}"
         case "migration":
-            told = f"migration {cause['id']}"
+            text = f"migration {cause['id']}"
         case "redefinition":
-            told = f"{', '.join(cause['names'])} redefined"
+            text = f"{', '.join(cause['names'])} redefined"
         case "time":
-            told = "time passed"
+            text = "time passed"
         case "unwatched":
-            told = f"unknown: {', '.join(cause['tables'])} not watched"
+            text = f"unknown: {', '.join(cause['tables'])} not watched"
         case _:
-            told = f"unknown: {cause['why']}"
-    return told
+            text = f"unknown: {cause['why']}"
+    return text
 
 
 def _records(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -123,7 +123,7 @@ class Api:
         if exchange.status >= FAILED:
             refusal = msgspec.json.decode(answer, type=Refusal)
             exit_code = 1 if exchange.status >= SERVER_ERROR else 2
-            raise Stop(told(refusal.detail, refusal.errors), exit_code=exit_code)
+            raise Stop(sentence(refusal.detail, refusal.errors), exit_code=exit_code)
         return answer
 
     async def items(self, path: str, /, **query: str | None) -> list[Raw]:
@@ -139,7 +139,7 @@ class Api:
                 return found
 
 
-def told(detail: str, errors: list[Wrong]) -> str:
+def sentence(detail: str, errors: list[Wrong]) -> str:
     """The detail of a problem, with the wrong values that it does not tell itself."""
     wrong = "; ".join(f"{each.field}: {each.message}" for each in errors if each.message not in detail)
     return f"{'' if detail == InvalidInput.__doc__ else detail} {wrong}".strip()

@@ -121,7 +121,7 @@ _TEXT: Final = (
 )
 
 
-def _told(example: Object) -> Object:
+def _example(example: Object) -> Object:
     return {"content": {"application/json": {"schema": {"type": "object"}, "example": example}}}
 
 
@@ -132,12 +132,12 @@ _OPERATION: Final[Object] = {
     },
     "responses": {
         "200": {
-            "content": _told(_ANSWERED)["content"]
+            "content": _example(_ANSWERED)["content"]
             | {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAMED}}
         },
         "202": {"description": "A notification was taken"},
-        "400": _told(_REFUSED),
-        "404": _told(_REFUSED),
+        "400": _example(_REFUSED),
+        "404": _example(_REFUSED),
     },
 }
 

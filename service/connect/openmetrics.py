@@ -16,7 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from service.database.stored_sql.describing import ResultColumn
+from service.database.stored_sql.describing import NUMBER_TYPES, ResultColumn
 from service.errors import FieldError, InvalidInput
 from service.metrics.catalog import Dashboard
 from service.metrics.execute import Executor
@@ -73,7 +73,6 @@ _COLUMN: Final = "column"
 _TAKEN: Final = frozenset({_COLUMN, "le", "quantile"})
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _UNFIT: Final = re.compile(r"[^a-z0-9]+")
-_NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
 _NEVER_NUMBERS: Final = frozenset({"json", "jsonb", "boolean", "text", "character varying", "oid"})
 _NULL: Final = b"null"
 _ROW: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -181,7 +180,7 @@ def _state(metric: Metric, outcome: CacheOutcome | None) -> Hashable:
     if outcome is None:
         return metric.id, metric.shown_title
     entry = outcome.entry
-    return (metric.id, metric.shown_title, entry.representations["identity"].etag, outcome.stale_s > 0)
+    return (metric.id, metric.shown_title, entry.etag, outcome.stale_s > 0)
 
 
 async def _text(found: Sequence[tuple[Metric, CacheOutcome | None]], *, openmetrics: bool) -> str:
@@ -196,7 +195,7 @@ async def _text(found: Sequence[tuple[Metric, CacheOutcome | None]], *, openmetr
         about[HELD].append(sample(HELD, (name,), str(int(outcome is not None))))
         if outcome is None:
             continue
-        held = msgspec.json.decode(outcome.entry.representations["identity"].body, type=_Held)
+        held = msgspec.json.decode(outcome.entry.body, type=_Held)
         own = _Values(series // left, characters, [], Counter())
         await _write(own, metric, held)
         series, characters = series - len(own.lines), own.characters
@@ -252,8 +251,8 @@ def _add(found: _Values, seen: set[str], series: str, number: bytes) -> None:
 
 def _is_number(column: ResultColumn, rows: Iterable[Mapping[str, Raw]]) -> bool:
     """Whether a column has numbers. Of types that only the database knows, its first value decides."""
-    if column.type in _NUMBERS or column.type in _NEVER_NUMBERS:
-        return column.type in _NUMBERS
+    if column.type in NUMBER_TYPES or column.type in _NEVER_NUMBERS:
+        return column.type in NUMBER_TYPES
     values = (bytes(row[column.name]) for row in rows)
     return next((value[0] in _NUMBER_STARTS for value in values if value != _NULL), False)
 

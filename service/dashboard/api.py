@@ -17,8 +17,8 @@ from service.auth.tokens import Principal
 from service.dashboard.pages import HTML, Pages, headers, new_nonce, prefers_html
 from service.dashboard.sign_in import local_address
 from service.dashboard.view import dashboard_page, form_page, list_dashboards
-from service.errors import FieldError
 from service.http.asgi import header_of
+from service.http.requests import unknown_parameters
 from service.metrics.catalog import DEFAULT_DASHBOARD, Catalog
 from service.metrics.result_endpoint import READ
 
@@ -34,7 +34,7 @@ PROMPT_LENGTH_LIMIT: Final = 2000
 """Characters of a question that the page Ask takes from its address."""
 
 ALERTS: Final = "alerts:read"
-_KINDS: Final = {each.code: each for each in errors.all_problems()}
+_KINDS: Final = errors.problems_by_code()
 
 
 class Welcome(Struct, frozen=True):
@@ -49,8 +49,7 @@ WELCOME: Final = Welcome("Tally: stored SQL as JSON metrics", "/docs", "/health"
 @get("/", summary="The default dashboard, or links", include_in_schema=False, sync_to_thread=False, opt=PAGE)
 def root(request: Call, pages: PagesOf, catalog: Catalogue) -> Response[Any]:
     if not prefers_html(header_of(request.scope, b"accept")):
-        if names := [*request.query_params]:
-            wrong = tuple(FieldError(each, "unknown query parameter; it takes none") for each in names)
+        if wrong := unknown_parameters(request.query_params):
             raise errors.InvalidInput(errors=wrong)
         return Response(WELCOME, headers={"Vary": "Accept"})
     return _dashboard(request, pages, catalog, DEFAULT_DASHBOARD)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from service.dashboard.pages import HTML, Pages, headers, prefers_html
-from service.errors import Problem, all_problems
+from service.errors import Problem, problems_by_code
 from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send, header_of
 
 Refuse = Callable[[Any, Any, Problem], Awaitable[None]]
@@ -14,7 +14,7 @@ Refuse = Callable[[Any, Any, Problem], Awaitable[None]]
 LINKED: Final = "/s/"
 """How the addresses of signed links begin."""
 PROBLEM: Final = b"application/problem+json"
-_KINDS: Final = {kind.code: kind for kind in all_problems()}
+_KINDS: Final = problems_by_code()
 
 
 class ErrorPages:

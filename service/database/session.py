@@ -31,7 +31,7 @@ class Session(Verbs):
         self._url = url
         self._breaker = breaker
         self._name = name
-        self._timeout_s = self._connect_timeout_s = timeout_s
+        self._timeout_s = timeout_s
         self._connection: RawConnection | None = None
         if breaker is not None:
             breaker.watch(self._drop)
@@ -59,7 +59,7 @@ class Session(Verbs):
         if self._connection is None or self._connection.is_closed():
             settings = {"application_name": self._name, "timezone": "UTC", "search_path": "pg_catalog"}
             arguments = asyncpg_arguments(self._url, settings)
-            arguments["timeout"] = self._connect_timeout_s
+            arguments["timeout"] = self._timeout_s
             connect = asyncpg.connect if self._breaker is None else self._breaker.connect
             self._connection = await connect(**arguments)
             assert self._connection is not None, "or it would have raised"

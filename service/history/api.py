@@ -11,7 +11,7 @@ from litestar.params import FromPath, QueryParameter
 from service.auth.guards import caller
 from service.errors import Busy, DatabaseUnavailable, FieldError, InvalidInput, NotFound, QueryTimeout
 from service.history.histories import Histories
-from service.history.models import ShownHistory
+from service.history.models import History
 from service.http.cursors import Cursor, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID, parse_uuid
 from service.http.openapi import FREE, HEADERS, IF_NONE_MATCH, WINDOW
@@ -94,7 +94,7 @@ class HistoryController(Controller):
         "before and with what happened between the two. It takes the parameters of the metric; those that "
         "are named `limit` or `cursor` are written `metric.limit` and `metric.cursor`. Callers with "
         "the scope `admin` are told who did it, and those with `imports:write` the files.",
-        responses={200: ResponseSpec(ShownHistory, generate_examples=False, description="The history")},
+        responses={200: ResponseSpec(History, generate_examples=False, description="The history")},
         opt={
             "problems": (NotFound, QueryTimeout, Busy, DatabaseUnavailable),
             "free_query": True,

@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from service.database.stored_sql.describing import NUMBER_TYPES, ResultColumn
 from service.http import bodies
 
-NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
 DIGITS: Final = 200_000
 """More than any two numbers of Postgres differ by."""
 _ARITHMETIC: Final = Context(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -30,15 +30,10 @@ class Nested(Struct, frozen=True):
     text: bytes
 
 
-class Column(Struct, frozen=True):
-    name: str
-    type: str
-
-
 class Table(Struct, frozen=True):
     """A result. Numbers of rows are ints and Decimals, so that they stay exact."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[ResultColumn, ...]
     rows: Sequence[Row]
 
 
@@ -61,9 +56,9 @@ class Difference(Struct, frozen=True):
     another order or notation.
     """
 
-    compared: tuple[Column, ...]
-    added_columns: tuple[Column, ...]
-    removed_columns: tuple[Column, ...]
+    compared: tuple[ResultColumn, ...]
+    added_columns: tuple[ResultColumn, ...]
+    removed_columns: tuple[ResultColumn, ...]
     retyped: tuple[tuple[str, str, str], ...]
     keys: tuple[int, ...] | None
     added: tuple[Row, ...]
@@ -121,7 +116,7 @@ def shown(value: Any) -> Any:
     return msgspec.Raw(value.text) if isinstance(value, Nested) else value
 
 
-def _places(columns: Sequence[Column]) -> dict[tuple[str, int], int]:
+def _places(columns: Sequence[ResultColumn]) -> dict[tuple[str, int], int]:
     """Where each column stands, by its name and the number of columns of that name before it."""
     seen: Counter[str] = Counter()
     places: dict[tuple[str, int], int] = {}
@@ -146,10 +141,10 @@ def _retyped(
             yield now.name, was.type, now.type
 
 
-def _keys(columns: Sequence[Column], old: Sequence[Row], new: Sequence[Row]) -> tuple[int, ...] | None:
+def _keys(columns: Sequence[ResultColumn], old: Sequence[Row], new: Sequence[Row]) -> tuple[int, ...] | None:
     """The columns that identify a row in both results; None if only all columns would, or not even they."""
-    numbers = [at for at, column in enumerate(columns) if column.type in NUMBERS]
-    keys = [at for at, column in enumerate(columns) if column.type not in NUMBERS]
+    numbers = [at for at, column in enumerate(columns) if column.type in NUMBER_TYPES]
+    keys = [at for at, column in enumerate(columns) if column.type not in NUMBER_TYPES]
     while numbers:
         if _unique(keys, old) and _unique(keys, new):
             return tuple(sorted(keys))

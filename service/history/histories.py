@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Raw
 
 from service.database.gateway import Database
+from service.database.stored_sql.describing import ResultColumn
 from service.history import store
 from service.history.difference import (
     Changed,
-    Column,
     Difference,
     Row,
     Table,
@@ -53,10 +53,7 @@ NONE_YET: Final = "No result is kept yet: the next run of the metric begins its 
 TOO_LARGE: Final = "too large to be kept whole, so their rows cannot be compared"
 TOO_LONG: Final = "A number has too many digits to be compared."
 
-_NULL: Final = Raw(b"null")
-
-
-_COLUMNS: Final = msgspec.json.Decoder(list[Column])
+_COLUMNS: Final = msgspec.json.Decoder(list[ResultColumn])
 _CAUSES: Final = msgspec.json.Decoder(tuple[Cause, ...])
 _RECORDS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 
@@ -84,7 +81,8 @@ class Histories:
     ) -> tuple[History, int | None]:
         """Up to `limit` results with ids below `before`, and where the next page begins.
 
-        Causes are told as far as the scopes allow: who did it as the audit log, files as the list of imports.
+        Causes are shown as far as the scopes allow: people as in the audit log, files as in the list
+        of imports.
 
         Raises the problems of the metric and its parameters, as its result would.
         """
@@ -107,7 +105,9 @@ class Histories:
         return History(id=metric_id, title=title, items=items, next_cursor=None, note=note), following
 
     async def _item(self, result: Stored, before: Stored | None, scopes: Collection[str]) -> HistoryItem:
-        compared, note = _NULL, None
+        causes: Any = Raw(_allowed(result.causes, scopes))  # encoded already
+        compared: Any = None
+        note = None
         if before is not None:
             compared, note = await self._compared(before, result)
         return HistoryItem(
@@ -118,15 +118,15 @@ class Histories:
             row_count=result.row_count,
             truncated=result.truncated,
             left_out=result.left_out,
-            causes=Raw(_allowed(result.causes, scopes)),
+            causes=causes,
             difference=compared,
             difference_note=note,
         )
 
-    async def _compared(self, before: Stored, after: Stored) -> tuple[Raw, str | None]:
+    async def _compared(self, before: Stored, after: Stored) -> tuple[Raw | None, str | None]:
         if before.body is None or after.body is None:
             large = f"{before.row_count} rows before and {after.row_count} after are {TOO_LARGE}."
-            return _NULL, large
+            return None, large
         pair = (before.id, after.id)
         known = self._computed.get(pair)
         if known is None:
@@ -134,7 +134,7 @@ class Histories:
             async with self._one:
                 known = await asyncio.to_thread(compared, *bodies)
             self._remember(pair, known)
-        return (Raw(known), None) if known else (_NULL, TOO_LONG)
+        return (Raw(known), None) if known else (None, TOO_LONG)
 
     def _remember(self, pair: tuple[int, int], computed: bytes) -> None:
         if pair not in self._computed:
@@ -151,14 +151,14 @@ def _allowed(causes: str, scopes: Collection[str]) -> bytes:
         return causes.encode()
     found: list[Cause] = []
     for cause in _CAUSES.decode(causes):
-        told = cause
-        if isinstance(told, ImportCause) and IMPORTS not in scopes:
-            told = msgspec.structs.replace(told, id=None, source=None)
-        if isinstance(told, ImportCause | DefinitionCause) and "admin" not in scopes:
-            told = msgspec.structs.replace(told, actor=None)
-        if isinstance(told, CommitCause) and "admin" not in scopes:
-            told = msgspec.structs.replace(told, actor=None, action=None, target=None)
-        found.append(told)
+        shown_cause = cause
+        if isinstance(shown_cause, ImportCause) and IMPORTS not in scopes:
+            shown_cause = msgspec.structs.replace(shown_cause, id=None, source=None)
+        if isinstance(shown_cause, ImportCause | DefinitionCause) and "admin" not in scopes:
+            shown_cause = msgspec.structs.replace(shown_cause, actor=None)
+        if isinstance(shown_cause, CommitCause) and "admin" not in scopes:
+            shown_cause = msgspec.structs.replace(shown_cause, actor=None, action=None, target=None)
+        found.append(shown_cause)
     return msgspec.json.encode(found)
 
 
@@ -168,7 +168,7 @@ def compared(before: tuple[bytes, int], after: tuple[bytes, int]) -> bytes:
         old, new = _table(*before), _table(*after)
     except msgspec.ValidationError:  # an integer of thousands of digits
         return b""
-    return bodies.encode(_told(difference(old, new)))
+    return bodies.encode(_shown(difference(old, new)))
 
 
 def _table(body: bytes, size: int) -> Table:
@@ -178,8 +178,8 @@ def _table(body: bytes, size: int) -> Table:
     return Table(names, [tuple([cell(record.get(each.name)) for each in names]) for record in found])
 
 
-def _told(found: Difference) -> RowDifference:
-    """The difference as it is told: some rows of each kind, and the totals."""
+def _shown(found: Difference) -> RowDifference:
+    """The difference as it is shown: some rows of each kind, and the totals."""
     names = [column.name for column in found.compared]
     return RowDifference(
         compared=found.compared,

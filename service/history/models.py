@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from service.history.difference import Column
+from service.database.stored_sql.describing import ResultColumn
 
 
 class ImportCause(Struct, frozen=True, tag_field="kind", tag="import"):
@@ -96,8 +96,8 @@ class Retyped(Struct, frozen=True):
 
 
 class ChangedColumns(Struct, frozen=True):
-    added: tuple[Column, ...]
-    removed: tuple[Column, ...]
+    added: tuple[ResultColumn, ...]
+    removed: tuple[ResultColumn, ...]
     retyped: tuple[Retyped, ...]
 
 
@@ -132,7 +132,7 @@ class RowDifference(Struct, frozen=True):
     `reordered`: the rows are the same, in another order or notation.
     """
 
-    compared: tuple[Column, ...]
+    compared: tuple[ResultColumn, ...]
     keys: tuple[str, ...] | None
     columns: ChangedColumns
     totals: RowTotals
@@ -143,36 +143,6 @@ class RowDifference(Struct, frozen=True):
 
 
 class HistoryItem(Struct, frozen=True, kw_only=True):
-    """A result, with what made it differ from the one before.
-
-    `since` is when the result before was last known to be the present one: all `causes` happened after it.
-    `left_out` counts results between the two that were not kept. `difference` is null for the first result,
-    and where `difference_note` says why.
-    """
-
-    id: int
-    as_of: datetime
-    since: datetime | None
-    version: int
-    row_count: int
-    truncated: bool
-    left_out: int
-    causes: Raw
-    difference: Raw
-    difference_note: str | None
-
-
-class History(Struct, frozen=True, kw_only=True):
-    """The last distinct results of a metric, newest first. `note` says why there may be none."""
-
-    id: UUID
-    title: str | None
-    items: list[HistoryItem]
-    next_cursor: str | None
-    note: str | None
-
-
-class ShownItem(Struct, frozen=True, kw_only=True):
     """A result, with what made it differ from the one before. All `causes` happened after `since`.
 
     `since` is when the result before was last known to be the present one. `left_out` counts results
@@ -192,11 +162,11 @@ class ShownItem(Struct, frozen=True, kw_only=True):
     difference_note: str | None
 
 
-class ShownHistory(Struct, frozen=True, kw_only=True):
+class History(Struct, frozen=True, kw_only=True):
     """The last distinct results of a metric, newest first. `note` says why there may be none."""
 
     id: UUID
     title: str | None
-    items: list[ShownItem]
+    items: list[HistoryItem]
     next_cursor: str | None
     note: str | None

@@ -122,7 +122,7 @@ class Recorder:
         if not isinstance(key, ResultKey) or key.form != "json" or not entry.shared or entry.request is None:
             return
         series: Series = (entry.request.owner, key.bound)
-        known, etag = self._known.get(series), entry.representations["identity"].etag
+        known, etag = self._known.get(series), entry.etag
         if known is not None and known.etag == etag:
             known.confirmed = Confirmed(known.confirmed.digest, self._made_at(entry), known.confirmed.version)
             known.cached = key
@@ -134,7 +134,7 @@ class Recorder:
             self._new.take(now)
         left_out = 0
         if (before := self._drop(series)) is not None:
-            is_same = before.entry.representations["identity"].etag == etag
+            is_same = before.entry.etag == etag
             left_out = before.left_out + (not is_same)
         if self._pending_bytes + entry.weight > PENDING_BYTES and self._pending:
             return
@@ -232,17 +232,12 @@ class Recorder:
         plan = await self._executor.prepare(self._catalog.get(series[0]))
         if plan.fingerprint != pending.key.fingerprint or plan.description.per_caller:
             return  # redefined since: its new result comes
-        representation = entry.representations["identity"]
-        large = len(representation.body) > AT_ONCE
-        kept = (
-            await asyncio.to_thread(read_result, representation.body)
-            if large
-            else read_result(representation.body)
-        )
+        is_large = len(entry.body) > AT_ONCE
+        kept = await asyncio.to_thread(read_result, entry.body) if is_large else read_result(entry.body)
         known = self._known.get(series)
         confirmed = Confirmed(kept.digest, self._made_at(entry), plan.metric.version)
         if known is not None and known.confirmed.digest == kept.digest:
-            known.etag, known.confirmed, known.cached = representation.etag, confirmed, pending.key
+            known.etag, known.confirmed, known.cached = entry.etag, confirmed, pending.key
             return
         key = series_key(plan, series[1])
         fresh = Fresh(
@@ -264,7 +259,7 @@ class Recorder:
         if is_newest:
             allowance = Allowance(BURST, PAUSE_S, BURST) if known is None else known.allowance
             allowance.take(self._results.clock())
-            self._remember(series, Known(key, representation.etag, confirmed, pending.key, allowance))
+            self._remember(series, Known(key, entry.etag, confirmed, pending.key, allowance))
 
     def _remember(self, series: Series, known: Known) -> None:
         self._known.pop(series, None)

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from service.database.gateway import Database, violation
 from service.errors import NotFound
 from service.history.causes import SQL, Between, TableOf, find_causes
+from service.http.representation import compress
 from service.metrics.plans import QueryPlan
 from service.results.commits import CommitLog
 
@@ -126,7 +127,7 @@ def read_result(body: bytes) -> Kept:
     records = list(map(bytes, document.records))
     content = b"%s\n[%s]" % (bytes(document.columns), b",".join(records))
     truncated = b"1" if document.truncated else b"0"
-    packed = zstandard.ZstdCompressor(level=3).compress(content) if len(content) <= COMPARED_BYTES else None
+    packed = compress(content, "zstd") if len(content) <= COMPARED_BYTES else None
     return Kept(
         digest=_digest(bytes(document.columns), truncated, *sorted(records)),
         row_count=document.row_count,

@@ -1,5 +1,6 @@
 """Validate the query parameters and the body of a request before its handler runs."""
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from litestar import Request, Response
@@ -69,15 +70,22 @@ def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
         return
     known = query_parameters(handler)
     given = [name for name, _ in request.query_params.multi_items()]
-    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-    wrong = [FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known]
-    wrong += [
-        FieldError(name, "given more than once")
-        for name in sorted(set(given))
-        if given.count(name) > 1 and not known.get(name)
+    wrong = [
+        *unknown_parameters(given, known),
+        *(
+            FieldError(name, "given more than once")
+            for name in sorted(set(given))
+            if given.count(name) > 1 and not known.get(name)
+        ),
     ]
     if wrong:
         raise InvalidInput(errors=tuple(wrong))
+
+
+def unknown_parameters(given: Iterable[str], known: Collection[str] = ()) -> tuple[FieldError, ...]:
+    """The errors of query parameters that an address does not know."""
+    takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+    return tuple(FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known)
 
 
 def given_once(request: Request[Any, Any, Any]) -> dict[str, str]:

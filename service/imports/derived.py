@@ -84,7 +84,6 @@ class TableFacts(Struct, frozen=True):
     columns: Any
     constraints: Any
     missing_grants: list[str] | None
-    owned: bool | None
 
 
 class _Path(Struct, frozen=True):

@@ -142,8 +142,7 @@ SELECT d.name, d.table_schema, d.table_name, c.relkind::text AS kind, obj_descri
       JOIN pg_class AS sc ON sc.oid = s.refobjid
       WHERE f.adrelid = c.oid AND CASE WHEN sc.relkind = 'S' THEN NOT has_sequence_privilege(sc.oid, 'USAGE') END
     ) AS x
-  ) AS missing_grants,
-  pg_has_role(c.relowner, 'USAGE') AS owned
+  ) AS missing_grants
 FROM imports.dataset AS d
 LEFT JOIN (pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace)
   ON n.nspname = d.table_schema AND c.relname = d.table_name

@@ -81,27 +81,27 @@ HAS_ROW_SECURITY: Final = SQL.rows("has_row_security", _Secured)
 
 
 async def add_dataset(
-    database: Database | Transaction, wish: NewDataset, reader: str, actor: Actor
+    database: Database | Transaction, new: NewDataset, reader: str, actor: Actor
 ) -> AddedDataset:
     """Raises `NotFound` for the table, `Conflict` if it or the name is taken, else `InvalidInput`."""
-    _refuse_odd_text(wish)
+    _refuse_bad_text(new)
     async with database.transaction() as tx:
         await tx.write(LIMIT_WAITING)
         await tx.read_one(TAKE_TURN, REGISTER)
-        table = await _table(tx, wish.table)
+        table = await _table(tx, new.table)
         datasets = await read_datasets(tx)
-        name = wish.name or _default_name(table, datasets)
+        name = new.name or _default_name(table, datasets)
         await _refuse_taken(tx, table, name, datasets)
-        await tx.write(ADD_DATASET, name, table.schema, table.name, wish.key, wish.vocabulary)
+        await tx.write(ADD_DATASET, name, table.schema, table.name, new.key, new.vocabulary)
         dataset = find_among(await read_datasets(tx), name)
         assert dataset, "stored above"
-        _refuse_unfit(dataset, wish)
+        _refuse_unfit(dataset, new)
         added = [await add_quarantine(tx, dataset.name)]
         for column in dataset.columns:
             if column.vocabulary:
-                await tx.write(_learn_words(dataset, column.name, column.vocabulary))
+                await tx.write(_add_words(dataset, column.name, column.vocabulary))
                 added.append(f"words of {column.name} in data.vocabulary, as the list {column.vocabulary}")
-        if wish.mirror:
+        if new.mirror:
             added += await _add_mirror(tx, dataset, reader)
         await audit.record(tx, actor, "datasets.create", name)
     shown = f"{table.schema}.{table.name}"
@@ -138,12 +138,12 @@ async def remove_dataset(database: Database | Transaction, name: str, actor: Act
         await audit.record(tx, actor, "datasets.delete", dataset.name)
 
 
-def _refuse_odd_text(wish: NewDataset) -> None:
-    texts = {"table": [wish.table], "key": wish.key or [], "vocabulary": wish.vocabulary}
-    odd = [field for field, values in texts.items() if any("\0" in value for value in values)]
-    if odd:
-        raise InvalidInput(errors=tuple(FieldError(field, "holds NUL") for field in odd))
-    if wish.name is not None and not _is_name(wish.name):
+def _refuse_bad_text(new: NewDataset) -> None:
+    texts = {"table": [new.table], "key": new.key or [], "vocabulary": new.vocabulary}
+    wrong = [field for field, values in texts.items() if any("\0" in value for value in values)]
+    if wrong:
+        raise InvalidInput(errors=tuple(FieldError(field, "holds NUL") for field in wrong))
+    if new.name is not None and not _is_name(new.name):
         raise InvalidInput(
             errors=(FieldError("name", f"letters, digits, _ and -, at most {NAME_BYTES} bytes"),)
         )
@@ -194,24 +194,24 @@ async def _refuse_taken(tx: Transaction, table: _Table, name: str, datasets: tup
         raise Conflict(f"The name {name} is taken in the schema quarantine: give another name.")
 
 
-def _refuse_unfit(dataset: Dataset, wish: NewDataset) -> None:
+def _refuse_unfit(dataset: Dataset, new: NewDataset) -> None:
     """Raises `InvalidInput` for a table that cannot be imported, or not so."""
     if dataset.fault:
         raise InvalidInput(dataset.fault)
     columns = {column.name: column for column in dataset.columns}
-    for field, names in (("key", wish.key or []), ("vocabulary", wish.vocabulary)):
+    for field, names in (("key", new.key or []), ("vocabulary", new.vocabulary)):
         for name in names:
             if name not in columns:
                 known = ", ".join(columns)
                 raise InvalidInput(
                     errors=(FieldError(field, f"no column {name!r} to import; there are {known}"),)
                 )
-    for name in wish.vocabulary:
+    for name in new.vocabulary:
         if columns[name].kind != "text":
             raise InvalidInput(errors=(FieldError("vocabulary", f"{name} is {columns[name].type}, no text"),))
-    if wish.mirror and not dataset.key:
+    if new.mirror and not dataset.key:
         raise InvalidInput(errors=(FieldError("mirror", "rows without a key cannot be mirrored"),))
-    if wish.mirror and GONE in columns:
+    if new.mirror and GONE in columns:
         raise InvalidInput(errors=(FieldError("mirror", f"the table has a column {GONE} of its own"),))
 
 
@@ -254,7 +254,7 @@ async def _add_mirror(tx: Transaction, dataset: Dataset, reader: str) -> list[st
     return statements
 
 
-def _learn_words(dataset: Dataset, column: str, vocabulary: str) -> Command:
+def _add_words(dataset: Dataset, column: str, vocabulary: str) -> Command:
     """Learn the spellings that the table has, the most frequent one of each word."""
     word = quoted(column)
     sql = f"""INSERT INTO data.vocabulary (list, folded, spelling, position)
@@ -264,4 +264,4 @@ def _learn_words(dataset: Dataset, column: str, vocabulary: str) -> Command:
       FROM {dataset.target} WHERE {word} IS NOT NULL
       GROUP BY {word} ORDER BY lower({word}), count(*) DESC, {word}
     ) AS words"""  # noqa: S608 (names and values are quoted)
-    return Command("learn_words", sql)
+    return Command("add_words", sql)

@@ -1,4 +1,4 @@
-"""Items and the outside API over HTTP."""
+"""Items and the external API over HTTP."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -149,7 +149,7 @@ class ItemsController(Controller):
         actor: NamedDependency[Actor],
         if_match: IfMatch = None,
     ) -> Response[Item]:
-        """Title and description; what came from outside stays."""
+        """Replaces title and description. External data and summary stay."""
         state, number = read_if_match(if_match), parse_number(item_id, smallest=0)
         return _answer(await store.replace(database, number, data, actor, state))
 
@@ -168,7 +168,7 @@ class ItemsController(Controller):
         actor: NamedDependency[Actor],
         if_match: IfMatch = None,
     ) -> Response[Item]:
-        """Only what the body names."""
+        """Changes only the fields in the body."""
         state, number = read_if_match(if_match), parse_number(item_id, smallest=0)
         return _answer(await store.patch(database, number, data, actor, state))
 
@@ -185,7 +185,7 @@ class ItemsController(Controller):
     @post(
         "/{item_id:str}/enrich",
         operation_id="enrichItem",
-        summary="Fetch the item's document from the outside API and keep it with the item",
+        summary="Fetch the item's document from the external API and store it with the item",
         status_code=200,
         opt=_ENRICH,
         response_headers=[ETAG],
@@ -199,7 +199,7 @@ class ItemsController(Controller):
         external_api: NamedDependency[ExternalApi],
     ) -> Response[Item]:
         work = external_api.enrich(database, parse_number(item_id, smallest=0), actor)
-        return _answer(await _while_called(request, work))
+        return _answer(await _unless_disconnected(request, work))
 
     @post(
         "/{item_id:str}/summary",
@@ -218,7 +218,7 @@ class ItemsController(Controller):
         summariser: NamedDependency[Summariser],
     ) -> Response[SummarisedItem]:
         work = summarise(database, summariser, parse_number(item_id, smallest=0), actor)
-        item = await _while_called(request, work)
+        item = await _unless_disconnected(request, work)
         return Response(SummarisedItem.of(item, summariser.name), headers={"ETag": store.tag(item)})
 
 
@@ -244,7 +244,7 @@ class ExternalController(Controller):
         item = await external_api.enrich(database, parse_number(item_id, smallest=0), actor)
         return _answer(item, **{"Cache-Control": "no-store"})
 
-    @get("/posts", operation_id="listPosts", summary="Posts of the outside API", opt=_POSTS)
+    @get("/posts", operation_id="listPosts", summary="Posts of the external API", opt=_POSTS)
     async def posts(
         self,
         external_api: NamedDependency[ExternalApi],
@@ -261,25 +261,25 @@ class ExternalController(Controller):
         return Response(posts.items, headers=headers)
 
 
-async def _while_called(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` for as long as its caller waits, and cancel it when the caller hangs up.
+async def _unless_disconnected(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+    """Do `work`, and cancel it when the client disconnects.
 
-    What all requests share does so for reads only: a change may be under way. This one is a transaction.
+    `DisconnectMiddleware` cancels reads only, because a change may be half done. This one is a transaction.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_hung_up(request))
+    watching = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise UpstreamTimeout("the caller left before the outside answered")
+            raise UpstreamTimeout("the client disconnected before the external API answered")
         return working.result()
     finally:
-        for task in (working, leaving):
+        for task in (working, watching):
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def _hung_up(request: Request[Any, Any, Any]) -> None:
+async def _disconnected(request: Request[Any, Any, Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -19,13 +19,12 @@ from service.http.fields import ANY
 from service.http.representation import bare_tag
 from service.live.connection import Connection
 from service.live.places import WAIT, Limits, Places, UnreadBytes
+from service.metrics.notices import Given
 from service.results.cache import SERVER_FAULTS, Results
 from service.results.feed import Change, Subscription
 from service.results.requests import CacheRequest
 from service.results.table import CacheOutcome
 
-Given = list[tuple[str, str]] | dict[str, Any]
-"""Parameters as a query string has them, or as JSON has them."""
 RequestOf = Callable[["Watch"], Awaitable[CacheRequest]]
 """Builds the cache request of a watch: its metric, its parameters and the claims of its caller."""
 
@@ -101,8 +100,8 @@ class Topic:
 
     def answered(self, outcome: CacheOutcome, silent_s: float | None) -> None:
         """Take a result. `silent_s` is for how long changes may have gone unnoticed, None if they cannot."""
-        body, etag = outcome.entry.representations["identity"]
-        tag = bare_tag(etag)
+        body = outcome.entry.body
+        tag = bare_tag(outcome.entry.etag)
         if tag != self.tag:
             self.tag, self.body, self.framed = tag, body, None
         self.problem = None
@@ -344,10 +343,7 @@ class Hub:
     def _answered(self, topic: Topic, outcome: CacheOutcome) -> None:
         """Let a topic take a result, if all bodies that are held have room for it."""
         size = len(topic.body)
-        if (
-            self._body_bytes - size + len(outcome.entry.representations["identity"].body)
-            > self._limits.body_bytes
-        ):
+        if self._body_bytes - size + len(outcome.entry.body) > self._limits.body_bytes:
             topic.drop()
             topic.failed(LiveUnavailable("All watched results together take too much memory.", headers=WAIT))
         else:

@@ -31,8 +31,9 @@ from service.http.asgi import (
 from service.http.ids import parse_uuid, route_parts
 from service.http.representation import bare_tag
 from service.live.connection import Connection
-from service.live.hub import SHORT_TAG, Given, Hub, Topic, Watch
+from service.live.hub import SHORT_TAG, Hub, Topic, Watch
 from service.metrics.catalog import Catalog
+from service.metrics.notices import Given
 from service.metrics.result_endpoint import READ
 
 MOST_IDS: Final = 100

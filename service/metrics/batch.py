@@ -74,7 +74,7 @@ class _Request(Struct):
 
     def fits(self, outcome: CacheOutcome, copies: int) -> bool:
         """Reserve room for `copies` copies of a tile. Reserve nothing if they do not fit."""
-        size = copies * len(outcome.entry.representations["identity"].body)
+        size = copies * len(outcome.entry.body)
         if size > self.room:
             return False
         self.room -= size
@@ -231,8 +231,8 @@ def _tiles(requests: Sequence[TileRequest], answers: Sequence[CacheOutcome | Pro
 
 
 def _tile(metric_id: str, answer: CacheOutcome | Problem, ignored: tuple[str, ...]) -> Tile:
-    ignored_parameters = ignored or UNSET
+    names = ignored or UNSET
     if isinstance(answer, CacheOutcome):
-        body, etag = answer.entry.representations["identity"]
-        return Tile(metric_id, 200, etag=etag, result=Raw(body), ignored_parameters=ignored_parameters)
-    return Tile(metric_id, answer.status, problem=answer.document(), ignored_parameters=ignored_parameters)
+        body, etag = Raw(answer.entry.body), answer.entry.etag
+        return Tile(metric_id, 200, etag=etag, result=body, ignored_parameters=names)
+    return Tile(metric_id, answer.status, problem=answer.document(), ignored_parameters=names)

@@ -200,11 +200,11 @@ class Catalog:
         metrics = self._now().metrics
         if metric := metrics.get(metric_id):
             return metric
-        alike = get_close_matches(str(metric_id), map(str, metrics), n=1, cutoff=0.0)
+        near = get_close_matches(str(metric_id), map(str, metrics), n=1, cutoff=0.0)
         hint = ""
-        if alike:
-            title = metrics[UUID(alike[0])].shown_title
-            hint = f" The nearest is {alike[0] if title is None else f'{title!r} ({alike[0]})'}."
+        if near:
+            title = metrics[UUID(near[0])].shown_title
+            hint = f" The nearest is {near[0] if title is None else f'{title!r} ({near[0]})'}."
         raise NotFound(f"There is no metric {metric_id}.{hint}")
 
     def was_deleted(self, metric_id: UUID) -> bool:

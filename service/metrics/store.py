@@ -17,6 +17,7 @@ from service.metrics.catalog import SQL, Catalog, LayoutItem
 from service.metrics.dashboards import place_on, place_on_default
 from service.metrics.execute import Executor, QueryPlan, fingerprint_of
 from service.metrics.models import Layout, Metric, MetricChange, MetricDraft, NewMetric, Version
+from service.metrics.suspensions import DRAFT
 from service.sql.parameters import Mode
 
 
@@ -313,7 +314,7 @@ def _filled(given: _Given, written: Written | None) -> _Given:
 def drafted(new: NewMetric) -> Metric:
     """A new metric before it is stored, to be validated."""
     return Metric(
-        id=UUID(int=0),
+        id=DRAFT,
         query_id="",
         sql=new.sql or "",
         trusted=False,

@@ -128,13 +128,13 @@ class Changes:
 
     async def dependencies(self, description: Description) -> Dependencies:
         """Read the dependencies of a statement from its description, and follow its tables."""
-        reach = description.dependencies
-        relations = await self._relations(reach.tables)
+        found = description.dependencies
+        relations = await self._relations(found.tables)
         hidden = any(relation.kind not in _PLAIN_KINDS or relation.inherits for relation in relations)
-        pruned = await self._relations(reach.pruned_tables)
+        pruned = await self._relations(found.pruned_tables)
         tables = tuple(relation.name for relation in relations)
         followed = {*tables, *(relation.name for relation in pruned)}
-        defining = {*followed, *(rule.relation for rule in reach.rules)}
+        defining = {*followed, *(rule.relation for rule in found.rules)}
         row_types = await self._database.read(_LIST_ROW_TYPES, list(defining))
         watched = {*defining, *(row_type.name for row_type in row_types)}
         settled = await self._follow(watched)
@@ -142,7 +142,7 @@ class Changes:
             tables=tables,
             followed=tuple(sorted(followed)),
             watched=tuple(sorted(watched)),
-            timed=hidden or reach.timed,
+            timed=hidden or found.timed,
             settled=settled,
         )
 

@@ -123,6 +123,16 @@ class Entry(Struct, eq=False, kw_only=True):
             if representation is not identity:  # all codings share a small body
                 self.weight += len(representation.body)
 
+    @property
+    def body(self) -> bytes:
+        """The uncompressed body."""
+        return self.representations["identity"].body
+
+    @property
+    def etag(self) -> str:
+        """The ETag of the uncompressed body."""
+        return self.representations["identity"].etag
+
 
 class CacheOutcome(Struct, frozen=True):
     """A result to serve now. `stale_s` is 0 if fresh. `forward` is the reason of a run, None for a hit."""

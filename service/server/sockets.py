@@ -28,7 +28,7 @@ def listening(address: str, port: int, number: int, backlog: int) -> list[socket
     return made * (number // len(made))
 
 
-class Door:
+class ListeningSocket:
     """The listening socket of one worker, which its server knows by number and closes when it stops."""
 
     def __init__(self, sockets: Sequence[socket.socket], index: int) -> None:

@@ -24,7 +24,7 @@ from service.observe.counters import SharedCounters
 from service.observe.log import set_up_logs
 from service.observe.prometheus import Prometheus
 from service.server.place import CLOSE_S, RESTART_S, STOPPED, Place
-from service.server.sockets import Door
+from service.server.sockets import ListeningSocket
 
 BEAT_S: Final = 1.0
 FIRST_BEAT_S: Final = 0.01
@@ -36,7 +36,7 @@ ORPHAN_GRACE_S: Final = 10
 
 def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
     """Build a worker's app, which listens on one of the sockets. A `Stop` is printed and ends the process."""
-    door = Door(sockets, index)
+    listener = ListeningSocket(sockets, index)
     Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     try:
         settings = load(os.environ)
@@ -62,7 +62,7 @@ def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
 
     lifecycle = lifecycle_of(routed)
     stays = partial(place.stays.__getitem__, place.slot)
-    _on_stop(_Stop(lifecycle, door, stop_streams, stays, settings.server.drain_s))
+    _on_stop(_Stop(lifecycle, listener, stop_streams, stays, settings.server.drain_s))
     # The cache holds many small objects and hardly any cycles. A full collection would stop every caller for
     # tens of milliseconds. The objects built so far live forever, so collections skip them.
     gc.freeze()
@@ -91,13 +91,13 @@ class _Stop:
     def __init__(
         self,
         lifecycle: Lifecycle,
-        door: Door,
+        listener: ListeningSocket,
         stop_streams: Callable[[], None],
         stays: Callable[[], int],
         drain_s: float,
     ) -> None:
         self._lifecycle = lifecycle
-        self._door = door
+        self._listener = listener
         self._stop_streams = stop_streams
         self._stays = stays
         self._drain_s = drain_s
@@ -109,10 +109,10 @@ class _Stop:
         waits = number == signal.SIGTERM and not self._lifecycle.is_stopping
         self._lifecycle.stop()
         if waits and self._stays():
-            self._door.close()
+            self._listener.close()
             loop.call_later(RESTART_S, self.finish)
         elif waits and self._drain_s:
-            loop.call_later(self._drain_s, self._door.close)
+            loop.call_later(self._drain_s, self._listener.close)
             loop.call_later(self._drain_s + CLOSE_S, self.finish)
         else:
             self.finish()

@@ -159,7 +159,7 @@ class Alerts(Struct, frozen=True, kw_only=True):
         env(
             "ALERT_INTERVAL_S",
             "seconds after which alert rules ask again for a result that depends on the clock or fails; a "
-            "change of its tables is judged at once, or this much later where runs are slow",
+            "change of its tables is evaluated at once, or this much later where runs are slow",
             gt=0,
             le=86_400,
         ),

@@ -54,7 +54,7 @@ def _try_tables(session: psycopg.Connection, schemas: tuple[str, ...]) -> list[s
 
 
 def _table_findings(notices: list[str], reader: str) -> Iterator[Finding]:
-    for verb, deed, rights in (
+    for verb, action, rights in (
         ("read", "look outside DATA_SCHEMAS: read", "ALL"),
         ("write", "write to", "INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER"),
     ):
@@ -66,7 +66,7 @@ def _table_findings(notices: list[str], reader: str) -> Iterator[Finding]:
         yield Finding(
             "reader",
             "act",
-            f"it can {deed} {', '.join(shown)}{more}",
+            f"it can {action} {', '.join(shown)}{more}",
             "\n".join(f"REVOKE {rights} ON {name} FROM {reader}, PUBLIC;" for name in shown),
         )
 
@@ -81,10 +81,10 @@ def _try_others(session: psycopg.Connection, reader: str) -> Iterator[Finding]:
         if _succeeds(session, f"CREATE TABLE {schema}.{_NAME} ()"):
             mend = f"REVOKE CREATE ON SCHEMA {schema} FROM {reader}, PUBLIC;"
             yield Finding("reader", "act", f"it can make tables in {name}", mend)
-    for deed, attempt in _ATTEMPTS.items():
+    for name, attempt in _ATTEMPTS.items():
         if _succeeds(session, attempt):
-            mend = _MENDS[deed].format(reader=reader, database=database)
-            yield Finding("reader", "act", f"it can {deed}", mend)
+            mend = _MENDS[name].format(reader=reader, database=database)
+            yield Finding("reader", "act", f"it can {name}", mend)
 
 
 def _succeeds(session: psycopg.Connection, attempt: str) -> bool:

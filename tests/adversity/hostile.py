@@ -1,13 +1,13 @@
 # ruff: noqa: E501, RUF001 (SQL stands on one line, in letters chosen to deceive)
 """Stored SQL that must do no harm, each with the wall that must hold, and honest SQL that must pass.
 
-Data only: the judge's own tests read it, and so do the runs against a live database. `setup` is run by the
+Data only: the tests of validation read it, and so do the runs against a live database. `setup` is run by the
 owner beforehand; each honest statement runs on the tables of `data` as the migrations make them.
 """
 
 from typing import Literal, NamedTuple
 
-Wall = Literal["judge", "read-only", "role", "timeout", "limit"]
+Wall = Literal["validation", "read-only", "role", "timeout", "limit"]
 
 
 class Hostile(NamedTuple):
@@ -18,11 +18,11 @@ class Hostile(NamedTuple):
     setup: str = ""
 
 
-def _judge(attempt: str, **statements: str) -> list[Hostile]:
-    return [Hostile(name.replace("_", "-"), sql, "judge", attempt) for name, sql in statements.items()]
+def _refused(attempt: str, **statements: str) -> list[Hostile]:
+    return [Hostile(name.replace("_", "-"), sql, "validation", attempt) for name, sql in statements.items()]
 
 
-WRITES = _judge(
+WRITES = _refused(
     "change data or definitions",
     insert="INSERT INTO data.metrics (id) VALUES ('x')",
     insert_returning="INSERT INTO data.metrics (id) VALUES ('x') RETURNING *",
@@ -55,7 +55,7 @@ WRITES = _judge(
     for_share_of="SELECT * FROM data.metrics m FOR SHARE OF m SKIP LOCKED",
     for_update_inside="SELECT * FROM (SELECT * FROM data.customers FOR NO KEY UPDATE) c",
 )
-COMMANDS = _judge(
+COMMANDS = _refused(
     "run a command instead of a query",
     copy_to_program="COPY data.customers TO PROGRAM 'curl -d @- http://127.0.0.1/'",
     copy_from_program="COPY data.customers FROM PROGRAM 'id'",
@@ -80,7 +80,7 @@ COMMANDS = _judge(
     load="LOAD 'auto_explain'",
     checkpoint="CHECKPOINT",
 )
-TRICKS = _judge(
+TRICKS = _refused(
     "hide a second statement or a name from whoever reads the text",
     second_statement="SELECT 1; DELETE FROM data.metrics",
     commit_first="SELECT 1; COMMIT; DELETE FROM data.metrics",
@@ -117,7 +117,7 @@ TRICKS = _judge(
     nothing="",
     only_a_comment="-- nothing",
 )
-SLEEPS = _judge(
+SLEEPS = _refused(
     "hold a connection",
     sleep="SELECT pg_sleep(60)",
     sleep_quoted='SELECT "pg_sleep"(60)',
@@ -147,7 +147,7 @@ SLEEPS = _judge(
     advisory_xact_lock="SELECT pg_advisory_xact_lock(1)",
     advisory_unlock="SELECT pg_advisory_unlock_all()",
 )
-SERVER = _judge(
+SERVER = _refused(
     "reach the server, its files, its settings or other sessions",
     read_file="SELECT pg_read_file('/etc/passwd')",
     read_binary_file="SELECT pg_read_binary_file('postgresql.conf')",
@@ -189,7 +189,7 @@ SERVER = _judge(
     server_address="SELECT inet_server_addr()",
     transaction_id="SELECT txid_current()",
 )
-TEXT_RUNNERS = _judge(
+TEXT_RUNNERS = _refused(
     "run SQL, or look up names, that stand in a string",
     query_to_xml="SELECT query_to_xml('DELETE FROM data.metrics', true, true, '')",
     query_to_xml_schema="SELECT query_to_xml_and_xmlschema('SELECT * FROM app.item', true, true, '')",
@@ -219,7 +219,7 @@ TEXT_RUNNERS = _judge(
     valid_input_of_a_column="SELECT pg_input_is_valid((SELECT concat(',', 'date')), id) FROM metrics",
     object_comment="SELECT obj_description('data.metrics'::regclass)",
 )
-ELSEWHERE = _judge(
+ELSEWHERE = _refused(
     "read outside of the data schemas",
     app_table="SELECT * FROM app.api_client",
     catalog_table="SELECT * FROM catalog.query",
@@ -266,7 +266,7 @@ ELSEWHERE = _judge(
     statistics_function="SELECT pg_stat_get_backend_activity(1)",
     size_of_table="SELECT pg_relation_size('app.item')",
 )
-WRITTEN_OUT = _judge(
+WRITTEN_OUT = _refused(
     "fill the memory while the statement is planned",
     repeat="SELECT repeat('x', 1000000000)",
     repeat_of_catalog="SELECT pg_catalog.repeat('x', 1000000000)",
@@ -278,7 +278,7 @@ WRITTEN_OUT = _judge(
     repeat_reckoned="SELECT md5(repeat('x', 1000 * 1000 * 1000))",
     pad="SELECT lpad('x', 1000000000), rpad('x', 1000000000, 'yz')",
 )
-MADE_LONG = _judge(
+MADE_LONG = _refused(
     "make a text or an array of any size",
     repeat_aggregate="SELECT repeat(string_agg('x', ''), 100000) FROM generate_series(1, 10000)",
     repeat_rows="SELECT repeat('x', 100000) AS a FROM generate_series(1, 5000)",
@@ -347,7 +347,7 @@ MADE_LONG = _judge(
     trim_of_repeats="SELECT trim(BOTH repeat('y', 10000) || 'x' FROM repeat('x', 10000))",
     join_by_repeat="SELECT array_to_string(array_fill('x'::text, ARRAY[10000]), repeat('y', 10000))",
 )
-TOO_MUCH_TEXT = _judge(
+TOO_MUCH_TEXT = _refused(
     "exhaust the stack or the time of whoever reads the text",
     parentheses="SELECT " + "(" * 10_000 + "1" + ")" * 10_000,
     five_megabytes="SELECT '" + "x" * 5_000_000 + "'",

@@ -24,13 +24,15 @@ ROLE = "42501"  # insufficient_privilege
 OUT_OF_MEMORY = "53200"
 TIMED_OUT = (504, "query-timeout")
 
-PASSED = [entry for entry in HOSTILE if entry.wall != "judge"]
+PASSED = [entry for entry in HOSTILE if entry.wall != "validation"]
 TO_ITS_OWN = {"terminate", "cancel"}  # sessions of its own, which the reader may end
 VOUCHED = [
     entry
     for entry in HOSTILE
-    # How much text may be read, and made where Postgres heeds no cancellation, is the judge's matter alone.
-    if entry.wall == "judge" and entry.name not in TO_ITS_OWN and entry not in [*TOO_MUCH_TEXT, *MADE_LONG]
+    # Only validation limits how much text is read, and made where Postgres heeds no cancellation.
+    if entry.wall == "validation"
+    and entry.name not in TO_ITS_OWN
+    and entry not in [*TOO_MUCH_TEXT, *MADE_LONG]
 ]
 
 TABLES = """
@@ -121,7 +123,7 @@ def assert_held(entry: Hostile, answer: httpx.Response) -> None:
     problem = problem_of(entry, answer)
     held_by = (problem["status"], problem["code"])
     match entry.wall:
-        case "judge":
+        case "validation":
             assert held_by in {(422, "sql-refused"), (422, "invalid-input")}, (entry.name, problem)
         case "read-only":
             assert held_by == (422, "query-failed"), (entry.name, problem)
@@ -168,8 +170,8 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def test_the_judge_refuses_to_store(service, owner):
-    refused = [entry for entry in HOSTILE if entry.wall == "judge"]
+async def test_validation_refuses_to_store(service, owner):
+    refused = [entry for entry in HOSTILE if entry.wall == "validation"]
     count = "SELECT count(*) FROM catalog.query"
     async with unharmed(service, owner):
         stored = await owner.fetchval(count)
@@ -179,7 +181,7 @@ async def test_the_judge_refuses_to_store(service, owner):
         assert await owner.fetchval(count) == stored
 
 
-async def test_what_the_judge_cannot_see_is_stored_without_being_run(service, owner):
+async def test_what_validation_cannot_see_is_stored_without_being_run(service, owner):
     for entry in PASSED:
         answer = await service.client.post("/metrics", json={"sql": entry.sql})
         if answer.status_code == 201:
@@ -195,7 +197,7 @@ async def test_what_is_stored_past_the_api_stops_at_its_wall(service, owner):
             assert_held(entry, answer)
 
 
-async def test_the_walls_behind_the_judge_hold_for_trusted_sql(service, owner):
+async def test_the_walls_behind_validation_hold_for_trusted_sql(service, owner):
     async with unharmed(service, owner):
         ids = await service.store(*(entry.sql for entry in PASSED), trusted=True)
         for entry, answer in zip(PASSED, await ask_all(service, ids), strict=True):
@@ -203,7 +205,7 @@ async def test_the_walls_behind_the_judge_hold_for_trusted_sql(service, owner):
 
 
 async def test_even_vouched_for_it_does_no_harm(service, owner):
-    """Without the judge: read-only, role, timeout and limits alone, or a harmless answer."""
+    """Without validation: read-only, role, timeout and limits alone, or a harmless answer."""
     async with unharmed(service, owner):
         ids = await service.store(*(storable(entry) for entry in VOUCHED), trusted=True)
         answers = await ask_all(service, ids)

@@ -139,7 +139,7 @@ async def test_orphans_of_orphans_load_with_the_query_they_all_need(put):
     assert report.released == {"metrics": 1, "layouts": 1}
 
 
-async def test_sql_that_the_judge_refuses_is_quarantined_with_its_words(put, ask):
+async def test_sql_that_validation_refuses_is_quarantined_with_its_words(put, ask):
     report = await put("queries", "id,query\ngood,SELECT 1\nbad,DROP TABLE x\n")
     assert (counts(report), report.reasons) == ((2, 1, 0, 0, 1), {"sql-refused": 1})
     assert await ask("SELECT message FROM quarantine.row") == [("only SELECT is allowed",)]

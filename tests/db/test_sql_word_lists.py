@@ -1,4 +1,4 @@
-"""The judge's lists and its honest SQL, held against Postgres itself."""
+"""The lists of validation and honest SQL, held against Postgres itself."""
 
 import asyncpg
 import pytest
@@ -42,7 +42,7 @@ async def test_listed_functions_change_nothing(tx: Transaction):
 
 
 async def test_a_row_taken_as_a_function_argument_reaches_nothing_volatile(tx: Transaction):
-    """Postgres reads `row.f` as f(row): the harmful ones begin with pg_, which the judge refuses there."""
+    """Postgres reads `row.f` as f(row): the harmful ones begin with pg_, which validation refuses there."""
     rows = await tx._connection.fetch(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND provolatile = 'v' "
         "AND pronargs - pronargdefaults <= 1 AND pronargs > 0 AND proargtypes[0]::regtype::text = ANY($1)",

@@ -181,6 +181,9 @@ async def test_many_rows(table, monkeypatch):
     assert found.column("b").to_pylist() == [n % 2 == 0 for n in range(1, 10_000)]
 
 
+# asyncpg writes the first and the last day as infinities.
+DAYS = {"min_value": dt.date(1, 1, 2), "max_value": dt.date(9999, 12, 30)}
+MOMENTS = {"min_value": dt.datetime(1, 1, 2), "max_value": dt.datetime(9999, 12, 30)}
 TYPES = {
     "bigint": st.integers(-(2**63), 2**63 - 1),
     "numeric": st.decimals(
@@ -188,11 +191,9 @@ TYPES = {
     ),
     "double precision": st.floats(allow_nan=False),
     "text": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
-    "date": st.dates(),
-    "timestamp": st.datetimes(),
-    "timestamptz": st.datetimes(
-        min_value=dt.datetime(1, 1, 2), max_value=dt.datetime(9999, 12, 30), timezones=st.just(dt.UTC)
-    ),
+    "date": st.dates(**DAYS),
+    "timestamp": st.datetimes(**MOMENTS),
+    "timestamptz": st.datetimes(**MOMENTS, timezones=st.just(dt.UTC)),
     "time": st.times(),
     "uuid": st.uuids(),
     "bytea": st.binary(max_size=20),

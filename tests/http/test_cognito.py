@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from service.auth.keys import outside
+from service.auth.keys import oidc_trust
 from service.auth.tokens import Tokens
 from service.errors import InvalidToken
 
@@ -77,7 +77,7 @@ async def fetch_json(url):
 
 @pytest.fixture
 def tokens(pool):
-    return Tokens([outside(pool.issuer, [pool.client], pool.jwks_url, fetch_json)])
+    return Tokens([oidc_trust(pool.issuer, [pool.client], pool.jwks_url, fetch_json)])
 
 
 async def test_an_access_token_gets_in(pool, tokens):

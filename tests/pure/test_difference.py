@@ -7,7 +7,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.history.difference import Column, Nested, Table, cell, difference, shown, subtracted
+from service.database.stored_sql.describing import ResultColumn
+from service.history.difference import Nested, Table, cell, difference, shown, subtracted
 
 TYPES = ["text", "date", "bigint", "numeric", "double precision", "boolean", "jsonb"]
 TEXTS = st.sampled_from(["a", "b", "c", ""])
@@ -21,7 +22,7 @@ VALUES = {
     "jsonb": st.sampled_from([[1], {"a": True}, [True], 1, True, None]).map(cell),
 }
 NAMES = st.sampled_from(["k", "k", "n", "m", "x"])
-COLUMNS = st.lists(st.builds(Column, NAMES, st.sampled_from(TYPES)), max_size=4).map(tuple)
+COLUMNS = st.lists(st.builds(ResultColumn, NAMES, st.sampled_from(TYPES)), max_size=4).map(tuple)
 
 
 @st.composite
@@ -102,7 +103,7 @@ def test_deltas_are_exact(pair):
 
 
 def table(columns, *rows):
-    return Table(tuple(Column(*each.split(":")) for each in columns.split()), rows)
+    return Table(tuple(ResultColumn(*each.split(":")) for each in columns.split()), rows)
 
 
 def test_dates_and_words_identify_rows_and_numbers_change():

@@ -12,9 +12,9 @@ RUN = Run(UUID(int=1), 1, "file.csv", "hash")
 PLANS = {
     "queries": "check refuse_repeats sql_to_validate explain update_changed insert_new"
     " close_equal quarantine",
-    "metric_records": "check doubt_points doubt_points add_words respell_words add_words respell_words"
-    " explain number_facts insert_facts unmark_facts close_equal quarantine",
-    "external_interactions": "check add_words respell_words find_orphans explain update_changed"
+    "metric_records": "check doubt_points doubt_points add_words use_known_spelling"
+    " add_words use_known_spelling explain number_facts insert_facts unmark_facts close_equal quarantine",
+    "external_interactions": "check add_words use_known_spelling find_orphans explain update_changed"
     " insert_new close_equal quarantine",
 }
 

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from service.auth.keys import Keys, outside, read_jwks
+from service.auth.keys import Keys, oidc_trust, read_jwks
 from service.errors import IssuerUnavailable, UpstreamFailed
 
 FIRST, SECOND = (
@@ -204,7 +204,7 @@ async def test_the_key_address_comes_from_discovery(issuer, address):
             else {"issuer": issuer, "jwks_uri": "https://a.example/keys"}
         )
 
-    assert await outside(issuer, ["tally"], None, fetch).keys.find("first")
+    assert await oidc_trust(issuer, ["tally"], None, fetch).keys.find("first")
     assert asked == [address, "https://a.example/keys"]
 
 
@@ -223,4 +223,4 @@ async def test_a_wrong_discovery_document_gives_no_keys(document):
         return document
 
     with pytest.raises(IssuerUnavailable):
-        await outside("https://a.example", ["tally"], None, fetch).keys.find("first")
+        await oidc_trust("https://a.example", ["tally"], None, fetch).keys.find("first")

@@ -102,7 +102,7 @@ class Node:
     async def value(self, *args, **options):
         outcome = await self.ask(*args, **options)
         assert outcome.stale_s == 0
-        return msgspec.json.decode(outcome.entry.representations["identity"].body)["value"]
+        return msgspec.json.decode(outcome.entry.body)["value"]
 
 
 def ignore(_event):

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import SqlRefused
-from service.sql.validation import Verdict, validate_sql
-from tests.pure.verdicts import refusal, verdict
+from service.sql.validation import validate_sql
+from tests.pure.validating import is_allowed, refusal, relations_of
 
 NUMBERS = st.sampled_from(["1", "2.5", "parts_flagged", "m.obsolescence", ":least::int", "1e3", "length(id)"])
 
@@ -93,7 +93,7 @@ def injected(plain: str):
 @given(statements(expressions(NUMBERS | TEXTS)))
 @settings(max_examples=80, deadline=None)
 def test_allows_any_sql_of_plain_parts(sql):
-    assert isinstance(verdict(sql), Verdict)
+    assert is_allowed(sql)
 
 
 @given(statements(expressions(NUMBERS | TEXTS).flatmap(injected)))
@@ -171,7 +171,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=400, deadline=None)
 def test_any_text_is_allowed_or_refused_and_nothing_else_happens(text, start):
     try:
-        verdict(start + text)
+        relations_of(start + text)
     except SqlRefused as problem:
         assert problem.errors  # noqa: PT017 (either outcome is right, this one must be whole)
 

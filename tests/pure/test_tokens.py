@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.auth import tokens as module
-from service.auth.keys import outside
+from service.auth.keys import oidc_trust
 from service.auth.tokens import LEEWAY_S, SCOPES, TOKEN_BYTES, Tokens
 from service.errors import InvalidToken
 
@@ -85,7 +85,7 @@ def jwks():
 
 @pytest.fixture
 async def tokens(jwks):
-    found = Tokens([outside(ISSUER, ["tally"], "https://issuer.example/keys", jwks)])
+    found = Tokens([oidc_trust(ISSUER, ["tally"], "https://issuer.example/keys", jwks)])
     yield found
     await found.close()
 
@@ -304,7 +304,7 @@ async def test_unused_bits_at_the_end_of_the_signature_do_not_make_a_second_toke
 
 async def test_a_verified_token_is_one_lookup_until_it_expires(jwks):
     now = time()
-    tokens = Tokens([outside(ISSUER, ["tally"], "https://issuer.example/keys", jwks)], now=lambda: now)
+    tokens = Tokens([oidc_trust(ISSUER, ["tally"], "https://issuer.example/keys", jwks)], now=lambda: now)
     good = sign(claims(exp=int(now) + 100))
     assert tokens.lookup(good) is None
     principal = await tokens.verify(good)
@@ -362,8 +362,8 @@ async def test_a_token_of_one_issuer_cannot_be_signed_by_the_other(jwks):
     other = Jwks({"keys": [public(RSAAlgorithm, STRANGER, "other")]})
     tokens = Tokens(
         [
-            outside(ISSUER, ["tally"], "https://issuer.example/keys", jwks),
-            outside("https://other.example", ["tally"], "https://other.example/keys", other),
+            oidc_trust(ISSUER, ["tally"], "https://issuer.example/keys", jwks),
+            oidc_trust("https://other.example", ["tally"], "https://other.example/keys", other),
         ]
     )
     assert await tokens.verify(sign(claims(iss="https://other.example"), key=STRANGER, kid="other"))
@@ -373,7 +373,7 @@ async def test_a_token_of_one_issuer_cannot_be_signed_by_the_other(jwks):
 
 
 async def test_a_withdrawn_key_ends_remembered_tokens_even_if_nobody_sends_a_new_one(jwks):
-    trust = outside(ISSUER, ["tally"], "https://issuer.example/keys", jwks)
+    trust = oidc_trust(ISSUER, ["tally"], "https://issuer.example/keys", jwks)
     tokens = Tokens([trust])
     by_rsa, by_ed = sign(), sign(key=ED, algorithm="EdDSA", kid="ed")
     for token in (by_rsa, by_ed):

@@ -27,7 +27,6 @@ from service.connect.mcp.messages import (
 from service.connect.mcp.server import LISTEN, Server
 from service.errors import (
     BadRequest,
-    FieldError,
     InvalidInput,
     NotAcceptable,
     NotFound,
@@ -44,10 +43,12 @@ from service.http.asgi import (
     Send,
     field_of,
     header_of,
+    query_pairs,
     with_headers,
 )
 from service.http.fields import media_type_of, media_weight
 from service.http.representation import RepresentationMiddleware
+from service.http.requests import unknown_parameters
 from service.metrics.notices import OpenedStream, OpenNotices
 from service.metrics.result_endpoint import READ
 
@@ -144,8 +145,8 @@ async def _listen(mcp: Mcp, call: Call, caller: Principal, scope: Scope, send: S
 
 def _check(scope: Scope, accept: str) -> None:
     """Raise the problem of a request whose head is wrong."""
-    if scope["query_string"]:
-        raise InvalidInput(errors=(FieldError("query", "unknown query parameter; it takes none"),))
+    if wrong := unknown_parameters(name for name, _ in query_pairs(scope["query_string"])):
+        raise InvalidInput(errors=wrong)
     media_type = media_type_of(header_of(scope, b"content-type"))
     if media_type not in {"", _JSON}:
         raise UnsupportedMediaType(f"Send {_JSON}, not {media_type[:60]}.")

@@ -87,7 +87,7 @@ class Library:
         metric = self._catalog.get(metric_id)
         request = await self._executor.cache_request(metric, given, claims=caller.claims)
         outcome = await self._results.get(request, ANY)
-        body = outcome.entry.representations["identity"].body
+        body = outcome.entry.body
         return Found(body, _ttl_ms(outcome, self._results.clock()), outcome.stale_s)
 
 

@@ -87,11 +87,11 @@ def success(request_id: Raw, result: Mapping[str, Any]) -> Answer:
 
 
 def failure(request_id: Raw | None, error: RpcError, *, modern: bool) -> Answer:
-    told: dict[str, Any] = {"code": error.code, "message": str(error)}
+    details: dict[str, Any] = {"code": error.code, "message": str(error)}
     if error.data is not None:
-        told["data"] = error.data
+        details["data"] = error.data
     status = _STATUS.get(error.code, 200) if modern or error.code in _ALWAYS_REFUSED else 200
-    return Answer(status, bodies.encode({"jsonrpc": "2.0", "id": request_id or _NULL, "error": told}))
+    return Answer(status, bodies.encode({"jsonrpc": "2.0", "id": request_id or _NULL, "error": details}))
 
 
 def decode(text: Raw, kind: Any, within: str) -> Any:
@@ -196,8 +196,8 @@ def _check_modern(
 
 def _refuse_unsupported(version: str) -> None:
     if version != MODERN:
-        told = {"supported": [MODERN], "requested": version[:100]}
-        raise RpcError(UNSUPPORTED_VERSION, "This revision of the protocol is not supported.", told)
+        details = {"supported": [MODERN], "requested": version[:100]}
+        raise RpcError(UNSUPPORTED_VERSION, "This revision of the protocol is not supported.", details)
 
 
 def _plain(value: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The tools: what each takes, and how its result is told."""
+"""The tools: what each takes, and how its result is result."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
@@ -47,15 +47,15 @@ class DraftMetric(Struct, frozen=True, forbid_unknown_fields=True):
     fallback: Annotated[bool, Meta(description="let rules answer if the language model fails")] = False
 
 
-class Told(Struct, frozen=True):
-    """The result of a tool as JSON, and for how long it may be used."""
+class ToolResult(Struct, frozen=True):
+    """The result as JSON, and for how long it may be used."""
 
     body: Raw
     ttl_ms: int = 0
     stale_s: int = 0
 
 
-Run = Callable[[Any, Principal], Awaitable[Told]]
+Run = Callable[[Any, Principal], Awaitable[ToolResult]]
 
 
 class _Tool(Struct, frozen=True):
@@ -109,34 +109,34 @@ class Tools:
             raise RpcError(INVALID_PARAMS, f"There is no tool {called.name[:80]!r}; there are: {names}.")
         try:
             given = bodies.decode(called.arguments, tool.takes, within="arguments", number=exact)
-            told = await tool.run(given, caller)
+            result = await tool.run(given, caller)
         except (Forbidden, TooManyRequests):
             raise
         except Problem as problem:
             return _failed(problem)
-        meta = {"_meta": {"tally/staleSeconds": told.stale_s}} if told.stale_s else {}
+        meta = {"_meta": {"tally/staleSeconds": result.stale_s}} if result.stale_s else {}
         return {
-            "content": [{"type": "text", "text": bytes(told.body).decode()}],
-            "structuredContent": told.body,
+            "content": [{"type": "text", "text": bytes(result.body).decode()}],
+            "structuredContent": result.body,
             "isError": False,
-            "ttlMs": told.ttl_ms,
+            "ttlMs": result.ttl_ms,
             "cacheScope": "private",
             **meta,
         }
 
-    async def _list(self, given: ListMetrics, _caller: Principal) -> Told:
-        return Told(_json(self._library.page(given.search, given.cursor, given.limit)))
+    async def _list(self, given: ListMetrics, _caller: Principal) -> ToolResult:
+        return ToolResult(_json(self._library.page(given.search, given.cursor, given.limit)))
 
-    async def _get(self, given: GetMetric, caller: Principal) -> Told:
+    async def _get(self, given: GetMetric, caller: Principal) -> ToolResult:
         found = await self._library.result(given.id, given.parameters, caller)
-        return Told(first_rows(found.body, given.max_rows), found.ttl_ms, found.stale_s)
+        return ToolResult(first_rows(found.body, given.max_rows), found.ttl_ms, found.stale_s)
 
-    async def _explain(self, given: ExplainMetric, caller: Principal) -> Told:
-        return Told(_json(await self._library.definition(given.id, caller)))
+    async def _explain(self, given: ExplainMetric, caller: Principal) -> ToolResult:
+        return ToolResult(_json(await self._library.definition(given.id, caller)))
 
-    async def _draft(self, given: DraftMetric, caller: Principal) -> Told:
+    async def _draft(self, given: DraftMetric, caller: Principal) -> ToolResult:
         require(caller, WRITE)
-        return Told(_json(await self._library.draft(given.prompt, given.fallback)))
+        return ToolResult(_json(await self._library.draft(given.prompt, given.fallback)))
 
 
 def _json(value: Any) -> Raw:

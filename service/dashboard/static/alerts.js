@@ -92,7 +92,7 @@ function ruleTable(rules) {
 			el('td', { dir: 'auto' }, rule.name),
 			el('td', {}, rule.kind),
 			el('td', { dir: 'auto' }, rule.column),
-			el('td', { dir: 'auto' }, rule.problem ? el('span', { class: 'badge warn' }, rule.problem) : 'judged'),
+			el('td', { dir: 'auto' }, rule.problem ? el('span', { class: 'badge warn' }, rule.problem) : 'evaluated'),
 			el('td', {}, el('button', { type: 'button', class: 'button tiny', onclick: () => void draw(rule.id, rule.name, null) }, 'Chart')),
 		),
 	);

@@ -16,6 +16,10 @@ MEMORY_SINCE: Final = 17
 """The first Postgres version whose EXPLAIN reports the memory that planning used."""
 
 
+NUMBER_TYPES: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
+"""Postgres's names of the types whose values are JSON numbers."""
+
+
 class ResultColumn(Struct, frozen=True):
     """A column of a result: its unique name and Postgres's name for its type."""
 

@@ -9,10 +9,9 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import asyncpg
-import structlog
 from msgspec import Struct
 
 from service.database.gateway import LOST_CONNECTION, Pool
@@ -141,7 +140,6 @@ class Standbys:
     def __init__(self, standbys: list[Standby], observe: Observe) -> None:
         self._standbys = standbys
         self._observe = observe
-        self._log: Any = structlog.get_logger("standbys")
 
     def __len__(self) -> int:
         return len(self._standbys)

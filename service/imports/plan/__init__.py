@@ -130,7 +130,7 @@ def _rules(
     for column in dataset.columns:
         if column.vocabulary:
             yield _step("add_words", rules.add_words(column))
-            yield _step("respell_words", rules.respell_words(column))
+            yield _step("use_known_spelling", rules.use_known_spelling(column))
     if dataset.key and len(dataset.key) < len(dataset.columns):
         yield _step("refuse_repeats", rules.refuse_repeats(dataset))
         if returns:

@@ -73,7 +73,7 @@ def add_words(column: DatasetColumn) -> str:
     WHERE NOT EXISTS (SELECT FROM data.vocabulary AS v WHERE v.list = {vocabulary} AND v.folded = n.folded)"""
 
 
-def respell_words(column: DatasetColumn) -> str:
+def use_known_spelling(column: DatasetColumn) -> str:
     """Give each word its spelling in the vocabulary."""
     word = column.cell
     return f"""UPDATE {CHECKED} AS c SET {word} = k.spelling

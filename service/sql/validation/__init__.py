@@ -3,14 +3,13 @@
 from service.sql.validation.foreign import foreign
 from service.sql.validation.limits import UnknownCall, Unread
 from service.sql.validation.parsing import Statement, UnparsedStatement, parse, unparsed
-from service.sql.validation.reading import Verdict, validate_sql
+from service.sql.validation.reading import validate_sql
 
 __all__ = [
     "Statement",
     "UnknownCall",
     "UnparsedStatement",
     "Unread",
-    "Verdict",
     "foreign",
     "parse",
     "unparsed",

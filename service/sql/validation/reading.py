@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn, cast
 
-from msgspec import Struct
 from sqlglot import exp
 
 from service.sql.lexer import fold, mark_of
@@ -29,14 +28,6 @@ from service.sql.words import (
     SYNTAX,
     TYPES,
 )
-
-
-class Verdict(Struct, frozen=True):
-    """The facts that the text alone shows; Postgres's plan shows more (views, functions)."""
-
-    relations: tuple[str, ...]
-    reads_claims: bool
-
 
 TYPE_NAME = re.compile("[a-z_][a-z0-9_]*")
 TYPE_TEXT = re.compile(r"[a-z0-9_ ,()\[\]]+")
@@ -56,19 +47,19 @@ def validate_sql(
     schemas: tuple[str, ...],
     functions: frozenset[str] = frozenset(),
     database: str = "",
-) -> Verdict:
+) -> tuple[str, ...]:
     """Allow this SQL or raise SqlRefused, whose message names the refused part and how to fix it.
 
-    `functions` are names that may be called without a
-    schema: functions of the data schemas whose names pg_catalog does not have (Postgres searches it first).
-    `database` is the connected database's name, which may precede a schema.
+    Returns the relations that the text names. Postgres's plan shows more (views, functions). `functions` are
+    names that may be called without a schema: functions of the data schemas whose names pg_catalog does not
+    have (Postgres searches it first). `database` is the connected database's name: it may precede a schema.
     """
     statement = parse(sql) if isinstance(sql, str) else sql
     reading = _Reading(statement, schemas, database)
     relations = reading.walk(statement.tree)
-    reads_claims = reading.check_names(functions)
+    reading.check_names(functions)
     Sizes(statement.sql, statement.lexemes).check()
-    return Verdict(relations=relations, reads_claims=reads_claims)
+    return relations
 
 
 class _Reading:
@@ -173,10 +164,9 @@ class _Reading:
             return str(node)
         return ".".join(_name(part) for part in node.find_all(exp.Identifier, bfs=False))
 
-    def check_names(self, functions: frozenset[str]) -> bool:
-        """Check each name together with its neighbours; return whether the request's claims are read."""
+    def check_names(self, functions: frozenset[str]) -> None:
+        """Check each name together with its neighbours."""
         callable_names = FUNCTIONS | TYPES | functions
-        claims = False
         for at, (kind, name, *_) in enumerate(self.lexemes):
             if kind not in {"word", "quoted"}:
                 continue
@@ -196,8 +186,7 @@ class _Reading:
             elif name == "operator" and kind == "word" and after == "(":
                 self.check_operator(at)
             elif after == "(" and not (kind == "word" and before != "." and name in SYNTAX):
-                claims |= self.check_call(at, callable_names)
-        return claims
+                self.check_call(at, callable_names)
 
     def mark(self, at: int) -> str:
         return mark_of(self.lexemes, at)
@@ -225,14 +214,14 @@ class _Reading:
         if schema.kind != "mark" and schema.text not in {"pg_catalog", *self.schemas}:
             self.refuse_at(f"uses an operator of {schema.text}; stored SQL uses only {self.allowed}", at)
 
-    def check_call(self, at: int, callable_names: frozenset[str]) -> bool:
+    def check_call(self, at: int, callable_names: frozenset[str]) -> None:
         name = self.lexemes[at].text
         schema = ""
         if self.mark(at - 1) == ".":
             schema = self.lexemes[at - 2].text
             own = self.mark(at - 3) != "." or self.is_own(self.lexemes[at - 4].text)
             if schema in self.schemas and own:
-                return False
+                return
             allowed = schema == "pg_catalog" and own and name in FUNCTIONS | TYPES
         else:
             sampling = self.mark(at - 1) == "tablesample" and name in {"bernoulli", "system"}
@@ -241,7 +230,8 @@ class _Reading:
             self.check_input_type(at)
         elif not allowed:
             self.refuse_call(f"{schema}.{name}" if schema else name, at)
-        return name == "current_setting" and self.check_setting(at)
+        if name == "current_setting":
+            self.check_setting(at)
 
     def refuse_call(self, written: str, at: int) -> NoReturn:
         fault = (
@@ -270,11 +260,10 @@ class _Reading:
                 "asks whether a text is of a type; write that type as a plain literal, as in 'date'", at
             )
 
-    def check_setting(self, at: int) -> bool:
+    def check_setting(self, at: int) -> None:
         setting = self.lexemes[at + 2] if at + 2 < len(self.lexemes) else None
         if setting is None or setting[:2] != ("string", CLAIMS) or self.mark(at + 3) not in {",", ")"}:
             self.refuse_at("reads a setting; current_setting is allowed for 'request.claims' alone", at)
-        return True
 
     def refuse_at(self, fault: str, at: int) -> NoReturn:
         refuse(fault, self.sql, self.lexemes[at].start)

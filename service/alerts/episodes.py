@@ -1,4 +1,4 @@
-"""Judge the points of series by a rule, and join unusual points in a row into episodes. Pure."""
+"""Evaluate a rule at the points of series, and join unusual points in a row into episodes. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -15,8 +15,8 @@ REGULAR: Final = 0.9
 OVERDUE_STEPS: Final = 2
 
 
-class Judged(NamedTuple):
-    """A point that was judged. `side` is 1 or -1 if the rule fires on it.
+class EvaluatedPoint(NamedTuple):
+    """A point that was evaluated. `side` is 1 or -1 if the rule fires on it.
 
     `clear_above`, `clear_below`: whether it ends an episode above or below what is usual.
     """
@@ -36,9 +36,9 @@ class Judged(NamedTuple):
 class Episode(NamedTuple):
     """Unusual points in a row, and the point that ended them, if any."""
 
-    first: Judged
-    last: Judged
-    end: Judged | None
+    first: EvaluatedPoint
+    last: EvaluatedPoint
+    end: EvaluatedPoint | None
 
     @property
     def lasted_s(self) -> float:
@@ -47,10 +47,10 @@ class Episode(NamedTuple):
 
 
 class Assessment(NamedTuple):
-    """What a rule finds in one series. `judged` is by label. At `due` more of its points can be judged."""
+    """What a rule finds in one series. `evaluated` is by label. At `due` more points can be evaluated."""
 
     series: Series
-    judged: dict[str, Judged]
+    evaluated: dict[str, EvaluatedPoint]
     episodes: list[Episode]
     due: datetime | None
     is_missing: bool
@@ -62,7 +62,7 @@ class _Clock(NamedTuple):
     step_s: float
 
     def settled(self, at: datetime) -> datetime | None:
-        """When a point may be judged; None if it may be by now."""
+        """When a point may be evaluated; None if it may be by now."""
         ready = at + timedelta(seconds=self.settle_s)
         return None if ready <= self.now else ready
 
@@ -72,23 +72,25 @@ class _Clock(NamedTuple):
 
 
 def assess(table: Table, rule: Definition, now: datetime, *, timed: bool) -> dict[str, Assessment]:
-    """Judge all series. `now` is local time. `timed`: the points have times of their own."""
+    """Evaluate all series. `now` is local time. `timed`: the points have times of their own."""
     clock = _Clock(now, rule.settle_s if timed else 0.0, table.step_s if timed else 0.0)
     found: dict[str, Assessment] = {}
     for key, series in table.series.items():
-        judged, due = _judge(series, rule, clock)
+        evaluated, due = _evaluate(series, rule, clock)
         found[key] = Assessment(
             series,
-            {each.label: each for each in judged},
-            _episodes(judged),
+            {each.label: each for each in evaluated},
+            _episodes(evaluated),
             due,
             _is_missing(series, table, clock, timed=timed),
         )
     return found
 
 
-def _judge(series: Series, rule: Definition, clock: _Clock) -> tuple[list[Judged], datetime | None]:
-    judged: list[Judged] = []
+def _evaluate(
+    series: Series, rule: Definition, clock: _Clock
+) -> tuple[list[EvaluatedPoint], datetime | None]:
+    evaluated: list[EvaluatedPoint] = []
     due: datetime | None = None
     expected = _forecasts(series, rule, clock.step_s)
     before: Reading | None = None
@@ -99,7 +101,7 @@ def _judge(series: Series, rule: Definition, clock: _Clock) -> tuple[list[Judged
             continue
         if not isfinite(point.value):
             continue
-        found = _judge_point(point, rule, before, forecast)
+        found = _evaluate_point(point, rule, before, forecast)
         before = point
         if found is None:
             continue
@@ -107,8 +109,8 @@ def _judge(series: Series, rule: Definition, clock: _Clock) -> tuple[list[Judged
             over = ends_at(point.at, clock.step_s)
             due = over if due is None else min(due, over)
             continue
-        judged.append(found)
-    return judged, due
+        evaluated.append(found)
+    return evaluated, due
 
 
 def _forecasts(series: Series, rule: Definition, step_s: float) -> Sequence[Forecast | None]:
@@ -118,10 +120,10 @@ def _forecasts(series: Series, rule: Definition, step_s: float) -> Sequence[Fore
     return forecasts(points, step_s=step_s, holidays=frozenset(rule.holidays))
 
 
-def _judge_point(
+def _evaluate_point(
     point: Reading, rule: Definition, before: Reading | None, forecast: Forecast | None
-) -> Judged | None:
-    """Judge one value. None without what it is compared with."""
+) -> EvaluatedPoint | None:
+    """Evaluate one value. None without what it is compared with."""
     if rule.kind == "anomaly":
         if forecast is None:
             return None
@@ -161,19 +163,19 @@ def _share(before: float, value: float) -> float:
 
 def _weighed(
     point: Reading, rule: Definition, usual: float | None, side: int, clear: tuple[bool, bool]
-) -> Judged:
-    """The judged point; one of too little volume is usual."""
+) -> EvaluatedPoint:
+    """The point; one of too little volume is usual."""
     if side and rule.min_volume is not None:
         volume = max(abs(point.value), 0.0 if usual is None else abs(usual))
         if volume < rule.min_volume:
             side, clear = 0, (True, True)
-    return Judged(point.at, point.label, point.value, usual, side, *clear)
+    return EvaluatedPoint(point.at, point.label, point.value, usual, side, *clear)
 
 
-def _episodes(judged: Sequence[Judged]) -> list[Episode]:
+def _episodes(evaluated: Sequence[EvaluatedPoint]) -> list[Episode]:
     found: list[Episode] = []
     first = last = None
-    for point in judged:
+    for point in evaluated:
         if point.side:
             first, last = first or point, point
         elif first is not None and last is not None and point.ends(last.side):
@@ -214,16 +216,20 @@ def bands(table: Table, rule: Definition) -> list[SeriesBand]:
         before: Reading | None = None
         for point, forecast in zip(series.points, expected, strict=True):
             known = isfinite(point.value)
-            judged = _judge_point(point, rule, before, forecast) if known else None
+            evaluated = _evaluate_point(point, rule, before, forecast) if known else None
             low, high = _edges(rule, before, forecast)
             points.append(
                 BandPoint(
                     point=point.label,
                     value=point.value if known else None,
-                    expected=forecast.expected if forecast else None if judged is None else judged.expected,
+                    expected=forecast.expected
+                    if forecast
+                    else None
+                    if evaluated is None
+                    else evaluated.expected,
                     low=low,
                     high=high,
-                    unusual=judged is not None and judged.side != 0,
+                    unusual=evaluated is not None and evaluated.side != 0,
                 )
             )
             before = point if known else before
