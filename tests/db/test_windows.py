@@ -273,7 +273,9 @@ async def test_the_same_expression_may_be_selected_and_grouped_by(moments, reade
 
 async def test_a_trial_detects_a_window_on_days_stored_as_text(moments):
     template = read("SELECT n FROM data.moments WHERE word >= '2025-06-01'")
-    for trial in template.trials():
+    trials = template.trials()
+    assert trials
+    for trial in trials:
         with pytest.raises(asyncpg.UndefinedFunctionError):
             await moments.prepare(trial)
 

@@ -121,8 +121,11 @@ async def test_a_metric_can_be_made_without_a_window_and_keeps_that_with_other_s
 async def test_named_days_stay_parameters_whatever_the_window_says(client):
     sql = "SELECT count(*) AS n FROM metrics WHERE date BETWEEN :start_date AND :end_date"
     made = await client.post("/metrics", json={"sql": sql, "window": "off"})
-    answer = await client.get(f"{made.headers['location']}?start_date=2025-01-01&end_date=2025-01-31")
-    assert answer.status_code == 200
+    period = {"start_date": "2025-01-01", "end_date": "2025-01-31"}
+    answer = await client.get(made.headers["location"], params=period)
+    assert (answer.status_code, answer.json()["parameters"]) == (200, period)
+    one = await client.get(made.headers["location"], params={"start_date": "2025-01-01"})
+    assert (one.status_code, one.json()["errors"][0]["field"]) == (422, "end_date")
 
 
 @pytest.mark.parametrize("window", ["on", "", None, True, "OFF"])

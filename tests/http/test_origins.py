@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.app import create_app
@@ -145,6 +145,9 @@ async def test_with_tokens_any_name_will_do(visitor):
 
 
 @given(st.binary(max_size=40) | st.from_regex(rb"[\[\]:.@%/1270loca-]{1,30}", fullmatch=True))
+@example(b"127.0.0.1:80")
+@example(b"LOCALHOST")
+@example(b"[::1]:8000")
 def test_what_is_read_as_loopback_is_written_as_loopback(host):
     name = read_host(host)
     if name is not None and is_loopback(name):

@@ -27,7 +27,7 @@ from tests.waiting import until
 NOTICED_WITHIN_S = 5
 
 # The change, and how it is undone: the reader's way in, which every metric depends on.
-DOORS = {
+LOCKS = {
     "a role that may not log in": ("ALTER ROLE {reader} NOLOGIN", "ALTER ROLE {reader} LOGIN"),
     "a role that has run out": (
         "ALTER ROLE {reader} VALID UNTIL '2000-01-01'",
@@ -134,7 +134,7 @@ async def notices(service, setup, sql, change, expected):
     assert await until(noticed, NOTICED_WITHIN_S) is True
 
 
-@pytest.mark.parametrize(("change", "undo"), DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize(("change", "undo"), LOCKS.values(), ids=LOCKS)
 async def test_a_reader_that_is_locked_out_gives_nothing_fresh(service, change, undo):
     await locks_out(service, change, undo)
 

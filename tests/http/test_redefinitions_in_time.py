@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import held
 from tests.http.redefinitions import CASES
-from tests.http.test_redefinitions import DOORS, locks_out, notices, opened
+from tests.http.test_redefinitions import LOCKS, locks_out, notices, opened
 
 
 @pytest.fixture(scope="module")
@@ -18,5 +18,5 @@ async def test_a_change_is_noticed_at_the_usual_pace(service, name):
     await notices(service, *CASES[name])
 
 
-async def test_a_locked_door_is_noticed_at_the_usual_pace(service):
-    await locks_out(service, *DOORS["another password"])
+async def test_a_locked_out_reader_is_noticed_at_the_usual_pace(service):
+    await locks_out(service, *LOCKS["another password"])

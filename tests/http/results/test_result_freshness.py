@@ -120,9 +120,7 @@ async def test_without_a_poll_nothing_is_known_to_be_fresh(service, make_metric,
     await until(hit)
 
 
-async def test_what_changes_while_it_is_first_understood_is_not_missed(
-    service, make_metric, owner, monkeypatch
-):
+async def test_what_changes_while_a_metric_is_planned_is_not_missed(service, make_metric, owner, monkeypatch):
     await owner.execute("CREATE VIEW data.seen AS SELECT count(*) AS n FROM data.metrics")
     metric = await make_metric("SELECT n FROM seen")
     reader = service.app.state.services.executor._reader
@@ -136,11 +134,11 @@ async def test_what_changes_while_it_is_first_understood_is_not_missed(
 
     monkeypatch.setattr(reader, "describe", interrupted)
 
-    async def understood():
+    async def planned():
         definition = await service.fast.get(f"/metrics/{metric}/definition")
         return definition.json()["tables"] == ["data.customers"]
 
-    await until(understood)
+    await until(planned)
 
 
 async def test_what_reads_the_clock_stays_fresh_for_a_while_only(service, make_metric):
@@ -180,23 +178,21 @@ async def test_a_redefined_view_is_noticed(service, make_metric, owner):
     assert count(await fresh(service, metric)) == 6
 
 
-async def test_what_was_redefined_while_it_was_understood_is_understood_anew(
-    service, make_metric, monkeypatch
-):
+async def test_what_was_redefined_while_it_was_planned_is_planned_anew(service, make_metric, monkeypatch):
     metric = await make_metric("SELECT 1 AS n")
     executor = service.app.state.services.executor
-    plan_metric, understood = executor.plan_metric, []
+    plan_metric, planned = executor.plan_metric, []
 
     async def interrupted(metric):
-        understood.append(await plan_metric(metric))
-        if len(understood) == 1:
+        planned.append(await plan_metric(metric))
+        if len(planned) == 1:
             executor.forget()
-        return understood[-1]
+        return planned[-1]
 
     monkeypatch.setattr(executor, "plan_metric", interrupted)
     executor.forget()
     await ask(service.fast, metric)
-    assert len(understood) == 2
+    assert len(planned) == 2
 
 
 async def test_a_view_is_followed_to_a_table_that_was_renamed(service, make_metric, owner):
