@@ -22,6 +22,7 @@ T = TypeVar("T", bound=Struct)
 # RFC 6749, section 3.3
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
 
+_INTEGER: Final = re.compile(r"-?[0-9]{1,30}")
 _MAILBOX: Final = re.compile(r"[^\s@,;<>]+@[A-Za-z0-9.-]+")
 
 
@@ -126,8 +127,9 @@ def _convert(text: str, kind: Any, meta: Meta) -> Any:
     variable = (meta.extra or {})["env"]
     is_list = getattr(get_args(kind)[0], "__origin__", None) is tuple
     value: Any = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+    no_integer = _is_integer(kind) and not _INTEGER.fullmatch(text)  # msgspec would take `1e3` for 1000
     try:
-        converted = msgspec.convert(value, kind, strict=False, dec_hook=lambda to, raw: to(raw))
+        converted = msgspec.convert(value, kind, strict=no_integer, dec_hook=lambda to, raw: to(raw))
     except msgspec.ValidationError as error:
         raise Stop(f"{variable}={text!r}: {error} ({meta.description})", exit_code=2) from None
     if variable.endswith(("DATABASE_URL", "DATABASE_URLS")):
@@ -136,6 +138,11 @@ def _convert(text: str, kind: Any, meta: Meta) -> Any:
     if variable == "REDIS_URL":
         redis_url.parse(text)
     return converted
+
+
+def _is_integer(kind: Any) -> bool:
+    """Whether the type is an integer, or one that may be missing."""
+    return kind is int or any(_is_integer(each) for each in get_args(kind) if not isinstance(each, Meta))
 
 
 def _check_time_zone(name: str) -> None:

@@ -72,6 +72,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 services.catalog.keep(catalogue),
                 services.schema_cache.keep(data),
                 hot.keep(changed),
+                services.exporter.missing.keep(),
                 keeper.keep(),
                 _keep_sessions(services, base, ended),
                 keeper.keep_clients(clients),

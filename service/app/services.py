@@ -25,6 +25,7 @@ from service.connect import arrow
 from service.connect.mcp.endpoint import Mcp
 from service.connect.mcp.library import Library
 from service.connect.mcp.server import Server
+from service.connect.missing import MissingResults
 from service.connect.openmetrics import Exporter
 from service.dashboard.links import SESSION, Links
 from service.dashboard.links.signing import Signer
@@ -207,7 +208,11 @@ def connect(
         changes=table_changes,
         executor=executor,
         batcher=batcher,
-        exporter=Exporter(executor, results),
+        exporter=Exporter(
+            executor,
+            results,
+            MissingResults(metrics, executor, results, results.clock, active=settings.live.hot_for_s > 0),
+        ),
         mcp=Mcp(
             Server(Library(metrics, executor, results, partial(_drafted, compiler), base.gate.take_metric)),
             rights,

@@ -2,6 +2,7 @@
 
 A scrape reads results that are held already and runs no statement, neither to plan a metric nor to fill the
 cache. Results that it reads count as asked for, so a change of their tables runs them while they are hot.
+`MissingResults` learns of those that it misses.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from service.connect.missing import Missed, MissingResults
 from service.database.stored_sql.describing import NUMBER_TYPES, ResultColumn
 from service.errors import FieldError, InvalidInput
 from service.metrics.catalog import Dashboard
@@ -38,8 +40,8 @@ INFO: Final = Family("tally_result", "info", "Metrics of the dashboard.", ("metr
 HELD: Final = Family(
     "tally_result_held",
     "gauge",
-    "Whether a result is held, so that its values are here. A scrape runs nothing: any other reader of the "
-    "metric brings its result.",
+    "Whether a result is held, so that its values are here. A scrape waits for none: a missing one is run "
+    "behind it, for the next.",
     ("metric",),
 )
 AS_OF: Final = Family(
@@ -113,7 +115,8 @@ class _Values(Struct):
 
 
 class Exporter:
-    def __init__(self, executor: Executor, results: Results) -> None:
+    def __init__(self, executor: Executor, results: Results, missing: MissingResults) -> None:
+        self.missing = missing
         self._executor = executor
         self._results = results
         self._texts: OrderedDict[Hashable, str] = OrderedDict()
@@ -127,6 +130,9 @@ class Exporter:
         """
         self._refuse_unknown(dashboard, given)
         found = [(metric, await self._look(metric, given, claims)) for metric in dashboard.metrics]
+        for metric, outcome in found:
+            if outcome is None or outcome.stale_s:
+                self.missing.want(Missed(metric.id, tuple(sorted(given.items())), claims))
         question = (openmetrics, *[_state(metric, outcome) for metric, outcome in found])
         if (text := self._texts.get(question)) is not None:
             self._texts.move_to_end(question)

@@ -1,7 +1,8 @@
 """Validate the query parameters and the body of a request before its handler runs."""
 
+import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, Final
 
 from litestar import Request, Response
 from litestar.enums import HttpMethod, RequestEncodingType
@@ -10,10 +11,14 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, QueryParameter
 from litestar.routes import HTTPRoute
 from litestar.types import Empty
+from litestar.typing import FieldDefinition
 
 from service import errors
 from service.errors import FieldError, InvalidInput
 from service.http import bodies
+
+_INTEGER: Final = re.compile("-?[0-9]{1,30}")
+_SHOWN: Final = 60  # characters of a wrong value that an error repeats
 
 
 class ReadRequest(Request[Any, Any, Any]):
@@ -62,7 +67,7 @@ async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
 
 
 def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
-    """Raise 422 for an unknown query parameter, or one given more than once that is no list."""
+    """Raise 422 for a query parameter that is unknown, is no list and given more than once, or no integer."""
     if not request.scope["query_string"]:
         return
     handler = request.route_handler
@@ -77,6 +82,11 @@ def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
             for name in sorted(set(given))
             if given.count(name) > 1 and not known.get(name)
         ),
+        *(
+            FieldError(name, f"{text[:_SHOWN]!r} is not an integer")
+            for name, text in request.query_params.multi_items()
+            if name in known and _takes_integers(handler, name) and not _INTEGER.fullmatch(text)
+        ),
     ]
     if wrong:
         raise InvalidInput(errors=tuple(wrong))
@@ -86,6 +96,12 @@ def unknown_parameters(given: Iterable[str], known: Collection[str] = ()) -> tup
     """The errors of query parameters that an address does not know."""
     takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
     return tuple(FieldError(name, f"unknown query parameter; {takes}") for name in given if name not in known)
+
+
+def _takes_integers(handler: Any, name: str) -> bool:
+    """Whether the framework would make an integer of the parameter. It would take `1e1` for 10."""
+    field = _query_fields(handler)[name]
+    return int in {field.annotation, *(each.annotation for each in field.inner_types)}
 
 
 def given_once(request: Request[Any, Any, Any]) -> dict[str, str]:
@@ -99,9 +115,13 @@ def given_once(request: Request[Any, Any, Any]) -> dict[str, str]:
 
 def query_parameters(handler: Any) -> dict[str, bool]:
     """The query parameters that a route handler declares, and whether each is a list."""
+    return {name: field.is_non_string_sequence for name, field in _query_fields(handler).items()}
+
+
+def _query_fields(handler: Any) -> dict[str, FieldDefinition]:
     assert isinstance(handler, HTTPRouteHandler)
     return {
-        field.kwarg_definition.query or field.kwarg_definition.name or name: field.is_non_string_sequence
+        field.kwarg_definition.query or field.kwarg_definition.name or name: field
         for name, field in handler.parsed_fn_signature.parameters.items()
         if isinstance(field.kwarg_definition, QueryParameter)
     }

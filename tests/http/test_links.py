@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
@@ -128,14 +129,26 @@ async def test_csv_of_a_link_runs_nothing_in_a_spreadsheet_and_names_its_file(cl
     ["kind=Info", "kind=Info&kind=Critical", "parameters=%7B%22kind%22%3A%22Info%22%7D", "KIND=Info", "p=1",
      "start_date=2025-01-01", "kind%00=Info", "kind[]=Info", "dashboard=default", "link=2", "ticket=x"],
 )  # fmt: skip
-async def test_parameters_in_the_address_change_nothing(client, shop, query):
+async def test_parameters_in_the_address_are_refused_and_change_nothing_on_the_page(client, shop, query):
     address, _ = await made(client)
+    name = parse_qsl(query)[0][0]
     for path in ("data", f"metrics/{shop[0]}", f"metrics/{shop[1]}"):
-        fixed = (await client.get(f"{address}/{path}")).json()
-        assert (await client.get(f"{address}/{path}?{query}")).json() == fixed
+        answer = await client.get(f"{address}/{path}?{query}")
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, name)
     page = await client.get(f"{address}?{query}", headers=PAGE)
     assert data_of(page)["parameters"] == {}
     async with watching(client, f"{address}/events?ids={shop[0]}&{query}") as stream:
+        assert (stream.status, stream.problem["errors"][0]["field"]) == (422, name)
+
+
+async def test_the_parameters_that_a_link_fixes_may_be_repeated(client, shop):
+    """The page of a link asks for its tiles with them."""
+    address, _ = await made(client)
+    fixed = "kind=Critical"
+    for path in ("data", f"metrics/{shop[0]}"):
+        plain = await client.get(f"{address}/{path}")
+        assert (await client.get(f"{address}/{path}?{fixed}")).content == plain.content
+    async with watching(client, f"{address}/events?ids={shop[0]}&{fixed}") as stream:
         assert (await stream.event()).data["records"][0]["kind"] == "Critical"
 
 

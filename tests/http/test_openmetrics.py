@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 from contextvars import ContextVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from service.connect import openmetrics
+from service.connect.missing import MOST, Missed, MissingResults
 from service.connect.openmetrics import label_names
 from service.observe.exposition import OPENMETRICS, TEXT
 from tests.conftest import serving
@@ -66,6 +67,12 @@ def family(metric):
 @pytest.fixture(scope="module")
 def service(shared_service):
     return shared_service
+
+
+@pytest.fixture
+def passive(service, monkeypatch):
+    """Nothing brings what scrapes miss, as with HOT_FOR_S=0."""
+    monkeypatch.setattr(service.client.service.state.services.exporter.missing, "_active", False)
 
 
 @pytest.fixture
@@ -230,7 +237,7 @@ def statements(monkeypatch):
     ASKING.reset(token)
 
 
-async def test_a_scrape_runs_no_statement(board, statements):
+async def test_a_scrape_runs_no_statement(passive, board, statements):
     made = await board("SELECT count(*) AS n FROM metrics", "SELECT 2 AS n")
     statements.clear()
     for _ in range(3):  # nothing is held or planned yet
@@ -268,6 +275,59 @@ async def test_a_change_is_told_and_runs_what_is_scraped(board, service):
         return found[0][1] == 1 and await made.about("tally_result_stale") == {0: 0}
 
     await until(newer)
+
+
+async def test_what_a_scrape_misses_is_there_for_a_later_one(board):
+    """After a start, after a redefinition, and with parameters. The scrape itself gives no wrong value."""
+    made = await board("SELECT 3 AS n", "SELECT :k::integer AS n", "SELECT 1 / count(*) AS n FROM metrics")
+    assert await made.values(query="?k=8") == []
+
+    async def both():
+        return [await made.values(number, query="?k=8") for number in range(2)]
+
+    expected = [[({"column": "n"}, 3)], [({"column": "n"}, 8)]]
+    await until(lambda: _equal(both, expected))
+    assert await made.values(2) == []  # it fails, and is not there
+    changed = await made.client.patch(f"/api/v1/metrics/{made.metrics[0]}", json={"sql": "SELECT 4 AS n"})
+    assert changed.status_code == 200
+    missing = made.client.service.state.services.exporter.missing
+    missing._not_before.clear()  # the pause is over
+    expected[0] = [({"column": "n"}, 4)]
+    await until(lambda: _equal(both, expected))
+
+
+async def _equal(ask, expected):
+    return await ask() == expected
+
+
+async def test_what_fails_is_not_tried_by_each_scrape(board):
+    made = await board("SELECT 1 / count(*) AS n FROM metrics")
+    missing = made.client.service.state.services.exporter.missing
+    tried = []
+    bring = missing._bring
+
+    async def counted(missed):
+        tried.append(missed)
+        await bring(missed)
+
+    missing._bring = counted
+    try:
+        await made.samples()
+        await until(lambda: any(str(each.metric_id) == made.metrics[0] for each in missing._not_before))
+        for _ in range(20):
+            await made.samples()
+    finally:
+        del missing._bring
+    assert [str(each.metric_id) for each in tried] == made.metrics
+    assert not missing._wanted
+
+
+async def test_more_than_can_be_remembered_is_forgotten():
+    missing = MissingResults(None, None, None, lambda: 0.0, active=True)
+    for number in range(MOST + 10):
+        missing.want(Missed(UUID(int=number), (), ""))
+    assert len(missing._wanted) == MOST
+    assert Missed(UUID(int=0), (), "") not in missing._wanted
 
 
 async def test_a_stale_result_is_told(board, service):
@@ -317,7 +377,7 @@ async def test_an_unknown_dashboard_is_404_and_an_empty_one_is_empty(service, bo
     assert await made.samples() == []
 
 
-async def test_a_changed_definition_has_no_held_result(board):
+async def test_a_changed_definition_has_no_held_result(passive, board):
     made = await board("SELECT 1 AS n")
     await made.warm()
     changed = await made.client.patch(f"/api/v1/metrics/{made.metrics[0]}", json={"sql": "SELECT 2 AS n"})

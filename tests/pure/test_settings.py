@@ -87,6 +87,10 @@ def test_everyone_is_not_let_in_anywhere_else(host: str):
         {"CORS_ORIGINS": "https://a.example, *"},
         {"AUTH": "maybe"},
         {"RATE_LIMIT": "-1"},
+        {"RATE_LIMIT": "1e3"},
+        {"ROW_LIMIT": "1e3"},
+        {"ROW_LIMIT": "1000.0"},
+        {"READER_POOL_SIZE": "+8"},
     ],
     ids=str,
 )

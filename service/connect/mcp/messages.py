@@ -195,6 +195,7 @@ def _check_modern(
 
 
 def _refuse_unsupported(version: str) -> None:
+    """Name the revisions that a request may state by itself; those before are agreed on by `initialize`."""
     if version != MODERN:
         details = {"supported": [MODERN], "requested": version[:100]}
         raise RpcError(UNSUPPORTED_VERSION, "This revision of the protocol is not supported.", details)

@@ -1,7 +1,7 @@
 """Answer the addresses below a signed link as the API does, for what the link names and no more.
 
-A request below `/s/{token}/` becomes the API's request with the parameters that the token fixes. What the
-caller's address says about parameters does not get there.
+A request below `/s/{token}/` becomes the API's request with the parameters that the token fixes. An address
+that names other parameters, or other values, is refused: its answer would not be what it asks for.
 """
 
 from collections.abc import Awaitable, Callable
@@ -82,14 +82,17 @@ async def _inside(
 
     match rest:
         case ["data"]:
+            _refuse_others(given, link, ())
             return f"{API}/dashboards/{link.claims.dashboard}/data", link.claims.parameters
         case ["metrics", text]:
             metric = named(text)
+            _refuse_others(given, link, ANSWER_PARAMETERS)
             options = {name: value for name, value in given.items() if name in ANSWER_PARAMETERS}
             # A spreadsheet reads it, most likely: nothing runs in it unless its reader says so.
             options.setdefault("excel", "true")
             return f"{API}/metrics/{metric.id}", await links.taken(link, [metric]) | options
         case ["events"]:
+            _refuse_others(given, link, (IDS, RESUME))
             shown = [named(each.strip()) for each in given.get(IDS, "").split(",") if each] or [
                 *metrics.values()
             ]
@@ -102,12 +105,22 @@ async def _inside(
             raise NotFound
 
 
+def _refuse_others(given: dict[str, str], link: OpenLink, known: tuple[str, ...]) -> None:
+    """Raise `InvalidInput` for parameters that are neither known nor repeat what the link fixes."""
+    fixed = link.claims.parameters
+    others = [name for name, value in given.items() if name not in known and fixed.get(name) != value]
+    if others:
+        takes = f"; it takes {', '.join(known)}" if known else ""
+        wrong = f"the link fixes its parameters{takes}"
+        raise InvalidInput(errors=tuple(FieldError(name, wrong) for name in others))
+
+
 def _pairs(scope: Scope) -> dict[str, str]:
     pairs = query_pairs(scope["query_string"])
     given = dict(pairs)
-    for name in (*ANSWER_PARAMETERS, IDS, RESUME):
-        if sum(each == name for each, _ in pairs) > 1:
-            raise InvalidInput(errors=(FieldError(name, "given more than once"),))
+    if len(given) < len(pairs):
+        twice = next(name for name in given if sum(each == name for each, _ in pairs) > 1)
+        raise InvalidInput(errors=(FieldError(twice, "given more than once"),))
     return given
 
 
