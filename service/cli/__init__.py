@@ -34,8 +34,8 @@ SECTIONS: Final = {
     "Service": (
         serve.serve,
         databases.migrate_database,
-        databases.watch_table,
-        databases.unwatch_table,
+        databases.watch_tables,
+        databases.unwatch_tables,
         databases.psql,
     ),
     "Data": (files.seed_database, files.import_files, files.dataset, files.quarantine),

@@ -74,27 +74,29 @@ def _roll_back(last: str) -> None:
 
 
 @click.command("watch", cls=Command)
-@click.argument("table", metavar="TABLE")
-def watch_table(table: str) -> None:
-    """Let a table of your own (schema.table) announce its changes, so that results follow them at once."""
+@click.argument("tables", metavar="TABLE...", nargs=-1, required=True)
+def watch_tables(tables: tuple[str, ...]) -> None:
+    """Let tables of your own (schema.table) announce their changes, so that results follow them at once."""
     from service.cli.opened import database_ready, started
     from service.database.watch import watch
 
     with database_ready(started()) as (ready, _):
-        watched = watch(ready.database.direct_url or "", table)
-    print("\n".join(f"{each} announces its changes" for each in watched))
+        for table in tables:
+            for each in watch(ready.database.direct_url or "", table):
+                print(f"{each} announces its changes")
 
 
 @click.command("unwatch", cls=Command)
-@click.argument("table", metavar="TABLE")
-def unwatch_table(table: str) -> None:
-    """Remove what `watch` added to a table (schema.table)."""
+@click.argument("tables", metavar="TABLE...", nargs=-1, required=True)
+def unwatch_tables(tables: tuple[str, ...]) -> None:
+    """Remove what `watch` added to tables (schema.table)."""
     from service.cli.opened import database_ready, started
     from service.database.watch import unwatch
 
     with database_ready(started()) as (ready, _):
-        left = unwatch(ready.database.direct_url or "", table)
-    print("\n".join(f"{each} announces its changes no more" for each in left))
+        for table in tables:
+            for each in unwatch(ready.database.direct_url or "", table):
+                print(f"{each} announces its changes no more")
 
 
 @click.command(cls=Command)

@@ -1,7 +1,9 @@
 """Render the pages: templates, the data that scripts read from a page, and the headers of every page."""
 
+from base64 import b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Final
@@ -12,11 +14,14 @@ from markupsafe import Markup
 from msgspec import Struct
 
 from service.auth.tokens import Principal
-from service.dashboard.assets import Assets
+from service.dashboard.assets import FOLDER, Assets
 from service.errors import Problem
 from service.http.fields import media_weight, weights
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
+EARLY: Final = (FOLDER / "early.js").read_text()
+"""Stands in each page before all that the page loads, so that the numbers are asked for first."""
+_EARLY_HASH: Final = b64encode(sha256(EARLY.encode()).digest()).decode()
 HTML: Final = "text/html"
 
 
@@ -55,7 +60,7 @@ class Pages:
             lstrip_blocks=True,
         )
         shared: dict[str, Any] = self.environment.globals
-        shared |= {"asset": assets.url, "auth": auth}
+        shared |= {"asset": assets.url, "auth": auth, "early": Markup(EARLY)}  # noqa: S704 (a file of ours)
         self.environment.filters.update(data=_data, ticks=_ticks)
 
     def render(self, template: str, *, principal: Principal | None = None, **context: Any) -> str:
@@ -95,11 +100,15 @@ class Pages:
 def headers(
     *, nonce: str | None = None, frame_ancestors: str = "'none'", referrer: str = "same-origin"
 ) -> dict[str, str]:
-    """Headers of a page: it runs and loads nothing but our own files. A `nonce` allows a style element."""
+    """Headers of a page: it runs and loads nothing but `EARLY` and our own files.
+
+    A `nonce` allows a style element.
+    """
     styles = "'self'" if nonce is None else f"'self' 'nonce-{nonce}'"
     policy = (
-        f"default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data: blob:; "
-        "font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
+        f"default-src 'none'; script-src 'self' 'sha256-{_EARLY_HASH}'; style-src {styles}; "
+        "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; manifest-src 'self'; "
+        "form-action 'self'; base-uri 'none'; "
         f"frame-ancestors {frame_ancestors}; require-trusted-types-for 'script'; trusted-types 'none'"
     )
     return {

@@ -19,6 +19,7 @@ from service.database.plain import select
 from service.database.preflight import NoLogin, log_in, reader_roles, refuse_same_role, refuse_unfit
 from service.database.queries import Statement
 from service.database.rights import (
+    CREATED_SCHEMA,
     grant,
     is_made,
     missing_create,
@@ -31,7 +32,6 @@ from service.errors import Stop
 from service.postgres_url import where
 
 MIGRATIONS: Final = bundled("migrations")
-CREATED_SCHEMA: Final = "data"
 LOCK: Final = 7_382_559  # an arbitrary number: every Tally on one database takes the same lock
 _FIRST: Final = "0001.schemas"
 _MEMORY: Final = "0095.reader"

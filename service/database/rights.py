@@ -16,6 +16,8 @@ from service.database.queries import SqlFile
 from service.errors import Stop
 from service.postgres_url import parameters
 
+CREATED_SCHEMA: Final = "data"
+"""The schema of DATA_SCHEMAS that migrations create."""
 READ_ONLY: Final = "default_transaction_read_only"
 MADE_FOR_TALLY: Final = "Made for Tally: runs its stored SQL"
 """The comment of a reader role that did not exist before, so that `uninstall` may drop it."""
@@ -61,6 +63,18 @@ _UNREADABLE: Final = """
 SELECT FROM pg_class AS c
 WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
     AND NOT has_table_privilege(%(reader)s, c.oid, 'SELECT')
+"""
+# Rights that were given to the reader itself in a schema.
+_READABLE: Final = """
+SELECT FROM pg_class AS c, aclexplode(c.relacl) AS a
+JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE c.relnamespace = %(schema)s::regnamespace AND a.privilege_type = 'SELECT' AND r.rolname = %(reader)s
+"""
+_READABLE_LATER: Final = """
+SELECT FROM pg_default_acl AS d, aclexplode(d.defaclacl) AS a
+JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE d.defaclnamespace = %(schema)s::regnamespace AND d.defaclobjtype = 'r' AND r.rolname = %(reader)s
+    AND d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
 """
 # Roles that own or may create tables here, and whose new tables the reader could not select from. The reader
 # may not exist yet.
@@ -212,6 +226,30 @@ def _rights(
     )
     for name in schemas:
         yield from _schema_rights(session, reader, name)
+    if CREATED_SCHEMA not in schemas:
+        yield from _own_data_no_more(session, reader)
+
+
+def _own_data_no_more(session: psycopg.Connection, reader: str) -> Iterator[_Right]:
+    """Take back what an earlier DATA_SCHEMAS gave in Tally's own schema, as one without tables."""
+    schema, role = sql.Identifier(CREATED_SCHEMA), sql.Identifier(reader)
+    where = {"reader": reader, "schema": CREATED_SCHEMA}
+    if session.execute("SELECT to_regnamespace(%s)", [CREATED_SCHEMA]).fetchone() == (None,):
+        return
+    yield _Right(
+        sql.SQL("REVOKE SELECT ON ALL TABLES IN SCHEMA {} FROM {}").format(schema, role), _READABLE, where
+    )
+    yield _Right(
+        sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {} REVOKE SELECT ON TABLES FROM {}").format(schema, role),
+        _READABLE_LATER,
+        where,
+    )
+    yield _Right(
+        sql.SQL("REVOKE USAGE ON SCHEMA {} FROM {}").format(schema, role),
+        "SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a JOIN pg_roles AS r ON r.oid = a.grantee"
+        " WHERE n.nspname = %(schema)s AND r.rolname = %(reader)s",
+        where,
+    )
 
 
 def _password(session: psycopg.Connection, reader: str, reader_url: str) -> sql.Composable:

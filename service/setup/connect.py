@@ -18,9 +18,14 @@ from msgspec import Struct
 from psycopg import sql
 
 from service import postgres_url
-from service.database.migrate import CREATED_SCHEMA, migrate
+from service.database.migrate import migrate
 from service.database.preflight import Login, NoLogin, log_in, refuse_same_role, refuse_unfit
-from service.database.rights import refuse_foreign_schemas, refuse_missing_schemas, role_exists
+from service.database.rights import (
+    CREATED_SCHEMA,
+    refuse_foreign_schemas,
+    refuse_missing_schemas,
+    role_exists,
+)
 from service.database.watch import watch
 from service.environment import read_env_file
 from service.errors import DatabaseUnavailable, Problem, Stop
@@ -208,7 +213,8 @@ def _describe(settings: Settings, found: _Found) -> None:
     config, login = settings.database, found.login
     say(f"Postgres {login.version}, database {login.database}, as {login.current_user}")
     for table in sorted(found.tables, key=lambda each: -each.bytes)[:SHOWN_TABLES]:
-        rows = "" if table.kind == "v" else f"  about {table.estimate:,} rows, {shown_bytes(table.bytes)}"
+        number = f"{table.estimate:,} row{'' if table.estimate == 1 else 's'}"
+        rows = "" if table.kind == "v" else f"  about {number}, {shown_bytes(table.bytes)}"
         say(f"  {table.shown}  {table.kind_name}{rows}")
     if (more := len(found.tables) - SHOWN_TABLES) > 0:
         say(f"  and {more} more")

@@ -8,10 +8,10 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from service.database.migrate import CREATED_SCHEMA, unapplied
+from service.database.migrate import unapplied
 from service.database.plain import select
 from service.database.preflight import Login, NoLogin, log_in, refuse_unfit
-from service.database.rights import lacking
+from service.database.rights import CREATED_SCHEMA, lacking
 from service.errors import Stop
 from service.postgres_url import where
 from service.settings import Settings

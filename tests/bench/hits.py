@@ -7,8 +7,8 @@ metrics in the catalogue and in rotation.
 import os
 import tempfile
 import time
-import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from uuid import uuid4
 
@@ -90,8 +90,13 @@ def store_metrics(server: Server, sql: str, number: int) -> list[str]:
 
 
 def ask(port: int, metric: str, bearer: dict[str, str]) -> tuple[bytes, str]:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/metrics/{metric}", headers=bearer)
-    with urllib.request.urlopen(request) as answer:
+    """Ask in the words of the load: `urllib` would name a coding, and other words go by the endpoint once."""
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.putrequest("GET", f"/api/v1/metrics/{metric}", skip_accept_encoding=True)
+    for name, value in bearer.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    with closing(connection), connection.getresponse() as answer:
         return answer.read(), answer.headers["etag"]
 
 

@@ -47,7 +47,9 @@ async def bare(browser: Browser) -> AsyncGenerator[Page]:
 @pytest.fixture
 async def page(bare: Page) -> Page:
     await bare.evaluate(MAKE)
-    await bare.evaluate("result => tile.take({ id: 'x', status: 200, etag: '\"aaaa\"', result })", RESULT)
+    await bare.evaluate(
+        "result => { tile.take({ id: 'x', status: 200, etag: '\"aaaa\"', result }); tile.show(); }", RESULT
+    )
     return bare
 
 
@@ -111,7 +113,9 @@ async def test_a_number_is_as_large_as_its_tile_allows(page):
     size = "() => parseFloat(getComputedStyle(document.querySelector('.headline')).fontSize)"
     assert await page.evaluate(size) > 50
     wide = {**RESULT, "records": [{"n": 9007199254740991}]}
-    await page.evaluate("result => tile.take({ id: 'x', status: 200, etag: 'c', result })", wide)
+    await page.evaluate(
+        "result => { tile.take({ id: 'x', status: 200, etag: 'c', result }); tile.show(); }", wide
+    )
     assert await page.locator(".headline").text_content() == "9,007,199,254,740,991"
     box = await until(page.locator(".headline").bounding_box)  # it may be drawn anew at this moment
     host = await page.locator(".tile-chart").bounding_box()

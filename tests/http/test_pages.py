@@ -174,7 +174,9 @@ async def test_the_pages_ask_and_data_know_the_dashboards_and_only_load_our_file
     page = await client.get(path, headers=PAGE)
     assert page.status_code == 200
     assert f"<title>{title} · Tally</title>" in page.text
-    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+    assert page.headers["content-security-policy"].startswith(
+        "default-src 'none'; script-src 'self' 'sha256-"
+    )
     first = data_of(page)["dashboards"][0]
     assert (first["id"], first["address"]) == ("default", "/")
     assert 'how many">' not in page.text

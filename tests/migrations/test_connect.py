@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from service.errors import Stop
+from service.postgres_url import parameters
 from service.setup import env_file
 from service.setup.connect import Options, connect
+from service.setup.doctor import examine
 from tests.conftest import Server, serving
 from tests.migrations.shops import Shop, open_shop, run, value
 
@@ -136,6 +138,17 @@ async def test_an_empty_database_is_connected_and_waits_for_tables(
         assert await _connect(shop) == 0
         assert shop.settings()[0].database.data_schemas == ("public",)
         assert "'Rows of public.Later On', newest row 0" in capsys.readouterr().err
+        # The first one gave the reader Tally's own schema, which it may not read any more.
+        reader = parameters(shop.settings()[0].database.reader_url or "")["user"]
+        for question in (
+            f"SELECT has_schema_privilege('{reader}', 'data', 'USAGE')",
+            f"SELECT has_table_privilege('{reader}', 'data.customers', 'SELECT')",
+            f"""SELECT count(*) > 0 FROM pg_default_acl AS d, aclexplode(d.defaclacl) AS a
+            WHERE d.defaclnamespace = 'data'::regnamespace AND a.grantee = '{reader}'::regrole""",
+        ):
+            assert not await value(shop.admin_url, question), question
+        findings = await asyncio.to_thread(examine, *shop.settings())
+        assert [each for each in findings if each.check in {"reader", "rights"} and each.status != "ok"] == []
 
 
 async def test_schemas_of_others_with_our_names_are_not_mixed_with_ours(server: Server, tmp_path: Path):

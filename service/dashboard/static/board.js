@@ -90,6 +90,8 @@ export class Board {
 			if (turn !== this.turn) return;
 			this.tries = 0;
 			for (const entry of results) this.tiles.get(entry.id)?.take(entry);
+			for (const tile of this.tiles.values()) tile.chart.measure(); // all before the first is drawn
+			for (const tile of this.tiles.values()) tile.show();
 			this.follow();
 			await this.loadBefore(turn);
 		} catch (problem) {

@@ -72,7 +72,7 @@ export class Tile {
 		this.article.setAttribute('aria-busy', 'true');
 	}
 
-	/** @param {Entry} entry of the dashboard's data */
+	/** `show` draws it. @param {Entry} entry of the dashboard's data */
 	take({ result, problem, etag, ignored_parameters: ignored }) {
 		this.loading = false;
 		this.live = null;
@@ -81,7 +81,7 @@ export class Tile {
 		this.etag = (etag ?? '').replace(/"/g, '').slice(0, SHORT);
 		if (result) this.accept(result);
 		else if (problem?.status === 404) this.result = null;
-		this.render(!!result);
+		this.render();
 	}
 
 	/** @param {Result} result its title may have been changed by others */
@@ -148,13 +148,19 @@ export class Tile {
 		if (!this.loading) this.article.removeAttribute('aria-busy');
 		const empty = !!result && !result.records.length;
 		this.host.hidden = !result || empty;
-		if (result && news && !empty) this.chart.show(result, { kind: this.kind, before: this.foreign ? null : this.before, shift: this.shift });
+		if (news) this.show();
 		this.tell(noteOf(this, empty));
 		this.own.hidden = !this.foreign || !result;
 		this.own.title = `This metric does not take the chosen period${this.deeds.explain ? ': press to see why' : ''}.`;
 		this.rows.textContent = result?.truncated ? `cut off at ${result.records.length} rows` : '';
 		this.mark.className = `dot ${this.live?.state ?? ''}`;
 		this.grow();
+	}
+
+	/** Draw the numbers. */
+	show() {
+		const { result, kind, shift } = this;
+		if (result?.records.length) this.chart.show(result, { kind, before: this.foreign ? null : this.before, shift });
 	}
 
 	/** @param {Node[]} note */

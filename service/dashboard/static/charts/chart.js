@@ -35,6 +35,8 @@ export class Chart {
 	plot = null;
 	/** @type {import('./line.js').Band | null} */
 	band = null;
+	/** @type {import('./frame.js').Size | null} the room that was last measured */
+	size = null;
 	shift = 0;
 	index = -1;
 	tabled = false;
@@ -62,7 +64,11 @@ export class Chart {
 		this.area.addEventListener('pointerleave', () => this.leave());
 		this.area.addEventListener('blur', () => this.leave());
 		this.figure.addEventListener('keydown', (event) => this.press(event));
-		this.sizes = new ResizeObserver(() => this.draw());
+		this.sizes = new ResizeObserver(() => {
+			const drawn = this.size;
+			const { width, height } = this.measure();
+			if (width !== drawn?.width || height !== drawn.height) this.draw();
+		});
 		this.sizes.observe(host);
 	}
 
@@ -83,6 +89,12 @@ export class Chart {
 		old?.remove();
 	}
 
+	/** Who draws many charts at once measures all of them before: each measuring after a change is a layout. */
+	measure() {
+		this.size = { width: this.host.clientWidth, height: this.host.clientHeight };
+		return this.size;
+	}
+
 	/** Draw again where size or theme changed. */
 	draw() {
 		const { result, shape } = this;
@@ -93,8 +105,9 @@ export class Chart {
 		if (this.rows) this.rows.hidden = !asTable;
 		const sentence = sentenceOf(shape, this.kind, result, this.before);
 		if (this.sentence.textContent !== sentence) this.sentence.textContent = sentence;
-		const { clientWidth: width, clientHeight: height } = this.host;
-		if (asTable || width < 40 || height < 40) return;
+		if (asTable) return;
+		const { width, height } = fits(this.size) ? this.size : this.measure();
+		if (!fits(this.size)) return;
 		this.area.setAttribute('aria-label', `${this.title}. ${sentence} ${KEYS}`);
 		this.plot = this.made({ width, height });
 		for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) this.drawing.setAttribute(name, `${value}`);
@@ -195,6 +208,15 @@ function keepPlace(old, rows) {
 	while (more && !more.hidden && rows.querySelectorAll('tbody tr').length < length) more.click();
 	rows.scrollTo(scrollLeft, scrollTop);
 	if (document.activeElement === old) rows.focus({ preventScroll: true });
+}
+
+/**
+ * Whether there is room for a drawing.
+ * @param {import('./frame.js').Size | null} size
+ * @returns {size is import('./frame.js').Size}
+ */
+function fits(size) {
+	return !!size && size.width >= 40 && size.height >= 40;
 }
 
 /** @param {import('./frame.js').Reading} row */
