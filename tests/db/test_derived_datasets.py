@@ -327,6 +327,15 @@ async def test_built_in_datasets_without_the_column_are_not_mirrored(bare: Shop)
         await bare.put("queries", "id,query\nq,SELECT 1\n", mirror=True)
 
 
+async def test_a_file_without_the_key_is_told_how_to_choose_another(shop: Shop):
+    with pytest.raises(InvalidInput) as refused:
+        await shop.put("sales_customers", "email\na@b\n")
+    assert "`tally dataset add 'sales.customers' --key COLUMN`" in str(refused.value)
+    with pytest.raises(InvalidInput) as refused:  # Tally's own tables have the key that they have
+        await shop.put("queries", "query\nSELECT 1\n")
+    assert "--key" not in str(refused.value)
+
+
 async def test_the_contract_follows_the_table(shop: Shop):
     await shop.run(
         "ALTER TABLE sales.customers ADD COLUMN age int NOT NULL CONSTRAINT of_age CHECK (age > 17)"

@@ -26,6 +26,8 @@ FORMULA = re.compile(rf"['\x00-\x1f\x7f-\x9f{SPACES}{IGNORABLE}]*[=+\-@\uff1d\uf
 """What a spreadsheet may run, wide signs too: it passes over blanks and marks before it looks. A guarded
 cell is of this form as well, which makes the way back exact.
 """
+_OWN_SCHEMAS = {"catalog", "data"}
+"""Schemas of the datasets that Tally has by itself."""
 NESTED = {"json", "array"}
 """Kinds of columns that take a list or an object of a JSON file."""
 RETURNED = fold("quarantine_id")
@@ -107,7 +109,20 @@ def check_headings(source: str, dataset: Dataset, headings: list[str]) -> None:
         shown = ", ".join(heading[:40] for heading in headings[:20])
         raise InvalidInput(
             f"{source}: line 1: no heading for {', '.join(missing)} of dataset {dataset.name}; found: {shown}"
+            + _other_key(dataset, missing)
         )
+
+
+def _other_key(dataset: Dataset, missing: list[str]) -> str:
+    """How to import files without the key of a user's table, such as a number that the table makes itself."""
+    keys = [column.name for column in dataset.columns if column.key]
+    if dataset.schema in _OWN_SCHEMAS or not set(keys).intersection(missing):
+        return ""
+    name = f"{dataset.schema}.{dataset.table}"
+    return (
+        f". Its rows are told apart by {', '.join(keys)}. For files without it choose a column that they "
+        f"have: `tally dataset remove {dataset.name}`, `tally dataset add '{name}' --key COLUMN`"
+    )
 
 
 def _plain(
