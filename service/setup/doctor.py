@@ -202,7 +202,7 @@ def _rights(patient: _Patient) -> Iterator[Finding]:
     reader = patient.reader.session_user
     if statements := lacking(patient.session, reader, patient.reader_url, schemas):
         mend = "\n".join(["-- `tally migrate` runs what the owner may", *statements])
-        yield Finding("rights", "act", f"the reader lacks {len(statements)} rights", mend)
+        yield Finding("rights", "act", f"the reader lacks or exceeds its rights: {len(statements)}", mend)
 
 
 def _watches(patient: _Patient) -> Iterator[Finding]:

@@ -201,7 +201,7 @@ def _overlap(one: Layout, other: Layout) -> bool:
 
 def _ids_from(title: str) -> list[str]:
     """The ids to try for a title. Raises `InvalidInput` if it has no letter or digit that an id may have."""
-    ascii_only = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    ascii_only = unicodedata.normalize("NFKD", title.casefold()).encode("ascii", "ignore").decode()
     slug = _NO_SLUG.sub("-", ascii_only)[:_LONGEST_ID].strip("-")
     if not slug:
         raise InvalidInput(errors=(FieldError("id", "give one: the title makes none (a-z, 0-9 and -)"),))
