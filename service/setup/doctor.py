@@ -202,7 +202,10 @@ def _rights(patient: _Patient) -> Iterator[Finding]:
     reader = patient.reader.session_user
     if statements := lacking(patient.session, reader, patient.reader_url, schemas):
         mend = "\n".join(["-- `tally migrate` runs what the owner may", *statements])
-        yield Finding("rights", "act", f"the reader lacks or exceeds its rights: {len(statements)}", mend)
+        more = sum(" REVOKE " in f" {statement}" for statement in statements)
+        told = [(len(statements) - more, "lacks {} rights"), (more, "has {} rights too many")]
+        shown = " and ".join(text.format(number) for number, text in told if number)
+        yield Finding("rights", "act", f"the reader {shown}", mend)
 
 
 def _watches(patient: _Patient) -> Iterator[Finding]:
