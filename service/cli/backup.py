@@ -61,8 +61,16 @@ def restore_all(file: str, *, replace: bool, as_csv: bool) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Generator[Callable[[bytes], object]]:
-    """Write a file beside the path, and put it in its place when it is whole and on the disk."""
+    """Write a file beside the path, and put it in its place when it is whole and on the disk.
+
+    A device or a pipe is written to, and a link goes on leading to its file.
+    """
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                yield device.write
+            return
+        path = path.resolve()
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
             try:
                 yield part.write

@@ -86,6 +86,8 @@ class Supervisor(_Granian):
         self._last_beats = [0] * self.workers
         self._missed_beats = [0] * self.workers
         self._deaths = [0] * self.workers
+        self._hung: set[int] = set()
+        """Processes that were killed because they hung."""
         self._due: dict[int, float] = {}
         self._has_started = False
         self._serves = False
@@ -177,7 +179,9 @@ class Supervisor(_Granian):
             pause_s = _pause_s(self._deaths[index])
             self._due[index] = time.monotonic() + pause_s
             pid = worker.inner.pid
-            self._observe(WorkerLost(index + 1, pid, _describe(status), round(lived_s, 1), pause_s))
+            why = "hung, and was killed" if pid in self._hung else _describe(status)
+            self._hung.discard(pid)
+            self._observe(WorkerLost(index + 1, pid, why, round(lived_s, 1), pause_s))
 
     def _give_up(self, why: str, exit_code: int) -> None:
         self.shutdown()
@@ -203,6 +207,7 @@ class Supervisor(_Granian):
                     process=worker.inner.pid,
                     silent_s=limit,
                 )
+                self._hung.add(worker.inner.pid)
                 worker.inner.kill()
 
     def _restart_dead(self, spawn_target: Any, target_loader: Any) -> None:

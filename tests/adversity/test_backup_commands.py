@@ -1,8 +1,10 @@
 """`tally export` and `tally restore` as a user runs them."""
 
 import json
+import os
 import signal
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -83,6 +85,30 @@ def test_the_file_passes_through_a_pipe(company: Path, empty: Path):
     assert done.stderr.startswith("tally: standard input is cut off")
     done = tally("restore", "-", stdin=exported.stdout, DATA_DIR=empty)
     assert done.returncode == 0
+
+
+def test_a_device_is_written_to_and_stays_one(command: Commanded, company: Path, tmp_path: Path):
+    done = command("export", "/dev/full", DATA_DIR=company)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "tally: /dev/full cannot be written: No space left on device\n",
+    )
+    assert Path("/dev/full").is_char_device()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as reading:
+        read = reading.submit(pipe.read_bytes)
+        assert command("export", str(pipe), DATA_DIR=company).returncode == 0
+    assert read.result().startswith(b'{"tally_export":1')
+    assert pipe.is_fifo()
+
+
+def test_a_link_goes_on_leading_to_its_file(command: Commanded, company: Path, tmp_path: Path):
+    file, link = tmp_path / FILE, tmp_path / "link"
+    link.symlink_to(file)
+    assert command("export", str(link), DATA_DIR=company).returncode == 0
+    assert link.is_symlink()
+    assert file.read_bytes().startswith(b'{"tally_export":1')
 
 
 def test_an_export_that_fails_leaves_the_file_before_it(command: Commanded, company: Path, tmp_path: Path):

@@ -38,7 +38,7 @@ def service(
         (signal.SIGKILL, "a worker died and is replaced"),
         (signal.SIGTERM, "a worker died and is replaced"),
         (signal.SIGSEGV, "a worker died and is replaced"),
-        (signal.SIGSTOP, "a worker hangs and is killed"),
+        (signal.SIGSTOP, "hung, and was killed"),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else "",
 )

@@ -130,7 +130,10 @@ class _Caller(asyncio.Protocol):
         if now < self._until:
             self._ask()
         else:
-            self._transport.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.finished.done():
@@ -139,6 +142,45 @@ class _Caller(asyncio.Protocol):
     def _ask(self) -> None:
         self._asked = time.perf_counter()
         self._transport.write(next(self._turn))
+
+
+class Crowd:
+    """Callers whose connections stay open between the times in which they ask."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._turn = cycle(case.requests)
+        self._callers: list[_Standing] = []
+
+    async def connect(self, connections: int) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(connections):
+            _, caller = await loop.create_connection(
+                lambda: _Standing(self._turn, 0.0, loop.create_future()), "127.0.0.1", self._case.port
+            )
+            self._callers.append(caller)
+
+    async def ask(self, seconds: float) -> int:
+        """Ask for so long. Returns the number of answers, when all have arrived."""
+        loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
+        for caller in self._callers:
+            caller.begin(until, loop.create_future())
+        await asyncio.gather(*(caller.finished for caller in self._callers))
+        return sum(len(caller.times) for caller in self._callers)
+
+
+class _Standing(_Caller):
+    """Keeps its connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def begin(self, until: float, finished: "asyncio.Future[None]") -> None:
+        self._until, self.finished, self.times = until, finished, []
+        self._ask()
+
+    def _end(self) -> None:
+        self.finished.set_result(None)
 
 
 def _whole(buffer: bytes, end: int) -> bool:

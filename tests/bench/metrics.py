@@ -1,20 +1,22 @@
 """What counting costs: hits of a service that counts, against the same service whose hits are not counted.
 
-`.venv/bin/python -m tests.bench.metrics`: one worker, bearer tokens, 64 connections; both run side by side,
-and one is scraped once a second. The worker's CPU time for a hit says more than the rate where others work on
-the machine too. Then what an event and a scrape cost, beside Prometheus's client library.
+`.venv/bin/python -m tests.bench.metrics`: one worker, bearer tokens, 64 connections. One process does both in
+turn, told by signals, so that nothing else differs between the two. The processor time for a hit is read from
+the kernel's clock of the worker, which other work on the machine hardly moves. Then what an event and a
+scrape cost, beside Prometheus's client library.
 """
 
 import os
-import statistics
+import signal
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from statistics import median
+from typing import NamedTuple
 from uuid import UUID
 
 import psutil
@@ -27,18 +29,21 @@ from service.observe.counters import SharedCounters
 from service.observe.events import QueryRun, RequestDone
 from service.observe.families import REQUEST_SECONDS
 from service.observe.prometheus import Prometheus
+from tests.bench.burst import processor_time
 from tests.bench.hits import SQL, ask, store_metrics
-from tests.bench.load import CONNECTIONS, Case, database, get, measure, served
+from tests.bench.load import CONNECTIONS, Case, Crowd, database, get, served
 
-ROUNDS = 80
-ROUND_S = 0.3
+ROUNDS = 400
+ROUND_S = 0.1
 ROUTES = 60
 EVENTS = 100_000
 UNCOUNTED_HITS = "hits that are not counted"
-COUNTED_HITS = "hits that are counted, and scraped"
+COUNTED_HITS = "hits that are counted"
 
-# The hit path without its counts.
-UNCOUNTED = """
+# The hit path without its counts, while a signal says so.
+SWITCHED = """
+import signal
+
 from service.results import cache_hits
 from service.results.cache_hits import CacheHitMiddleware, _signature, hit, plain, request_id_of
 
@@ -61,14 +66,31 @@ def respond(self, scope):
     extra = [*extra, (b"x-request-id", request_id_of(request.get(b"x-request-id")))]
     return hit(entry, coding, now).messages(scope["method"], request.get(b"if-none-match", b""), extra)
 
-CacheHitMiddleware._respond = respond
+counted = CacheHitMiddleware._respond
 CacheHitMiddleware.answers = 0
+
+def switch(number, _frame):
+    CacheHitMiddleware._respond = counted if number == signal.SIGUSR1 else respond
+
+for number in (signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, switch)
 """
 SERVE = """
 from service.cli import main
 if __name__ == "__main__":
     main(["serve"])
 """
+
+
+def _nothing() -> None:
+    pass
+
+
+class Side(NamedTuple):
+    """What is asked, and what is called before each round."""
+
+    case: Case
+    prepare: Callable[[], None] = _nothing
 
 
 def main() -> None:
@@ -79,55 +101,72 @@ def main() -> None:
         issuer = Issuer(load(os.environ).public_url, KeyFile(Path(folder)))
         bearer = {"Authorization": f"Bearer {issuer.sign('bench', ['metrics:read'], 3600)}"}
         [metric] = store_metrics(server, SQL, 1)
-        cases: dict[str, Case] = {}
-        for name, script in ((UNCOUNTED_HITS, UNCOUNTED + SERVE), (COUNTED_HITS, SERVE)):
-            port = stack.enter_context(served(server, (sys.executable, "-c", script)))
-            ask(port, metric, bearer)
-            cases[name] = Case(port, [get(f"/api/v1/metrics/{metric}", **bearer)])
-        stop = Event()
-        scraping = Thread(target=_scrape, args=(cases[COUNTED_HITS].port, stop))
-        scraping.start()
-        try:
-            compare(cases, UNCOUNTED_HITS)
-        finally:
-            stop.set()
-            scraping.join()
+        port = stack.enter_context(served(server, (sys.executable, "-c", SWITCHED + SERVE)))
+        ask(port, metric, bearer)
+        case, worker = Case(port, [get(f"/api/v1/metrics/{metric}", **bearer)]), worker_of(port)
+
+        sides = {
+            UNCOUNTED_HITS: Side(case, partial(os.kill, worker, signal.SIGUSR2)),
+            COUNTED_HITS: Side(case, partial(os.kill, worker, signal.SIGUSR1)),
+        }
+        compare(sides, UNCOUNTED_HITS)
     _events()
 
 
-def compare(cases: dict[str, Case], baseline: str, *, connections: int = CONNECTIONS) -> None:
-    """Print rate and CPU time of each case, and the median ratio of the rounds.
+def compare(
+    sides: Mapping[str, Side], baseline: str, *, connections: int = CONNECTIONS, rounds: int = ROUNDS
+) -> None:
+    """Print rate and processor time of each side, and the ratios to the baseline.
 
     The rounds are many and short, and neighbours are compared, so that what else the machine does hits both.
+    The ratio is the median of the rounds, with the interval in which it is with 95 % confidence.
     """
-    rates = {name: list[float]() for name in cases}
-    times = {name: list[float]() for name in cases}
-    workers = {name: _worker(case.port) for name, case in cases.items()}
-    for turn in range(ROUNDS):
-        for name, case in cases.items() if turn % 2 else reversed(cases.items()):
-            before = sum(workers[name].cpu_times()[:2])
-            rate = uvloop.run(measure(case, connections, ROUND_S)).rate
-            rates[name].append(rate)
-            times[name].append((sum(workers[name].cpu_times()[:2]) - before) / (rate * ROUND_S) * 1e6)
-    for name in cases:
-        faster = statistics.median(a / b for a, b in zip(rates[name], rates[baseline], strict=True))
-        less = sum(times[baseline]) / sum(times[name])  # the clock of CPU time is too coarse for one round
+    rates, spent = uvloop.run(_measured(sides, connections, rounds))
+    for name in sides:
         print(  # noqa: T201 (a script)
-            f"{name:40} {max(rates[name]):9.0f} requests/s  {faster:.3f}"
-            f"   {min(times[name]):6.2f} us CPU  {less:.3f}"
+            f"{name:40} {median(rates[name]):9.0f} requests/s  {_ratio(rates[name], rates[baseline])}"
+            f"   {median(spent[name]):7.2f} us of a core  {_ratio(spent[name], spent[baseline])}"
         )
 
 
-def _worker(port: int) -> psutil.Process:
+async def _measured(
+    sides: Mapping[str, Side], connections: int, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Answers a second, and microseconds of the worker's processor time for each, by side and round."""
+    rates = {name: list[float]() for name in sides}
+    spent = {name: list[float]() for name in sides}
+    workers = {name: worker_of(side.case.port) for name, side in sides.items()}
+    crowds = {name: Crowd(side.case) for name, side in sides.items()}
+    for crowd in crowds.values():
+        await crowd.connect(connections)
+    for turn in range(rounds):
+        for name, side in sides.items() if turn % 2 else reversed(sides.items()):
+            side.prepare()
+            await crowds[name].ask(ROUND_S / 10)
+            before, began = processor_time(workers[name]), time.perf_counter()
+            answers = await crowds[name].ask(ROUND_S)
+            rates[name].append(answers / (time.perf_counter() - began))
+            spent[name].append((processor_time(workers[name]) - before) / answers * 1e6)
+    return rates, spent
+
+
+def _ratio(these: Sequence[float], those: Sequence[float]) -> str:
+    """The median ratio of neighbours and its interval, by ranks: it does not matter how ratios are spread."""
+    if these is those:
+        return f"{'1':24}"
+    ratios = sorted(a / b for a, b in zip(these, those, strict=True))
+    away = round(0.98 * len(ratios) ** 0.5)
+    low, high = ratios[max(len(ratios) // 2 - away, 0)], ratios[min(len(ratios) // 2 + away, len(ratios) - 1)]
+    return f"{median(ratios):.3f} ({low:.3f} to {high:.3f})"
+
+
+def worker_of(port: int) -> int:
     """The worker process that serves on this port: a child of the one that was started."""
-    services = psutil.Process().children()
-    supervisor = next(each for each in services if each.environ().get("PORT") == str(port))
-    return max(supervisor.children(), key=lambda child: sum(child.cpu_times()[:2]))
-
-
-def _scrape(port: int, stop: Event) -> None:
-    while not stop.wait(1.0):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/internal/prometheus").read()
+    for service in psutil.Process().children():
+        with suppress(psutil.Error):
+            if service.environ().get("PORT") == str(port):
+                return max(service.children(), key=lambda child: sum(child.cpu_times()[:2])).pid
+    raise LookupError(port)
 
 
 def _events() -> None:

@@ -12,13 +12,11 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
 
-import psutil
 import psycopg
 import uvloop
 from msgspec import Struct
@@ -28,6 +26,7 @@ from service.database.embedded import Server
 from service.environment import load
 from tests.bench.burst import Answer, Burst
 from tests.bench.load import TALLY, database, get, served
+from tests.bench.metrics import worker_of
 
 AT_ONCE = 300
 ROOM = 128 + 4
@@ -105,7 +104,7 @@ async def _burst(
 ) -> Round:
     held = f"/api/v1/metrics/{quick}?n=0"
     await _ask(port, held, bearer)
-    crowd = Burst(port, _worker(port), requests, opened=opened)
+    crowd = Burst(port, worker_of(port), requests, opened=opened)
     hits, others = [await _ask(port, held, bearer)], [await _ask(port, _path(quick), bearer)]
     while not crowd.is_done:
         hits.append(await _ask(port, held, bearer))
@@ -148,16 +147,6 @@ def _line(name: str, seconds: Sequence[float], rounds: int) -> None:
         took = sorted(each * 1000 for each in seconds)
         figures = f"median {median(took):7.1f}  p99 {took[int(len(took) * 0.99)]:7.1f}  max {took[-1]:7.1f}"
         print(f"{name:42} {len(took) // rounds:5}  {figures}")  # noqa: T201 (a script)
-
-
-def _worker(port: int) -> int:
-    """The process that serves on this port: a child of the one that was started."""
-    services = psutil.Process().children()
-    for each in services:
-        with suppress(psutil.Error):
-            if each.environ().get("PORT") == str(port):
-                return max(each.children(), key=lambda child: sum(child.cpu_times()[:2])).pid
-    raise LookupError(port)
 
 
 async def _ask(port: int, path: str, bearer: dict[str, str]) -> tuple[int, float]:

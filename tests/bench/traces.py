@@ -15,9 +15,10 @@ from service.auth.issuer import Issuer, KeyFile
 from service.environment import load
 from tests.bench.hits import SQL, ask, store_metrics
 from tests.bench.load import CONNECTIONS, TALLY, Case, database, get, served
-from tests.bench.metrics import compare
+from tests.bench.metrics import Side, compare
 from tests.collector import collecting
 
+ROUNDS = 200
 AT_ONCE = 8  # more would wait for a connection to Postgres, and be refused
 FROM_CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -42,12 +43,12 @@ def main() -> None:
         for what, headers, paths, connections in cases_of:
             requests = [get(f"/api/v1/metrics/{each}", **headers) for each in paths]
             followed = [get(f"/api/v1/metrics/{each}", **headers, traceparent=FROM_CALLER) for each in paths]
-            cases = {
-                f"a {what} without a collector": Case(without, requests),
-                f"a {what} with one": Case(traced, requests),
-                f"a {what} with one, of a caller's trace": Case(traced, followed),
+            sides = {
+                f"a {what} without a collector": Side(Case(without, requests)),
+                f"a {what} with one": Side(Case(traced, requests)),
+                f"a {what} with one, of a caller's trace": Side(Case(traced, followed)),
             }
-            compare(cases, next(iter(cases)), connections=connections)
+            compare(sides, next(iter(sides)), connections=connections, rounds=ROUNDS)
 
 
 def _collector(stop: Any) -> str:

@@ -59,6 +59,27 @@ def test_a_traceback_shows_no_values(form: str):
     assert "top-secret" not in done.stderr
 
 
+WRITES = """
+import os, socket, sys
+import structlog
+from service.observe.log import set_up_logs
+from service.settings import Logs
+
+written, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+os.dup2(written.fileno(), 2)
+set_up_logs(Logs(format={form!r}))
+for number in range(3):
+    structlog.get_logger("request").info("request", path="/" * 3000 * number)
+    line = ours.recv(1 << 16)
+    assert line.endswith(b"\\n") and line.count(b"\\n") == 1, line
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_is_one_write_so_that_lines_of_several_workers_do_not_mix(form: str):
+    subprocess.run([sys.executable, "-c", WRITES.format(form=form)], check=True)
+
+
 HOSTILE = [
     "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "\x9d0;owned\x9c", "\x7f", "\x00", "\x08\x08", "a\rb",
     "a\nb", "a\r\nb", "a\tb", "a\x0bb", "a\x0cb", "a\x1cb", "a\x1eb", "a\x85b", "a\u2028b",
