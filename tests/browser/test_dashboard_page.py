@@ -10,6 +10,21 @@ from tests.waiting import until
 __all__ = ["address", "api", "make_board", "visit"]  # fixtures
 
 
+COUNTED = """
+window.counted = { drawn: 0, measuredAfter: 0 };
+const replace = Element.prototype.replaceChildren;
+Element.prototype.replaceChildren = function (...nodes) {
+  if (this.classList.contains('drawing')) counted.drawn++;
+  return replace.apply(this, nodes);
+};
+const width = Object.getOwnPropertyDescriptor(Element.prototype, 'clientWidth');
+Object.defineProperty(Element.prototype, 'clientWidth', { get() {
+  if (this.classList.contains('tile-chart') && counted.drawn && counted.drawn < 8) counted.measuredAfter++;
+  return width.get.call(this);
+} });
+"""
+
+
 def plain(text: str) -> str:
     return text.replace(",", "").replace("−", "-")  # noqa: RUF001 (a minus sign)
 
@@ -57,6 +72,18 @@ async def test_opening_a_page_runs_nothing_that_is_held(visit, api, make_board):
         assert sent == ["max-stale"]
     now = await api.get(f"/metrics/{metrics[0]}")
     assert now.json()["as_of"] == held.json()["as_of"]
+
+
+async def test_each_chart_is_drawn_once_and_all_are_measured_together(visit, make_board, context):
+    """Each measuring of one tile after the drawing of another would be a layout of its own."""
+    board, _ = await make_board(*[f"{DAILY} -- {number}" for number in range(8)])
+    await context.add_init_script(COUNTED)
+    tab = await visit(f"/d/{board}")
+    await tab.page.wait_for_function("document.querySelectorAll('.drawing > g').length === 8")
+    await tab.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    assert await tab.page.evaluate("[counted.drawn, counted.measuredAfter]") == [8, 0]
+    await tab.page.set_viewport_size({"width": 700, "height": 900})
+    await tab.page.wait_for_function("counted.drawn >= 16")  # each follows its size
 
 
 async def test_what_the_page_shows_is_not_sent_again_by_its_stream(visit, api, make_board):

@@ -1,6 +1,8 @@
 """The pages as a browser gets them: what they hold, their headers, and what programs get instead."""
 
 import re
+from base64 import b64encode
+from hashlib import sha256
 
 import msgspec
 import pytest
@@ -157,6 +159,18 @@ async def test_the_live_client_is_served_as_it_is_published(client):
     from tests.browser.stub import CLIENT
 
     assert (await client.get("/static/any/tally-live.js")).content == CLIENT.read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/", "/data", "/nothing"])
+async def test_the_only_script_within_a_page_is_the_one_that_its_policy_names(client, path):
+    """It stands before all files, so that the numbers are asked for first."""
+    page = await client.get(path, headers=PAGE)
+    [script] = re.findall(r"<script(?: data-first=\"[^\"]+\")?>(.*?)</script>", page.text, re.DOTALL)
+    named = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{named}'; " in page.headers["content-security-policy"]
+    assert page.text.index(script) < page.text.index("/static/")
+    others = re.findall(r"<script(?! data-first|>)([^>]*)>", page.text)
+    assert all("src=" in each or "application/json" in each for each in others)
 
 
 async def test_the_first_load_is_small(client):

@@ -75,6 +75,10 @@ HARMS = {
         'ALTER ROLE {reader} IN DATABASE "{database}" RESET default_transaction_read_only',
         "lacks 1 rights",
     ),
+    "Tally's own tables": (
+        "GRANT USAGE ON SCHEMA data TO {reader}; GRANT SELECT ON data.customers TO {reader}",
+        "has 2 rights too many",
+    ),
     "a disabled trigger": ("ALTER TABLE sales.orders DISABLE TRIGGER tally_update", "disabled triggers"),
     "a missing trigger": ("DROP TRIGGER tally_insert ON sales.orders", "misses 1 of its 4"),
     "a new partition": (
