@@ -3,6 +3,7 @@
 import asyncio
 from uuid import UUID
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -12,13 +13,29 @@ from service.metrics import suspensions
 from tests.conftest import everybody, serving, store_metric, visible
 from tests.waiting import until
 
-# Postgres looks up at cancellations before and after one comparison of two arrays, but not within.
-LINGERS = (
-    "WITH a AS MATERIALIZED (SELECT array_agg(g) AS t FROM generate_series(1, :n::int) AS g),"
-    " b AS MATERIALIZED (SELECT array_agg(-g) AS t FROM generate_series(1, :n::int) AS g)"
-    " SELECT a.t && b.t AS met FROM a, b"
-)
-LONG = 45_000  # comparisons of each with each: 2.5 s on a fast machine, 10 s on a slow one
+# A statement that swallows each cancellation until its gate is opened. It sleeps, and leaves the processor to
+# others; `test_single_requests.py` has one that computes.
+SET_UP = """
+CREATE TABLE data.gate (open bool);
+INSERT INTO data.gate VALUES (false);
+GRANT SELECT ON data.gate TO PUBLIC;
+CREATE FUNCTION data.lingering(n int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    done bool := n = 1;
+BEGIN
+    WHILE NOT done LOOP
+        BEGIN
+            PERFORM pg_sleep(0.1);
+            done := (SELECT open FROM data.gate);
+        EXCEPTION WHEN query_canceled THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN n;
+END $$
+"""
+LINGERS = "SELECT data.lingering(:n::int) AS n"
+LONG = 2
 PLACES = 2
 
 
@@ -29,7 +46,7 @@ class Busy(msgspec.Struct):
 BUSY = Statement(
     "busy",
     "SELECT count(*) AS n FROM pg_stat_activity"
-    " WHERE datname = current_database() AND state = 'active' AND query LIKE '%&&%'"
+    " WHERE datname = current_database() AND state = 'active' AND query LIKE '%lingering(%'"
     " AND pid <> pg_backend_pid()",
     Busy,
 )
@@ -43,13 +60,17 @@ async def limits(addresses, tmp_path):
 
 @pytest.fixture
 async def client(limits, clone):
+    owner = await asyncpg.connect(limits.database.url)
+    await owner.execute(SET_UP)
     async with serving(limits) as opened:
         yield opened
+        await owner.execute("UPDATE data.gate SET open = true")
 
     async def none_runs() -> bool:
         return (await clone.read_one(BUSY)).n == 0
 
     await until(none_runs)
+    await owner.close()
 
 
 async def ask(client: httpx.AsyncClient, metric: str, n: int = LONG) -> tuple[int, str | None]:

@@ -21,7 +21,7 @@ import pytest
 from msgspec import Struct
 
 from service.database.embedded import running
-from tests.processes import free_port, open_folder, start, tally, until_ready
+from tests.processes import free_port, seeded, start, tally, until_ready
 
 TOOL = Path(sys.executable).with_name("schemathesis")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -65,13 +65,11 @@ def _external_api() -> Generator[str]:
 def opened() -> Generator[Opened]:
     port = free_port()
     with (
-        open_folder() as folder,
+        seeded() as folder,
         running(folder),
         _external_api() as posts,
         (folder / "log").open("w") as log,
     ):
-        for command in ("migrate", "seed"):
-            assert tally(command, DATA_DIR=folder).returncode == 0
         token = tally("token", "--scope", *SCOPES, DATA_DIR=folder).stdout.strip()
         service = start(
             log, DATA_DIR=folder, PORT=port, AUTH="on", LOG_LEVEL="warning", EXTERNAL_API_URL=posts
