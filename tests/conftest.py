@@ -37,6 +37,11 @@ from service.observe.events import Observe
 from service.observe.log import set_up_logs
 from service.settings import Auth, History, Logs, Settings
 from service.settings import Database as DatabaseSettings
+from tests.scheduling import (  # noqa: F401 (hooks of pytest)
+    pytest_collection_modifyitems,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 from tests.waiting import until
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from service.alerts import evaluate
 from service.database.queries import Command
 from tests.waiting import until
 
@@ -21,8 +22,10 @@ PUT = Command(
 SQL = "SELECT day, channel, n FROM daily ORDER BY day, channel"
 
 
-async def make_daily(clone):
-    """Make the table. Returns a function that writes rows."""
+async def make_daily(clone, monkeypatch):
+    """Make the table, and let rules be evaluated at once. Returns a function that writes rows."""
+    monkeypatch.setattr(evaluate, "LEAST_PAUSE_S", 0.05)
+    monkeypatch.setattr(evaluate, "SHARE", 1)
     for each in (TABLE, READ, WATCH):
         await clone.write(each)
 

@@ -19,8 +19,8 @@ from tests.waiting import until
 
 
 @pytest.fixture
-async def daily(clone):
-    return await make_daily(clone)
+async def daily(clone, monkeypatch):
+    return await make_daily(clone, monkeypatch)
 
 
 async def test_an_alert_runs_no_query_of_its_own(settings, clone, daily):

@@ -17,8 +17,8 @@ from tests.waiting import until
 
 
 @pytest.fixture
-async def daily(clone):
-    return await make_daily(clone)
+async def daily(clone, monkeypatch):
+    return await make_daily(clone, monkeypatch)
 
 
 @pytest.fixture
