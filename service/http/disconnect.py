@@ -1,6 +1,7 @@
 """Cancel requests of clients that have disconnected."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send
@@ -21,13 +22,17 @@ class DisconnectMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (scope["method"] in SAFE_METHODS or scope["path"].endswith(_READS)):
-            client = _Client(receive, send)
+            client = _Client(receive, send, body_complete=scope["method"] in SAFE_METHODS)
             self._young.add(client)
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
             try:
-                await client.serve(self._app, scope)
+                await self._app(scope, client.receive, client.send)
+            except asyncio.CancelledError:
+                if not client.has_cancelled():
+                    raise
             finally:
+                client.end_watch()
                 self._young.discard(client)
                 self._older.discard(client)
         else:
@@ -45,47 +50,39 @@ class DisconnectMiddleware:
 class _Client:
     """The `receive` and `send` of one request, and a task that waits for the client's disconnect."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, *, body_complete: bool) -> None:
         self._receive = receive
         self._send = send
-        self._body_complete = False
+        self._body_complete = body_complete
         self._unread: list[Message] = []
         self._watch: asyncio.Task[None] | None = None
         self._disconnected = False
         self._started = False
         self._task = asyncio.current_task()
 
-    async def serve(self, app: App, scope: Scope) -> None:
-        task = self._task
-        assert task, "each request runs in a task"
-        self._body_complete = scope["method"] in SAFE_METHODS
-        try:
-            await app(scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            if not self._disconnected or task.uncancel():
-                raise
-        finally:
-            self._end_watch()
+    def has_cancelled(self) -> bool:
+        """Whether nobody but this watch has cancelled the request."""
+        return self._disconnected and self._task is not None and not self._task.uncancel()
 
     async def receive(self) -> Message:
         if self._unread:
             return self._unread.pop(0)
-        self._end_watch()
+        self.end_watch()
         message = await self._receive()
         self._body_complete = self._body_complete or not message.get("more_body", False)
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         self._started = True
-        self._end_watch()
-        await self._send(message)
+        self.end_watch()
+        return self._send(message)
 
     def begin_watch(self) -> None:
         """Cancel the request when its client disconnects, unless its response has begun."""
         if self._body_complete and self._task and not self._started:
             self._watch = asyncio.create_task(self._wait_for_end(self._task))
 
-    def _end_watch(self) -> None:
+    def end_watch(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

@@ -11,9 +11,12 @@ VALUE_CHARACTERS: Final = 200
 QUERY_CHARACTERS: Final = 2000
 MASK: Final = "***"
 
-_SECRET_NAME: Final = re.compile(
-    r"token|ticket|secret|password|passwd|assertion|credential|signature|\bkey|api_?key"
-)
+_SECRET_WORDS: Final = (
+    "token", "ticket", "secret", "password", "passwd", "assertion", "credential", "signature",
+)  # fmt: skip
+_SECRET_NAME: Final = re.compile(rf"{'|'.join(_SECRET_WORDS)}|\bkey|api_?key")
+_UNUSUAL: Final = (*_SECRET_WORDS, "key", "%", "+", ".", "&&")
+"""What a short query has none of that needs no closer look."""
 # A JWT, and whatever looks like one. Each part is read once: the text may be as long as a request's head.
 _TOKEN: Final = re.compile(r"(?<![\w-])[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+")
 _LINK: Final = re.compile(r"(?<=^/s/)[^/]+")
@@ -21,12 +24,17 @@ _LINK: Final = re.compile(r"(?<=^/s/)[^/]+")
 
 def shown_path(path: str) -> str:
     """The path without the token of a signed link."""
-    return _LINK.sub(MASK, _TOKEN.sub(MASK, path))
+    return _LINK.sub(MASK, _TOKEN.sub(MASK, path)) if "." in path or path.startswith("/s/") else path
 
 
 def shown_query(query: bytes) -> str:
     """The query string as it was sent, with long values cut and secrets masked."""
-    parts = [_shown(part) for part in query.decode("latin-1").split("&") if part]
+    text = query.decode("latin-1")
+    if len(text) <= VALUE_CHARACTERS:
+        contains = text.lower().__contains__
+        if not any(map(contains, _UNUSUAL)):
+            return text
+    parts = [_shown(part) for part in text.split("&") if part]
     return _cut("&".join(parts), QUERY_CHARACTERS)
 
 
@@ -45,12 +53,12 @@ def _cut(text: str, limit: int = VALUE_CHARACTERS) -> str:
 
 def cache_outcome(headers: Iterable[tuple[bytes, bytes]]) -> Served | None:
     """Read `Cache-Status`: a hit, a stale hit, a miss, or a miss that another caller's run answered."""
-    status = next((value for name, value in headers if name.lower() == b"cache-status"), None)
-    if status is None:
-        return None
-    if b"; hit" in status:
-        return "stale" if b"detail=stale" in status else "hit"
-    return "joined" if b"collapsed" in status else "miss"
+    for name, value in headers:
+        if name == b"cache-status":
+            if b"; hit" in value:
+                return "stale" if b"detail=stale" in value else "hit"
+            return "joined" if b"collapsed" in value else "miss"
+    return None
 
 
 def caller_of(state: Mapping[str, Any]) -> str | None:

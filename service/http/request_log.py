@@ -1,9 +1,9 @@
 """One id and one event per request."""
 
+import os
 import re
 import time
-from collections.abc import Mapping
-from random import getrandbits
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -56,18 +56,20 @@ class RequestLog:
             await self._app(scope, receive, send)
             self._tell_refusal(scope["state"])
             return
-        traces = UNTRACED if _UNTRACED.match(scope["path"]) else self._traces
-        with traces.request(scope["headers"]) as span:
+        if self._traces is UNTRACED or _UNTRACED.match(scope["path"]):
+            await self._answer(scope, receive, send, None)
+            return
+        with self._traces.request(scope["headers"]) as span:
             await self._answer(scope, receive, send, span)
 
-    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send, span: Span) -> None:
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send, span: Span | None) -> None:
         started = time.perf_counter()
         state = scope["state"]
         status = 499  # nginx's status for a client that disconnected before the response
         size = 0
         cache: Served | None = None
 
-        async def observed(message: Message) -> None:
+        def observed(message: Message) -> Awaitable[None]:
             nonlocal status, size, cache
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -75,7 +77,7 @@ class RequestLog:
                 message["headers"] = [*message["headers"], (b"x-request-id", state["request_id"].encode())]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, observed)
@@ -92,7 +94,8 @@ class RequestLog:
                 caller=caller_of(state),
                 address=state["address"],
             )
-            _note(span, done, state)
+            if span is not None:
+                _note(span, done, state)
             self._observe(done)
             self._tell_refusal(state)
             current_request_id.set(None)
@@ -120,4 +123,16 @@ def request_id_of(given: bytes | None) -> bytes:
     """The caller's id if it is at most 128 visible ASCII characters, else a new random id."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return getrandbits(128).to_bytes(16).hex().encode()  # half the time of a format
+    return next(_ids)
+
+
+def _random_ids() -> Iterator[bytes]:
+    """Ids of 128 random bits, made many at a time: one by one they take three times as long."""
+    while True:
+        digits = os.urandom(16 * _IDS_AT_ONCE).hex().encode()
+        for at in range(0, len(digits), 32):
+            yield digits[at : at + 32]
+
+
+_IDS_AT_ONCE: Final = 256
+_ids: Final = _random_ids()

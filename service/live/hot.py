@@ -33,8 +33,8 @@ class HotResults:
         self._wake = asyncio.Event()
 
     def stored(self, entry: Entry) -> None:
-        """Look after an entry that was stored."""
-        if entry.request is None or entry.key in self._known:
+        """Look after an entry that was stored, if a change can end its freshness."""
+        if entry.request is None or not entry.request.tables or entry.key in self._known:
             return
         self._known[entry.key] = entry.request.tables
         for table in entry.request.tables:

@@ -215,10 +215,12 @@ class Sockets:
         self._parts = parts
         self._refuse = refuse
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "websocket" or scope["path"].rstrip("/") not in {"/live", "/api/v1/live"}:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             parts = self._parts()
             hub, rights = parts.hub, parts.rights

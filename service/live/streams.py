@@ -203,12 +203,14 @@ class EventStreams:
         self._parts = parts
         self._refuse = refuse
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         address = _address(scope)
         if address is None:
-            await self._app(scope, receive, send)
-            return
-        scope["path_template"], name = address
+            return self._app(scope, receive, send)
+        return self._answer(*address, scope, send)
+
+    async def _answer(self, template: str, name: str, scope: Scope, send: Send) -> None:
+        scope["path_template"] = template
         extra = [*self._gate.browser_headers(field_of(scope, b"origin"))]
         send = with_headers(send, extra)
         try:
@@ -218,7 +220,7 @@ class EventStreams:
             scope["state"]["principal"] = principal
             extra += self._gate.take(principal, scope["path"])
             require(principal, READ)
-            stream = await parts.open(address[0], name, scope, credential)
+            stream = await parts.open(template, name, scope, credential)
         except Problem as problem:
             await self._refuse(scope, send, problem)
             return
@@ -346,7 +348,7 @@ DASHBOARD: Final = "/api/v1/dashboards/{dashboard_id}/events"
 
 def _address(scope: Scope) -> tuple[str, str] | None:
     """The path template and the id of an event stream."""
-    if scope["type"] != "http" or scope["method"] != "GET":
+    if scope["type"] != "http" or scope["method"] != "GET" or "/events" not in scope["path"]:
         return None
     match route_parts(scope["path"]):
         case ["events"]:

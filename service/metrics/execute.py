@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -192,6 +192,7 @@ class Executor:
             record=record_maker(description.columns),
             dependencies=dependencies,
             fingerprint=fingerprint_of(metric),
+            watch=self._suspensions.watch(metric),
         )
 
     async def _validated(self, metric: Metric, watch: Watch) -> Template:
@@ -290,9 +291,8 @@ class Executor:
         bound = plan.template.bind([])
         runnable = plan.description.runnable(bound.sql)
         limited = f"SELECT * FROM (\n{runnable}\n) AS tally LIMIT {rows + 1}"  # noqa: S608 (validated)
-        watch = self._suspensions.watch(plan.metric)
         claims = NO_CLAIMS if plan.description.per_caller else None
-        found = await self._reader.run(limited, bound.args, claims=claims, watch=watch)
+        found = await self._reader.run(limited, bound.args, claims=claims, watch=plan.watch)
         outcome = Outcome(
             metric=plan.metric,
             parameters=bound.parameters,
@@ -309,43 +309,35 @@ class Executor:
         started = time.perf_counter()
         metric = run.plan.metric
         with self._traces.span("execute", "client") as span:
-            span.note(
-                db_system_name="postgresql", tally_metric_id=str(metric.id), tally_query_id=metric.query_id
-            )
+            span.note(db_system_name="postgresql", tally_metric_id=metric.id, tally_query_id=metric.query_id)
+            as_of = datetime.now(UTC)
+            fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
+            if run.generation != self._generation:  # dependencies or rights may have changed
+                fresh_for_s, max_age = 0.0, 0
             try:
-                computed, done = await self._computed(run, started, afresh=afresh)
+                outcome, rows = await self._run(run.plan, run.bound, run.claims, as_of, afresh=afresh)
+                read = time.perf_counter()
+                body = await self._render(outcome, run)
             except (Problem, asyncio.CancelledError) as error:
                 code = error.code if isinstance(error, Problem) else "cancelled"
                 span.fail(code)
                 self._observe(QueryRun(metric.id, time.perf_counter() - started, problem=code))
                 raise
+            ended = time.perf_counter()
+            done = QueryRun(metric.id, ended - started, rows.waited_s, len(outcome.rows), len(body))
             span.note(tally_rows=done.rows, tally_bytes=done.bytes, tally_waited__s=done.waited)
             self._observe(done)
-            return computed
-
-    async def _computed(self, run: _Run, started: float, *, afresh: bool) -> tuple[Computed, QueryRun]:
-        as_of = datetime.now(UTC)
-        fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
-        if run.generation != self._generation:  # dependencies or rights may have changed
-            fresh_for_s, max_age = 0.0, 0
-        outcome, rows = await self._run(run.plan, run.bound, run.claims, as_of, afresh=afresh)
-        read = time.perf_counter()
-        body = await self._render(outcome, run)
-        ended = time.perf_counter()
-        timings = Timings(run.parsed_s, rows.waited_s, rows.ran_s, ended - read)
-        done = QueryRun(run.plan.metric.id, ended - started, rows.waited_s, len(outcome.rows), len(body))
-        computed = Computed(
+        return Computed(
             body=body,
             media_type=MEDIA_TYPES[run.form],
             comparable_bytes=body.rindex(b',"as_of":') if run.form == "json" else len(body),
-            timings=timings.header(),
+            timings=Timings(run.parsed_s, rows.waited_s, rows.ran_s, ended - read).header(),
             fresh_for_s=fresh_for_s,
             max_age=max_age,
             seen=rows.seen,
             disposition=_disposition(outcome) if run.form in CSV else "",
             truncated=outcome.truncated,
         )
-        return computed, done
 
     async def _render(self, outcome: Outcome, run: _Run) -> bytes:
         """Encode a result within its size limit. Between parts the event loop serves other requests."""
@@ -375,13 +367,18 @@ class Executor:
         try:
             rows = await self._rows(plan, bound, claims, afresh=afresh)
         except QueryFailed as problem:
+            await self._explain(problem, plan, bound)
             if not problem.members["sqlstate"].startswith(_NO_LONGER_VALID):
                 raise
         if rows is None or not plan.description.fits(rows.shape):
             # A table changed after the statement was described, so the plan is outdated.
             self._drop(plan.metric.id)
             plan = await self.prepare(plan.metric)
-            rows = await self._rows(plan, bound, claims, afresh=True)
+            try:
+                rows = await self._rows(plan, bound, claims, afresh=True)
+            except QueryFailed as problem:
+                await self._explain(problem, plan, bound)
+                raise
         outcome = Outcome(
             metric=plan.metric,
             parameters=bound.parameters,
@@ -394,33 +391,34 @@ class Executor:
         )
         return outcome, rows
 
-    async def _rows(
+    def _rows(
         self, plan: QueryPlan, bound: BoundStatement, claims: str | None, *, afresh: bool
-    ) -> Rows:
+    ) -> Awaitable[Rows]:
         description = plan.description
-        try:
-            return await self._reader.run(
-                description.runnable(bound.sql),
-                bound.args,
-                claims=claims,
-                skip_reset=description.dependencies.built_in and not plan.metric.trusted,
-                twice_the_bytes=bool(description.json_columns),
-                weight=description.plan.weight,
-                watch=self._suspensions.watch(plan.metric),
-                with_seen=self._share_key is not None and claims is None and self._changes.is_proving,
-                comment=self._traces.comment(),
-                needs=None if afresh else partial(self._changes.requirement, plan.dependencies),
-            )
-        except QueryFailed as problem:
-            await self._refuse_wrong(plan.template, bound)
+        return self._reader.run(
+            description.runnable(bound.sql),
+            bound.args,
+            claims=claims,
+            skip_reset=description.dependencies.built_in and not plan.metric.trusted,
+            twice_the_bytes=bool(description.json_columns),
+            weight=description.plan.weight,
+            watch=plan.watch,
+            with_seen=self._share_key is not None and claims is None and self._changes.is_proving,
+            comment=self._traces.comment(),
+            needs=None if afresh else partial(self._changes.requirement, plan.dependencies),
+        )
 
-            def place(position: int) -> int | None:
-                own = position - len(description.head)
-                inside = 0 < own <= len(bound.sql)
-                return plan.template.stored_position(own, bound.windows) if inside else None
+    async def _explain(self, problem: QueryFailed, plan: QueryPlan, bound: BoundStatement) -> None:
+        """Add the place in the stored SQL. Raises `InvalidInput` instead if a value is to blame."""
+        await self._refuse_wrong(plan.template, bound)
+        head = len(plan.description.head)
 
-            put_place(problem, plan.template.sql, place)
-            raise
+        def place(position: int) -> int | None:
+            own = position - head
+            inside = 0 < own <= len(bound.sql)
+            return plan.template.stored_position(own, bound.windows) if inside else None
+
+        put_place(problem, plan.template.sql, place)
 
     async def _refuse_wrong(self, template: Template, bound: BoundStatement) -> None:
         """Raise `InvalidInput` that names each value that Postgres cannot read, if there is any."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import starmap
 from math import isfinite
 from operator import itemgetter
@@ -228,6 +229,7 @@ def _cell(value: Any, *, excel: bool) -> str:
             return f"'{cell}" if excel and text.startswith('"') and _FORMULA.match(cell) else cell
 
 
+@lru_cache(maxsize=256)
 def choose(accept: str, asked: str | None, *, arrow: bool = False) -> Format:
     """Choose the format of an answer. `?format=` wins over `Accept`. Raises `NotAcceptable`.
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from service.database.stored_sql.describing import Description
+from service.database.stored_sql.limiter import Watch
 from service.metrics.formats import Format, RecordMaker
 from service.metrics.models import Definition, Metric
 from service.results.changes import Dependencies
@@ -22,7 +23,7 @@ _PLAN_BYTES_PER_CHARACTER: Final = 64
 class QueryPlan(Struct, frozen=True, kw_only=True):
     """A metric with its template and its description by Postgres. `record` turns rows into records.
 
-    `fingerprint` changes with every change of the metric that its results show.
+    `fingerprint` changes with every change of the metric that its results show. `watch` is that of its runs.
     """
 
     metric: Metric
@@ -31,6 +32,7 @@ class QueryPlan(Struct, frozen=True, kw_only=True):
     record: RecordMaker
     dependencies: Dependencies
     fingerprint: bytes
+    watch: Watch
 
     @property
     def weight(self) -> int:

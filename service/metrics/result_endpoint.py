@@ -108,11 +108,13 @@ class ResultEndpoint:
         self._service = service
         self._refuse = refuse
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         metric_id = _metric_of(scope)
         if metric_id is None:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._answer(metric_id, scope, send)
+
+    async def _answer(self, metric_id: UUID, scope: Scope, send: Send) -> None:
         scope["path_template"] = PATH
         extra = self._gate.browser_headers(field_of(scope, b"origin"))
         try:

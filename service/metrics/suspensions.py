@@ -68,7 +68,7 @@ class Suspensions:
         return len({each.sql_hash for each in self._catalog.suspended})
 
     def _check(self, key: Suspended, metric_id: UUID) -> None:
-        if key in self._catalog.suspended or self._unwritten[key] >= TIMES:
+        if key in self._catalog.suspended or (self._unwritten and self._unwritten[key] >= TIMES):
             released = "change its SQL"
             if metric_id != DRAFT:
                 released += f", or let an operator run `tally metric resume {metric_id}`"

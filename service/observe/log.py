@@ -1,11 +1,12 @@
 """Structured logs. Each line carries the id of the request that caused it."""
 
+import json
 import logging
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, cast
 
@@ -44,11 +45,7 @@ def set_up_logs(settings: Logs) -> None:
     on_terminal = sys.stderr.isatty()
     console = settings.format == "console" or (settings.format is None and on_terminal)
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    shared: list[structlog.typing.Processor] = [
-        _add_request_id,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    shared: list[structlog.typing.Processor] = [_add_context]
     # Tracebacks omit local variables, because requests among them hold tokens.
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     renderers: list[structlog.typing.Processor] = [structlog.processors.ExceptionRenderer(transformer)]
@@ -108,21 +105,32 @@ def _traceback(exceptions: object, margin: str = "  ") -> Iterator[str]:
             yield from _traceback(group, margin + "  | ")
 
 
-def _to_json(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
-    """Render a line of ASCII that begins with time, level and event. We escape DEL, because JSON does not."""
-    ordered = {name: event[name] for name in ("timestamp", "level", "event") if name in event} | dict(event)
-    return str(_JSON(logger, method, ordered)).replace("\x7f", "\\u007f")
+def _to_json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
+    """Render a line of ASCII that begins with time, level and event."""
+    ordered = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "event": event.pop("event")}
+    ordered.update(event)
+    try:
+        line = _encoder.encode(ordered).decode()
+    except (ValueError, TypeError):  # a lone surrogate, an odd key
+        line = ""
+    if line.isascii() and line.isprintable() and line:
+        return line
+    return json.dumps(ordered, default=repr, skipkeys=True).replace("\x7f", "\\u007f")
 
 
-_JSON: Final = structlog.processors.JSONRenderer()
+_encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 
 
-def _add_request_id(
-    _logger: Any, _method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+def _add_context(_logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add time, level and the request's id. One step, because each line passes it."""
+    event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    event["level"] = _LEVELS.get(method, method)
     if (request_id := current_request_id.get()) is not None:
         event["request_id"] = request_id
     return event
+
+
+_LEVELS: Final = {"warn": "warning", "exception": "error"}
 
 
 _LINES: Final[dict[type[Event], tuple[int, str]]] = {
@@ -141,9 +149,6 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     MessageTried: (logging.DEBUG, "alert message"),
 }
 
-_OFTEN: Final = re.compile(r"/health|^/internal/prometheus$")
-"""Routes that machines ask all the time."""
-
 _CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}
 """The names of the health checks."""
 
@@ -156,39 +161,39 @@ class EventLog:
         self._clock = clock
         self._hits = 0
         self._hits_due = -inf
+        self._write: Final[Mapping[type, Callable[[Any], None]]] = {
+            RequestDone: self._write_request,
+            HitsServed: self._count_hits,
+            ConnectionLost: self._write_connection,
+            ConnectionRestored: self._write_connection,
+        }
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RequestDone):
-            self._write_request(event)
-            return
-        if isinstance(event, ConnectionLost | ConnectionRestored):
-            self._write_connection(event)
-            return
-        if isinstance(event, HitsServed):
-            self._count_hits(event.number)
+        write = self._write.get(type(event))
+        if write is not None:
+            write(event)
             return
         level, line = _LINES[type(event)]
         if self._log.is_enabled_for(level):
             self._log.log(level, line, **msgspec.to_builtins(event))
 
     def _write_request(self, event: RequestDone) -> None:
-        write = self._log.debug if _OFTEN.search(event.route) else self._log.info
-        fields = {
-            "method": event.method,
-            "path": event.path,
-            "query": event.query or None,
-            "status": event.status,
-            "ms": round(event.duration * 1000, 2),
-            "bytes": event.bytes,
-            "cache": event.cache,
-            "caller": event.caller,
-            "address": event.address,
-        }
-        write("request", **{name: value for name, value in fields.items() if value is not None})
+        fields: dict[str, Any] = {"method": event.method, "path": event.path}
+        if event.query:
+            fields["query"] = event.query
+        fields |= {"status": event.status, "ms": round(event.duration * 1000, 2), "bytes": event.bytes}
+        if event.cache is not None:
+            fields["cache"] = event.cache
+        if event.caller is not None:
+            fields["caller"] = event.caller
+        if event.address is not None:
+            fields["address"] = event.address
+        write = self._log.debug if _is_asked_often(event.route) else self._log.info
+        write("request", **fields)
 
-    def _count_hits(self, number: int) -> None:
+    def _count_hits(self, event: HitsServed) -> None:
         """Write the number of hits at most every `HITS_EVERY_S`."""
-        self._hits += number
+        self._hits += event.number
         if self._clock() >= self._hits_due:
             self._hits_due = self._clock() + HITS_EVERY_S
             self._log.info("hits", number=self._hits)
@@ -200,3 +205,8 @@ class EventLog:
             self._log.warning(f"{name} lost", **({"why": event.why} if event.why else {}))
         else:
             self._log.info(f"{name} is back")
+
+
+def _is_asked_often(route: str) -> bool:
+    """Whether machines ask for it all the time."""
+    return "/health" in route or route == "/internal/prometheus"

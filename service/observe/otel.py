@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Thread
 from typing import Any, Final
+from uuid import UUID
 
 import structlog
 from opentelemetry import trace
@@ -124,7 +125,11 @@ class _Span:
         self._span.update_name(name)
 
     def note(self, **attributes: Value | None) -> None:
-        given = {attribute(name): value for name, value in attributes.items() if value is not None}
+        given: dict[str, str | int | float | bool] = {
+            attribute(name): str(value) if isinstance(value, UUID) else value
+            for name, value in attributes.items()
+            if value is not None
+        }
         self._span.set_attributes(given)
 
     def fail(self, problem: str) -> None:

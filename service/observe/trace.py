@@ -10,12 +10,13 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final, Literal, Protocol
+from uuid import UUID
 
 from service.errors import Stop
 from service.settings import Traces as TraceSettings
 
 Kind = Literal["internal", "client"]
-Value = str | int | float | bool
+Value = str | int | float | bool | UUID
 Trace = tuple[int, int]
 """Ids of a trace and a span."""
 

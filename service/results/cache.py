@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -92,7 +93,8 @@ class Results:
         return self._served(outcome)
 
     async def _get(self, request: CacheRequest, directives: Directives) -> CacheOutcome:
-        await self._read_announcements()
+        if self._unread():
+            await self._read_announcements()
         now = self.clock()
         entry = self.table.get(request.key)
         if entry is None:
@@ -347,19 +349,18 @@ class Results:
         return accepts
 
     def _make_run(self, request: CacheRequest, *, afresh: bool, refresh: bool) -> Run[Entry]:
+        run = partial(self._runs.run, request, afresh=afresh)
+
         async def refreshed() -> Entry:
             self._observe(ResultRefreshed())
             with self._traces.apart("refresh") as span:
                 try:
-                    return await make()
+                    return await run()
                 except Problem as problem:
                     span.fail(problem.code)
                     raise
 
-        async def make() -> Entry:
-            return await self._runs.run(request, afresh=afresh)
-
-        return refreshed if refresh else make
+        return refreshed if refresh else run
 
     def _note_loss(self, problem: Problem) -> Problem:
         """Note the loss of the database and return the problem that the caller gets.

@@ -84,10 +84,12 @@ class McpEndpoint:
         self._mcp = mcp
         self._refuse = refuse
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].strip("/") != "mcp":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["path_template"] = PATH
         extra = [*self._gate.browser_headers(field_of(scope, b"origin"))]
         send = with_headers(send, extra)

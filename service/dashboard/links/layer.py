@@ -30,12 +30,13 @@ class LinkRoutes:
         self._links = links
         self._refuse = refuse
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found = _below_link(scope)
         if found is None:
-            await self._app(scope, receive, send)
-            return
-        token, rest = found
+            return self._app(scope, receive, send)
+        return self._answer(*found, scope, receive, send)
+
+    async def _answer(self, token: str, rest: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         scope["path_template"] = f"/s/{{token}}/{_shape(rest)}"
         try:
             links = self._links()

@@ -1,12 +1,10 @@
 """A connection of the reader: it counts received bytes and resets its session on release."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from typing import Any, Final
-
-import asyncpg
 
 from service.database.queries import SqlFile
 from service.database.stored_sql.exact import ExactConnection
@@ -76,12 +74,6 @@ class ReaderConnection(ExactConnection):
         """Deallocate a statement with an explicit name when the connection is released."""
         self._deallocate_sql += f'DEALLOCATE "{statement}";'
 
-    async def fetch_some(
-        self, sql: str, args: Sequence[Any], limit: int
-    ) -> tuple[list[asyncpg.Record], Shape]:
-        """Up to `limit` rows, and their shape."""
-        return await self.fetch_limited(sql, args, limit), self._shape()
-
     def expect(self, sql: str, weight: int, *, once: bool = False) -> bool:
         """Note the next statement, and return whether its memory is light enough to be kept.
 
@@ -91,7 +83,8 @@ class ReaderConnection(ExactConnection):
         self._next = (sql, weight, once)
         return weight <= HEAVY_STATEMENT
 
-    def _shape(self) -> Shape:
+    def shape(self) -> Shape:
+        """The shape of the rows that were fetched last."""
         name = self.last_statement.name
         shape = self._shapes.get(name) if name else None
         if shape is None:

@@ -188,13 +188,23 @@ class ConnectionLimiter:
         self._admission.start(place)
         return connection
 
-    async def release(
-        self, connection: Any, place: Place, *, sound: bool, watch: Watch | None = None
-    ) -> None:
-        """Release a connection; a pending cancellation may still hit one that is not `sound`."""
-        if sound and connection.is_reusable() and connection.pool_generation == self._pool_generation:
-            self._hand_over(connection, place)
-            return
+    def take_idle(self, place: Place) -> Any:
+        """A connection that needs no wait; None if there is none."""
+        if not self._idle or self._idle[-1].is_closed() or not self._admission.take(place):
+            return None
+        connection = self._idle.pop()
+        connection.cap.start(self._settings.result_bytes_limit)
+        return connection
+
+    def keep(self, connection: Any, place: Place) -> bool:
+        """Keep a sound connection for the next caller. Returns whether it needs no reset."""
+        if not connection.is_reusable() or connection.pool_generation != self._pool_generation:
+            return False
+        self._hand_over(connection, place)
+        return True
+
+    async def release(self, connection: Any, place: Place, watch: Watch | None = None) -> None:
+        """Release a connection to the pool, which resets it; a pending cancellation may still hit it."""
         backend, ended = (connection.get_server_pid(), connection.session_name), False
         cut, noticed = connection.cap.exceeded, asyncio.Event()
         try:
@@ -378,14 +388,14 @@ class _Acquired:
         if watch is not None:
             watch.check()
         place = self._place = Place(current_caller.get(), None if watch is None else watch.metric)
-        connection = self._connection = await self._limiter.take(place)
+        connection = self._connection = self._limiter.take_idle(place) or await self._limiter.take(place)
         self._cap = connection.cap
         if watch is not None:
             try:  # the metric may have been suspended while this caller waited in the queue
                 watch.check()
             except BaseException:
                 self._cap.stop()
-                await self._limiter.release(connection, place, sound=False)
+                await self._limiter.release(connection, place)
                 raise
         return connection
 
@@ -393,6 +403,8 @@ class _Acquired:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._cap.stop()  # kept from `__aenter__`: a lost connection no longer gives its cap
-        await self._limiter.release(self._connection, self._place, sound=error is None, watch=self._watch)
+        if error is None and self._limiter.keep(self._connection, self._place):
+            return
+        await self._limiter.release(self._connection, self._place, self._watch)
         if error is not None and (problem := self._limiter.problem_of(error, self._cap)):
             raise problem from error

@@ -16,7 +16,7 @@ These limits hold for any SQL, and a statement cannot undo them:
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -147,7 +147,7 @@ class Reader:
             self._role = str(rows.records[0][0])
         return self._role
 
-    async def run(
+    def run(
         self,
         sql: str,
         args: Sequence[Any] = (),
@@ -160,7 +160,7 @@ class Reader:
         with_seen: bool = False,
         comment: str = "",
         needs: Needs | None = None,
-    ) -> Rows:
+    ) -> Awaitable[Rows]:
         """Run one described statement; raises `Busy` for who would wait too long, else the problems that
         `problem_of` gives.
 
@@ -184,7 +184,13 @@ class Reader:
             with_seen,
             bool(comment),
         )
-        for standby in self.standbys.choose() if needs is not None and needs() is not None else ():
+        if self.standbys and needs is not None and needs() is not None:
+            return self._run_on_any(statement, watch, needs)
+        return self._run_on(None, statement, watch, None)
+
+    async def _run_on_any(self, statement: "_Statement", watch: Watch | None, needs: Needs) -> Rows:
+        """Run on a standby, or if none can, on the primary."""
+        for standby in self.standbys.choose():
             try:
                 return await self._run_on(standby, statement, watch, needs)
             except NotThere as reason:
@@ -213,13 +219,12 @@ class Reader:
                 connection.cap.start(2 * self._settings.result_bytes_limit)
             started = time.perf_counter()
             try:
-                fetched = await self._fetch(connection, statement, standby, needs)
+                records, seen = await self._fetch(connection, statement, standby, needs)
             except STALE_STATEMENT:
                 await connection.reset()
                 await connection.reload_schema_state()
-                fetched = await self._fetch(connection, statement, standby, needs)
-            records, shape, seen = fetched
-            received = connection.cap.received
+                records, seen = await self._fetch(connection, statement, standby, needs)
+            shape, received = connection.shape(), connection.cap.received
             if standby is not None:
                 await standby.confirm(connection)
             ended = time.perf_counter()
@@ -248,7 +253,7 @@ class Reader:
         statement: "_Statement",
         standby: Standby | None,
         needs: Needs | None,
-    ) -> tuple[list[asyncpg.Record], Shape, Seen | None]:
+    ) -> tuple[list[asyncpg.Record], Seen | None]:
         claims = statement.claims
         if claims is not None or self._settings.reader_pooler != "none":
             await connection.execute(self._beginning(connection))
@@ -261,7 +266,7 @@ class Reader:
         if claims is not None:
             await connection.execute(_SET_CLAIMS.sql, claims)
         limit = self._settings.row_limit + 1
-        return *await connection.fetch_some(statement.sql, statement.args, limit), seen
+        return await connection.fetch_limited(statement.sql, statement.args, limit), seen
 
     @property
     def usage(self) -> PoolUsage:

@@ -9,7 +9,7 @@ zone.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import tzinfo
 from functools import cached_property, partial
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -279,10 +279,8 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
         values = {name: given.get(name, self.defaults.get(name)) for name in self.kinds}
         if ranged:
             values = {name: value for name, value in values.items() if not self._follows_range(name)}
-        known = {*given, *self.defaults, *(error.field for error in errors)}
-        for name in values:
-            if name not in known:
-                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].expected}"))
+        if missing := [name for name in values if name not in given and name not in self.defaults]:
+            self._need(missing, errors)
         if errors:
             _refuse(errors, self._hint(errors))
         for name in self._window_names:
@@ -290,13 +288,20 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
                 name in self.window_slots.exact and str(self.window_slots.defaults[name]) == given[name]
             ):
                 values[name] = given[name]
-        windows = frozenset(values.keys() - self.kinds.keys())
+        windows = frozenset(values.keys() - self.kinds.keys()) if self._window_names else _NO_WINDOWS
         if (rendered := self._rendered.get(windows)) is None:
             rendered = self._rendered[windows] = self._render(windows)
         sql, names, clock = rendered
         args = tuple(values[name] for name in names)
         clock = clock or any(says_now(values[name]) for name in self._texts if name in values)
         return BoundStatement(sql, args, self._effective(values), _key(values), clock, windows)
+
+    def _need(self, missing: list[str], errors: list[FieldError]) -> None:
+        """Note the missing names, unless they were given and are wrong."""
+        wrong = {error.field for error in errors}
+        for name in missing:
+            if name not in wrong:
+                _note(errors, FieldError(name, f"{name} is needed: {self.kinds[name].expected}"))
 
     def _after(self, start: Canonical, end: Canonical) -> bool:
         """Whether the start is after the end; a day and a timestamp compare as days."""
@@ -398,6 +403,9 @@ class Template(Struct, frozen=True, dict=True):  # dict: for the cached properti
     def _cast(self, name: str, *, typed: bool) -> str:
         kind = self._every_kind[name]
         return kind.cast if typed or kind.postgres else ""
+
+
+_NO_WINDOWS: Final[frozenset[str]] = frozenset()
 
 
 def _key(values: dict[str, Canonical]) -> bytes:
