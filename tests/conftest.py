@@ -22,6 +22,7 @@ import httpx
 import msgspec
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 from litestar import Litestar
 from msgspec import Struct
 
@@ -47,6 +48,10 @@ from tests.waiting import until
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 RUN = os.environ.setdefault("TALLY_TEST_RUN", uuid4().hex[:12])  # the workers inherit it
 MAJOR = 16 if os.environ.get("PG") == "16" else 18
+
+# Machines may be busy: no example has to end in time.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 MEMORY = Path("/dev/shm")  # noqa: S108 (each run makes a folder of its own there)
 MEMORY_BYTES = 6 << 30

@@ -326,7 +326,7 @@ async def echo(service):
     return metric
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     numbers=st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=7) | st.none(), max_size=8),
     texts=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.none()),

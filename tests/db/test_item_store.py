@@ -75,7 +75,7 @@ async def test_a_title_is_found_by_any_part_newest_first(tx: Transaction, part: 
     assert await titles(tx, part) == found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(st.text("abAB '\\%", min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=6),
     part=st.text("abAB '\\%", min_size=1, max_size=5),

@@ -92,9 +92,7 @@ def test_at_most_one_text_in_twenty_loses_its_window():
 
 # -- random statements: what the author would date by hand is written with the period's days
 
-EXAMPLES = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HARMLESS = [
     *("count(*)", "sum(amount)", "min(created_at)", "max(shipped_at)", "count(DISTINCT day)"),
     *("100.0 * count(*) / nullif(sum(quantity), 0)", "round(avg(amount), 2)", "avg(shipped_at - created_at)"),

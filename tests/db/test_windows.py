@@ -19,7 +19,7 @@ FROM (SELECT day::timestamp + moment AS t
             UNION ALL SELECT generate_series(CURRENT_DATE - 40, CURRENT_DATE + 3, '1 day')) AS days(day),
            (VALUES (time '00:00'), (time '12:30'), (time '23:59:59.999999')) AS moments(moment)) AS ts
 """
-EXAMPLES = settings(max_examples=80, deadline=None)
+EXAMPLES = settings(max_examples=80)
 
 DAYS = st.dates(date(2025, 5, 25), date(2025, 7, 6))
 SUBJECTS = st.sampled_from(

@@ -220,7 +220,7 @@ async def made_up(service):
 
 
 @given(rows=ROWS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 async def test_whatever_is_stored_comes_back(made_up, service, rows):
     connection, metric = made_up
     await connection.execute("TRUNCATE data.made_up")

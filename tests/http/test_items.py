@@ -282,7 +282,7 @@ nearly_items = st.fixed_dictionaries(
 bodies = st.binary(max_size=200) | (json_values | nearly_items).map(lambda value: json.dumps(value).encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=bodies, method=st.sampled_from(["POST", "PUT", "PATCH"]))
 async def test_no_body_breaks_the_service_and_what_is_taken_is_kept(
     client: httpx.AsyncClient, body: bytes, method: str
@@ -296,7 +296,7 @@ async def test_no_body_breaks_the_service_and_what_is_taken_is_kept(
         assert {**kept, **json.loads(body)} == kept
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(part=st.text(max_size=260), cursor=st.none() | st.text(max_size=20), limit=st.integers() | st.text())
 async def test_no_parameter_breaks_the_list(
     client: httpx.AsyncClient, part: str, cursor: str | None, limit: int | str

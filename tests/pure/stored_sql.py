@@ -2,14 +2,12 @@
 
 import msgspec
 import pytest
-from hypothesis import settings
 
 from service.errors import InvalidInput
 from service.sql.parameters import analyse
 from service.sql.validation import parse, unparsed
 
 START, END = ("start_date", "2025-06-05"), ("end_date", "2025-06-20")
-UNTIMED = settings(deadline=None)  # machines may be busy
 AUTHORED = "SELECT * FROM t WHERE day BETWEEN :start_date AND :end_date"
 
 

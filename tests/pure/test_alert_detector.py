@@ -132,14 +132,14 @@ def test_missing_values_teach_nothing():
     assert kept == forecasts(without, step_s=86400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(VALUES, min_size=30, max_size=80), st.integers(1, 40))
 def test_later_points_change_no_forecast(values, later):
     points = [Point(START + timedelta(days=day), value) for day, value in enumerate(values)]
     assert forecasts(points)[:-later] == forecasts(points[:-later], step_s=86400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(VALUES, st.just(10**9), st.just(0)), min_size=25, max_size=120))
 def test_any_counts_give_finite_scores_and_bands_in_order(values):
     points = [Point(START + timedelta(days=day), value) for day, value in enumerate(values)]
@@ -152,7 +152,7 @@ def test_any_counts_give_finite_scores_and_bands_in_order(values):
         assert band.high < 1e13
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-1e12, 1e12), min_size=25, max_size=80))
 def test_any_amounts_give_finite_scores(values):
     points = [Point(START + timedelta(days=day), value) for day, value in enumerate(values)]
@@ -160,7 +160,7 @@ def test_any_amounts_give_finite_scores(values):
         assert forecast is None or 0 <= forecast.score(point.value) <= 300
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(COUNTS, st.integers(0, 5000), st.floats(1, 12))
 def test_a_band_holds_what_is_no_anomaly_and_nothing_else(model, value, sensitivity):
     band = model.band(sensitivity)
@@ -168,7 +168,7 @@ def test_a_band_holds_what_is_no_anomaly_and_nothing_else(model, value, sensitiv
     assert inside is (model.score(value) < sensitivity)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(COUNTS, st.integers(0, 3000))
 def test_further_away_is_never_more_usual(model, value):
     further = value + 1 if value > model.mean else max(0, value - 1)
@@ -176,7 +176,7 @@ def test_further_away_is_never_more_usual(model, value):
     assert model.score(further) >= model.score(value) - 0.02
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.5, 60), st.floats(0.01, 0.5), st.integers(0, 200))
 def test_the_tail_is_the_sum_of_the_probabilities(mean, dispersion, value):
     model, size = Counts(mean, dispersion), 1 / dispersion

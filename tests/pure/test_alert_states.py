@@ -437,5 +437,5 @@ class Corrections(RuleBasedStateMachine):
             assert all(first != second for first, second in pairwise(values))
 
 
-Corrections.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+Corrections.TestCase.settings = settings(max_examples=60, stateful_step_count=20)
 TestCorrections = Corrections.TestCase

@@ -48,7 +48,7 @@ class Subscriber:
     steps=st.lists(STEPS, max_size=40),
     names=st.sampled_from([2, 100]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_change_is_missed(tables, steps, names):
     """Whatever happens in whatever order, each subscriber is told of all that concerns it, once."""
     generations = Generations(names=names)

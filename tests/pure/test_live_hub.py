@@ -182,7 +182,7 @@ class Watched(ResultsMachine):
 
 
 TestWatched = Watched.TestCase
-TestWatched.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestWatched.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 class Slow(Connection):

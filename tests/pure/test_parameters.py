@@ -16,7 +16,6 @@ from tests.pure.stored_sql import (
     AUTHORED,
     END,
     START,
-    UNTIMED,
     outcome,
     read,
     refusal,
@@ -84,7 +83,6 @@ def test_a_name_after_a_colon_is_a_placeholder_anywhere_else(text):
     assert trusted(f"SELECT {text} ").probe().sql == f"SELECT {text} ".replace(":x", "($1)")
 
 
-@UNTIMED
 @given(st.lists(st.sampled_from(DEAD + LIVE), max_size=12))
 def test_only_placeholders_are_replaced_in_any_text(pieces):
     expected = " , ".join(piece if piece in DEAD else piece.replace(":x", "($1)") for piece in pieces)
@@ -94,7 +92,6 @@ def test_only_placeholders_are_replaced_in_any_text(pieces):
 BETWEEN = re.compile(r"(?:\s|--[^\n\r]*|/\*.*\*/)*", re.DOTALL)
 
 
-@UNTIMED
 @given(st.text(alphabet="'\"$E\\e:x[](){}-/*\n ab1;=é", max_size=60))
 def test_lexemes_cover_any_text_in_order(sql):
     ends = [0, *(place for lexeme in tokenize(sql) for place in (lexeme.start, lexeme.end)), len(sql)]
@@ -288,7 +285,6 @@ def test_json_arrays_are_lists():
 WORDS = st.sampled_from(["text", "integer", "number", "boolean", "date", "timestamp", "uuid"])
 
 
-@UNTIMED
 @given(WORDS, st.booleans(), st.text() | st.from_regex(r"[-+0-9TZ:.eE,\[\] ]{0,40}", fullmatch=True))
 def test_any_text_is_either_bound_or_invalid_input(word, array, text):
     template = trusted("SELECT :v", v=Declared(word, array=array))
@@ -296,7 +292,6 @@ def test_any_text_is_either_bound_or_invalid_input(word, array, text):
         assert template.bind_json({"v": bound.args[0]}).key == bound.key
 
 
-@UNTIMED
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists), WORDS)
 def test_any_json_is_either_bound_or_invalid_input(value, word):
     for array in (False, True):
@@ -305,14 +300,12 @@ def test_any_json_is_either_bound_or_invalid_input(value, word):
             assert template.bind_json({"v": bound.args[0]}).key == bound.key
 
 
-@UNTIMED
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4))
 def test_any_names_are_either_taken_or_invalid_input(raw):
     bound = outcome(where("day >= '2025-06-01'").bind, list(raw.items()))
     assert (bound is None) == bool(raw)
 
 
-@UNTIMED
 @given(st.dates(), st.datetimes(timezones=st.just(UTC)), st.integers(-(2**63), 2**63 - 1), st.uuids())
 def test_typed_values_survive_the_round_trip(day, moment, number, identity):
     declared = {name: Declared(name) for name in ("date", "timestamp", "integer", "uuid")}
@@ -324,7 +317,6 @@ def test_typed_values_survive_the_round_trip(day, moment, number, identity):
     assert (int(str(args[2])), UUID(str(args[3]))) == (number, identity)
 
 
-@UNTIMED
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**30), max_value=10**30))
 def test_numbers_stay_exact(number):
     args = trusted("SELECT :n", n=Declared("number")).bind([("n", str(number))]).args

@@ -257,4 +257,4 @@ class ProofMachine(RuleBasedStateMachine):
 
 
 TestProofs = ProofMachine.TestCase
-TestProofs.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestProofs.settings = settings(max_examples=200, stateful_step_count=60)

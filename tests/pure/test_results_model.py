@@ -332,7 +332,7 @@ class ResultsMachine(RuleBasedStateMachine):
 
 
 TestResults = ResultsMachine.TestCase
-TestResults.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestResults.settings = settings(max_examples=100, stateful_step_count=50)
 
 
 async def test_a_result_too_large_to_store_leaves_nothing_behind():
@@ -364,7 +364,7 @@ PARTS = st.lists(st.sampled_from(["shared", "own", "failed"]), min_size=1, max_s
 
 
 @given(visits=st.lists(st.tuples(st.sampled_from(["ann", "bob"]), PARTS), min_size=1, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_composed_result_reaches_only_callers_who_may_get_each_part(visits):
     """For any order of requests, with parts that fail, and parts that are shared only sometimes."""
     generations = Generations()

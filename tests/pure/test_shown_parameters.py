@@ -12,7 +12,6 @@ from service.sql.parameters.template import MESSAGES_LIMIT
 from tests.pure.stored_sql import (
     END,
     START,
-    UNTIMED,
     read,
     trusted,
     where,
@@ -55,7 +54,6 @@ def test_a_given_end_covers_more_than_an_equal_literal_on_a_moment():
     assert template.bind([("end_date", "2025-06-30")]).key != template.bind([]).key
 
 
-@UNTIMED
 @given(st.lists(st.tuples(st.text("abc,[]\"'", min_size=1), st.text("abc,[]\"'", min_size=1)), min_size=2))
 def test_different_values_never_share_a_key(pairs):
     template = read("SELECT :a, :b", a=Declared("text"), b=Declared("text"))

@@ -91,13 +91,13 @@ def injected(plain: str):
 
 
 @given(statements(expressions(NUMBERS | TEXTS)))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_allows_any_sql_of_plain_parts(sql):
     assert is_allowed(sql)
 
 
 @given(statements(expressions(NUMBERS | TEXTS).flatmap(injected)))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_refuses_any_sql_with_one_forbidden_part(sql):
     assert isinstance(refusal(sql), SqlRefused)
 
@@ -168,7 +168,7 @@ PIECES = st.sampled_from(
     st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map(" ".join)),
     st.sampled_from(["", "SELECT "]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_text_is_allowed_or_refused_and_nothing_else_happens(text, start):
     try:
         relations_of(start + text)
