@@ -361,7 +361,13 @@ def _finish(settings: Settings, session: psycopg.Connection, found: _Found) -> i
         say(f"Made the metric {metric.title!r}, newest row {counted.newest}")
     address = f"{settings.public_url}/api/v1/metrics/{metric.id}"
     token = "" if settings.auth.mode == "off" else f'-H "Authorization: Bearer $({program()} token)" '
-    say("", f"  start   {program()} serve", f"  ask     curl {token}{address}", "")
+    say(
+        "",
+        f"  start   {program()} serve",
+        f"  ask     curl {token}{address}",
+        f"  look    {settings.public_url} in a browser",
+        "",
+    )
     print(address, flush=True)
     return 0
 

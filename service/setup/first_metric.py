@@ -17,9 +17,9 @@ from service.database.plain import select
 from service.database.session import Session
 from service.database.stored_sql.reader import open_reader
 from service.errors import Problem
-from service.metrics.catalog import Catalog
+from service.metrics.catalog import DEFAULT_DASHBOARD, Catalog
 from service.metrics.execute import Executor
-from service.metrics.models import NewMetric
+from service.metrics.models import DashboardPlace, NewMetric
 from service.metrics.store import Editor, Written
 from service.metrics.suspensions import Suspensions
 from service.results.changes import Changes
@@ -64,7 +64,9 @@ def make(settings: Settings, candidates: Sequence[tuple[Table, str | None]]) -> 
         if counted is None:
             continue
         text, newest = counted
-        new = NewMetric(sql=text, title=_title(table, day)[:255])
+        # On the dashboard that a browser opens first, which nobody can delete.
+        place = DashboardPlace(DEFAULT_DASHBOARD)
+        new = NewMetric(sql=text, title=_title(table, day)[:255], dashboards=(place,))
         try:
             return Counted(asyncio.run(_store(settings, new)), newest)
         except Problem as error:

@@ -50,6 +50,8 @@ async def test_the_first_hour_of_an_owner_who_may_do_little(shop: Shop, capsys: 
         assert answer.status_code == 200, answer.text
         assert answer.json()["records"][0]["rows"] > 0
         assert answer.json()["title"] == "Rows of sales.orders per day"
+        shown = (await client.get("/api/v1/dashboards/default")).json()["items"]
+        assert [each["id"] for each in shown] == [answer.json()["id"]]
         measured = await client.post("/metrics", json={"sql": 'SELECT sum(n) AS n FROM "Größe"."Ma""ße"'})
         assert measured.status_code == 201, measured.text
 
