@@ -50,6 +50,11 @@ class Problem(Exception):  # noqa: N818 (RFC 9457's word)
     def detail(self) -> str:
         return str(self)
 
+    @property
+    def sentence(self) -> str:
+        """The wrong fields in one sentence, or the detail if it names none."""
+        return "; ".join(f"{each.field}: {each.message}" for each in self.errors) or self.detail
+
     def document(self, **where: str) -> dict[str, Any]:
         """The problem document (RFC 9457); `where` adds `instance` and `request_id`."""
         document: dict[str, Any] = {

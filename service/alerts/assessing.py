@@ -14,7 +14,6 @@ from service.alerts.series import NotSeries, Shape, Table, read_table, read_time
 from service.alerts.states import Gap, Seen
 from service.alerts.store import RuleRow
 from service.database.stored_sql.describing import ResultColumn
-from service.errors import InvalidInput
 
 AT_ONCE: Final = 500
 """Records that are evaluated on the event loop. More are evaluated in a thread."""
@@ -139,11 +138,6 @@ def chart(rule: Rule, document: Document, zone: tzinfo) -> Bands:
     """The points of all series with their bands."""
     _, table = table_of(rule, document, zone)
     return Bands(rule.id, rule.metric_id, rule.column, bands(table, rule))
-
-
-def told(problem: InvalidInput) -> str:
-    """The wrong fields of a rule in one sentence."""
-    return "; ".join(f"{each.field}: {each.message}" for each in problem.errors) or problem.detail
 
 
 def failing(row: RuleRow, zone: tzinfo, label: str) -> Seen:

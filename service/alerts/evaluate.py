@@ -25,7 +25,6 @@ from service.alerts.assessing import (
     later,
     read_document,
     review,
-    told,
 )
 from service.alerts.messages import messages
 from service.alerts.models import Alert, Rule
@@ -272,7 +271,7 @@ class Evaluator:
                 return await asyncio.to_thread(review, *arguments)
             return review(*arguments)
         except InvalidInput as problem:
-            why = told(problem)
+            why = problem.sentence
         except (NotSeries, NotEvaluable) as problem:
             why = str(problem)
         if row.problem != why:

@@ -1,7 +1,7 @@
 """Sessions of the pages: a random cookie that stands for a caller. It is no token, and no token is one.
 
-The database knows a session by the SHA-256 of its cookie. Each process remembers what it has read for
-`TRUSTED_S`, and forgets all of it when a session ends anywhere or a client changes.
+The database knows a session by the SHA-256 of its cookie. Each process remembers what it has read for a
+minute, and forgets all of it when a session ends anywhere or a client changes.
 """
 
 import re
@@ -19,16 +19,14 @@ from msgspec import Struct
 from service import audit
 from service.audit import Actor
 from service.auth.clients import Client
+from service.auth.remembered import Remembered
 from service.auth.tokens import Principal, granted
 from service.database.gateway import Database
 from service.database.queries import SqlFile
-from service.errors import DatabaseUnavailable
 
 TABLES: Final = ("app.session", "app.api_client")
 """The tables whose changes may end a session."""
 
-TRUSTED_S: Final = 60.0
-REMEMBERED: Final = 10_000
 SECRET_BYTES: Final = 32
 
 _VALUE: Final = rb"[A-Za-z0-9_-]{43}"
@@ -74,11 +72,6 @@ def cookie_for(public_url: str, port: int | None, ttl_s: int) -> Cookie:
     return Cookie(f"tally_{port}" if port else "tally", secure=False, ttl_s=ttl_s)
 
 
-class _Remembered(Struct, frozen=True):
-    principal: Principal
-    read_at: float
-
-
 class Sessions:
     """Begins, finds and ends sessions. `database` and `find_client` are there while the service is open."""
 
@@ -95,9 +88,7 @@ class Sessions:
         self._issuer = issuer
         self._database = database
         self._find_client = find_client
-        self._now = now
-        self._remembered: dict[str, _Remembered] = {}
-        self._generation = 0
+        self._remembered: Remembered[bytes, Principal] = Remembered(now)
         self._pattern = re.compile(rb"(?:^|;)\s*%s=\"?(%s)\"?\s*(?=;|$)" % (cookie.name.encode(), _VALUE))
         self._name = cookie.name.encode() + b"="
 
@@ -111,10 +102,8 @@ class Sessions:
     def lookup(self, cookies: bytes) -> Principal | None:
         """The caller, if this takes no waiting."""
         value = self.value_in(cookies)
-        found = self._remembered.get(_digest(value).hex()) if value else None
-        if found is None or self._now() - found.read_at > TRUSTED_S or _over(found.principal):
-            return None
-        return found.principal
+        found = self._remembered.lookup(_digest(value)) if value else None
+        return None if found is None or _over(found) else found
 
     async def find(self, cookies: bytes) -> Principal | None:
         """The caller who has this session. Raises `DatabaseUnavailable` if it is not known here."""
@@ -142,7 +131,7 @@ class Sessions:
         if value is None:
             return
         digest = _digest(value)
-        self._remembered.pop(digest.hex(), None)
+        self._remembered.drop(digest)
         async with self._database().transaction() as tx:
             if ended := await tx.read_one(_END, digest):
                 actor = Actor(ended.subject, request_id)
@@ -150,8 +139,7 @@ class Sessions:
 
     def forget(self) -> None:
         """Read all sessions anew: one has ended somewhere, or a client has changed."""
-        self._generation += 1
-        self._remembered.clear()
+        self._remembered.forget()
 
     async def _begin(self, principal: Principal, client: Client | None, request_id: str | None) -> str:
         value = secrets.token_urlsafe(SECRET_BYTES)
@@ -172,24 +160,12 @@ class Sessions:
         return value
 
     async def _principal(self, digest: bytes) -> Principal | None:
-        key = digest.hex()
-        found = self._remembered.get(key)
-        if found is not None and self._now() - found.read_at <= TRUSTED_S:
-            return None if _over(found.principal) else found.principal
-        began, generation = self._now(), self._generation
-        try:
+        async def read() -> Principal | None:
             stored = await self._database().read_one(_FIND, digest)
-            principal = None if stored is None else await self._checked(stored)
-        except DatabaseUnavailable:
-            if found is None or _over(found.principal):
-                raise
-            return found.principal  # as held results outlive a lost database
-        self._remembered.pop(key, None)
-        if principal is not None and generation == self._generation:
-            self._remembered[key] = _Remembered(principal, began)
-            if len(self._remembered) > REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
-        return principal
+            return None if stored is None else await self._checked(stored)
+
+        found = await self._remembered.find(digest, read)
+        return None if found is None or _over(found) else found
 
     async def _checked(self, stored: Stored) -> Principal | None:
         """The caller of a stored session, with the scopes that its client has now."""

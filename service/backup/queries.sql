@@ -18,3 +18,8 @@ ORDER BY d.name
 SELECT count(*) AS dashboards
 FROM catalog.dashboard
 WHERE id <> 'default'
+
+-- name: set_undo
+UPDATE imports.dataset
+SET undo = $2
+WHERE name = $1

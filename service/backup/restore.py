@@ -14,7 +14,6 @@ from service.backup.export import SQL, refuse_unmigrated
 from service.backup.format import Reader
 from service.backup.tables import EXPORTED, MERGED, SECRET
 from service.database.gateway import Database, Transaction
-from service.database.queries import Command
 from service.database.rows import (
     TIMEOUT_S,
     StoredColumn,
@@ -72,7 +71,7 @@ class _Dashboards(Struct, frozen=True):
 
 _COUNT_DASHBOARDS: Final = SQL.rows("count_dashboards", _Dashboards)
 _LIST_DATASETS: Final = SQL.rows("list_datasets_here", _DatasetHere)
-_SET_UNDO: Final = Command("set_undo", "UPDATE imports.dataset SET undo = $2 WHERE name = $1")
+_SET_UNDO: Final = SQL.command("set_undo")
 
 
 async def restore(

@@ -41,3 +41,13 @@ class SqlFile:
 
     def command(self, name: str) -> Command:
         return Command(name, self._texts[name])
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from service.database.gateway import Database, Transaction
-from service.database.queries import Command, SqlFile, Statement
+from service.database.queries import Command, SqlFile, Statement, literal, quoted
 from service.errors import Conflict
 
 TIMEOUT_S: Final = 3_600
@@ -69,8 +69,8 @@ async def rows_as_json(
 ) -> AsyncGenerator[JsonRow]:
     """Each row of a table as a JSON object, by the primary key."""
     await tx.read(_WRITE_EXACTLY)
-    values = ", ".join(f"{_literal(each.name)} VALUE t.{_quoted(each.name)}" for each in columns)
-    order = ", ".join(f"t.{_quoted(each.name)}" for each in columns if each.in_key)
+    values = ", ".join(f"{literal(each.name)} VALUE t.{quoted(each.name)}" for each in columns)
+    order = ", ".join(f"t.{quoted(each.name)}" for each in columns if each.in_key)
     sql = f"""SELECT json_object({values} ABSENT ON NULL RETURNING text) AS row
     FROM {_table(table)} AS t ORDER BY {order}"""  # noqa: S608 (names are quoted)
     async for row in tx.stream(Statement("rows_as_json", sql, JsonRow)):
@@ -84,11 +84,10 @@ async def load_rows(
 
     Raises `Conflict` if Postgres refuses a row, and the problems of the gateway.
     """
-    names = ", ".join(_quoted(each.name) for each in columns)
+    names = ", ".join(quoted(each.name) for each in columns)
     # A record of the table would take a JSON null for NULL.
     values = ", ".join(
-        f"r.found -> {_literal(each.name)}" if each.is_jsonb else f"p.{_quoted(each.name)}"
-        for each in columns
+        f"r.found -> {literal(each.name)}" if each.is_jsonb else f"p.{quoted(each.name)}" for each in columns
     )
     sql = f"""INSERT INTO {_table(table)} ({names}) OVERRIDING SYSTEM VALUE
     SELECT {values}
@@ -96,9 +95,9 @@ async def load_rows(
     CROSS JOIN LATERAL jsonb_populate_record(NULL::{_table(table)}, r.found) AS p
     ORDER BY r.nth"""  # noqa: S608 (names are quoted)
     if replace:
-        key = ", ".join(_quoted(each.name) for each in columns if each.in_key)
+        key = ", ".join(quoted(each.name) for each in columns if each.in_key)
         others = ", ".join(
-            f"{_quoted(each.name)} = excluded.{_quoted(each.name)}" for each in columns if not each.in_key
+            f"{quoted(each.name)} = excluded.{quoted(each.name)}" for each in columns if not each.in_key
         )
         sql += f"\n    ON CONFLICT ({key}) DO UPDATE SET {others}"
     try:
@@ -112,7 +111,7 @@ async def raise_identities(tx: Transaction, table: str, columns: Sequence[Stored
     """Let the identity columns of a table go on after the rows that were loaded."""
     for column in columns:
         if column.is_identity:
-            sql = f"SELECT coalesce(max({_quoted(column.name)}), 0)::bigint AS highest FROM {_table(table)}"  # noqa: S608 (quoted)
+            sql = f"SELECT coalesce(max({quoted(column.name)}), 0)::bigint AS highest FROM {_table(table)}"  # noqa: S608 (quoted)
             found = await tx.read_one(Statement("highest", sql, _Highest))
             await tx.read_one(_RAISE_IDENTITY, _table(table), column.name, found.highest if found else 0)
 
@@ -129,21 +128,13 @@ async def delete_rows(tx: Transaction, table: str) -> int:
 
 async def lock_tables(tx: Transaction, tables: Iterable[str], *, wait: str) -> None:
     """Keep all others from writing to these tables. Raises `Busy` if they are in use for longer."""
-    await tx.write(Command("limit_waiting", f"SET LOCAL lock_timeout = {_literal(wait)}"))
+    await tx.write(Command("limit_waiting", f"SET LOCAL lock_timeout = {literal(wait)}"))
     names = ", ".join(map(_table, tables))
     await tx.write(Command("lock_tables", f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _table(name: str) -> str:
-    return ".".join(map(_quoted, name.split(".", 1)))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return ".".join(map(quoted, name.split(".", 1)))
 
 
 def decoded(row: Raw) -> Any:

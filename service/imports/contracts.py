@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from service.database.queries import quoted
+
 Kind = Literal[
     "text", "sql", "integer", "number", "flag", "moment", "month", "uuid",
     "day", "instant", "clock", "array", "json", "other",
@@ -126,16 +128,6 @@ class Dataset(Struct, frozen=True, kw_only=True):
 def fold(heading: str) -> str:
     """Fold a heading, sheet name or file name for comparison."""
     return "".join(part for part in heading.casefold() if part.isalnum())
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def find_among(datasets: tuple[Dataset, ...], name: str) -> Dataset | None:

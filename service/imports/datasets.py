@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct, structs
 
-from service.imports.contracts import Dataset, DatasetColumn, Kind, Reference, find_among, literal
+from service.database.queries import literal
+from service.imports.contracts import Dataset, DatasetColumn, Kind, Reference, find_among
 
 INT4 = 2_147_483_647
 INT8 = 9_223_372_036_854_775_807

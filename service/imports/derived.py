@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from service.database.gateway import Database, Transaction
-from service.database.queries import SqlFile
-from service.imports.contracts import Dataset, DatasetColumn, Kind, Reference, TableRule, quoted
+from service.database.queries import SqlFile, quoted
+from service.imports.contracts import Dataset, DatasetColumn, Kind, Reference, TableRule
 from service.imports.datasets import DATASETS
 
 SQL: Final = SqlFile(Path(__file__).parent / "derived.sql")

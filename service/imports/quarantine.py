@@ -13,6 +13,7 @@ from service import audit
 from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
+from service.http.csv_cells import quoted
 from service.imports.contracts import Dataset, Reason, find_among, fold
 from service.imports.derived import read_datasets
 from service.imports.plan import SQL, plan_return
@@ -309,10 +310,4 @@ async def _csv_line(cells: Sequence[str]) -> bytes:
 
 
 def _guarded_line(cells: Sequence[str]) -> bytes:
-    return (",".join(_quoted(guarded(cell)) for cell in cells) + "\r\n").encode()
-
-
-def _quoted(cell: str) -> str:
-    """Quote a cell like the `csv` module, which would block the process for a long cell."""
-    special = '"' in cell or "," in cell or "\n" in cell or "\r" in cell
-    return '"' + cell.replace('"', '""') + '"' if special else cell
+    return (",".join(quoted(guarded(cell)) for cell in cells) + "\r\n").encode()

@@ -8,9 +8,9 @@ from msgspec import Struct
 from service import audit
 from service.audit import Actor
 from service.database.gateway import Database, Transaction
-from service.database.queries import Command
+from service.database.queries import Command, literal, quoted
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
-from service.imports.contracts import Dataset, find_among, fold, literal, quoted
+from service.imports.contracts import Dataset, find_among, fold
 from service.imports.derived import GONE, SQL, TABLES, read_datasets
 from service.imports.run.pipeline import TAKE_TURN
 

@@ -56,9 +56,34 @@ class Watch:
         self.problem: Problem | None = None
         self.topic: Topic | None = None
 
+    def news(self) -> tuple[str, dict[str, Any]] | None:
+        """The next thing that the client has not been told: its kind and members. None if there is none."""
+        topic = self.topic
+        if topic is None:
+            return None
+        if topic.tag and self.lacks(topic.tag):
+            self.held = topic.tag
+            return "result", {}
+        if (topic.stale_since is not None) is not self.told_stale:
+            self.told_stale = not self.told_stale
+            return ("stale", {"since": topic.stale_since}) if self.told_stale else ("fresh", {})
+        if topic.alerts != self.told_alerts and self.connection.hears_alerts():
+            self.told_alerts = topic.alerts
+            return "alert", {"open": topic.alerts}
+        before, self.problem = self.problem, topic.shown_problem
+        if self.problem is None or self.problem is before:
+            return None
+        return "problem", described(self.problem)
+
     def lacks(self, tag: str) -> bool:
         """Whether the client holds another result than the one of this tag, or of its beginning."""
         return self.held not in {tag, tag[:SHORT_TAG]}
+
+
+def described(problem: Problem) -> dict[str, str]:
+    """A problem's code, and its detail with the fields that it names."""
+    fields = [f"{each.field}: {each.message}" for each in problem.errors]
+    return {"code": problem.code, "message": " ".join([problem.detail, *fields])}
 
 
 SHORT_TAG: Final = 16

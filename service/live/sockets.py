@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import Raw, Struct
 
 from service.auth.guards import Gate, require
 from service.auth.live import Credential
@@ -25,10 +25,10 @@ from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.ids import parse_uuid
 from service.http.representation import bare_tag
 from service.live.connection import Connection
-from service.live.hub import Watch
+from service.live.hub import Watch, described
 from service.live.messages import Auth, Incoming, Outgoing, Ping, Subscribe, Unsubscribe, as_text
 from service.live.places import UnreadBytes
-from service.live.streams import Parts, problem_of
+from service.live.streams import Parts
 from service.metrics.result_endpoint import READ
 from service.sql.parameters import exact
 
@@ -89,7 +89,7 @@ class Socket(Connection):
         self.flush()
 
     def refuse(self, problem: Problem, **about: Any) -> None:
-        self.reply(Outgoing("error", code=problem.code, message=problem_of(problem), **about))
+        self.reply(Outgoing("error", **described(problem), **about))
 
     @property
     def closing(self) -> bool:
@@ -176,24 +176,12 @@ class Socket(Connection):
     def _state(self, watch: Watch) -> Outgoing | None:
         """What the client has not been told of a watch."""
         topic = watch.topic
-        if topic is None or watch.left:
+        if topic is None or watch.left or (news := watch.news()) is None:
             return None
-        if topic.tag and watch.lacks(topic.tag):
-            watch.held = topic.tag
-            return _about(watch, "result", etag=f'"{topic.tag}"', result=Raw(topic.body))
-        if (topic.stale_since is not None) is not watch.told_stale:
-            watch.told_stale = not watch.told_stale
-            kind = "fresh" if topic.stale_since is None else "stale"
-            return _about(watch, kind, since=topic.stale_since or UNSET)
-        if topic.alerts != watch.told_alerts and self.hears_alerts():
-            watch.told_alerts = topic.alerts
-            return _about(watch, "alert", open=topic.alerts)
-        problem = topic.shown_problem
-        if problem is not None and problem is not watch.problem:
-            watch.problem = problem
-            return _about(watch, "error", code=problem.code, message=problem_of(problem))
-        watch.problem = problem
-        return None
+        kind, members = news
+        if kind == "result":
+            members = {"etag": f'"{topic.tag}"', "result": Raw(topic.body)}
+        return _about(watch, "error" if kind == "problem" else kind, **members)
 
 
 def _about(watch: Watch, kind: Any, **members: Any) -> Outgoing:

@@ -31,7 +31,7 @@ from service.http.asgi import (
 from service.http.ids import parse_uuid, route_parts
 from service.http.representation import bare_tag
 from service.live.connection import Connection
-from service.live.hub import SHORT_TAG, Hub, Topic, Watch
+from service.live.hub import SHORT_TAG, Hub, Topic, Watch, described
 from service.metrics.catalog import Catalog
 from service.metrics.notices import Given
 from service.metrics.result_endpoint import READ
@@ -140,25 +140,13 @@ class EventStream(Connection):
 
     def _events(self, watch: Watch) -> bytes:
         topic = watch.topic
+        if topic is None:
+            failed = watch.problem
+            return b"" if failed is None else self._event("problem", watch, described(failed))
         said = b""
-        if topic is not None:
-            if topic.tag and watch.lacks(topic.tag):
-                watch.held = topic.tag
-                said += self._result(topic)
-            if (topic.stale_since is not None) is not watch.told_stale:
-                watch.told_stale = not watch.told_stale
-                since = topic.stale_since
-                more = {} if since is None else {"since": since}
-                said += server_sent_event("fresh" if since is None else "stale", self._named(watch, **more))
-            if topic.alerts != watch.told_alerts and self.hears_alerts():
-                watch.told_alerts = topic.alerts
-                said += server_sent_event("alert", self._named(watch, open=topic.alerts))
-        problem = watch.problem if topic is None else topic.shown_problem
-        if problem is not None and (topic is None or problem is not watch.problem):
-            said += server_sent_event(
-                "problem", self._named(watch, code=problem.code, message=problem_of(problem))
-            )
-        watch.problem = problem
+        while (news := watch.news()) is not None:
+            kind, members = news
+            said += self._result(topic) if kind == "result" else self._event(kind, watch, members)
         return said
 
     def _result(self, topic: Topic) -> bytes:
@@ -171,13 +159,8 @@ class EventStream(Connection):
             topic.framed = server_sent_event("result", topic.body, f'"{topic.tag}"')
         return topic.framed
 
-    def _named(self, watch: Watch, **members: Any) -> bytes:
-        return _of(watch if self.many else None, **members)
-
-
-def problem_of(problem: Problem) -> str:
-    """A problem as one sentence, with the fields that it names."""
-    return " ".join([problem.detail, *(f"{each.field}: {each.message}" for each in problem.errors)])
+    def _event(self, kind: str, watch: Watch, members: dict[str, Any]) -> bytes:
+        return server_sent_event(kind, _of(watch if self.many else None, **members))
 
 
 def _of(watch: Watch | None, **members: Any) -> bytes:

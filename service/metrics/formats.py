@@ -15,6 +15,7 @@ from msgspec import Struct
 from service.database.stored_sql.describing import ResultColumn
 from service.errors import NotAcceptable, ResultTooLarge
 from service.http import bodies
+from service.http.csv_cells import quoted
 from service.http.fields import media_type_of, media_weight, weights
 from service.metrics.models import Metric, Result
 from service.results.headers import VARY
@@ -201,16 +202,10 @@ def _result(outcome: Outcome, records: list[Any]) -> Result:
 
 def _lines(rows: Sequence[Sequence[Any]], *, excel: bool) -> bytes:
     """Encode rows as CSV lines (RFC 4180). Null is an empty cell; nested values are JSON."""
-    lines = [",".join([_quoted(_cell(value, excel=excel)) for value in row]) for row in rows]
+    lines = [",".join([quoted(_cell(value, excel=excel)) for value in row]) for row in rows]
     if rows and len(rows[0]) == 1:
         lines = [line or _ONE_EMPTY for line in lines]
     return ("\r\n".join(lines) + "\r\n").encode() if lines else b""
-
-
-def _quoted(cell: str) -> str:
-    if '"' in cell:
-        return '"' + cell.replace('"', '""') + '"'
-    return f'"{cell}"' if "," in cell or "\n" in cell or "\r" in cell else cell
 
 
 def _cell(value: Any, *, excel: bool) -> str:

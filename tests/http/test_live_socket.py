@@ -36,7 +36,8 @@ async def test_a_hundred_subscriptions_on_one_socket(service):
         assert {each["parameters"]["k"] for each in found} == set(range(1000, 1100))
         assert {each["result"]["records"][0]["n"] for each in found} == {0}
         await connection.execute("INSERT INTO data.counted VALUES (1042)")
-        changed = await socket.hear()
+        while (changed := await socket.hear())["type"] in {"stale", "fresh"}:  # on a slow machine
+            pass
         assert (changed["type"], changed["id"], changed["parameters"]) == ("result", metric, {"k": 1042})
         assert changed["result"]["records"] == [{"n": 1}]
         answer = await client.get(f"/metrics/{metric}?k=1042")

@@ -18,7 +18,6 @@ from service.connect.mcp.messages import (
     Call,
     RpcError,
     failure,
-    fields_of,
     id_of,
     read_call,
     read_fields,
@@ -141,8 +140,7 @@ async def _listen(mcp: Mcp, call: Call, caller: Principal, scope: Scope, send: S
     try:
         return await mcp.open_notices(credential, listening.followed, listening.events, begin)
     except (InvalidInput, NotFound) as wrong:  # a parameter in an address
-        text = fields_of(wrong) if isinstance(wrong, InvalidInput) else wrong.detail
-        raise RpcError(INVALID_PARAMS, text, wrong.document()) from None
+        raise RpcError(INVALID_PARAMS, wrong.sentence, wrong.document()) from None
 
 
 def _check(scope: Scope, accept: str) -> None:

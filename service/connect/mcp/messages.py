@@ -99,12 +99,7 @@ def decode(text: Raw, kind: Any, within: str) -> Any:
     try:
         return bodies.decode(text, kind, within=within, number=exact)
     except InvalidInput as wrong:
-        raise RpcError(INVALID_PARAMS, fields_of(wrong)) from None
-
-
-def fields_of(wrong: InvalidInput) -> str:
-    """The wrong fields as one sentence."""
-    return "; ".join(f"{each.field}: {each.message}" for each in wrong.errors) or wrong.detail
+        raise RpcError(INVALID_PARAMS, wrong.sentence) from None
 
 
 def read_fields(body: bytes) -> dict[str, Raw]:
@@ -112,7 +107,7 @@ def read_fields(body: bytes) -> dict[str, Raw]:
     try:
         found = bodies.decode(body, dict[str, Raw] | list[Raw] | str | float | bool | None)
     except InvalidInput as wrong:
-        raise RpcError(PARSE_ERROR, f"The body is not JSON: {fields_of(wrong)}") from None
+        raise RpcError(PARSE_ERROR, f"The body is not JSON: {wrong.sentence}") from None
     if isinstance(found, list):
         raise RpcError(INVALID_REQUEST, "Send one message per request: batches are not part of the protocol.")
     if not isinstance(found, dict):

@@ -21,7 +21,6 @@ from service.connect.mcp.messages import (
     Call,
     RpcError,
     decode,
-    fields_of,
 )
 from service.connect.mcp.tools import Tools
 from service.errors import Forbidden, InvalidInput, NotFound, Problem, TooManyRequests
@@ -101,7 +100,7 @@ class Server:
         except (Forbidden, TooManyRequests):
             raise
         except InvalidInput as wrong:
-            raise RpcError(INVALID_PARAMS, fields_of(wrong), wrong.document()) from None
+            raise RpcError(INVALID_PARAMS, wrong.sentence, wrong.document()) from None
         except Problem as problem:
             code = INTERNAL_ERROR if problem.status >= _SERVER_FAULTS else INVALID_PARAMS
             raise RpcError(code, problem.detail, problem.document()) from None
@@ -203,7 +202,7 @@ class Server:
             self._library.metric(metric_id)
         except (InvalidInput, NotFound) as wrong:
             code = INVALID_PARAMS if call.modern else RESOURCE_NOT_FOUND
-            message = fields_of(wrong) if isinstance(wrong, InvalidInput) else wrong.detail
+            message = wrong.sentence
             raise RpcError(code, message, {"uri": uri[:200]}) from None
         return metric_id, given
 

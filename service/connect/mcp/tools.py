@@ -10,8 +10,8 @@ from msgspec import Meta, Raw, Struct
 from service.auth.guards import require
 from service.auth.tokens import Principal
 from service.connect.mcp.library import Library, first_rows
-from service.connect.mcp.messages import INVALID_PARAMS, Call, RpcError, decode, fields_of
-from service.errors import Forbidden, InvalidInput, Problem, TooManyRequests
+from service.connect.mcp.messages import INVALID_PARAMS, Call, RpcError, decode
+from service.errors import Forbidden, Problem, TooManyRequests
 from service.http import bodies
 from service.metrics.models import Prompt
 from service.sql.parameters import exact
@@ -144,9 +144,8 @@ def _json(value: Any) -> Raw:
 
 
 def _failed(problem: Problem) -> dict[str, Any]:
-    detail = fields_of(problem) if isinstance(problem, InvalidInput) and problem.errors else problem.detail
     return {
-        "content": [{"type": "text", "text": f"{problem.title}: {detail}"}],
+        "content": [{"type": "text", "text": f"{problem.title}: {problem.sentence}"}],
         "structuredContent": problem.document(),
         "isError": True,
         "ttlMs": 0,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from math import inf
 from pathlib import Path
 from time import monotonic, time
 from typing import Annotated, Final
@@ -13,12 +12,12 @@ from msgspec import Meta, Struct
 from service import audit
 from service.audit import Actor
 from service.auth.limits import Allowance
+from service.auth.remembered import Remembered
 from service.auth.tokens import Principal
 from service.dashboard.links.signing import LONGEST_TOKEN, Claims, Signer
 from service.database.gateway import Database, violation
 from service.database.queries import SqlFile
 from service.errors import (
-    DatabaseUnavailable,
     FieldError,
     Gone,
     InvalidInput,
@@ -36,8 +35,6 @@ TABLES: Final = ("app.link",)
 
 SESSION: Final = "link:"
 """How the `session` of a link's principal begins; its id follows."""
-TRUSTED_S: Final = 60.0
-REMEMBERED: Final = 10_000
 DEFAULT_S: Final = 30 * 86_400
 LONGEST_S: Final = 366 * 86_400
 WINDOW_S: Final = 60
@@ -131,9 +128,7 @@ class Links:
         self._signer = signer
         self._public_url = public_url
         self._allowance = Allowance(rate_limit, WINDOW_S) if rate_limit else None
-        self._now = now
-        self._remembered: dict[int, tuple[float, Stored | None]] = {}
-        self._generation = 0
+        self._remembered: Remembered[int, Stored] = Remembered(now)
 
     async def create(self, dashboard_id: str, new: NewLink, actor: Actor) -> Link:
         """Raises `NotFound`, and `InvalidInput` for parameters that no metric of the dashboard takes."""
@@ -198,8 +193,7 @@ class Links:
 
     def forget(self) -> None:
         """Read all links anew: one has ended somewhere."""
-        self._generation += 1
-        self._remembered.clear()
+        self._remembered.forget()
 
     async def taken(self, link: OpenLink, metrics: list[Metric]) -> dict[str, str]:
         """The link's parameters that at least one of these metrics takes."""
@@ -235,21 +229,7 @@ class Links:
             raise InvalidInput(errors=fields)
 
     async def _stored(self, link_id: int) -> Stored | None:
-        read_at, found = self._remembered.get(link_id, (-inf, None))
-        if self._now() - read_at <= TRUSTED_S:
-            return found
-        began, generation = self._now(), self._generation
-        try:
-            stored = await self._database.read_one(_FIND, link_id)
-        except DatabaseUnavailable:
-            if found is None:
-                raise
-            return found  # as held results outlive a lost database
-        if generation == self._generation:
-            self._remembered[link_id] = (began, stored)
-            if len(self._remembered) > REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
-        return stored
+        return await self._remembered.find(link_id, lambda: self._database.read_one(_FIND, link_id))
 
     def _shown(self, stored: Stored) -> Link:
         parameters = msgspec.json.decode(stored.parameters, type=dict[str, str])

@@ -11,8 +11,9 @@ position (`c1`, `c2`, ...), so that they never collide with the tables' own colu
 
 from itertools import product
 
+from service.database.queries import literal
 from service.imports.characters import ASCII_SPACES, IGNORABLE, UNSEEN_AT_ENDS, WIDE_SPACES
-from service.imports.contracts import Dataset, DatasetColumn, Kind, Reason, literal
+from service.imports.contracts import Dataset, DatasetColumn, Kind, Reason
 
 LANDED = "pg_temp.landed"
 CHECKED = "pg_temp.checked"

@@ -1,7 +1,8 @@
 # ruff: noqa: S608 (names and values are quoted)
 """Keep invalid rows in quarantine, bring them back to be tried again, and close those that are valid."""
 
-from service.imports.contracts import Dataset, Reference, literal, quoted
+from service.database.queries import literal, quoted
+from service.imports.contracts import Dataset, Reference
 from service.imports.plan.cells import CHECKED, GIVEN, LANDED
 from service.imports.plan.rules import OF_THE_SHAPE
 

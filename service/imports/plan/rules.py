@@ -6,7 +6,8 @@ Each statement sets `problem`, `reason` and `message` of the checked rows that b
 
 from collections.abc import Iterator
 
-from service.imports.contracts import Dataset, DatasetColumn, Reason, Reference, TableRule, literal, quoted
+from service.database.queries import literal, quoted
+from service.imports.contracts import Dataset, DatasetColumn, Reason, Reference, TableRule
 from service.imports.plan.cells import CHECKED, GIVEN, LANDED, trimmed
 
 SHOWN = 60

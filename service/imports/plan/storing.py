@@ -1,7 +1,8 @@
 # ruff: noqa: S608 (names and values are quoted)
 """Store the valid rows: insert, update, number facts, mark what a mirrored file lacks."""
 
-from service.imports.contracts import Dataset, literal, quoted
+from service.database.queries import literal, quoted
+from service.imports.contracts import Dataset
 from service.imports.plan.cells import CHECKED, LANDED
 from service.imports.plan.rules import key_equals_stored
 

@@ -6,7 +6,8 @@ row numbers ($1 to $2) and finds the rows that the table refuses. `present` are 
 for rows from quarantine: what their file had is not known.
 """
 
-from service.imports.contracts import Dataset, DatasetColumn, literal, quoted
+from service.database.queries import literal, quoted
+from service.imports.contracts import Dataset, DatasetColumn
 from service.imports.plan.cells import CHECKED
 from service.imports.plan.rules import compared, key_equals_stored
 

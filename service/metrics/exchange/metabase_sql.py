@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from service.database.queries import quoted
 from service.metrics.exchange.plan import Node, NotTaken, Parameter, ParameterKind
 from service.metrics.exchange.templates import (
     Edit,
@@ -190,7 +191,7 @@ class Tags:
             found = field.value
         if not found or "\0" in found:
             raise NotTaken(f"{{{{{name}}}}} is a field filter whose column this file does not name")
-        return '"' + found.replace('"', '""') + '"'
+        return quoted(found)
 
 
 def _scan(sql: str, at: int) -> Reference | None:
