@@ -36,6 +36,8 @@ from service.observe.events import (
 from service.settings import Logs
 
 HITS_EVERY_S: Final = 10.0
+REFUSALS_A_SECOND: Final = 20
+"""Lines for requests answered with 503. A refusal has to be cheap, and a line costs more than the rest."""
 
 current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 
@@ -149,6 +151,7 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     MessageTried: (logging.DEBUG, "alert message"),
 }
 
+_REFUSED: Final = 503
 _CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}
 """The names of the health checks."""
 
@@ -161,6 +164,8 @@ class EventLog:
         self._clock = clock
         self._hits = 0
         self._hits_due = -inf
+        self._refusals = 0
+        self._refusals_due = -inf
         self._write: Final[Mapping[type, Callable[[Any], None]]] = {
             RequestDone: self._write_request,
             HitsServed: self._count_hits,
@@ -178,6 +183,10 @@ class EventLog:
             self._log.log(level, line, **msgspec.to_builtins(event))
 
     def _write_request(self, event: RequestDone) -> None:
+        if event.status == _REFUSED or self._refusals > REFUSALS_A_SECOND:
+            self._count_refusals(event.status)
+            if event.status == _REFUSED and self._refusals > REFUSALS_A_SECOND:
+                return
         fields: dict[str, Any] = {"method": event.method, "path": event.path}
         if event.query:
             fields["query"] = event.query
@@ -190,6 +199,15 @@ class EventLog:
             fields["address"] = event.address
         write = self._log.debug if _is_asked_often(event.route) else self._log.info
         write("request", **fields)
+
+    def _count_refusals(self, status: int) -> None:
+        """Count the refusals of a second. Those without a line of their own are told as a number."""
+        if self._clock() >= self._refusals_due:
+            if self._refusals > REFUSALS_A_SECOND:
+                self._log.warning("more requests refused", number=self._refusals - REFUSALS_A_SECOND)
+            self._refusals = 0
+            self._refusals_due = self._clock() + 1.0
+        self._refusals += status == _REFUSED
 
     def _count_hits(self, event: HitsServed) -> None:
         """Write the number of hits at most every `HITS_EVERY_S`."""

@@ -30,7 +30,7 @@ from service.observe.events import (
     WorkerLost,
     WorkerStarted,
 )
-from service.observe.log import EventLog, set_up_logs
+from service.observe.log import REFUSALS_A_SECOND, EventLog, set_up_logs
 from service.settings import Logs
 
 PROGRAM = """
@@ -192,6 +192,29 @@ def test_every_event_is_a_line_of_its_level(monkeypatch: pytest.MonkeyPatch, thr
     assert len(lines) == len(shown)
     for line, (level, fields) in zip(lines, shown, strict=True):
         assert {"level": level, **fields}.items() <= line.items()
+
+
+def test_a_crowd_of_refusals_is_some_lines_and_a_number(monkeypatch: pytest.MonkeyPatch):
+    written, now = io.StringIO(), [0.0]
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", written)
+        set_up_logs(Logs(format="json"))
+        observe = EventLog(lambda: now[0])
+        for second in range(2):
+            now[0] = second * 1.5
+            for _ in range(300):
+                observe(RequestDone("GET", "/", "", 503, 1, 0.001))
+                observe(RequestDone("GET", "/", "", 200, 1, 0.001))
+        now[0] = 3.0
+        observe(RequestDone("GET", "/", "", 200, 1, 0.001))
+        observe(RequestDone("GET", "/", "", 503, 1, 0.001))
+    set_up_logs(Logs(level="error"))
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    statuses = [line["status"] for line in lines if line["event"] == "request"]
+    assert statuses.count(503) == 2 * REFUSALS_A_SECOND + 1
+    assert statuses.count(200) == 2 * 300 + 1
+    numbers = [line["number"] for line in lines if line["event"] == "more requests refused"]
+    assert numbers == [300 - REFUSALS_A_SECOND] * 2
 
 
 def test_hits_are_one_line_each_ten_seconds(monkeypatch: pytest.MonkeyPatch):
