@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.dashboards import Tab, visit
-from tests.browser.test_accessibility import axe, findings
+from tests.browser.test_accessibility import THEMES, axe, findings_of_themes
 from tests.processes import free_port, serving_seeds
 from tests.waiting import until
 
@@ -220,39 +220,36 @@ async def test_a_theme_is_kept(visit):
     assert await tab.page.evaluate("document.documentElement.dataset.theme ?? 'auto'") == "auto"
 
 
-async def check(tab: Tab, axe: str, theme: str) -> None:
-    """No serious finding and nothing to scroll sideways, at each width."""
-    await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+async def check(tab: Tab, axe: str) -> None:
+    """No serious finding and nothing to scroll sideways, at each width and in each theme."""
     for width in WIDTHS:
         await tab.page.set_viewport_size({"width": width, "height": 900})
-        assert await findings(tab, axe) == [], (tab.page.url, width)
-        fits = await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert fits, (tab.page.url, width)
+        for theme in THEMES:
+            assert await findings_of_themes(tab, axe, theme) == {}, (tab.page.url, width)
+            fits = await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert fits, (tab.page.url, width, theme)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
-async def test_no_page_for_everybody_has_a_serious_finding(visit, api, axe, theme):
+async def test_no_page_for_everybody_has_a_serious_finding(visit, api, axe):
     answer = await api.post("/api/v1/dashboards/default/links", json={})
     link = urlsplit(answer.json()["url"]).path
     for path in ("/sign-in", "/problems/sql-refused", "/nothing", link, f"{link}?kiosk", "/s/x.y"):
-        await check(await visit(path, wait=path.startswith(link)), axe, theme)
+        await check(await visit(path, wait=path.startswith(link)), axe)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
-async def test_no_page_for_who_is_signed_in_has_a_serious_finding(sign_in, visit, axe, theme):
+async def test_no_page_for_who_is_signed_in_has_a_serious_finding(sign_in, visit, axe):
     tab = await sign_in()
     addresses = await tab.page.locator(".nav a").evaluate_all("links => links.map(each => each.pathname)")
     assert {"/", "/ask", "/data"} <= set(addresses)
     for path in ("/d", *addresses):
         page = await visit(path, wait=path == "/")
         await page.page.wait_for_load_state("networkidle")
-        await check(page, axe, theme)
-    await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        await check(page, axe)
     await tab.page.get_by_role("button", name="Share", exact=True).click()
     await tab.page.get_by_role("button", name="Make a link").click()
     await expect(tab.page.get_by_text("The link is ready.")).to_be_visible()
     await tab.page.get_by_text("Show it within another page").click()
-    assert await findings(tab, axe) == []
+    assert await findings_of_themes(tab, axe) == {}
 
 
 async def test_the_pages_are_used_by_keyboard_alone(visit):
