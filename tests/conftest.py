@@ -39,6 +39,8 @@ from service.observe.log import set_up_logs
 from service.settings import Auth, History, Logs, Settings
 from service.settings import Database as DatabaseSettings
 from tests.scheduling import (  # noqa: F401 (hooks of pytest)
+    pytest_collection,
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,

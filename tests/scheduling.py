@@ -1,9 +1,10 @@
-"""How a run is divided among workers.
+"""How a run is divided among workers, and how seldom each looks for garbage.
 
 By file, so that what a module sets up is made once, and in an order that leaves no worker idle at the end.
 `-n auto` gives a worker more than there are processors, for many tests wait for other processes.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -27,6 +28,7 @@ ORDER = (
 )
 # These make clients or a wheel for all their files, or start many servers.
 TOGETHER = ("tests/clients/", "tests/cluster/", "tests/packaging/")
+COLLECT = (20_000, 20, 20)
 FOLDER = Path(__file__).parent
 
 
@@ -45,6 +47,15 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     config.option.loadscopereorder = False  # by the number of tests, the slowest files would come last
     return ByFile(config, log)
+
+
+def pytest_collection() -> None:
+    gc.set_threshold(*COLLECT)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay to the end: looking through them took a third of the time of a run."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

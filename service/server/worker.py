@@ -67,6 +67,7 @@ def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
     # tens of milliseconds. The objects built so far live forever, so collections skip them.
     gc.freeze()
     gc.set_threshold(*COLLECT)
+    gc.enable()
 
     def beat() -> None:
         place.beats[place.slot] += 1
