@@ -139,8 +139,8 @@ class Batcher:
         for metric in dashboard.metrics:
             try:
                 accepted = (await self._executor.prepare(metric)).template.accepted
-            except Problem:  # the tile reports this problem
-                accepted = ()
+            except Problem:  # the tile reports it, or refuses what it does not know: never other parameters
+                accepted = tuple(given)
             taken = {name: value for name, value in given.items() if name in accepted}
             requests.append((str(metric.id), taken, tuple(name for name in given if name not in taken)))
         owner = ("dashboard", dashboard.id)

@@ -12,6 +12,7 @@ import pytest
 from service.dashboard.links.signing import Claims, Signer
 from service.database.gateway import open_database
 from service.database.queries import Command, Statement
+from service.errors import Busy
 from service.http import base64url
 from service.settings import Auth, Pages
 from tests.conftest import serving, store_metric, visible
@@ -150,6 +151,45 @@ async def test_the_parameters_that_a_link_fixes_may_be_repeated(client, shop):
         assert (await client.get(f"{address}/{path}?{fixed}")).content == plain.content
     async with watching(client, f"{address}/events?ids={shop[0]}&{fixed}") as stream:
         assert (await stream.event()).data["records"][0]["kind"] == "Critical"
+
+
+@pytest.fixture
+def stumbling(client, monkeypatch):
+    """Lets the next planning of a metric fail, as in a crowd, and the one after it succeed."""
+    executor = client.service.state.services.executor
+    prepare, failing = executor.prepare, []
+
+    async def prepared(metric):
+        if str(metric.id) in failing:
+            failing.remove(str(metric.id))
+            raise Busy(headers={"Retry-After": "1"})
+        return await prepare(metric)
+
+    monkeypatch.setattr(executor, "prepare", prepared)
+    return failing
+
+
+async def test_a_metric_that_cannot_be_planned_for_a_moment_never_shows_more_than_the_link(
+    client, shop, stumbling
+):
+    june = {"start_date": "2025-06-03", "end_date": "2025-06-04"}
+    address, _ = await made(client, parameters=june)
+    stumbling.append(shop[1])
+    answer = await client.get(f"{address}/metrics/{shop[1]}")
+    assert (answer.status_code, answer.json()["parameters"]) == (200, june)
+    stumbling.append(shop[1])
+    tile = (await client.get(f"{address}/data", headers={"Cache-Control": "no-cache"})).json()["results"][1]
+    assert (tile["status"], tile["result"]["parameters"]) == (200, june)
+    stumbling.append(shop[1])
+    async with watching(client, f"{address}/events?ids={shop[1]}") as stream:
+        assert (await stream.event()).data["parameters"] == june
+
+
+async def test_a_link_is_not_refused_for_what_cannot_be_planned_for_a_moment(client, shop, stumbling):
+    stumbling.append(shop[0])
+    answer = await client.post(LINKS, json={"parameters": {"kind": "Critical"}})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    await made(client)
 
 
 async def test_only_the_tiles_of_its_dashboard_answer(client, shop):

@@ -38,6 +38,7 @@ SESSION: Final = "link:"
 DEFAULT_S: Final = 30 * 86_400
 LONGEST_S: Final = 366 * 86_400
 WINDOW_S: Final = 60
+_SERVER_FAULTS: Final = 500
 _LATEST: Final = 9_999_999_999
 
 _HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]"
@@ -196,13 +197,16 @@ class Links:
         self._remembered.forget()
 
     async def taken(self, link: OpenLink, metrics: list[Metric]) -> dict[str, str]:
-        """The link's parameters that at least one of these metrics takes."""
+        """The link's parameters that at least one of these metrics takes.
+
+        All of them if one cannot be planned: it may be a moment later, and must not show more than the link.
+        """
         names: set[str] = set()
         for metric in metrics:
             try:
                 names |= set((await self._executor.prepare(metric)).template.accepted)
             except Problem:  # its own answer says why it does not run
-                continue
+                return link.claims.parameters
         return {name: value for name, value in link.claims.parameters.items() if name in names}
 
     def _check_length(self, dashboard: Dashboard, parameters: dict[str, str]) -> None:
@@ -217,7 +221,9 @@ class Links:
         for metric in dashboard.metrics:
             try:
                 template = (await self._executor.prepare(metric)).template
-            except Problem:
+            except Problem as problem:
+                if problem.status >= _SERVER_FAULTS:  # it says nothing about what the metric takes
+                    raise
                 continue
             given = [(name, value) for name, value in parameters.items() if name in template.accepted]
             if given:
