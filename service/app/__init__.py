@@ -78,7 +78,7 @@ def configured(
         raise Stop("DATABASE_URL and READER_DATABASE_URL are both needed to serve", exit_code=2)
     prometheus = prometheus or Prometheus()
     spans = traces(settings.traces)
-    prometheus.trace = spans.current
+    prometheus.link_traces(spans.current)
     observe = both(observe or EventLog(), prometheus)
     direct = config.direct_url or ""
     primary = reader_server = Breaker("primary", direct, observe)

@@ -59,7 +59,7 @@ class Prometheus:
         self._pages = pages or SharedCounters()
         self._counters = self._pages.counters(page)
         self._clock = clock
-        self.trace = trace
+        self._trace = trace
         self._tellers: list[Callable[[], None]] = []
         self._count: Final[Mapping[type, Callable[[Any], None]]] = {
             RequestDone: self._request,
@@ -90,6 +90,10 @@ class Prometheus:
         count = self._count.get(type(event))
         if count is not None:
             count(event)
+
+    def link_traces(self, trace: Callable[[], Trace | None]) -> None:
+        """From now on samples name the trace that an event belongs to."""
+        self._trace = trace
 
     def before_publishing(self, tell: Callable[[], None]) -> None:
         """Have events told that are told in sums: `tell` is called before each `publish`."""
@@ -122,7 +126,7 @@ class Prometheus:
         method = event.method if event.method in METHODS else OTHER
         labels = event.route or UNKNOWN_ROUTE, method, str(event.status)
         self._counters.add(families.REQUESTS, labels)
-        self._counters.observe(families.REQUEST_SECONDS, event.duration, trace=self.trace())
+        self._counters.observe(families.REQUEST_SECONDS, event.duration, trace=self._trace())
 
     def _hits(self, event: HitsServed) -> None:
         self._counters.add(families.RESULTS, ("hit",), event.number)
@@ -138,7 +142,7 @@ class Prometheus:
 
     def _execution(self, event: QueryRun) -> None:
         self._counters.add(families.EXECUTIONS, (str(event.metric_id),))
-        self._counters.observe(families.EXECUTION_SECONDS, event.duration, trace=self.trace())
+        self._counters.observe(families.EXECUTION_SECONDS, event.duration, trace=self._trace())
 
     def _import(self, event: ImportDone) -> None:
         self._counters.add(families.IMPORTS, (event.dataset, event.status))
