@@ -60,7 +60,7 @@ _FORMULA: Final = re.compile(
 _values: Final = itemgetter(slice(None))
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """The result of a run, before it is encoded in a format."""
 
     metric: Metric

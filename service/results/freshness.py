@@ -213,7 +213,7 @@ class Generations:
         self.renew(now)
 
 
-class FreshnessPolicy(Struct, frozen=True, kw_only=True):
+class FreshnessPolicy(Struct, frozen=True, gc=False, kw_only=True):
     """How long one result may be served. `made_at` is the start of its run.
 
     `fresh_until` limits a result that depends on the clock (inf: only table changes end the freshness).

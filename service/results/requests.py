@@ -11,7 +11,7 @@ from service.database.snapshots import Seen
 REFRESH_EVERY_S: Final = 0.25
 
 
-class Computed(Struct, frozen=True):
+class Computed(Struct, frozen=True, gc=False):
     """The output of a run. Two outputs are equal when their first `comparable_bytes` bytes are equal.
 
     `fresh_for_s` is how long the result stays fresh while no table changes. `max_age` is how long a client
@@ -45,7 +45,7 @@ def _accept() -> None:
     pass
 
 
-class CacheRequest(Struct, frozen=True):
+class CacheRequest(Struct, frozen=True, gc=False):
     """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
 
     `refresh_every_s` is the least pause between two runs that nobody waits for. `refuse` raises `Busy` if the

@@ -76,7 +76,7 @@ def _holds(condition: bytes, etag: bytes) -> bool:
 _NO_BODY: Final[Message] = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-class Entry(Struct, eq=False, kw_only=True):
+class Entry(Struct, eq=False, kw_only=True, gc=False):
     """A cached result in one format, with the content codings that were requested so far.
 
     - `owner`: the metric or dashboard with which the entry is dropped.
@@ -134,7 +134,7 @@ class Entry(Struct, eq=False, kw_only=True):
         return self.representations["identity"].etag
 
 
-class CacheOutcome(Struct, frozen=True):
+class CacheOutcome(Struct, frozen=True, gc=False):
     """A result to serve now. `stale_s` is 0 if fresh. `forward` is the reason of a run, None for a hit."""
 
     entry: Entry

@@ -73,7 +73,7 @@ _READ_SEEN: Final = SQL.rows("read_seen", _SeenRow)
 _SET_CLAIMS: Final = SQL.rows("set_claims", _Claims)
 
 
-class Rows(Struct, frozen=True):
+class Rows(Struct, frozen=True, gc=False):
     """The rows of one run (at most `row_limit`), the bytes received, and the durations in seconds.
 
     `seen` is what the run saw at least, if that was asked for.

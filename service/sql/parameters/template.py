@@ -77,7 +77,7 @@ class Parameter(Struct, frozen=True):
     postgres_type: str = ""
 
 
-class BoundStatement(Struct, frozen=True):
+class BoundStatement(Struct, frozen=True, gc=False):
     """A statement ready to run. For all types `args` are texts or lists of texts; `windows` are those in use.
 
     Statements with equal `key`s have the same result. `parameters` are the effective values, with defaults;
