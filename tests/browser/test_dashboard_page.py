@@ -79,11 +79,12 @@ async def test_each_chart_is_drawn_once_and_all_are_measured_together(visit, mak
     board, _ = await make_board(*[f"{DAILY} -- {number}" for number in range(8)])
     await context.add_init_script(COUNTED)
     tab = await visit(f"/d/{board}")
-    await tab.page.wait_for_function("document.querySelectorAll('.drawing > g').length === 8")
+    drawn = "document.querySelectorAll('.drawing > g').length"
+    await until(lambda: tab.page.evaluate(f"{drawn} === 8"))
     await tab.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert await tab.page.evaluate("[counted.drawn, counted.measuredAfter]") == [8, 0]
     await tab.page.set_viewport_size({"width": 700, "height": 900})
-    await tab.page.wait_for_function("counted.drawn >= 16")  # each follows its size
+    await until(lambda: tab.page.evaluate("counted.drawn >= 16"))  # each follows its size
 
 
 async def test_what_the_page_shows_is_not_sent_again_by_its_stream(visit, api, make_board):
