@@ -18,7 +18,7 @@ import asyncpg
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.driver import terminate_idle
-from service.database.gateway import LOST_CONNECTION, Pool
+from service.database.gateway import LOST_CONNECTION, Pool, raise_if_cancelled
 from service.errors import DatabaseUnavailable
 from service.observe.events import BreakerClosed, BreakerOpened, Observe, ignore
 from service.postgres_url import hosts, parameters
@@ -201,6 +201,7 @@ class Breaker:
         except _UP:
             return True
         except LOST_CONNECTION as error:
+            raise_if_cancelled(error)
             self._error = error
             return False
         except asyncpg.PostgresError:  # it answers, though it does not let us in

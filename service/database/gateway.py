@@ -253,14 +253,16 @@ async def refuse_lost(connection: Connection) -> None:
 @asynccontextmanager
 async def lend(pool: Pool, *, timeout_s: float) -> AsyncGenerator[Any]:
     """Lend a connection of a pool, and give its place back also if it is lost meanwhile."""
-    lent = None
+    # Not the pool's own timeout, which is `asyncio.wait_for`: before Python 3.12 it can lose a cancellation.
+    async with asyncio.timeout(timeout_s):
+        connection: Any = await pool.acquire()
     try:
-        async with pool.acquire(timeout=timeout_s) as connection:
-            lent = connection
-            yield connection
+        yield connection
     finally:
-        if lent is not None:
-            give_place_back(lent)
+        try:
+            await pool.release(connection, timeout=timeout_s)
+        finally:
+            give_place_back(connection)
 
 
 def give_place_back(released: Any) -> None:
@@ -296,6 +298,27 @@ def _affected(status: str) -> int:
 @contextmanager
 def translated() -> Generator[None]:
     """Translate the driver's errors into `Problem`s; programming errors pass through unchanged."""
+    try:
+        with _translated():
+            yield
+    except Problem as problem:
+        raise_if_cancelled(problem)
+        raise
+
+
+def raise_if_cancelled(error: Exception) -> None:
+    """Raise CancelledError if the current task is cancelled: the error then came in its place.
+
+    A connection whose statement is cancelled may be lost when it is given back. Whoever tries again after
+    that error would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
+
+
+@contextmanager
+def _translated() -> Generator[None]:
     try:
         yield
     except asyncpg.LockNotAvailableError as error:

@@ -46,22 +46,6 @@ class Connection:
         return id(self)
 
 
-class Acquiring:
-    """Awaited, it gives a connection for a statement; as a context, one for the limiter's questions."""
-
-    def __init__(self, pool):
-        self.pool = pool
-
-    def __await__(self):
-        return self.pool.connect().__await__()
-
-    async def __aenter__(self):
-        return self.pool
-
-    async def __aexit__(self, *_):
-        pass
-
-
 class Pool:
     """Counts its connections; a limiter that never releases one would show as a deadlock."""
 
@@ -72,12 +56,12 @@ class Pool:
         self.unheeding = set()
         self.ended = []
 
-    def acquire(self, *, timeout):
-        assert timeout == module.QUEUE_WAIT_S
-        return Acquiring(self)
-
-    async def connect(self):
+    async def acquire(self, *, timeout=None):  # noqa: ASYNC109 (the pool's signature)
+        """A connection for a statement; without a timeout, the pool itself, for questions."""
         await asyncio.sleep(0)
+        if timeout is None:
+            return self
+        assert timeout == module.QUEUE_WAIT_S
         if self.failing:
             raise ConnectionRefusedError
         connection = Connection()
@@ -87,6 +71,8 @@ class Pool:
         return connection
 
     async def release(self, connection, *, timeout):  # noqa: ASYNC109 (the pool's signature)
+        if connection is self:
+            return
         assert timeout == module.GRACE_S
         await asyncio.shield(self._close(connection))  # as asyncpg does
         if id(connection) in self.unheeding and not connection.cap.exceeded:
