@@ -130,6 +130,21 @@ async def test_a_connection_without_reset_goes_straight_to_the_next_caller(limit
     assert len(set(connections)) == pool.opened == 2
 
 
+async def test_who_gets_a_connection_is_no_longer_on_the_way(limiter):
+    """Else the next callers would be refused for somebody who waits for nothing."""
+    watch = Watch(lambda: None, _lingered, "metric")
+    for idle in (False, True):
+        limiter.refuse("metric", runs=True)
+        assert limiter._admission.expected.number == 1
+        async with limiter.acquire(watch) as connection:
+            assert limiter._admission.expected.number == 0, f"idle: {idle}"
+            connection.skip_reset = True
+
+
+async def _lingered():
+    pass
+
+
 async def test_a_connection_to_reset_goes_back_to_the_pool(limiter, pool):
     for _ in range(3):
         task, release = start(limiter, skip_reset=False)

@@ -189,7 +189,9 @@ class ConnectionLimiter:
         return connection
 
     def take_idle(self, place: Place) -> Any:
-        """A connection that needs no wait; None if there is none."""
+        """A connection that needs no wait; None if there is none, for whoever then waits with `take`."""
+        if place.caller is not None and self._admission.expected.number:
+            self._admission.expected.arrive(place.caller, place.metric)
         if not self._idle or self._idle[-1].is_closed() or not self._admission.take(place):
             return None
         connection = self._idle.pop()
@@ -290,8 +292,6 @@ class ConnectionLimiter:
 
     async def _wait_for_slot(self, place: Place) -> Any:
         """Wait for a slot; return an idle connection, or None if one must be acquired from the pool."""
-        if place.caller is not None and self._admission.expected.number:
-            self._admission.expected.arrive(place.caller, place.metric)
         if self._admission.take(place):
             return self._idle.pop() if self._idle else None
         loop = asyncio.get_running_loop()
