@@ -20,7 +20,7 @@ from tests.conftest import held, serving, store_metric, visible
 from tests.waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-COLUMNS = ["fault", "held result", "other result", "change", "`/health/ready`", "afterwards"]
+COLUMNS = ["fault", "cached result", "other result", "change", "`/health/ready`", "afterwards"]
 
 
 def rows_of_the_page():

@@ -97,7 +97,7 @@ class Report:
         self.now.seen[kind] += 1
 
     def answer(self) -> None:
-        """Some answer came to the pollers of a held result."""
+        """Some answer came to the pollers of a cached result."""
         now = time.perf_counter()
         self.now.longest_wait = max(self.now.longest_wait, now - self._answered_at)
         self._answered_at = now
@@ -115,14 +115,14 @@ class Report:
             window.misses_after = time.perf_counter() - window.ended
 
     def recovered(self) -> bool:
-        """Whether callers got both since the cause ended: a fresh held result, and a new query's."""
+        """Whether callers got both since the cause ended: a fresh cached result, and a new query's."""
         return max(self.now.hits_after, self.now.misses_after) < inf
 
     def table(self) -> list[str]:
         """A line for each kind of fault: the worst of its times, the sum of its counts."""
         kinds = dict.fromkeys(each.fault for each in self.windows)
         lines = [
-            "| fault | times | callers saw | longest wait for a held result | fresh again | misses again |",
+            "| fault | times | callers saw | longest wait for a cached result | fresh again | misses again |",
             "|---|---|---|---|---|---|",
         ]
         for kind in kinds:
