@@ -20,7 +20,8 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup hands on that it is ignored
 from pathlib import Path
 from service.database.embedded import running
 with running(Path(sys.argv[1]), durable="durable" in sys.argv) as server:

@@ -78,8 +78,8 @@ async def test_no_secret_is_printed_in_a_whole_run(addresses, tmp_path):
         printed, _ = service.communicate(timeout=20)
     key = json.loads((tmp_path / "signing-keys.json").read_text())[0]["jwk"]
     password = re.search(r":([^:@/]+)@", addresses.url)
-    assert '"status": 401' in printed
-    assert '"status": 403' in printed
+    assert '"status":401' in printed
+    assert '"status":403' in printed
     secrets = {
         "token": token,
         "tail of a token": token[-40:-3],
