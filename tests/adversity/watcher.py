@@ -1,7 +1,8 @@
 """Watch a running service from outside while it is attacked: does it answer, how much memory does it take.
 
 The watcher is a process of its own, so that neither the attack nor the service can hold it up. Beside
-`/health/live` it asks a control server that does nothing: what both are late by is the machine's doing.
+`/health/live` it asks a control server that does nothing: what both are late by is the machine's doing. So
+is the time that a thread of the service waited for a processor that it could have used.
 """
 
 import http.client
@@ -30,8 +31,9 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Report(Struct, frozen=True):
     """What was seen between the start and the end of an attack.
 
-    `late_s` is by how much the slowest `/health/live` was slower than the control server at that time; the
-    bytes are the most that all processes together held above what they held at the start.
+    `late_s` is by how much the slowest `/health/live` was slower than the control server at that time,
+    without the time that a thread of the service waited for a processor. The bytes are the most that all
+    processes together held above what they held at the start.
     """
 
     answers: int
@@ -100,10 +102,14 @@ class Watcher:
 
 
 class _Looks:
-    """Asks one address again and again; when each question began and how long its answer took."""
+    """Asks one address again and again; when each question began and how long its answer took.
 
-    def __init__(self, port: int) -> None:
+    Not counted is what a thread of the process `root`, or of one below it, meanwhile waited for a processor.
+    """
+
+    def __init__(self, port: int, root: int = 0) -> None:
         self._port = port
+        self._root = root
         self.taken: list[tuple[float, float]] = []
         self.failures = 0
         self._stop = threading.Event()
@@ -118,6 +124,7 @@ class _Looks:
 
     def _go_on(self) -> None:
         while not self._stop.is_set():
+            before = _waited_s(self._root)
             began = time.monotonic()
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S / 2)
             try:
@@ -127,7 +134,9 @@ class _Looks:
                 self.failures += 1
             finally:
                 connection.close()
-            self.taken.append((began, time.monotonic() - began))
+            took = time.monotonic() - began
+            waited = [each - before.get(thread, 0.0) for thread, each in _waited_s(self._root).items()]
+            self.taken.append((began, took - max(waited, default=0.0)))
             self._stop.wait(PAUSE_S)
 
 
@@ -156,6 +165,18 @@ def _family(root: int) -> Iterator[int]:
         for task in Path(f"/proc/{root}/task").iterdir():
             for child in (task / "children").read_text().split():
                 yield from _family(int(child))
+
+
+def _waited_s(root: int) -> dict[str, float]:
+    """For how long each thread of a process and of all below it could have run and had no processor."""
+    found: dict[str, float] = {}
+    for process in _family(root) if root else ():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            for task in Path(f"/proc/{process}/task").iterdir():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    _, waited_ns, _ = (task / "schedstat").read_text().split()
+                    found[task.name] = int(waited_ns) / 1e9
+    return found
 
 
 def _private_bytes(process: int) -> int:
@@ -197,7 +218,7 @@ def main(port: int, service: int, postmaster: int) -> None:
 
 
 def _watch(port: int, control: int, service: int, postmaster: int) -> Report:
-    looks = _Looks(port), _Looks(control)
+    looks = _Looks(port, service), _Looks(control)
     memory = _Memory(service), _Memory(postmaster)
     stopped = threading.Event()
     end = threading.Thread(target=lambda: (sys.stdin.readline(), stopped.set()), daemon=True)

@@ -315,7 +315,7 @@ async def test_a_change_between_the_subscription_and_the_first_result_is_not_los
 
         async def watch():
             async with watching(service.client, f"/metrics/{metric}/events") as stream:
-                while (await stream.event()).n < 1:
+                while (event := await stream.event()).name != "result" or event.n < 1:
                     pass
 
         group.create_task(watch())
