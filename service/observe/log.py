@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -60,7 +60,7 @@ def set_up_logs(settings: Logs) -> None:
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # It writes each line at once. Lines of several workers would mix otherwise.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
@@ -71,6 +71,16 @@ def set_up_logs(settings: Logs) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+class _StandardError:
+    """Standard error as it is when a line is written, for a logger keeps the file of its first line."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -33,10 +33,10 @@ def asking(app):
 
 @pytest.fixture
 def lines(monkeypatch):
-    """What was logged, as JSON; loggers keep the file that they wrote to first."""
+    """What was logged, as JSON. Between a fixture and its test pytest sets `sys.stderr` anew."""
     written = io.StringIO()
     with monkeypatch.context() as patched:
-        patched.setattr("sys.stderr", written)
+        patched.setattr("service.observe.log._StandardError.write", lambda _, text: written.write(text))
         patched.setattr("service.http.problems._log", structlog.get_logger("error"))
         set_up_logs(Logs(format="json"))
         yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]

@@ -9,6 +9,7 @@ from typing import get_args
 from uuid import UUID
 
 import pytest
+import structlog
 
 from service.observe.events import (
     AlertChanged,
@@ -228,3 +229,16 @@ def test_hits_are_one_line_each_ten_seconds(monkeypatch: pytest.MonkeyPatch):
             observe(HitsServed(3))
     set_up_logs(Logs(level="error"))
     assert [json.loads(line)["number"] for line in written.getvalue().splitlines()] == [3, 30]
+
+
+def test_a_logger_writes_to_standard_error_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    log = structlog.get_logger("library")
+    for text in ("first", "second"):
+        written = io.StringIO()
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", written)
+            set_up_logs(Logs(format="json"))
+            log.error(text)
+        assert json.loads(written.getvalue())["event"] == text
+        written.close()
+    set_up_logs(Logs(level="error"))
