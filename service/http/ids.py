@@ -1,6 +1,5 @@
 """Parse ids in paths and bodies."""
 
-from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -39,7 +38,6 @@ def route_parts(path: str) -> list[str]:
     return parts[2:] if parts[:2] == ["api", "v1"] else parts
 
 
-@lru_cache(maxsize=4096)
 def metric_of(path: str, *, whole: bool = False) -> UUID | None:
     """The metric that a path is about; `whole`: only if the path names nothing but the metric."""
     parts = route_parts(path)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import starmap
 from math import isfinite
 from operator import itemgetter
@@ -224,14 +223,17 @@ def _cell(value: Any, *, excel: bool) -> str:
             return f"'{cell}" if excel and text.startswith('"') and _FORMULA.match(cell) else cell
 
 
-@lru_cache(maxsize=256)
+_ANYTHING: Final = frozenset({"", "*/*", "application/json"})
+"""What most callers accept."""
+
+
 def choose(accept: str, asked: str | None, *, arrow: bool = False) -> Format:
     """Choose the format of an answer. `?format=` wins over `Accept`. Raises `NotAcceptable`.
 
     `arrow`: whether the extra of that name is installed.
     """
     if asked is None:
-        if not accept:
+        if accept in _ANYTHING:
             return "json"
         wanted: dict[Format, float] = {
             form: media_weight(accept, media_type_of(media_type))

@@ -1,4 +1,4 @@
-"""The tools: what each takes, and how its result is result."""
+"""The tools: what each takes, and how its result is shown."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final

@@ -55,7 +55,11 @@ DESCRIPTIONS: Final = 10_000
 """How many callers may wait for one: after views are redefined, every requested metric is planned anew."""
 
 # The tables of a prepared statement changed, or a function of the data schemas deallocated the statement.
-STALE_STATEMENT: Final = (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError)
+STALE_STATEMENT: Final = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.OutdatedSchemaCacheError,
+)
 
 
 class _Claims(Struct, frozen=True):
