@@ -6,13 +6,13 @@ by `evil@127.0.0.1` and `127.0.0.1:80.evil.example`.
 
 import re
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from service.errors import BadRequest
 from service.http.asgi import header_of
+from service.http.short_cache import remember_short
 
 PORTS: Final = 65_535
 
@@ -42,7 +42,7 @@ def host_of(scope: Any) -> bytes:
     return b""
 
 
-@lru_cache(maxsize=256)
+@remember_short
 def read_host(host: bytes) -> str | None:
     """The name in a `Host` header, in lower case, None if it is malformed; clients repeat a few."""
     found = _HOST.fullmatch(host)

@@ -18,6 +18,8 @@ from service.results.cache import Results
 
 MOST: Final = 4096
 """Results that are wanted or were tried a moment ago. Past them the oldest are forgotten."""
+LONGEST: Final = 1000
+"""Characters of the parameters of one."""
 PAUSE_S: Final = 10.0
 PAUSE_AFTER_FAILURE_S: Final = 60.0
 
@@ -52,7 +54,9 @@ class MissingResults:
         self._wake = asyncio.Event()
 
     def want(self, missed: Missed) -> None:
-        """Run it soon, unless that was tried a moment ago."""
+        """Run it soon, unless that was tried a moment ago, or its parameters are too long to be kept."""
+        if sum(len(name) + len(value) for name, value in missed.given) > LONGEST:
+            return
         if not self._active or self._not_before.get(missed, 0.0) > self._clock():
             return
         self._wanted[missed] = None

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
+
+from service.http.short_cache import remember_short
 
 _ITEM: Final = re.compile(r'(?:[^,"]|"[^"]*"?)+')
 _MAX_AGE: Final = re.compile(r'max-age="?(\d{1,10})"?')
@@ -22,7 +23,7 @@ def items(field: str) -> list[str]:
     return [item for part in parts if (item := part.strip())]
 
 
-@lru_cache(maxsize=256)
+@remember_short
 def weights(field: str) -> Mapping[str, float]:
     """The weight of each item, by its name in lower case. Parameters other than the weight are ignored."""
     found: dict[str, float] = {}

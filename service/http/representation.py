@@ -7,7 +7,6 @@ of the coding. A response of status 200 whose ETag matches `If-None-Match` becom
 import asyncio
 import zlib
 from collections.abc import Mapping
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -15,6 +14,7 @@ import zstandard
 
 from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send, header_of
 from service.http.fields import has_tag, weights
+from service.http.short_cache import remember_short
 
 Coding = Literal["zstd", "gzip", "identity"]
 
@@ -106,7 +106,7 @@ _REPLACED: Final = frozenset({b"content-length", b"etag"})
 _BODY_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 
 
-@lru_cache(maxsize=256)
+@remember_short
 def choose_coding(accept_encoding: str) -> Coding:
     """The coding that the client prefers (RFC 9110). With equal weights zstd comes before gzip."""
     found = weights(accept_encoding)

@@ -80,16 +80,14 @@ class Runs:
             stale_if_error_s=self._stale_if_error_s,
             max_age=computed.max_age,
         )
-        body = computed.body
-        representations = plain(body) if len(body) < WORK_HERE else await asyncio.to_thread(plain, body)
+        representations = await _representations(computed.body)
         return Ran(self._keep(request, computed, policy, name, representations, afresh=afresh), computed.seen)
 
     async def _adopt(
         self, request: CacheRequest, digest: Callable[[], bytes], result: SharedResult
     ) -> Entry | None:
         """An entry of another node's result, if it shows every change that this node knows of."""
-        body = result.body
-        representations = plain(body) if len(body) < WORK_HERE else await asyncio.to_thread(plain, body)
+        representations = await _representations(result.body)
         if not await self._settle():
             return None
         now, proofs = self._clock(), self._generations.proofs
@@ -173,6 +171,10 @@ class Runs:
         self._table.put(entry)
         self._stored(entry)
         return entry
+
+
+async def _representations(body: bytes) -> dict[Coding, Representation]:
+    return plain(body) if len(body) < WORK_HERE else await asyncio.to_thread(plain, body)
 
 
 def _same_content(cached: Entry, computed: Computed) -> bool:

@@ -85,7 +85,7 @@ class Admission:
 
     def take(self, place: Place) -> bool:
         """Take a place if one is free for this metric. Nobody who waits could have it."""
-        if self.used >= self._places or not self._may_hold(place.metric):
+        if self._room_for(place.metric) <= 0:
             return False
         self._hold(place)
         return True
@@ -144,18 +144,6 @@ class Admission:
         metric.held += 1
         self._held[metric.kind] += 1
         self.start(place)
-
-    def _may_hold(self, name: Hashable) -> bool:
-        if name is None:
-            return True
-        metric = self._metrics.get(name)
-        held, kind = (0, UNKNOWN) if metric is None else (metric.held, metric.kind)
-        if kind == QUICK:
-            return held < self._most_quick
-        slow, unknown = self._held[SLOW], self._held[UNKNOWN]
-        if held >= self._half or slow + unknown >= self._most_quick:
-            return False
-        return kind == UNKNOWN or slow < self._most_slow
 
     def _room_for(self, name: Hashable) -> int:
         """How many places the metric could take now."""
@@ -361,7 +349,7 @@ class Admission:
 
     def _next_own(self) -> Place | None:
         for place in self._own:
-            if self._may_hold(place.metric):
+            if self._room_for(place.metric) > 0:
                 del self._own[place]
                 return place
         return None
@@ -369,7 +357,7 @@ class Admission:
     def _next_of_callers(self) -> Place | None:
         for line in self._lines.values():
             for flow in line.flows.values():
-                if self._may_hold(flow.metric):
+                if self._room_for(flow.metric) > 0:
                     return self._serve(line, flow)
         return None
 
