@@ -43,9 +43,10 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 
 venv: $(VENV)/.dev ## Prepare .venv and nothing else
 
-# The checker of the JavaScript. Without it, `make check` says that this part was left out, and tries again next time.
+# The checkers of the JavaScript and the pages. Without them `make check` leaves its part out, tests are skipped, and the next time
+# it is tried again.
 tests/browser/node_modules/.made: tests/browser/package.json | $(VENV)/.dev
-	@echo "==> installing the checker of the JavaScript (first time only)"
+	@echo "==> installing the checkers of the JavaScript and the pages (first time only)"
 	@$(call npm,tests/browser,--fetch-retries=0) && touch $(CURDIR)/$@ || true
 
 # Nobody needs a token on one's own machine; anywhere else the service asks for one.
@@ -58,7 +59,7 @@ run: $(VENV)/.run ## Set everything up and serve on http://$HOST:$PORT
 
 # Each of the many processes that the tests start would compile every module anew.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/.dev ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
+test: $(VENV)/.dev tests/browser/node_modules/.made ## Run all tests (PG=16 for Postgres 16; ARGS= for pytest)
 	@PG=$(PG) $(BIN)/python -m pytest $(ARGS)
 
 # Two nodes, Redis, standbys, PgBouncer and nginx on loopback; Debian has the programs that are not carried.

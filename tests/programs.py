@@ -1,4 +1,4 @@
-"""Programs that Debian brings and pip does not.
+"""Programs that Debian or npm brings and pip does not.
 
 Without one of them its tests are skipped, with a reason that says how to get it. With `EVERY_PROGRAM` in the
 environment, as `.ci/run` sets it, they fail instead: what is skipped on one's own machine runs there.
@@ -6,7 +6,8 @@ environment, as `.ci/run` sets it, they fail instead: what is skipped on one's o
 
 import os
 import shutil
-from typing import Final
+from pathlib import Path
+from typing import Final, NoReturn
 
 import pytest
 
@@ -20,17 +21,29 @@ PACKAGES: Final = {
 }
 NEXT: Final = frozenset({"pgbouncer-next", "valkey-server"})
 """Programs that Debian 12 has not, or too old. `.ci/run` goes on where they cannot be had."""
+BROWSER: Final = Path(__file__).parent / "browser"
 PATH: Final = f"{os.environ['PATH']}:/usr/sbin"
 
 
 def program(name: str, *others: str) -> str:
     """The path of a program, or of one that does as well."""
     found = next(filter(None, (shutil.which(each, path=PATH) for each in (name, *others))), None)
-    if found is not None:
-        return found
-    if name in NEXT:
-        pytest.skip(f"{name} is not installed: .ci/next-debian")
-    missing = f"{name} is not installed: apt-get install {PACKAGES[name]}"
+    if found is None:
+        if name in NEXT:
+            pytest.skip(f"{name} is not installed: .ci/next-debian")
+        _lacks(f"{name} is not installed: apt-get install {PACKAGES[name]}")
+    return found
+
+
+def from_npm(path: str) -> Path:
+    """A file of a package that `make test` has npm install for tests/browser."""
+    found = BROWSER / "node_modules" / path
+    if not found.exists():
+        _lacks(f"npm could not install {path.split('/', maxsplit=1)[0]}: make test tries again")
+    return found
+
+
+def _lacks(what: str) -> NoReturn:
     if "EVERY_PROGRAM" in os.environ:
-        pytest.fail(missing)
-    pytest.skip(missing)
+        pytest.fail(what)
+    pytest.skip(what)

@@ -1,14 +1,12 @@
 """No serious finding of axe on a dashboard, in any theme, and with all that it opens."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.browser.dashboards import BY_TYPE, DAILY, Tab, address, api, make_board, visit
+from tests.programs import from_npm
 
 __all__ = ["address", "api", "make_board", "visit"]  # fixtures
 
-AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 THEMES = ("light", "dark", "contrast")
 RUN = """async () => {
   const { violations } = await axe.run(document, { resultTypes: ['violations'] });
@@ -19,9 +17,7 @@ RUN = """async () => {
 
 @pytest.fixture
 def axe() -> str:
-    if not AXE.exists():
-        pytest.skip("npm could not install axe-core: make check installs it")
-    return AXE.read_text()
+    return from_npm("axe-core/axe.min.js").read_text()
 
 
 async def findings(tab: Tab, axe: str) -> list[str]:

