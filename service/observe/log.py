@@ -1,5 +1,7 @@
 """Structured logs. Each line carries the id of the request that caused it."""
 
+import asyncio
+import atexit
 import json
 import logging
 import sys
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from math import inf
+from threading import Lock
 from typing import Any, Final, TextIO, cast
 
 import msgspec
@@ -39,6 +42,10 @@ HITS_EVERY_S: Final = 10.0
 REFUSALS_A_SECOND: Final = 20
 """Lines for requests answered with 503. A refusal has to be cheap, and a line costs more than the rest."""
 
+GATHER_S: Final = 0.02
+GATHERED_CHARACTERS: Final = 4096
+"""So many are written at once even to a pipe, so lines of several workers do not mix."""
+
 current_request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 
 
@@ -59,11 +66,10 @@ def set_up_logs(settings: Logs) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # It writes each line at once. Lines of several workers would mix otherwise.
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _StandardError())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", standard_error)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(cast("TextIO", standard_error))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -74,13 +80,63 @@ def set_up_logs(settings: Logs) -> None:
 
 
 class _StandardError:
-    """Standard error as it is when a line is written, for a logger keeps the file of its first line."""
+    """Standard error as it is when a line is written, for a logger keeps the file of its first line.
+
+    A line is written at once, after those that `gather` holds back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._gathered: list[str] = []
+        self._characters = 0
 
     def write(self, text: str) -> int:
+        self.release()
+        return self.put(text)
+
+    def put(self, text: str) -> int:
         return sys.stderr.write(text)
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+    def gather(self, text: str) -> None:
+        """Write a line together with others, within `GATHER_S`: each write costs more than the line."""
+        if self._characters + len(text) > GATHERED_CHARACTERS:
+            self.release()
+        with self._lock:
+            self._gathered.append(text)
+            self._characters += len(text)
+            if len(self._gathered) > 1:
+                return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.release()
+        else:
+            loop.call_later(GATHER_S, self.release)
+
+    def release(self) -> None:
+        """Write the lines that are held back."""
+        if self._gathered:
+            with self._lock:
+                text = "".join(self._gathered)
+                self._gathered.clear()
+                self._characters = 0
+            self.put(text)
+
+
+class _RequestLines:
+    """The logger under that of requests."""
+
+    def msg(self, line: str) -> None:
+        standard_error.gather(line + "\n")
+
+    debug = info = msg
+
+
+standard_error: Final = _StandardError()
+atexit.register(standard_error.release)
 
 
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -135,7 +191,7 @@ _encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 
 def _add_context(_logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Add time, level and the request's id. One step, because each line passes it."""
-    event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    event["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
     event["level"] = _LEVELS.get(method, method)
     if (request_id := current_request_id.get()) is not None:
         event["request_id"] = request_id
@@ -171,6 +227,7 @@ class EventLog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._log: Any = structlog.get_logger()
+        self._requests: Any = structlog.wrap_logger(_RequestLines())
         self._clock = clock
         self._hits = 0
         self._hits_due = -inf
@@ -207,7 +264,8 @@ class EventLog:
             fields["caller"] = event.caller
         if event.address is not None:
             fields["address"] = event.address
-        write = self._log.debug if _is_asked_often(event.route) else self._log.info
+        log = self._requests.bind()  # else each attribute would be looked up in vain first
+        write = log.debug if _is_asked_often(event.route) else log.info
         write("request", **fields)
 
     def _count_refusals(self, status: int) -> None:

@@ -12,7 +12,7 @@ from service.app import configured, layered, routed
 from service.auth.tokens import EVERYONE
 from service.http.problems import ErrorMiddleware
 from service.http.request_log import RequestLog
-from service.observe.log import EventLog, set_up_logs
+from service.observe.log import EventLog, set_up_logs, standard_error
 from service.settings import Logs
 from tests.conftest import store_metric
 from tests.waiting import until
@@ -36,10 +36,15 @@ def lines(monkeypatch):
     """What was logged, as JSON. Between a fixture and its test pytest sets `sys.stderr` anew."""
     written = io.StringIO()
     with monkeypatch.context() as patched:
-        patched.setattr("service.observe.log._StandardError.write", lambda _, text: written.write(text))
+        patched.setattr(standard_error, "put", written.write)
         patched.setattr("service.http.problems._log", structlog.get_logger("error"))
         set_up_logs(Logs(format="json"))
-        yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+
+        def read():
+            standard_error.release()
+            return [json.loads(line) for line in written.getvalue().splitlines()]
+
+        yield read
     set_up_logs(Logs(level="error"))
 
 

@@ -31,8 +31,9 @@ from service.observe.events import (
     WorkerLost,
     WorkerStarted,
 )
-from service.observe.log import REFUSALS_A_SECOND, EventLog, set_up_logs
+from service.observe.log import REFUSALS_A_SECOND, EventLog, set_up_logs, standard_error
 from service.settings import Logs
+from tests.waiting import until
 
 PROGRAM = """
 import structlog
@@ -241,4 +242,50 @@ def test_a_logger_writes_to_standard_error_as_it_is(monkeypatch: pytest.MonkeyPa
             log.error(text)
         assert json.loads(written.getvalue())["event"] == text
         written.close()
+    set_up_logs(Logs(level="error"))
+
+
+REQUESTS = """
+import asyncio
+from service.observe.events import BreakerClosed, RequestDone
+from service.observe.log import EventLog, set_up_logs
+from service.settings import Logs
+
+def tell(observe, number):
+    observe(RequestDone("GET", f"/{number}", "", 200, 1, 0.001))
+
+async def serve(observe):
+    for number in range(100):
+        tell(observe, number)
+    observe(BreakerClosed("primary", 1.0, 1))
+    tell(observe, 100)
+
+set_up_logs(Logs(format="json"))
+observe = EventLog()
+asyncio.run(serve(observe))
+tell(observe, 101)
+"""
+
+
+def test_lines_of_requests_are_written_together_in_order_and_none_is_lost():
+    done = subprocess.run([sys.executable, "-c", REQUESTS], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    shown = [line.get("path", line["event"]) for line in lines]
+    expected = [f"/{number}" for number in range(102)]
+    assert shown == [*expected[:100], "server can be reached again", *expected[100:]]
+
+
+async def test_a_line_of_a_request_waits_for_others_for_a_moment(monkeypatch: pytest.MonkeyPatch):
+    """A pipe takes 4096 bytes at once: longer writes of several workers would mix."""
+    written: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(standard_error, "put", written.append)
+        set_up_logs(Logs(format="json"))
+        observe = EventLog()
+        for number in range(40):
+            observe(RequestDone("GET", f"/{number}", "", 200, 1, 0.001))
+        assert sum(map(len, written)) > 3000
+        assert all(len(each) <= 4096 for each in written)
+        await until(lambda: sum(each.count("\n") for each in written) == 40)
+        assert len(written) < 10
     set_up_logs(Logs(level="error"))
