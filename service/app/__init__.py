@@ -190,16 +190,15 @@ def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
     base: Base = app.state.base
     error_pages = ErrorPages(cast("App", app), base.pages)
     refuse = error_pages.refusing(send_problem)
-    endpoint = ResultEndpoint(
-        RepresentationMiddleware(error_pages),
-        base.gate,
-        lambda: _services(app).result_service,
-        refuse,
-    )
-    mcp = McpEndpoint(cast("App", endpoint), base.gate, lambda: _services(app).mcp, refuse)
+    framework = RepresentationMiddleware(error_pages)
+    mcp = McpEndpoint(cast("App", framework), base.gate, lambda: _services(app).mcp, refuse)
     streams = EventStreams(cast("App", mcp), base.gate, lambda: _services(app).streams, refuse)
+    endpoint = ResultEndpoint(cast("App", streams), base.gate, lambda: _services(app).result_service, refuse)
     sockets = Sockets(
-        cast("App", DisconnectMiddleware(streams)), base.gate, lambda: _services(app).streams, send_problem
+        cast("App", DisconnectMiddleware(cast("App", endpoint))),
+        base.gate,
+        lambda: _services(app).streams,
+        send_problem,
     )
     linked = LinkRoutes(cast("App", sockets), lambda: _services(app).links, refuse)
     proxies = Proxies(base.settings.server.trusted_proxies)

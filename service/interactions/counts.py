@@ -28,6 +28,20 @@ OWNER: Final = "interactions"
 SERVER_FAULTS: Final = 500
 
 
+class _Count(CacheRequest, frozen=True, kw_only=True):
+    """A lookup of the result of `ask(database, *args)`."""
+
+    ask: Callable[..., Awaitable[Struct]]
+    args: tuple[Hashable, ...]
+    database: Database
+
+    async def run(self, *, afresh: bool) -> Computed:  # noqa: ARG002 (each run is on the primary)
+        started = time.perf_counter()
+        body = msgspec.json.encode(await self.ask(self.database, *self.args))
+        ran_ms = (time.perf_counter() - started) * 1000
+        return Computed(body, "application/json", len(body), timings=f"run;dur={ran_ms:.2f}")
+
+
 class Counts:
     """Serves counts from the result table or from the functions of `store`."""
 
@@ -59,14 +73,10 @@ class Counts:
         wanted: Directives,
         tables: tuple[str, ...],
     ) -> CacheOutcome:
-        async def run() -> Computed:
-            started = time.perf_counter()
-            body = msgspec.json.encode(await ask(self._database, *args))
-            ran_ms = (time.perf_counter() - started) * 1000
-            return Computed(body, "application/json", len(body), timings=f"run;dur={ran_ms:.2f}")
-
         key = (OWNER, ask.__name__, *args)
-        cache_request = CacheRequest(key, OWNER, tables, self._stale_for_s, run)
+        cache_request = _Count(
+            key, OWNER, tables, self._stale_for_s, ask=ask, args=args, database=self._database
+        )
         try:
             return await self._results.get(cache_request, wanted)
         except Problem as problem:

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -32,12 +32,19 @@ from service.metrics.formats import (
 )
 from service.metrics.models import Metric
 from service.metrics.planning import Planning
-from service.metrics.plans import QueryPlan, ResultKey, Timings, fingerprint_of, until_midnight_s
+from service.metrics.plans import (
+    MetricRequest,
+    QueryPlan,
+    ResultKey,
+    fingerprint_of,
+    timings,
+    until_midnight_s,
+)
 from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
 from service.observe.trace import UNTRACED, Traces
 from service.results.changes import Changes, Dependencies
-from service.results.requests import REFRESH_EVERY_S, CacheRequest, Computed, Share
+from service.results.requests import REFRESH_EVERY_S, Computed, Share
 from service.results.single_flight import SingleFlight
 from service.settings import Settings
 from service.sql.parameters import BoundStatement, Template, declarations
@@ -51,18 +58,6 @@ _NO_LONGER_VALID: Final = "42"
 _PLAN_BYTES: Final = 64 << 20
 # If the window is not on a date column, the windowed SQL fails to prepare: the metric has no window then.
 _NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
-
-
-class _Run(NamedTuple):
-    """One execution. `claims` is set only if the rows depend on them."""
-
-    plan: QueryPlan
-    bound: BoundStatement
-    form: Format
-    excel: bool
-    claims: str | None
-    parsed_s: float
-    generation: int
 
 
 def _nothing(_metric: UUID) -> bool:
@@ -252,7 +247,7 @@ class Executor:
         *,
         claims: str | None = None,
         excel: bool = False,
-    ) -> CacheRequest:
+    ) -> MetricRequest:
         """Build the cache request for given parameters: pairs of a query string, or decoded JSON values.
 
         Row policies read `claims`. Without claims these policies let no row through.
@@ -263,24 +258,28 @@ class Executor:
         template = plan.template
         bound = template.bind_json(given) if isinstance(given, dict) else template.bind(given)
         claims = (claims or NO_CLAIMS) if plan.description.per_caller else None
-        run = _Run(plan, bound, form, excel, claims, time.perf_counter() - started, generation)
         key = ResultKey(plan.fingerprint, bound.key, form, excel, claims)
-        return CacheRequest(
+        return MetricRequest(
             key=key,
             owner=metric.id,
             tables=plan.dependencies.followed,
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
-            run=partial(self._compute, run),
-            run_afresh=partial(self._compute, run, afresh=True),
-            refuse=partial(self._reader.refuse, metric.id),
             shared=not plan.description.per_caller,
             refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
-            share=self._share(plan, key[:-1]),
+            share=None if self._share_key is None else self._share(plan, key[:-1]),
+            executor=self,
+            plan=plan,
+            bound=bound,
+            form=form,
+            excel=excel,
+            claims=claims,
+            generation=generation,
+            parsed_s=time.perf_counter() - started,
         )
 
     def _share(self, plan: QueryPlan, key: tuple[Any, ...]) -> Share | None:
         """How nodes share the result. One that depends on claims stays on its node."""
-        if self._share_key is None or plan.description.per_caller:
+        if plan.description.per_caller:
             return None
         digest = partial(self._changes.digest, plan.dependencies.watched)
         return Share(msgspec.msgpack.encode((self._share_key, *key)), digest)
@@ -304,20 +303,25 @@ class Executor:
         )
         return render(outcome, "json")
 
-    async def _compute(self, run: _Run, *, afresh: bool = False) -> Computed:
+    def refuse(self, metric_id: Hashable) -> None:
+        """Raise `Busy` if a run of the metric would be refused at once."""
+        self._reader.refuse(metric_id)
+
+    async def run(self, request: MetricRequest, *, afresh: bool) -> Computed:
         """Run a statement; `afresh` on the primary, which shows what was committed a moment ago."""
         started = time.perf_counter()
-        metric = run.plan.metric
+        plan, bound = request.plan, request.bound
+        metric = plan.metric
         with self._traces.span("execute", "client") as span:
             span.note(db_system_name="postgresql", tally_metric_id=metric.id, tally_query_id=metric.query_id)
             as_of = datetime.now(UTC)
-            fresh_for_s, max_age = self._lifetime(run.plan, run.bound, as_of)
-            if run.generation != self._generation:  # dependencies or rights may have changed
+            fresh_for_s, max_age = self._lifetime(plan, bound, as_of)
+            if request.generation != self._generation:  # dependencies or rights may have changed
                 fresh_for_s, max_age = 0.0, 0
             try:
-                outcome, rows = await self._run(run.plan, run.bound, run.claims, as_of, afresh=afresh)
+                outcome, rows = await self._run(plan, bound, request.claims, as_of, afresh=afresh)
                 read = time.perf_counter()
-                body = await self._render(outcome, run)
+                body = await self._render(outcome, request)
             except (Problem, asyncio.CancelledError) as error:
                 code = error.code if isinstance(error, Problem) else "cancelled"
                 span.fail(code)
@@ -329,21 +333,22 @@ class Executor:
             self._observe(done)
         return Computed(
             body=body,
-            media_type=MEDIA_TYPES[run.form],
-            comparable_bytes=body.rindex(b',"as_of":') if run.form == "json" else len(body),
-            timings=Timings(run.parsed_s, rows.waited_s, rows.ran_s, ended - read).header(),
+            media_type=MEDIA_TYPES[request.form],
+            comparable_bytes=body.rindex(b',"as_of":') if request.form == "json" else len(body),
+            timings=timings(request.parsed_s, rows.waited_s, rows.ran_s, ended - read),
             fresh_for_s=fresh_for_s,
             max_age=max_age,
             seen=rows.seen,
-            disposition=_disposition(outcome) if run.form in CSV else "",
+            disposition=_disposition(outcome) if request.form in CSV else "",
             truncated=outcome.truncated,
         )
 
-    async def _render(self, outcome: Outcome, run: _Run) -> bytes:
+    async def _render(self, outcome: Outcome, request: MetricRequest) -> bytes:
         """Encode a result within its size limit. Between parts the event loop serves other requests."""
         encoded: list[bytes] = []
-        encoder = self.arrow if run.form == "arrow" else None
-        for part in parts(outcome, run.form, excel=run.excel, limit=self._bytes_limit, encoder=encoder):
+        form = request.form
+        encoder = self.arrow if form == "arrow" else None
+        for part in parts(outcome, form, excel=request.excel, limit=self._bytes_limit, encoder=encoder):
             encoded.append(part)
             if len(encoded) > 1:
                 await asyncio.sleep(0)

@@ -1,8 +1,9 @@
 """A metric that is ready to run, and what a run tells of itself."""
 
+from collections.abc import Awaitable, Hashable
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +13,8 @@ from service.database.stored_sql.limiter import Watch
 from service.metrics.formats import Format, RecordMaker
 from service.metrics.models import Definition, Metric
 from service.results.changes import Dependencies
-from service.sql.parameters import Template
+from service.results.requests import CacheRequest, Computed
+from service.sql.parameters import BoundStatement, Template
 
 # Approximate memory of a query plan. In a plan with many columns, the columns take most of it.
 _PLAN_BYTES_EACH: Final = 16 << 10
@@ -75,20 +77,44 @@ class ResultKey(NamedTuple):
     claims: str | None
 
 
-class Timings(Struct, frozen=True):
-    """Seconds spent on reading parameters, on waiting for a connection, in Postgres and on encoding."""
+class Executor(Protocol):
+    """Runs requests: see `metrics/execute.py`."""
 
-    parse: float
-    wait: float
-    run: float
-    encode: float
+    def run(self, request: "MetricRequest", *, afresh: bool) -> Awaitable[Computed]: ...
 
-    def header(self) -> str:
-        """The value of a `Server-Timing` header, in milliseconds."""
-        return (
-            f"parse;dur={self.parse * 1000:.2f}, wait;dur={self.wait * 1000:.2f}, "
-            f"run;dur={self.run * 1000:.2f}, encode;dur={self.encode * 1000:.2f}"
-        )
+    def refuse(self, metric_id: Hashable) -> None: ...
+
+
+class MetricRequest(CacheRequest, frozen=True, kw_only=True, gc=False):
+    """A lookup of a metric's result. `claims` is set only if the rows depend on them.
+
+    `generation` is the executor's when it was planned, `parsed_s` what reading its parameters took.
+    """
+
+    executor: Executor
+    plan: QueryPlan
+    bound: BoundStatement
+    form: Format
+    excel: bool
+    claims: str | None
+    generation: int
+    parsed_s: float
+
+    def run(self, *, afresh: bool) -> Awaitable[Computed]:
+        return self.executor.run(self, afresh=afresh)
+
+    def refuse(self) -> None:
+        self.executor.refuse(self.owner)
+
+
+def timings(parse_s: float, wait_s: float, run_s: float, encode_s: float) -> str:
+    """The value of `Server-Timing`, in milliseconds: the seconds spent on reading parameters, on waiting for
+    a connection, in Postgres and on encoding.
+    """
+    return (
+        f"parse;dur={parse_s * 1000:.2f}, wait;dur={wait_s * 1000:.2f}, "
+        f"run;dur={run_s * 1000:.2f}, encode;dur={encode_s * 1000:.2f}"
+    )
 
 
 def until_midnight_s(now: datetime, zone: tzinfo) -> float:

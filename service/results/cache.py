@@ -350,6 +350,8 @@ class Results:
 
     def _make_run(self, request: CacheRequest, *, afresh: bool, refresh: bool) -> Run[Entry]:
         run = partial(self._runs.run, request, afresh=afresh)
+        if not refresh:
+            return run
 
         async def refreshed() -> Entry:
             self._observe(ResultRefreshed())
@@ -360,7 +362,7 @@ class Results:
                     span.fail(problem.code)
                     raise
 
-        return refreshed if refresh else run
+        return refreshed
 
     def _note_loss(self, problem: Problem) -> Problem:
         """Note the loss of the database and return the problem that the caller gets.

@@ -6,7 +6,7 @@ access (`Gate`), freshness (`Results`) and headers (`results/headers.py`).
 """
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Hashable
 from typing import Any, Final
 
@@ -46,8 +46,8 @@ class RequestIndex:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._entries: dict[Signature, IndexEntry] = {}
-        self._keys: dict[Hashable, tuple[object, Hashable]] = {}
+        self._entries: OrderedDict[Signature, IndexEntry] = OrderedDict()
+        self._keys: OrderedDict[Hashable, tuple[object, Hashable]] = OrderedDict()
         self.answered: dict[str, Answered] = {}
         """By route."""
 
@@ -80,11 +80,11 @@ class RequestIndex:
         return found[1] if found is not None and found[0] is definition else None
 
 
-def _keep(entries: dict[Any, Any], key: Hashable, value: object) -> None:
-    """Set an entry, and forget the oldest if there are too many."""
+def _keep(entries: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
+    """Set an entry, and forget the oldest if there are too many. (A `dict` would search for it.)"""
     entries[key] = value
     if len(entries) > MAX_REQUESTS:
-        del entries[next(iter(entries))]
+        entries.popitem(last=False)
 
 
 class CacheHitMiddleware:

@@ -41,28 +41,27 @@ class Share(Struct, frozen=True):
     digest: Callable[[], bytes]
 
 
-def _accept() -> None:
-    pass
-
-
 class CacheRequest(Struct, frozen=True, gc=False):
-    """One lookup: its key, and the run that computes a missing result. `shared`: every reader may get it.
+    """One lookup: its key, and how a missing result is computed. `shared`: every reader may get it.
 
-    `refresh_every_s` is the least pause between two runs that nobody waits for. `refuse` raises `Busy` if the
-    run would be refused at once. `run_afresh` is the run for a caller who wants the newest data. Without
-    `share` the result stays on this node.
+    `refresh_every_s` is the least pause between two runs that nobody waits for. Without `share` the result
+    stays on this node. The entry of the result keeps the request, so it has to be small.
     """
 
     key: Hashable
     owner: Hashable
     tables: tuple[str, ...]
     stale_for_s: float
-    run: Callable[[], Awaitable[Computed]]
     shared: bool = True
     refresh_every_s: float = REFRESH_EVERY_S
-    refuse: Callable[[], None] = _accept
-    run_afresh: Callable[[], Awaitable[Computed]] | None = None
     share: Share | None = None
+
+    def run(self, *, afresh: bool) -> Awaitable[Computed]:
+        """Compute the result. `afresh`: for a caller who wants the newest data."""
+        raise NotImplementedError
+
+    def refuse(self) -> None:
+        """Raise `Busy` if `run` would be refused at once."""
 
 
 class Composition(Struct, frozen=True):

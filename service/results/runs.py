@@ -67,8 +67,7 @@ class Runs:
         name = f"run {next(self._names)}"
         basis = self._generations.of((name, *request.tables))
         try:
-            run = request.run_afresh if afresh and request.run_afresh is not None else request.run
-            computed = await run()
+            computed = await request.run(afresh=afresh)
         except Problem as problem:
             raise self._note_loss(problem) from problem.__cause__
         self._ran()

@@ -8,8 +8,9 @@ from service.errors import Busy, DatabaseUnavailable, Problem
 from service.http.fields import ANY, Directives
 from service.results.cache import Results
 from service.results.freshness import Generations
-from service.results.requests import CacheRequest, Computed
+from service.results.requests import Computed
 from service.results.table import ResultTable
+from tests.pure.lookup import Lookup
 from tests.pure.test_results_model import ROOM, WAIT_S
 
 
@@ -28,11 +29,11 @@ async def test_a_forced_run_that_fails_marks_the_cached_result_as_stale():
             raise outcome
         return outcome
 
-    await results.get(CacheRequest("key", "owner", ("data.a",), 10_000, run), ANY)
+    await results.get(Lookup("key", "owner", ("data.a",), 10_000, compute=run), ANY)
     with pytest.raises(DatabaseUnavailable):
-        await results.get(CacheRequest("other", "owner", ("data.a",), 10_000, run), ANY)
+        await results.get(Lookup("other", "owner", ("data.a",), 10_000, compute=run), ANY)
     forced = await results.get(
-        CacheRequest("key", "owner", ("data.a",), 10_000, run), Directives(no_cache=True)
+        Lookup("key", "owner", ("data.a",), 10_000, compute=run), Directives(no_cache=True)
     )
     assert forced.stale_s >= 1
     await results.close()

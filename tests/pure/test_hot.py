@@ -11,8 +11,9 @@ from service.live import hot
 from service.live.hot import SIDE_BY_SIDE, HotResults
 from service.results.cache import Results
 from service.results.freshness import Generations
-from service.results.requests import CacheRequest, Computed
+from service.results.requests import Computed
 from service.results.table import ResultTable
+from tests.pure.lookup import Lookup
 from tests.pure.test_results_model import Loop
 
 HOT_FOR_S = 10.0
@@ -43,7 +44,7 @@ class Harness:
                 await self.gates[name]
             return Computed(f"{len(self.begun)}".encode(), "", 1)
 
-        return CacheRequest(name, name, (table,), 5.0, run, refresh_every_s=refresh_every_s)
+        return Lookup(name, name, (table,), 5.0, compute=run, refresh_every_s=refresh_every_s)
 
     def ask(self, name, times=1, **about):
         for _ in range(times):

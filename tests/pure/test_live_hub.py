@@ -12,7 +12,8 @@ from service.live.connection import Connection
 from service.live.hub import LATE_S, Hub, Watch
 from service.live.places import Limits
 from service.results.freshness import NAMES
-from service.results.requests import REFRESH_EVERY_S, CacheRequest
+from service.results.requests import REFRESH_EVERY_S
+from tests.pure.lookup import Lookup
 from tests.pure.test_results_model import (
     KEYS,
     READS,
@@ -68,7 +69,7 @@ class Watched(ResultsMachine):
     async def request_of(self, watch):
         self.planned = getattr(self, "planned", 0) + 1
         key = watch.metric_id
-        return CacheRequest(key, key, READS[key], STALE_FOR_S, self.query(key))
+        return Lookup(key, key, READS[key], STALE_FOR_S, compute=self.query(key))
 
     @rule(key=KEYS)
     def watch(self, key):

@@ -12,8 +12,9 @@ from service.live.places import Limits, UnreadBytes
 from service.live.sockets import LARGE_BYTES, Socket
 from service.results.cache import Results
 from service.results.freshness import Generations
-from service.results.requests import CacheRequest, Computed
+from service.results.requests import Computed
 from service.results.table import ResultTable
+from tests.pure.lookup import Lookup
 from tests.pure.test_live_hub import Screen
 from tests.pure.test_results_model import Loop
 
@@ -49,7 +50,7 @@ class Crowd:
         async def run():
             return Computed(repr([("size", watch.metric_id)]).encode(), "", 99)
 
-        return CacheRequest(watch.metric_id, watch.metric_id, ("data.a",), 5.0, run)
+        return Lookup(watch.metric_id, watch.metric_id, ("data.a",), 5.0, compute=run)
 
     def come(self, key, subject="ann", watches=1):
         screen = Shown(key, subject)

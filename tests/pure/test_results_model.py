@@ -20,8 +20,9 @@ from service.observe.events import Event
 from service.results.cache import PATIENCE_S, Results
 from service.results.feed import Change
 from service.results.freshness import NAMES, FreshnessPolicy, Generations
-from service.results.requests import CacheRequest, Composition, Computed
+from service.results.requests import Composition, Computed
 from service.results.table import OVERHEAD, CacheOutcome, Entry, ResultTable, plain
+from tests.pure.lookup import Lookup
 
 DEFINITIONS = "definitions"
 """Every result depends on it and nobody announces its changes. Only a poll notices them."""
@@ -208,7 +209,7 @@ class ResultsMachine(RuleBasedStateMachine):
         return not self.listening or not self.polled
 
     def call(self, key, directives):
-        request = CacheRequest(key, key, READS[key], STALE_FOR_S, self.query(key))
+        request = Lookup(key, key, READS[key], STALE_FOR_S, compute=self.query(key))
         must_show = self.known(key)
         if directives.no_cache:
             must_show = {table: self.committed[table] for table in dependencies_of(key)}
@@ -348,7 +349,7 @@ async def test_a_result_too_large_to_store_leaves_nothing_behind():
     async def run():
         return Computed(next(bodies), "", 1)
 
-    request = CacheRequest("key", "owner", ("data.a",), 10_000, run)
+    request = Lookup("key", "owner", ("data.a",), 10_000, compute=run)
     assert (await results.get(request, ANY)).forward == "miss"
     generations.moved("data.a", next(ticks))
     refreshed = await results.get(request, ANY)
@@ -425,7 +426,7 @@ async def test_a_failed_run_also_ends_the_freshness_of_composed_results_and_is_n
             raise outcome
         return outcome
 
-    request = CacheRequest("key", "owner", ("data.a",), 10_000, run)
+    request = Lookup("key", "owner", ("data.a",), 10_000, compute=run)
     composition = Composition(("dashboard",), "main", "ann")
     results.compose(composition, b"[1]", [await results.get(request, ANY)], whole=True)
     assert results.fresh("key")
@@ -448,7 +449,7 @@ async def test_a_subscriber_hears_of_a_new_definition_when_the_old_results_are_g
     async def run():
         return Computed(b"1", "", 1)
 
-    await results.get(CacheRequest("key", "metric", (), 10_000, run), ANY)
+    await results.get(Lookup("key", "metric", (), 10_000, compute=run), ANY)
     with results.subscribe(["data.a"], ["metric"]) as subscription:
         results.redefined(7, ["metric", "other"])
         assert await anext(subscription) == Change(redefined=frozenset(["metric"]))

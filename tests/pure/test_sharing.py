@@ -16,7 +16,7 @@ from service.results import sharing as sharing_module
 from service.results import store as store_module
 from service.results.cache import Results
 from service.results.freshness import Generations
-from service.results.requests import CacheRequest, Computed, Share
+from service.results.requests import Computed, Share
 from service.results.sharing import Sharing
 from service.results.store import OPEN, SharedStore, StoreAway
 from service.results.stored import (
@@ -30,6 +30,7 @@ from service.results.stored import (
     seal,
 )
 from service.results.table import ResultTable
+from tests.pure.lookup import Lookup
 from tests.waiting import until
 
 LIFE = b"l" * 32
@@ -96,7 +97,7 @@ class Node:
 
     async def ask(self, directives=ANY, key="key", *, shared=True):
         share = Share(key.encode(), lambda: self.digest) if shared else None
-        request = CacheRequest(key, "metric", ("data.a",), 0.0, self.run, shared=shared, share=share)
+        request = Lookup(key, "metric", ("data.a",), 0.0, compute=self.run, shared=shared, share=share)
         return await self.results.get(request, directives)
 
     async def value(self, *args, **options):

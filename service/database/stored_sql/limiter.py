@@ -388,7 +388,11 @@ class _Acquired:
         if watch is not None:
             watch.check()
         place = self._place = Place(current_caller.get(), None if watch is None else watch.metric)
-        connection = self._connection = self._limiter.take_idle(place) or await self._limiter.take(place)
+        connection = self._connection = self._limiter.take_idle(place)
+        if connection is not None:
+            self._cap = connection.cap
+            return connection
+        connection = self._connection = await self._limiter.take(place)
         self._cap = connection.cap
         if watch is not None:
             try:  # the metric may have been suspended while this caller waited in the queue
