@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cached_property
 from math import inf
 from threading import Lock
 from typing import Any, Final, TextIO, cast
@@ -126,13 +127,20 @@ class _StandardError:
             self.put(text)
 
 
-class _RequestLines:
-    """The logger under that of requests."""
+class _RequestLogger(structlog.BoundLoggerBase):
+    """Writes the lines of requests, which `gather` holds back.
 
-    def msg(self, line: str) -> None:
-        standard_error.gather(line + "\n")
+    Each miss has such a line. structlog's own loggers copy its fields twice before the processors get them.
+    """
 
-    debug = info = msg
+    def write(self, level: str, fields: dict[str, Any]) -> None:
+        line: Any = fields
+        try:
+            for process in self._processors:
+                line = process(self._logger, level, line)
+        except structlog.DropEvent:  # as tests do that capture lines
+            return
+        standard_error.gather(f"{line}\n")
 
 
 standard_error: Final = _StandardError()
@@ -217,6 +225,7 @@ _LINES: Final[dict[type[Event], tuple[int, str]]] = {
     MessageTried: (logging.DEBUG, "alert message"),
 }
 
+_NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO}
 _REFUSED: Final = 503
 _CONNECTIONS: Final = {"poll": "database", "announcements": "listening"}
 """The names of the health checks."""
@@ -226,8 +235,6 @@ class EventLog:
     """Writes events as log lines: one per request, those of `_LINES`, and the number of hits now and then."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log: Any = structlog.get_logger()
-        self._requests: Any = structlog.wrap_logger(_RequestLines())
         self._clock = clock
         self._hits = 0
         self._hits_due = -inf
@@ -239,6 +246,15 @@ class EventLog:
             ConnectionLost: self._write_connection,
             ConnectionRestored: self._write_connection,
         }
+
+    @cached_property
+    def _log(self) -> Any:
+        """The bound logger: the lazy one looks up each method, which takes longer than most events."""
+        return structlog.get_logger().bind()
+
+    @cached_property
+    def _requests(self) -> Any:
+        return structlog.wrap_logger(None, wrapper_class=_RequestLogger).bind()
 
     def __call__(self, event: Event) -> None:
         write = self._write.get(type(event))
@@ -254,7 +270,10 @@ class EventLog:
             self._count_refusals(event.status)
             if event.status == _REFUSED and self._refusals > REFUSALS_A_SECOND:
                 return
-        fields: dict[str, Any] = {"method": event.method, "path": event.path}
+        level = "debug" if _is_asked_often(event.route) else "info"
+        if not self._log.is_enabled_for(_NUMBERS[level]):
+            return
+        fields: dict[str, Any] = {"event": "request", "method": event.method, "path": event.path}
         if event.query:
             fields["query"] = event.query
         fields |= {"status": event.status, "ms": round(event.duration * 1000, 2), "bytes": event.bytes}
@@ -264,9 +283,7 @@ class EventLog:
             fields["caller"] = event.caller
         if event.address is not None:
             fields["address"] = event.address
-        log = self._requests.bind()  # else each attribute would be looked up in vain first
-        write = log.debug if _is_asked_often(event.route) else log.info
-        write("request", **fields)
+        self._requests.write(level, fields)
 
     def _count_refusals(self, status: int) -> None:
         """Count the refusals of a second. Those without a line of their own are told as a number."""

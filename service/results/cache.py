@@ -341,10 +341,11 @@ class Results:
 
     def _newer_than(self, request: CacheRequest, now: float, *, afresh: bool) -> Callable[[float], bool]:
         """Return a check: did a run that started at a given time see every change announced before `now`?"""
-        basis = self.generations.of(request.tables)
 
         def accepts(started_at: float) -> bool:
-            return started_at > now or (not afresh and self.generations.stood_since(basis, started_at))
+            if started_at > now:
+                return True
+            return not afresh and self.generations.stood_since(request.tables, started_at)
 
         return accepts
 

@@ -251,7 +251,7 @@ class Changes:
 
     def _quiet(self, table: str, now: float) -> bool:
         """Whether the counters must by now include every announced change of the table."""
-        return self._generations.stood_since(self._generations.of([table]), now - COUNTERS_LAG_S)
+        return self._generations.stood_since([table], now - COUNTERS_LAG_S)
 
     async def _follow(self, tables: Iterable[str]) -> bool:
         """Follow these tables from now on. Returns whether all of them were followed before."""

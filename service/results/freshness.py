@@ -184,12 +184,12 @@ class Generations:
         """When the first of its generations ended; -inf if that is forgotten."""
         return min((self._left_at(name, generation) for name, generation in basis.seen), default=inf)
 
-    def stood_since(self, basis: Basis, since: float) -> bool:
+    def stood_since(self, names: Iterable[str], since: float) -> bool:
         """Whether none of these tables can have changed at or after `since`."""
         return (
             self.silent_since is None
             and self.epoch_began_at < since
-            and all(self._last_rose_at(name) < since for name, _ in basis.seen)
+            and all(self._last_rose_at(name) < since for name in names)
         )
 
     def _generation(self, name: str) -> int:

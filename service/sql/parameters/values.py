@@ -240,10 +240,10 @@ def _enum(kind: Kind, text: str) -> str | None:
 
 
 def _integer(kind: Kind, text: str) -> str | None:
-    limit = 1 << INTEGER_BITS.get(kind.postgres, 63)
-    if not INTEGER.fullmatch(text) or not -limit <= int(text) < limit:
+    if not INTEGER.fullmatch(text):
         return None
-    return str(int(text))
+    limit, value = 1 << INTEGER_BITS.get(kind.postgres, 63), int(text)
+    return str(value) if -limit <= value < limit else None
 
 
 def _number(kind: Kind, text: str) -> str | None:
