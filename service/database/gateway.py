@@ -7,6 +7,7 @@ Stored SQL never runs here: `reader` has its own role and its own pool.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import asyncpg
@@ -36,6 +37,8 @@ OWNER_POOL_SIZE: Final = 8
 WRITE_TIMEOUT_S: Final = 30
 CLOSE_WAIT_S: Final = 5
 STREAMED_ROWS: Final = 50
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
+_DECODER: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 # Raised by asyncpg when the server is unreachable, shutting down or not accepting connections.
 LOST_CONNECTION: Final = (
@@ -277,17 +280,17 @@ def give_place_back(released: Any) -> None:
 
 
 async def use_json(connection: Connection) -> None:
-    """Encode and decode jsonb columns as Python values."""
+    """Encode and decode jsonb columns as Python values. Numbers with a fraction are Decimals."""
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
         encoder=_to_json,
-        decoder=msgspec.json.decode,
+        decoder=_DECODER.decode,
     )
 
 
 def _to_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return _ENCODER.encode(value).decode()
 
 
 def _affected(status: str) -> int:

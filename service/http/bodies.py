@@ -1,7 +1,8 @@
 """Decode JSON from callers, and encode what they get. An error names the field and the allowed values."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -24,15 +25,21 @@ encode_key: Final = msgspec.json.Encoder(order="deterministic", decimal_format="
 """Encode JSON so that equal values give equal bytes."""
 
 
-def decode(
-    text: bytes | msgspec.Raw, kind: Any, *, within: str = "", number: Callable[[str], Any] | None = None
-) -> Any:
+def exact(number: str) -> Decimal:
+    """A JSON number exactly as written: the `float_hook` for every decoder of values from callers."""
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        raise ValueError("Number out of range") from None
+
+
+def decode(text: bytes | msgspec.Raw, kind: Any, *, within: str = "") -> Any:
     """Decode JSON as `kind`. Raises `InvalidInput`, which names the field by its path below `within`.
 
-    `number` converts numbers with a fraction or an exponent where `kind` does not fix their type.
+    Numbers with a fraction or an exponent are Decimals where `kind` does not fix their type.
     """
     try:
-        return msgspec.json.Decoder(kind, float_hook=number).decode(text)
+        return msgspec.json.Decoder(kind, float_hook=exact).decode(text)
     except RecursionError:
         raise InvalidInput(errors=(FieldError(within or "body", "JSON is nested too deep"),)) from None
     except UnicodeDecodeError:

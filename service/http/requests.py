@@ -1,8 +1,8 @@
-"""Validate the query parameters and the body of a request before its handler runs."""
+"""Validate the query parameters and the body of a request before its handler runs; write exact responses."""
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from litestar import Request, Response
 from litestar.enums import HttpMethod, RequestEncodingType
@@ -10,7 +10,8 @@ from litestar.exceptions import InternalServerException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg, QueryParameter
 from litestar.routes import HTTPRoute
-from litestar.types import Empty
+from litestar.serialization import default_serializer
+from litestar.types import Empty, Serializer
 from litestar.typing import FieldDefinition
 
 from service import errors
@@ -19,6 +20,7 @@ from service.http import bodies
 
 _INTEGER: Final = re.compile("-?[0-9]{1,30}")
 _SHOWN: Final = 60  # characters of a wrong value that an error repeats
+T = TypeVar("T")
 
 
 class ReadRequest(Request[Any, Any, Any]):
@@ -29,6 +31,15 @@ class ReadRequest(Request[Any, Any, Any]):
             field = self.route_handler.parsed_data_field
             self._json = bodies.decode(await self.body(), field.annotation if field else Any)
         return self._json
+
+
+class Exact(Response[T]):
+    """A JSON response that writes Decimals as numbers with all their digits. The framework writes texts."""
+
+    def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
+        return (
+            bodies.encode(content) if content is not None else super().render(content, media_type, enc_hook)
+        )
 
 
 async def refuse_bad_input(request: Request[Any, Any, Any]) -> Response[None] | None:

@@ -6,18 +6,18 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from service import audit
 from service.audit import Actor
 from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
+from service.http.bodies import encode
 from service.http.csv_cells import quoted
 from service.imports.contracts import Dataset, Reason, find_among, fold
 from service.imports.derived import read_datasets
 from service.imports.plan import SQL, plan_return
-from service.imports.readers.tables import Shaper, guarded
+from service.imports.readers.tables import Shaper, guarded, read_exact
 from service.imports.run.imports import TIMEOUT_S, Position, hold_table
 from service.imports.run.pipeline import (
     Outcome,
@@ -165,10 +165,9 @@ async def fix(
         before = await _open_row(tx, row_id)
         await begin(tx, dataset)
         columns = dataset.names
-        mended = _mended(dataset, before.raw, raw)
-        pairs = [(name, _cell(value)) for name, value in mended.items()]
+        mended = encode(_mended(dataset, before.raw, raw)).decode()
         shape = Shaper(dataset, columns)
-        line, _, *rest = shape(before.line, pairs, None, msgspec.json.encode(mended).decode())
+        line, _, *rest = shape(before.line, read_exact(mended), None, mended)
         await copy_records(tx, dataset, columns, [(line, str(row_id), *rest)])
         outcome = await run_plan(tx, plan_return(dataset), validate_sql)
         after = await one(tx, row_id)
@@ -268,11 +267,6 @@ def _mended(dataset: Dataset, before: dict[str, Any], given: Mapping[str, Any]) 
         if (column := known.get(fold(heading))) and column.name not in named
     }
     return {**unchanged, **given}
-
-
-def _cell(value: Any) -> Any:
-    """Turn numbers into text."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _unsound(dataset: Dataset, row: QuarantinedRow) -> InvalidInput:

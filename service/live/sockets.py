@@ -30,7 +30,6 @@ from service.live.messages import Auth, Incoming, Outgoing, Ping, Subscribe, Uns
 from service.live.places import UnreadBytes
 from service.live.streams import Parts
 from service.metrics.result_endpoint import READ
-from service.sql.parameters import exact
 
 FRAME_BYTES: Final = 65_536
 LARGE_BYTES: Final = 65_536
@@ -348,7 +347,7 @@ def _who(credential: Credential) -> tuple[str, str]:
 
 
 def _read(raw: bytes) -> Incoming:
-    return bodies.decode(Raw(raw), Incoming, within="message", number=exact)
+    return bodies.decode(Raw(raw), Incoming, within="message")
 
 
 def _key(message: Subscribe | Unsubscribe) -> bytes:

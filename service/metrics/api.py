@@ -1,14 +1,12 @@
 """Metrics over HTTP."""
 
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from litestar import Controller, MediaType, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
-from litestar.serialization import default_serializer
-from litestar.types import Serializer
 
 from service.auth.guards import actor, caller
 from service.errors import (
@@ -26,12 +24,12 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from service.http import bodies
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import not_a_uuid, parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
 from service.http.preconditions import IfMatch, read_if_match
+from service.http.requests import Exact
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor, QueryPlan
@@ -73,20 +71,11 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 _RESULT: Final = result_operation(*WINDOW, FREE, formats=True)
 
 Call = Request[Any, Any, Any]
-T = TypeVar("T")
 
 
 Catalogue = NamedDependency[Catalog]
 Runner = NamedDependency[Executor]
 Changes = NamedDependency[Editor]
-
-
-class Exact(Response[T]):
-    """A response that writes decimal defaults of parameters as JSON numbers with all digits."""
-
-    def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
-        del media_type, enc_hook
-        return bodies.encode(content)
 
 
 class MetricsController(Controller):

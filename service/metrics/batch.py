@@ -20,7 +20,6 @@ from service.metrics.models import BatchEntry
 from service.results.cache import Results
 from service.results.requests import Composition
 from service.results.table import CacheOutcome
-from service.sql.parameters import exact
 
 # How many tiles of one request query Postgres at once. Other callers use the rest of the reader pool.
 SIDE_BY_SIDE: Final = 4
@@ -213,7 +212,7 @@ def _refuse_large(entry: Raw) -> None:
 def _read(entry: Raw) -> BatchEntry | Tile:
     try:
         _refuse_large(entry)
-        return bodies.decode(entry, BatchEntry, within="entry", number=exact)
+        return bodies.decode(entry, BatchEntry, within="entry")
     except InvalidInput as wrong:
         problem = InvalidInput(_ENTRY_IS, errors=wrong.errors)
     try:

@@ -8,13 +8,19 @@ from collections.abc import AsyncIterator
 import httpx
 import msgspec
 import pytest
+from msgspec import Struct
 
+from service.database.queries import Statement
 from service.imports import quarantine
 from service.settings import Imports, Settings
 from tests.conftest import serving
 
 CUSTOMERS = "Customer_Id,Occupation,Type\n1,Smith,B2B\n2,Baker,B2C\n"
 INTERACTIONS = "Date Start,Interaction,Customers\n04/10/2019 09:00,Email,1\n05/10/2019 10:00,Call,4\n"
+
+
+class Fact(Struct, frozen=True):
+    value: str
 
 
 @pytest.fixture
@@ -289,6 +295,19 @@ async def test_an_id_of_the_export_that_is_not_open_is_a_conflict(post):
     text = "customer_id,occupation,type,quarantine_id,reason,message\n"
     report = await post("customers", text + "1,Cook,B2B,nothing,,\n2,Cook,B2B,,,\n")
     assert (report["inserted"], report["reasons"]) == (1, {"conflict": 1})
+
+
+async def test_a_fix_keeps_the_digits_of_its_numbers(client: httpx.AsyncClient, clone, post, kept):
+    await post("metric_records", '[{"id": "a", "date": "2025-06-33", "obsolescence_val": 1.10}]')
+    (row,) = await kept()
+    address = f"/api/v1/quarantine/{row['id']}"
+    assert '"obsolescence_val":1.10' in (await client.get(address)).text
+    fix = '{"raw": {"date": "2025-06-03", "obsolescence": 12345678901234567890.125}}'
+    answer = await client.patch(address, content=fix, headers={"Content-Type": "application/json"})
+    assert '"obsolescence":12345678901234567890.125' in answer.text
+    assert '"obsolescence_val":1.10' in answer.text
+    facts = Statement("facts", "SELECT obsolescence::text AS value FROM data.metrics", Fact)
+    assert await clone.read(facts) == [Fact("12345678901234567890.125")]
 
 
 async def test_contracts_are_json_schema(client: httpx.AsyncClient):

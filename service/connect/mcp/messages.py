@@ -15,7 +15,6 @@ from msgspec import Raw, Struct
 from service.errors import InvalidInput
 from service.http import bodies
 from service.http.asgi import Headers
-from service.sql.parameters import exact
 
 MODERN: Final = "2026-07-28"
 EARLIER: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -97,7 +96,7 @@ def failure(request_id: Raw | None, error: RpcError, *, modern: bool) -> Answer:
 def decode(text: Raw, kind: Any, within: str) -> Any:
     """Decode a part of a message. Raises `RpcError` that names the wrong field."""
     try:
-        return bodies.decode(text, kind, within=within, number=exact)
+        return bodies.decode(text, kind, within=within)
     except InvalidInput as wrong:
         raise RpcError(INVALID_PARAMS, wrong.sentence) from None
 

@@ -14,7 +14,6 @@ from service.connect.mcp.messages import INVALID_PARAMS, Call, RpcError, decode
 from service.errors import Forbidden, Problem, TooManyRequests
 from service.http import bodies
 from service.metrics.models import Prompt
-from service.sql.parameters import exact
 
 WRITE: Final = "metrics:write"
 """The scope that a prompt needs, as over HTTP."""
@@ -108,7 +107,7 @@ class Tools:
             names = ", ".join(self._tools)
             raise RpcError(INVALID_PARAMS, f"There is no tool {called.name[:80]!r}; there are: {names}.")
         try:
-            given = bodies.decode(called.arguments, tool.takes, within="arguments", number=exact)
+            given = bodies.decode(called.arguments, tool.takes, within="arguments")
             result = await tool.run(given, caller)
         except (Forbidden, TooManyRequests):
             raise

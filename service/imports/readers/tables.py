@@ -33,7 +33,7 @@ NESTED = {"json", "array"}
 RETURNED = fold("quarantine_id")
 EXPLAINED = {fold("reason"), fold("message")}
 SURROGATES = re.compile("[\ud800-\udfff]")
-NUMBERS_OF_THOUSANDS_OF_DIGITS = re.compile(r"[0-9][eE][+-]?[0-9]{3}")
+NUMBERS_OF_THOUSANDS_OF_DIGITS = re.compile(r"[0-9][eE][+-]?[0-9]{3}|(?<![0-9])[0-9]{1000}")
 NOT_FOR_POSTGRES = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})", re.IGNORECASE)
 
 
@@ -161,6 +161,7 @@ class Shaper:
         self._dataset = dataset
         self._place = {name: number for number, name in enumerate(columns)}
         self._headings = dataset.headings
+        self._may_be_empty = not any(column.needs_value for column in dataset.columns)
         self.seen: set[str] = set()
         """Columns that any row had."""
 
@@ -174,6 +175,7 @@ class Shaper:
         """`problem` is a problem found before. `raw` is the row's JSON text, if it has one."""
         returned, pairs = _returned(pairs)
         cells: list[str | None] = [None] * len(self._place)
+        has_column = False
         for name, value in pairs:
             column = self._headings.get(fold(name))
             text, wrong = _text(value)
@@ -182,10 +184,13 @@ class Shaper:
             if column is None:
                 problem = problem or self._unknown(name, text)
                 continue
+            has_column = True
             self.seen.add(column.name)
             at = self._place[column.name]
             problem = problem or _disputed(column, cells[at], text, wrong)
             cells[at] = cells[at] or text
+        if self._may_be_empty and not has_column:
+            problem = problem or ("missing-value", f"the row has no column; {self._places()}")
         reason, message = problem or (None, None)
         whole = raw if raw is not None and _fits_jsonb(raw) else _raw(pairs)
         return (line, returned, whole, reason, message, *cells)
@@ -193,9 +198,10 @@ class Shaper:
     def _unknown(self, name: str, text: str | None) -> Problem | None:
         if not text or not text.strip():
             return None
-        columns = ", ".join(column.name for column in self._dataset.columns)
-        place = f"{self._dataset.name} has {columns}"
-        return "unknown-column", f'{storable(name)[:60]}: "{text[:60]}" has no place; {place}'
+        return "unknown-column", f'{storable(name)[:60]}: "{text[:60]}" has no place; {self._places()}'
+
+    def _places(self) -> str:
+        return f"{self._dataset.name} has {', '.join(column.name for column in self._dataset.columns)}"
 
 
 def _disputed(
@@ -216,7 +222,7 @@ def _returned(pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str,
     if not ids:
         return None, pairs
     own = [(name, value) for name, value in pairs if fold(name) not in {RETURNED, *EXPLAINED}]
-    if returned := str(ids[0] or "").strip():
+    if returned := (_text(ids[0])[0] or "").strip():
         return returned, [
             (name, unguarded(value) if isinstance(value, str) else value) for name, value in own
         ]
@@ -253,6 +259,11 @@ def storable(text: str) -> str:
 
 def _fits_jsonb(raw: str) -> bool:
     return not NOT_FOR_POSTGRES.search(raw) and not NUMBERS_OF_THOUSANDS_OF_DIGITS.search(raw)
+
+
+def read_exact(text: str) -> Any:
+    """Read JSON as the rows of a JSON file are read: objects as `Pairs`, numbers as `Number`."""
+    return json.loads(text, object_pairs_hook=Pairs, parse_float=Number, parse_int=Number)
 
 
 def exact_json(value: Any) -> str:

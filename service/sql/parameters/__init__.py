@@ -9,7 +9,6 @@ from service.sql.parameters.template import (
     Template,
     label,
 )
-from service.sql.parameters.values import exact
 from service.sql.parameters.windows import Mode, Window
 
 __all__ = [
@@ -22,6 +21,5 @@ __all__ = [
     "Window",
     "analyse",
     "declarations",
-    "exact",
     "label",
 ]

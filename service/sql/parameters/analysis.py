@@ -18,7 +18,7 @@ from service.sql.parameters.bounds import bare
 from service.sql.parameters.days import Slot, day_slot
 from service.sql.parameters.edits import moves_only_bounds
 from service.sql.parameters.template import DAY_KIND, IMPLIED, NAME_LIMIT, Declared, Template, label
-from service.sql.parameters.values import DECLARED_POSTGRES, Canonical, Kind, exact, from_json
+from service.sql.parameters.values import DECLARED_POSTGRES, Canonical, Kind, from_json
 from service.sql.parameters.windows import END, NOT_ADJUSTABLE, START, Mode, find_windows
 from service.sql.validation.parsing import Statement, UnparsedStatement
 
@@ -32,7 +32,7 @@ QUOTED = re.compile(r"(?<![:\w]):([A-Za-z_][A-Za-z_0-9]{0,62})\b")
 def declarations(written: Mapping[str, Raw]) -> dict[str, Declared]:
     """Decode a definition's declarations; raises InvalidInput for invalid ones."""
     return {
-        name: bodies.decode(text, Declared, within=f"parameters.{label(name)}", number=exact)
+        name: bodies.decode(text, Declared, within=f"parameters.{label(name)}")
         for name, text in written.items()
     }
 

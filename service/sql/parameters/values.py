@@ -8,13 +8,14 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal
 from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from service.http.bodies import exact
 from service.sql.words import CLOCK
 
 Word = Literal["text", "integer", "number", "boolean", "date", "timestamp", "uuid", "enum"]
@@ -67,16 +68,6 @@ DECLARED_POSTGRES: dict[Word, str] = {
     "uuid": "uuid",
 }
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def exact(number: str) -> Decimal:
-    """A JSON number exactly as written: the `float_hook` for every decoder of parameter values."""
-    try:
-        return Decimal(number)
-    except InvalidOperation:
-        raise ValueError("Number out of range") from None
-
-
 JSON_DECODER = msgspec.json.Decoder(float_hook=exact)
 
 
