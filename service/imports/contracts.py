@@ -12,7 +12,7 @@ from service.database.queries import quoted
 
 Kind = Literal[
     "text", "sql", "integer", "number", "flag", "moment", "month", "uuid",
-    "day", "instant", "clock", "array", "json", "other",
+    "day", "instant", "clock", "zoned-clock", "array", "json", "other",
 ]  # fmt: skip
 Reason = Literal[
     "field-count", "missing-value", "wrong-type", "out-of-range", "unknown-column", "duplicate",

@@ -24,15 +24,15 @@ TABLES: Final = {"r", "p"}
 KINDS: Final[dict[str, Kind]] = {
     "int2": "integer", "int4": "integer", "int8": "integer", "numeric": "number", "float4": "number",
     "float8": "number", "bool": "flag", "text": "text", "varchar": "text", "bpchar": "text", "citext": "text",
-    "timestamp": "moment", "date": "day", "timestamptz": "instant", "time": "clock", "timetz": "clock",
+    "timestamp": "moment", "date": "day", "timestamptz": "instant", "time": "clock", "timetz": "zoned-clock",
     "uuid": "uuid", "json": "json", "jsonb": "json",
 }  # fmt: skip
 JSON_TYPES: Final[dict[Kind, dict[str, Any]]] = {
     "text": {"type": "string"}, "integer": {"type": "integer"}, "number": {"type": "number"},
     "flag": {"type": "boolean"}, "day": {"type": "string", "format": "date"}, "moment": {"type": "string"},
     "instant": {"type": "string", "format": "date-time"}, "clock": {"type": "string"},
-    "uuid": {"type": "string", "format": "uuid"}, "array": {"type": ["array", "string"]}, "json": {},
-    "other": {"type": "string"},
+    "zoned-clock": {"type": "string"}, "uuid": {"type": "string", "format": "uuid"},
+    "array": {"type": ["array", "string"]}, "json": {}, "other": {"type": "string"},
 }  # fmt: skip
 INTEGER_BITS: Final = {"int2": 15, "int4": 31, "int8": 63}
 

@@ -161,6 +161,8 @@ def _store(dataset: Dataset, present: set[str] | None) -> Iterator[Step]:
 
 
 def _store_in_table(dataset: Dataset, present: set[str] | None) -> Iterator[Step]:
+    if present == set():
+        return  # no row of the file has a column, so none is valid
     if not dataset.key:
         yield _step("choose_facts", tables.choose_facts(dataset, present))
     elif dataset.mirrored or (present or set(dataset.names)) - set(dataset.key):

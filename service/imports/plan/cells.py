@@ -9,6 +9,7 @@ The temporary tables have fixed names, since one transaction runs one plan at a 
 position (`c1`, `c2`, ...), so that they never collide with the tables' own columns.
 """
 
+import re
 from itertools import product
 
 from service.database.queries import literal
@@ -27,20 +28,32 @@ EXPECTED: dict[Kind, str] = {
     "month": "a month (10-2021, 2021-10 or a date)", "uuid": "a UUID",
     "day": "a date (2019-10-04 or 04/10/2019)",
     "instant": "a time (2019-10-04T09:00:00Z or 04/10/2019 09:00, in UTC without a zone)",
-    "clock": "a time of day (09:00)", "array": "an array", "json": "JSON", "other": "valid",
+    "clock": "a time of day (09:00), without a date and a zone",
+    "zoned-clock": "a time of day (09:00+02), without a date",
+    "array": "an array", "json": "JSON", "other": "valid",
 }  # fmt: skip
 TRUE = ("true", "t", "yes", "y", "1")
 FALSE = ("false", "f", "no", "n", "0")
 AS_WRITTEN: tuple[Kind, ...] = ("text", "json", "array", "other")
-UNSHAPED: tuple[Kind, ...] = ("json", "array", "other", "instant", "clock")
+UNSHAPED: tuple[Kind, ...] = ("json", "array", "other", "instant", "clock", "zoned-clock")
 """Kinds whose value is first looked into by Postgres itself."""
-EXACT: dict[Kind, str] = {"number": "numeric", "moment": "timestamp", "instant": "timestamptz"}
-"""The type that keeps every digit of such a value."""
+EXACT: dict[Kind, str] = {
+    "number": "numeric", "moment": "timestamp", "instant": "timestamptz", "clock": "time",
+    "zoned-clock": "timetz",
+}  # fmt: skip
+"""The type that keeps every value of a kind, within microseconds."""
+ROUNDING = re.compile(r"interval|real|double precision|(?:numeric|timestamp|time)(?=\()")
+"""Types that round and are of no kind in EXACT: of intervals, and of the elements of arrays."""
+FINE = "'[.,][0-9]{6}0*[1-9]'"
+"""A fraction of a second with digits beyond microseconds, which no type keeps."""
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
 """Replaces each digit by 0 and each separator of a date by `-`."""
 
 INSTANT = r"'^([0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4})([T ].*)?$'"
 """A date with a year of four digits, then perhaps a time and a zone. No word such as `tomorrow`."""
+CLOCK = "'^[0-9.:]+( ?[AaPp][Mm])?$'"
+ZONED_CLOCK = "'^[0-9.:]+( ?[AaPp][Mm])?( ?([+-][0-9:]+|[A-Za-z][A-Za-z0-9_/+-]*))?$'"
+"""Postgres would drop a date, and the zone where the type has none."""
 
 Rule = tuple[str, Reason, str | None]
 """Condition of the problem (SQL), reason, message. Without a message Postgres tells its own."""
@@ -145,11 +158,26 @@ def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
     if column.declared and not (column.known and (column.kind in {"text", "uuid"} or column.choices)):
         reason: Reason = "wrong-type" if column.kind in UNSHAPED else "out-of-range"
         rules.append((f"NOT {_valid(column, cell)}", reason, None))
-    if column.declared and (exact := EXACT.get(column.kind)):
+    if column.declared and (exact := _exact(column)):
         # Postgres would round the value, and the file would not say what is stored.
         rounded = f"{cell}::{column.type}::{exact} <> {cell}::{exact}"
+        if exact.startswith(("time", "interval")):
+            rounded = f"{cell} ~ {FINE} OR {rounded}"
         rules.append((rounded, "out-of-range", f"has more digits than {column.type} keeps"))
     return rules
+
+
+def _exact(column: DatasetColumn) -> str | None:
+    """The type that holds the column's values before they are rounded. None if nothing rounds them."""
+    if column.kind in EXACT:
+        return EXACT[column.kind]
+    found = ROUNDING.match(column.type)
+    if found is None:
+        return None
+    ends = "[]" if column.kind == "array" else ""
+    if found[0] in {"real", "double precision"}:
+        return f"numeric{ends}"
+    return f"interval{ends}" if found[0] == "interval" else re.sub(r"\(.*?\)", "", column.type)
 
 
 def _valid(column: DatasetColumn, cell: str) -> str:
@@ -204,8 +232,9 @@ def _type_rules(column: DatasetColumn, cell: str) -> list[Rule]:  # noqa: PLR091
             ]
         case "instant":
             return [(f"{cell} !~ {INSTANT}", "wrong-type", wrong)]
-        case "clock":
-            return [(f"{cell} !~ '^[0-9]'", "wrong-type", wrong)]
+        case "clock" | "zoned-clock":
+            shape = CLOCK if column.kind == "clock" else ZONED_CLOCK
+            return [(f"{cell} !~ {shape}", "wrong-type", wrong)]
         case "uuid":
             return [(f"NOT pg_input_is_valid({cell}, 'uuid')", "wrong-type", wrong)]
         case _:

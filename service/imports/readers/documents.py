@@ -98,7 +98,7 @@ def _array(text: "_Text") -> Iterator[Element]:
 
 
 def _object(text: "_Text", part: str) -> Iterator[Element]:
-    """Read an object that holds rows or is a row."""
+    """Read an object that holds rows, or a value that is a row."""
     text.peek()
     line = text.line
     row = text.row()
@@ -181,9 +181,9 @@ class _Text:
         return self._passed(*found)
 
     def row(self) -> tuple[Any, str] | None:
-        """Read an object that is a row. None if the object holds rows or is too long for a row."""
+        """Read a value that is a row. None for an object that holds rows, or is too long for a row."""
         found = self._decoded()
-        if found is None or any(key in PARTS and isinstance(rows, list) for key, rows in found[0]):
+        if found is None or (isinstance(found[0], Pairs) and _holds_rows(found[0])):
             return None
         return self._passed(*found)
 
@@ -246,6 +246,10 @@ class _Text:
         self._ended = not more
         self._window = self._window[self._at :] + more
         self._at = 0
+
+
+def _holds_rows(value: Pairs) -> bool:
+    return any(key in PARTS and isinstance(rows, list) for key, rows in value)
 
 
 def _depth(raw: str) -> int:

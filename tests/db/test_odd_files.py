@@ -1,0 +1,146 @@
+"""Files that hold no rows or no columns, and values that the column's type would round."""
+
+import msgspec
+import pytest
+
+from service.imports import quarantine
+from service.imports.run.turns import Turns
+from tests.db.test_derived_datasets import ACTOR, Shop, bare, counts  # noqa: F401 (a fixture)
+
+TABLE = """
+CREATE TABLE public.odd (
+    id integer PRIMARY KEY, note text, at timestamptz, at_second timestamptz(0), hour time, hour_zoned timetz,
+    second time(0), pause interval, amounts numeric(10,2)[], shares real[], moments timestamp(0)[],
+    number numeric, whole smallint, body jsonb
+);
+CREATE TABLE public.free (note text, number integer DEFAULT 7)
+"""
+
+
+@pytest.fixture
+async def odd(bare: Shop) -> Shop:  # noqa: F811
+    await bare.run(TABLE)
+    for table in ("public.odd", "public.free"):
+        await bare.add(table)
+    return bare
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"items": null}', '{"items": []}', '{"items": {}}', '{"layouts": [1]}']
+)
+@pytest.mark.parametrize("dataset", ["odd", "free"])
+async def test_a_document_without_rows_is_an_import_of_none(odd: Shop, dataset: str, text: str):
+    report = await odd.put(dataset, text, "file.json")
+    assert (report.inserted, report.rows_read - report.quarantined) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('"text"', "wrong-type"),
+        ("12", "wrong-type"),
+        ("[1, null]", "wrong-type"),
+        ('{"data": [{"id": 1}]}', "unknown-column"),
+        ("{}", "missing-value"),
+        ('{"x": ""}', "missing-value"),
+    ],
+)
+@pytest.mark.parametrize("dataset", ["odd", "free"])
+async def test_a_row_without_any_column_waits(odd: Shop, dataset: str, text: str, reason: str):
+    report = await odd.put(dataset, text, "file.json")
+    assert report.rows_read == report.quarantined > 0
+    assert next(each[1] for each in await odd.kept()) == reason
+
+
+async def test_a_line_that_is_no_object_waits_alone(odd: Shop):
+    report = await odd.put("odd", '{"id": 1}\n5\n"x"\n{"id": 2}\n', "file.ndjson")
+    assert counts(report) == (4, 2, 0, 0, 2)
+    assert await odd.kept() == [
+        (2, "wrong-type", "a row must be an object"),
+        (3, "wrong-type", "a row must be an object"),
+    ]
+
+
+async def test_headings_that_are_all_unknown_are_told_by_their_rows(odd: Shop):
+    report = await odd.put("free", "a,b\n1,2\n,\n")
+    assert (report.inserted, report.reasons) == (0, {"missing-value": 1, "unknown-column": 1})
+    assert "free has note, number" in (await odd.kept())[1][2]
+
+
+@pytest.mark.parametrize(
+    "given", ['"\\u0000"', '"\\ud800"', '{"a": 1}', "[1]", "12", "true", "0.5"], ids=range(7)
+)
+async def test_an_id_of_the_quarantine_that_is_none_keeps_its_row_alone(odd: Shop, given: str):
+    text = f'[{{"id": 1, "quarantine_id": {given}}}, {{"id": 2}}]'
+    report = await odd.put("odd", text, "file.json")
+    assert (report.inserted, report.reasons) == (1, {"conflict": 1})
+
+
+async def test_a_number_of_more_digits_than_postgres_takes_keeps_its_row_alone(odd: Shop):
+    report = await odd.put("odd", f'[{{"id": 1, "number": {"1" * 200_000}}}, {{"id": 2}}]', "file.json")
+    assert (report.inserted, report.reasons) == (1, {"wrong-type": 1})
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("at", "2019-10-04T09:00:00.1234567Z"),
+        ("at", "2019-10-04 09:00:00.0000001"),
+        ("at_second", "2019-10-04 09:00:00.5"),
+        ("hour", "09:00:00.1234567"),
+        ("hour", "09:00+02"),
+        ("hour", "09:00 Europe/Berlin"),
+        ("hour", "2019-10-04 09:00"),
+        ("hour", "20191004 0900"),
+        ("hour_zoned", "09:00:00.1234567+02"),
+        ("hour_zoned", "2019-10-04 09:00+02"),
+        ("second", "09:00:00.5"),
+        ("pause", "0.1234567 seconds"),
+        ("pause", "PT0.1234567S"),
+        ("amounts", "{1.00,1.005}"),
+        ("amounts", "[1.005]"),
+        ("shares", "{0.5,16777217}"),
+        ("moments", '{"2019-10-04 09:00:00.5"}'),
+    ],
+)
+async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, cell: str):
+    quoted = '"' + cell.replace('"', '""') + '"'
+    report = await odd.put("odd", f"id,{column}\n1,{quoted}\n")
+    assert (report.inserted, report.quarantined) == (0, 1)
+    assert (await odd.kept())[0][2].startswith(f'{column}: "')
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "stored"),
+    [
+        ("at", "2019-10-04T09:00:00.12345600Z", "2019-10-04 09:00:00.123456+00"),
+        ("at", "04/10/2019 09:00:00.5 Europe/Berlin", "2019-10-04 07:00:00.5+00"),
+        ("at_second", "2019-10-04 09:00:00.0", "2019-10-04 09:00:00+00"),
+        ("hour", "9:00 PM", "21:00:00"),
+        ("hour", "0900", "09:00:00"),
+        ("hour", "09:00:00.50", "09:00:00.5"),
+        ("hour_zoned", "09:00+02", "09:00:00+02"),
+        ("second", "09:00:00.0", "09:00:00"),
+        ("pause", "1.5 days 00:00:00.123456", "1 day 12:00:00.123456"),
+        ("amounts", "[1.10, 2]", "{1.10,2.00}"),
+        ("shares", "{0.5,null}", "{0.5,NULL}"),
+    ],
+)
+async def test_a_value_that_the_type_keeps_is_stored(odd: Shop, column: str, cell: str, stored: str):
+    await odd.put("odd", f'id,{column}\n1,"{cell}"\n')
+    assert await odd.ask(f"SELECT {column}::text FROM public.odd") == [(stored,)]
+
+
+NUMBERS = '"number": 0.12345678901234567890123, "body": {"a": [1.10, 12345678901234567890.5], "a ": null}'
+
+
+async def test_numbers_keep_their_digits_when_their_row_is_fixed(odd: Shop):
+    await odd.put("odd", f'[{{"id": "x", {NUMBERS}}}]', "file.json")
+    ((row_id,),) = await odd.ask("SELECT id FROM quarantine.row")
+    kept = await quarantine.one(odd.tx, row_id)
+    assert str(kept.raw["number"]) == "0.12345678901234567890123"
+    fix = {"id": 1, "whole": msgspec.json.decode("-5"), "note": "a"}
+    await quarantine.fix(odd.tx, row_id, fix, lambda sql: sql, ACTOR, turns=Turns())  # type: ignore[arg-type]
+    assert await odd.ask("SELECT id, number::text, body::text, whole, note FROM public.odd") == [
+        (1, "0.12345678901234567890123", '{"a": [1.10, 12345678901234567890.5], "a ": null}', -5, "a")
+    ]
