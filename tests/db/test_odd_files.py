@@ -131,6 +131,27 @@ async def test_a_value_that_the_type_keeps_is_stored(odd: Shop, column: str, cel
     assert await odd.ask(f"SELECT {column}::text FROM public.odd") == [(stored,)]
 
 
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ('{"id": 1, "note": "a", "note": "b", "note": "c", "x": "1", "x": "2", "x": "2"}', "file.json"),
+        ("id,note,note,note,x,x,x\n1,a,b,c,1,2,2\n", "file.csv"),
+    ],
+)
+async def test_every_value_of_a_repeated_name_is_kept(odd: Shop, text: str, source: str):
+    await odd.run('ALTER TABLE public.odd ADD COLUMN "note 2" text')
+    await odd.put("odd", text, source)
+    ((raw,),) = await odd.ask("SELECT raw - 'id' FROM quarantine.row")
+    assert raw == {"note": "a", "note (3)": "b", "note (4)": "c", "x": "1", "x (2)": "2", "x (3)": "2"}
+
+
+async def test_many_values_of_one_name_are_kept_at_once(odd: Shop):
+    many = ", ".join(f'"x": "{number}"' for number in range(90_000))
+    report = await odd.put("odd", f'[{{"id": 1, {many}}}]', "file.json", bytes_limit=8 << 20)
+    assert report.reasons == {"unknown-column": 1}
+    assert await odd.ask("SELECT count(*) FROM quarantine.row, jsonb_object_keys(raw)") == [(90_001,)]
+
+
 NUMBERS = '"number": 0.12345678901234567890123, "body": {"a": [1.10, 12345678901234567890.5], "a ": null}'
 
 

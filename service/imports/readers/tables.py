@@ -191,9 +191,23 @@ class Shaper:
             cells[at] = cells[at] or text
         if self._may_be_empty and not has_column:
             problem = problem or ("missing-value", f"the row has no column; {self._places()}")
+        if len({name for name, _ in pairs}) < len(pairs):
+            raw, pairs = None, self._apart(pairs)
         reason, message = problem or (None, None)
         whole = raw if raw is not None and _fits_jsonb(raw) else _raw(pairs)
         return (line, returned, whole, reason, message, *cells)
+
+    def _apart(self, pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Give repeated names a number that no column has: Postgres keeps one value of a name."""
+        found: dict[str, Any] = {}
+        turns: dict[str, int] = {}
+        for name, value in pairs:
+            own = name
+            while (own in found and found[own] != value) or (own != name and fold(own) in self._headings):
+                turns[name] = turns.get(name, 1) + 1
+                own = f"{name} ({turns[name]})"
+            found[own] = value
+        return list(found.items())
 
     def _unknown(self, name: str, text: str | None) -> Problem | None:
         if not text or not text.strip():
