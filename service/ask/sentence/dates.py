@@ -124,9 +124,15 @@ def unit_named(text: str) -> Unit:
     return units.get(text, "day")
 
 
-def _rolling(count: int, unit: str) -> Window:
-    if not 1 <= count <= 100_000:  # noqa: PLR2004 (beyond, Postgres has no such day)
+def _counted(count: int, unit: str, least: int = 1) -> int:
+    most = {"month": 72_000, "quarter": 24_000, "year": 6_000}.get(unit, 100_000)
+    if not least <= count <= most:  # beyond, Postgres has no such day
         raise DateError(f"{count} {unit}s is no window")
+    return count
+
+
+def _rolling(count: int, unit: str) -> Window:
+    count = _counted(count, unit)
     days = {"day": 1, "week": 7}
     if unit in days:
         return Window(rolling=count * days[unit], unit="day")
@@ -156,7 +162,9 @@ _MOVING: tuple[tuple[str, Callable[[re.Match[str]], Window]], ...] = (
     (r"(?:since|from) yesterday", lambda _match: _rolling(1, "day")),
     (
         rf"(?P<n>\d{{1,5}}) {_UNIT}s? ago",
-        lambda match: Window(period=-int(match["n"]), unit=unit_named(match["unit"])),
+        lambda match: Window(
+            period=-_counted(int(match["n"]), match["unit"], 0), unit=unit_named(match["unit"])
+        ),
     ),
 )
 
