@@ -13,11 +13,15 @@ from service.sql.validation import UnknownCall, Unread, foreign
 
 _SYNTAX_ERROR: Final = "42601"
 _NO_FUNCTION: Final = "42883"
+_NO_COLUMN: Final = "42703"
 # Postgres finds no type for a parameter (`:kind IS NULL`), or two. Asking place by place may find one.
 _UNSURE: Final = frozenset({"42P08", "42P18", _NO_FUNCTION, "42804", "42725"})
 _NUMBER: Final = re.compile(r"\$([0-9]{1,6})")  # in Postgres's message, whatever its language
 _NO_TYPE: Final = frozenset({"42P08", "42P18"})
-_QUOTED: Final = re.compile(r'":([A-Za-z_][A-Za-z_0-9]{0,62})"')
+_NAME: Final = r":([A-Za-z_][A-Za-z_0-9]{0,62})"
+_QUOTED: Final = re.compile(rf'"(?:[^"]{{0,80}}?[^"\w:])?{_NAME}')
+_PARAMETER: Final = re.compile(_NAME)
+_SLICED: Final = re.compile(r"(?<!:):\s*$")
 ROUNDS: Final = 40
 Place = Callable[[int], int | None]
 
@@ -115,9 +119,16 @@ def put_place(problem: QueryFailed, sql: str, place: Place) -> None:
 
 def _advice(problem: QueryFailed, sql: str, start: int) -> str:
     """Postgres reads `@id` as an operator and `':day'` as text, so its own message does not help."""
-    if problem.members["sqlstate"].startswith("22") and (found := _QUOTED.search(problem.detail)):
+    state = problem.members["sqlstate"]
+    if state.startswith("22") and (found := _QUOTED.search(problem.detail)):
         return f"stands inside quotes, where it is text; write :{found[1]} without quotes"
-    if problem.members["sqlstate"] not in {_NO_FUNCTION, "42703", _SYNTAX_ERROR}:
+    if state == _SYNTAX_ERROR and (found := _PARAMETER.match(sql, start)):
+        name, typed = found[1], sql[:start].rstrip().lower().endswith("interval")
+        advice = f"write :{name}::interval" if typed else "a name or a keyword cannot be one"
+        return f"is no place for a value: :{name} is a parameter, which stands for a value; {advice}"
+    if state == _NO_COLUMN and _SLICED.search(sql[max(0, start - 2) : start]):
+        return "is the end of a slice, no parameter; as one, write (:n)"
+    if state not in {_NO_FUNCTION, _NO_COLUMN, _SYNTAX_ERROR}:
         return ""
     for at in range(max(0, start - 2), min(len(sql), start + 3)):
         if sql[at] in "@?" and (advice := foreign(sql, at)):

@@ -110,6 +110,10 @@ class _Reading:
         if name is None or isinstance(name, exp.Func):
             return  # ROWS FROM (...) and functions: `check_names` checks their names
         catalog = node.args.get("catalog")
+        if any(isinstance(part, exp.Placeholder) for part in (name, schema, catalog)):
+            self.refuse(
+                "has a parameter for a relation; a parameter stands for a value: name the relation", node
+            )
         if not isinstance(name, exp.Identifier) or (catalog is not None and not self.is_own(_name(catalog))):
             written = ".".join(_name(part) for part in (catalog, schema, name) if part is not None)
             self.refuse(f"reads {written}; name relations as {self.schemas[0]}.name", node)
