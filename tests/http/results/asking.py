@@ -30,9 +30,9 @@ async def running(settings):
     set_up_logs(Logs(level="error"))
     app = create_app(settings)
     async with held(app.lifespan()):
-        lane = layered(app)
-        async with calls(lane) as fast, calls(lane._app) as slow:
-            yield Service(app, lane, fast, slow)
+        middleware = layered(app)
+        async with calls(middleware) as fast, calls(middleware._app) as slow:
+            yield Service(app, middleware, fast, slow)
 
 
 def calls(app):
@@ -42,7 +42,7 @@ def calls(app):
 
 class Service(msgspec.Struct):
     app: object
-    lane: CacheHitMiddleware
+    middleware: CacheHitMiddleware
     fast: httpx.AsyncClient
     slow: httpx.AsyncClient
 
