@@ -49,7 +49,7 @@ from service.settings import Settings
 
 KEYS_DEADLINE_S: Final = 3.0  # a caller may wait for the key
 
-__all__ = ["configured", "create_app", "drain", "layered", "lifecycle_of", "routed"]
+__all__ = ["base_of", "configured", "create_app", "drain", "layered", "routed"]
 
 
 def create_app(settings: Settings, prometheus: Prometheus | None = None, *, alerts: bool = True) -> Litestar:
@@ -101,7 +101,7 @@ def configured(
         sharing=sharing,
         traces=spans,
     )
-    issuer, tokens = _issuers(app, settings)
+    issuer, tokens = _issuers(app, settings, observe)
     sessions = _sessions(app, settings, issuer)
     gate = _guard(app, settings, tokens, sessions)
     base = Base(
@@ -133,7 +133,7 @@ def configured(
     return app
 
 
-def _issuers(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens]:
+def _issuers(app: Litestar, settings: Settings, observe: Observe) -> tuple[Issuer, Tokens]:
     """Our own issuer, and all issuers whose tokens are accepted."""
     auth = settings.auth
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
@@ -144,7 +144,9 @@ def _issuers(app: Litestar, settings: Settings) -> tuple[Issuer, Tokens]:
             services: Services = app.state.services
             return await services.outbound.get_json(url, dict[str, Any], deadline_s=KEYS_DEADLINE_S)
 
-        trusted.append(oidc_trust(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json))
+        trusted.append(
+            oidc_trust(auth.oidc_issuer, auth.oidc_audience, auth.oidc_jwks_url, fetch_json, observe)
+        )
     return issuer, Tokens(trusted)
 
 
@@ -169,54 +171,44 @@ def _signer(settings: Settings) -> Signer:
 def _guard(app: Litestar, settings: Settings, tokens: Tokens, sessions: Sessions) -> Gate:
     """Put the gate before the router, so that unknown paths require a token too."""
     on = settings.auth.mode == "on"
-    router: ASGIApp = app.state.setdefault("router", app.asgi_handler)
-    app.asgi_handler = gate = Gate(
-        router,
+    gate = Gate(
+        app.state.setdefault("router", app.asgi_handler),
         tokens if on else None,
         sessions if on else None,
         public=public_addresses(app.routes),
         settings=settings,
         refuse=send_problem,
     )
+    app.asgi_handler = cast("ASGIApp", gate)
     return gate
 
 
-def layered(app: Litestar, running: set[Client] | None = None) -> ASGIApp:
-    """Wrap the app in its ASGI layers, as the server runs it.
+def layered(app: Litestar, running: set[Client] | None = None) -> App:
+    """Wrap the app in its ASGI layers, the innermost first, as the server runs it.
 
     `CacheHitMiddleware` is outside the request log, so hits are logged as counts. `running` receives the
     clients whose requests run.
     """
-    base: Base = app.state.base
+    base = base_of(app)
     error_pages = ErrorPages(cast("App", app), base.pages)
     refuse = error_pages.refusing(send_problem)
-    framework = RepresentationMiddleware(error_pages)
-    mcp = McpEndpoint(cast("App", framework), base.gate, lambda: _services(app).mcp, refuse)
-    streams = EventStreams(cast("App", mcp), base.gate, lambda: _services(app).streams, refuse)
-    endpoint = ResultEndpoint(cast("App", streams), base.gate, lambda: _services(app).result_service, refuse)
-    sockets = Sockets(
-        cast("App", DisconnectMiddleware(cast("App", endpoint))),
-        base.gate,
-        lambda: _services(app).streams,
-        send_problem,
-    )
-    linked = LinkRoutes(cast("App", sockets), lambda: _services(app).links, refuse)
-    proxies = Proxies(base.settings.server.trusted_proxies)
-    inner = RequestBounds(
-        cast("Any", RequestLog(ErrorMiddleware(cast("ASGIApp", linked)), base.observe, base.traces, proxies)),
-        set[Client]() if running is None else running,
-        base.settings.server.body_timeout_s,
+    layers: App = RepresentationMiddleware(error_pages)
+    layers = McpEndpoint(layers, base.gate, lambda: _services(app).mcp, refuse)
+    layers = EventStreams(layers, base.gate, lambda: _services(app).streams, refuse)
+    layers = ResultEndpoint(layers, base.gate, lambda: _services(app).result_service, refuse)
+    layers = DisconnectMiddleware(layers)
+    layers = Sockets(layers, base.gate, lambda: _services(app).streams, send_problem)
+    layers = LinkRoutes(layers, lambda: _services(app).links, refuse)
+    layers = ErrorMiddleware(layers)
+    layers = RequestLog(layers, base.observe, base.traces, Proxies(base.settings.server.trusted_proxies))
+    layers = RequestBounds(
+        layers, set[Client]() if running is None else running, base.settings.server.body_timeout_s
     )
     hits = CacheHitMiddleware(
-        cast("App", inner),
-        base.request_index,
-        base.results,
-        base.gate,
-        need=READ,
-        observe=base.observe,
+        layers, base.request_index, base.results, base.gate, need=READ, observe=base.observe
     )
     base.prometheus.before_publishing(hits.tell_hits)
-    return cast("ASGIApp", hits)
+    return hits
 
 
 def _services(app: Litestar) -> Services:
@@ -226,10 +218,9 @@ def _services(app: Litestar) -> Services:
     return services
 
 
-def lifecycle_of(app: Litestar) -> Lifecycle:
-    """Whether the service is about to stop, for who decides that."""
-    base: Base = app.state.base
-    return base.lifecycle
+def base_of(app: Litestar) -> Base:
+    """The parts that are there before the lifespan begins."""
+    return app.state.base
 
 
 def drain(app: Litestar) -> list[Client]:

@@ -45,20 +45,20 @@ class Alerting(Struct, frozen=True):
         with self.results.subscribe((DELIVERIES_TABLE,)) as changes:
             await self.deliverer.keep(changes)
 
-    async def mark(self, mark: Callable[[dict[UUID, int]], None]) -> None:
-        """Tell of open alerts by metric, at first and after each change. Run until cancelled."""
+    async def count(self, show: Callable[[dict[UUID, int]], None]) -> None:
+        """Show the open alerts of each metric in numbers, now and after each change, until cancelled."""
         with self.results.subscribe((ALERTS_TABLE,)) as changes:
             while True:
                 try:
-                    mark(await count_open(self.database))
+                    show(await count_open(self.database))
                 except DatabaseUnavailable:
                     await asyncio.sleep(RETRY_S)
                 else:
                     await anext(changes)
 
-    def runners(self, mark: Callable[[dict[UUID, int]], None]) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What runs in the background. `mark` is told of open alerts."""
-        return self.turn.lead(self.evaluator.run), self.deliver(), self.mark(mark)
+    def runners(self, show: Callable[[dict[UUID, int]], None]) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What runs in the background. `show` gets the numbers of open alerts."""
+        return self.turn.lead(self.evaluator.run), self.deliver(), self.count(show)
 
 
 class Outlets(Struct, frozen=True):

@@ -78,7 +78,7 @@ async def opened(app: Litestar) -> AsyncGenerator[None]:
                 keeper.keep_clients(clients),
                 services.changes.keep(services.executor.redefined),
                 *(
-                    (*services.alerting.runners(live.hub.mark), services.recorder.keep())
+                    (*services.alerting.runners(live.hub.set_open_alerts), services.recorder.keep())
                     if base.alerts
                     else ()
                 ),

@@ -138,7 +138,7 @@ def connect(
     settings, results = base.settings, base.results
     config = settings.database
     metrics = Catalog(database, config.data_schemas, results.redefined)
-    suspensions = Suspensions(database, metrics)
+    suspensions = Suspensions(database, metrics, base.observe)
     table_changes = Changes(
         database,
         session,

@@ -5,7 +5,7 @@ everybody. The gate checks the token before anything else, so an unknown address
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from secrets import token_urlsafe
 from typing import Any, Final, Literal, cast
@@ -15,7 +15,6 @@ from uuid import UUID
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import BaseRoute
-from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send, WebSocketScope
 from msgspec import Struct
 
 from service.audit import Actor
@@ -24,17 +23,14 @@ from service.auth.origins import host_of, is_foreign, is_own, read_host
 from service.auth.sessions import Sessions
 from service.auth.tokens import EVERYONE, SCOPES, VISITOR, Principal, Tokens
 from service.errors import BadRequest, Forbidden, InvalidToken, Problem, TooManyRequests, Unauthorized
-from service.http.asgi import Headers, field_of, with_headers
+from service.http.asgi import App, Headers, Receive, Refuse, Scope, Send, field_of, with_headers
 from service.http.current_caller import current_caller
 from service.http.ids import metric_of
 from service.settings import Settings, is_loopback
 
 Connection = ASGIConnection[Any, Any, Any, Any]
-Call = HTTPScope | WebSocketScope
 TakeMetric = Callable[[str, UUID], None]
 """Counts a request of a caller, by its subject, for a metric. Raises `TooManyRequests`."""
-Refuse = Callable[[Call, Send, Problem], Awaitable[None]]
-"""Sends a problem as the answer of a call."""
 
 CHALLENGE: Final = 'Bearer realm="tally"'
 WINDOW_S: Final = 60
@@ -104,7 +100,7 @@ class Gate:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: App,
         tokens: Tokens | None,
         sessions: Sessions | None,
         *,
@@ -130,7 +126,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = field_of(scope, b"origin")
         extra = [*self.browser_headers(origin)]
-        send = cast("Send", with_headers(cast("Any", send), extra))
+        send = with_headers(send, extra)
         if origin in self._for_origins and _is_preflight(scope):
             await _allow_preflight(send, field_of(scope, b"access-control-request-headers"))
             return
@@ -248,7 +244,7 @@ class Gate:
             raise Forbidden("A session changes things from our own pages only: the request has no `Origin`.")
         return principal
 
-    def _page(self, scope: Call, host: bytes) -> Principal:
+    def _page(self, scope: Scope, host: bytes) -> Principal:
         """The caller with AUTH=off. A page of another site in the same browser may only read.
 
         A foreign name that resolves to this machine (DNS rebinding) shows in `Host`.
@@ -335,14 +331,14 @@ def stated_handlers(route: BaseRoute) -> list[BaseRouteHandler]:
     return [handler for handler in handlers if getattr(handler, "http_methods", None) != {"OPTIONS"}]
 
 
-def caller(scope: Scope) -> Principal:
+def caller(scope: Any) -> Principal:
     """The caller of a route that needs a scope."""
-    return cast("Any", scope)["state"]["principal"]
+    return scope["state"]["principal"]
 
 
-def actor(scope: Scope) -> Actor:
+def actor(scope: Any) -> Actor:
     """The actor that the audit log records for this call."""
-    return Actor(caller(scope).subject, cast("Any", scope)["state"].get("request_id"))
+    return Actor(caller(scope).subject, scope["state"].get("request_id"))
 
 
 def page_headers(*, connect: Literal["'self'", "'none'"] = "'self'") -> tuple[str, dict[str, str]]:

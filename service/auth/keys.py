@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import jwt
 import msgspec
-import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import Struct
 
 from service.errors import IssuerUnavailable, Problem
+from service.observe.events import KeysNotFetched, Observe, ignore
 
 ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA"})
 RSA_BITS = 2048
@@ -22,8 +22,6 @@ FetchJson = Callable[[str], Awaitable[Any]]
 """Fetches a URL and decodes its JSON. Raises a `Problem` on any failure."""
 
 _PUBLIC_PARTS = frozenset({"kty", "n", "e", "crv", "x", "y"})
-
-log = structlog.get_logger("tally.auth")
 
 
 class Key:
@@ -64,8 +62,10 @@ class Keys:
         interval_s: float = 5,
         max_age_s: float = 600,
         now: Callable[[], float] = monotonic,
+        observe: Observe = ignore,
     ) -> None:
         self._load = load
+        self._observe = observe
         self._interval_s = interval_s
         self._max_age_s = max_age_s
         self._now = now
@@ -121,7 +121,7 @@ class Keys:
                 self._replace(jwks)
             self._loaded_at = self._now()
         except (Problem, ValueError, msgspec.ValidationError) as error:
-            log.warning("signing keys not fetched", reason=str(error), known=len(self._keys))
+            self._observe(KeysNotFetched(str(error), len(self._keys)))
 
     def _replace(self, jwks: Any) -> None:
         keys = read_jwks(jwks)
@@ -165,7 +165,13 @@ class Discovery(Struct, frozen=True):
     jwks_uri: str
 
 
-def oidc_trust(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetch_json: FetchJson) -> Trust:
+def oidc_trust(
+    issuer: str,
+    audiences: Iterable[str],
+    jwks_url: str | None,
+    fetch_json: FetchJson,
+    observe: Observe = ignore,
+) -> Trust:
     """An OpenID Connect issuer; its key address comes from discovery unless one is given."""
 
     async def load() -> Any:
@@ -177,4 +183,4 @@ def oidc_trust(issuer: str, audiences: Iterable[str], jwks_url: str | None, fetc
             raise ValueError("the discovery document is another issuer's")
         return await fetch_json(document.jwks_uri)
 
-    return Trust(issuer, frozenset(audiences), Keys(load), is_external=True)
+    return Trust(issuer, frozenset(audiences), Keys(load, observe=observe), is_external=True)

@@ -1,15 +1,12 @@
 """Answer errors as pages where a browser shows them. Programs get problem documents."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
 from service.dashboard.pages import HTML, Pages, headers, prefers_html
 from service.errors import Problem, problems_by_code
-from service.http.asgi import SAFE_METHODS, App, Message, Receive, Scope, Send, header_of
-
-Refuse = Callable[[Any, Any, Problem], Awaitable[None]]
+from service.http.asgi import SAFE_METHODS, App, Message, Receive, Refuse, Scope, Send, header_of
 
 LINKED: Final = "/s/"
 """How the addresses of signed links begin."""
@@ -73,7 +70,7 @@ class ErrorPages:
     def refusing(self, refuse: Refuse) -> Refuse:
         """A function that sends problems like `refuse`, as pages where a browser asked for one."""
 
-        async def send_page(scope: Any, send: Any, problem: Problem) -> None:
+        async def send_page(scope: Scope, send: Send, problem: Problem) -> None:
             async def refused(scope: Scope, _receive: Receive, send: Send) -> None:
                 await refuse(scope, send, problem)
 

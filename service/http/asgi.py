@@ -1,8 +1,13 @@
-"""ASGI types, and what layers that answer before the framework read and write."""
+"""ASGI types, and what layers that answer before the framework read and write.
+
+All layers have these types. Those of the framework differ, so `layered` casts once on each side of it.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import unquote_plus
+
+from service.errors import Problem
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -10,6 +15,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Refuse = Callable[[Scope, Send, Problem], Awaitable[None]]
+"""Sends a problem as the answer of a request."""
 
 
 def header_of(scope: Any, name: bytes) -> str:

@@ -11,25 +11,21 @@ import struct
 import sys
 import time
 from asyncio import timeout
-from collections.abc import Awaitable, Callable, Container, MutableMapping
+from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack, suppress
 from threading import Thread
 from typing import Any, Final
 
-import structlog
 from msgspec import Struct
 
 from service.errors import SlowBody
+from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.client_address import Proxies
 from service.http.current_caller import address_block
+from service.observe.events import IdleConnectionsClosed, Observe
 from service.settings import Server
 
 Client = tuple[str, int]
-Scope = Any
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Stream = Callable[[Client | None, Receive, Send], Awaitable[None]]
 
 PLACES: Final = 20_000  # maximum connections per worker; fewer if the limit of open files is lower
@@ -146,7 +142,7 @@ class ConnectionGuard:
     running request count but are never closed.
     """
 
-    def __init__(self, settings: Server, places: int, running: set[Client]) -> None:
+    def __init__(self, settings: Server, places: int, running: set[Client], observe: Observe) -> None:
         self._port = settings.port
         self._per_address = settings.connections_per_address
         self._proxies = Proxies(settings.trusted_proxies)
@@ -154,7 +150,7 @@ class ConnectionGuard:
         self._running = running
         self._last_count = 0
         self._last_look_at = 0.0
-        self._log: Any = structlog.get_logger("connections")
+        self._observe = observe
 
     def start(self) -> None:
         """Inspect the connections from a thread. Only Linux lets us inspect sockets."""
@@ -215,9 +211,7 @@ class ConnectionGuard:
                     connection.file.shutdown(socket.SHUT_RDWR)
         if excess:
             most = max(counts, key=counts.__getitem__)
-            self._log.warning(
-                "idle connections closed", number=len(excess), most_from=most, held=counts[most]
-            )
+            self._observe(IdleConnectionsClosed(len(excess), most, counts[most]))
         return len(excess)
 
     def _sort(

@@ -7,10 +7,10 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from service import errors
 from service.errors import FieldError, InvalidInput, Problem
+from service.http.asgi import App, Message, Receive, Scope, Send
 
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     400: errors.BadRequest,
@@ -34,17 +34,17 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     if problem.status == 500:  # noqa: PLR2004
         _log.error("unexpected error", exc_info=error)
     return Response(
-        _document(problem, request.scope),
+        _document(problem, cast("Scope", request.scope)),
         status_code=problem.status,
         media_type="application/problem+json",
         headers=problem.headers,
     )
 
 
-async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: Problem) -> None:
+async def send_problem(scope: Scope, send: Send, problem: Problem) -> None:
     """Send a problem from outside the framework. A WebSocket handshake gets an HTTP response too."""
     prefix = "http" if scope["type"] == "http" else "websocket.http"
-    start: Any = {
+    start = {
         "type": f"{prefix}.response.start",
         "status": problem.status,
         "headers": [
@@ -52,12 +52,12 @@ async def send_problem(scope: HTTPScope | WebSocketScope, send: Send, problem: P
             *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
         ],
     }
-    body: Any = {"type": f"{prefix}.response.body", "body": _document(problem, scope), "more_body": False}
+    body = {"type": f"{prefix}.response.body", "body": _document(problem, scope), "more_body": False}
     await send(start)
     await send(body)
 
 
-def note_problem(problem: Problem, scope: Scope) -> None:
+def note_problem(problem: Problem, scope: Any) -> None:
     """Leave the code of the answer's problem for the request log."""
     scope["state"]["problem"] = problem.code
 
@@ -74,7 +74,7 @@ class ErrorMiddleware:
     If the response has begun, the error goes on to the server, which closes the connection.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ class ErrorMiddleware:
             await self._app(scope, receive, observed)
         except Exception as error:
             _log.error("unexpected error", exc_info=error)
-            if begun or cast("str", scope["type"]) == "lifespan":
+            if begun or scope["type"] == "lifespan":
                 raise
             await send_problem(scope, send, Problem())
 

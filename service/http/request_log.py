@@ -4,11 +4,10 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Iterator, Mapping
-from typing import Any, Final, cast
-
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from typing import Any, Final
 
 from service.errors import AUTH_PROBLEMS
+from service.http.asgi import App, Message, Receive, Scope, Send
 from service.http.client_address import Proxies
 from service.http.current_caller import address_of, current_caller
 from service.http.log_fields import cache_outcome, caller_of, shown_path, shown_query
@@ -30,7 +29,7 @@ class RequestLog:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: App,
         observe: Observe,
         traces: Traces = UNTRACED,
         proxies: Proxies | None = None,
@@ -41,13 +40,12 @@ class RequestLog:
         self._proxies = proxies or Proxies(())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = cast("str", scope["type"])
-        if kind == "lifespan":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         request_id = request_id_of(given).decode()
-        state = cast("Any", scope).setdefault("state", {})
+        state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["address"] = self._proxies.client_address(scope)
         current_request_id.set(request_id)
@@ -62,7 +60,7 @@ class RequestLog:
         with self._traces.request(scope["headers"]) as span:
             await self._answer(scope, receive, send, span)
 
-    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send, span: Span | None) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span | None) -> None:
         started = time.perf_counter()
         state = scope["state"]
         status = 499  # nginx's status for a client that disconnected before the response
@@ -85,7 +83,7 @@ class RequestLog:
             done = RequestDone(
                 scope["method"],
                 shown_path(scope["path"]),
-                cast("Any", scope).get("path_template", ""),
+                scope.get("path_template", ""),
                 status,
                 size,
                 time.perf_counter() - started,

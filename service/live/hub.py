@@ -277,7 +277,7 @@ class Hub:
                     changed()
         del self._followers[owner]
 
-    def mark(self, alerts: dict[UUID, int]) -> None:
+    def set_open_alerts(self, alerts: dict[UUID, int]) -> None:
         """Tell those who watch a metric how many of its alerts are open."""
         self._alerts = alerts
         for topic in tuple(self._topics.values()):

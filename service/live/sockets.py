@@ -21,7 +21,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.http import bodies
-from service.http.asgi import App, Message, Receive, Scope, Send
+from service.http.asgi import App, Message, Receive, Refuse, Scope, Send
 from service.http.ids import parse_uuid
 from service.http.representation import bare_tag
 from service.live.connection import Connection
@@ -195,7 +195,7 @@ class Sockets:
         app: App,
         gate: Gate,
         parts: Callable[[], Parts],
-        refuse: Callable[[Any, Any, Problem], Awaitable[None]],
+        refuse: Refuse,
     ) -> None:
         self._app = app
         self._gate = gate

@@ -20,6 +20,7 @@ from service.http.asgi import (
     App,
     Message,
     Receive,
+    Refuse,
     Scope,
     Send,
     field_of,
@@ -179,7 +180,7 @@ class EventStreams:
         app: App,
         gate: Gate,
         parts: Callable[[], "Parts"],
-        refuse: Callable[[Any, Any, Problem], Awaitable[None]],
+        refuse: Refuse,
     ) -> None:
         self._app = app
         self._gate = gate

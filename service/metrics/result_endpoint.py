@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from service.auth.guards import Gate, require
@@ -16,6 +16,7 @@ from service.http.asgi import (
     Headers,
     Message,
     Receive,
+    Refuse,
     Scope,
     Send,
     field_of,
@@ -101,7 +102,7 @@ class ResultEndpoint:
         app: App,
         gate: Gate,
         service: Callable[[], ResultService],
-        refuse: Callable[[Any, Any, Problem], Awaitable[None]],
+        refuse: Refuse,
     ) -> None:
         self._app = app
         self._gate = gate

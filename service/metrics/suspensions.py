@@ -8,10 +8,9 @@ import asyncio
 from collections import Counter
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-import structlog
 from msgspec import Struct
 
 from service import audit
@@ -21,6 +20,7 @@ from service.database.stored_sql.limiter import Watch
 from service.errors import MetricSuspended, NotFound, Problem
 from service.metrics.catalog import SQL, Catalog, Suspended
 from service.metrics.models import Metric
+from service.observe.events import MetricLingered, Observe, StatementSuspended, ignore
 
 TIMES: Final = 2
 RECORD_S: Final = 2.0
@@ -52,11 +52,11 @@ _HOLD: Final = SQL.rows("hold_metric", _Found)
 class Suspensions:
     """The suspended statements. The reader checks and reports statements through `watch`."""
 
-    def __init__(self, database: Database, catalog: Catalog) -> None:
+    def __init__(self, database: Database, catalog: Catalog, observe: Observe = ignore) -> None:
         self._database = database
         self._catalog = catalog
         self._unwritten: Counter[Suspended] = Counter()
-        self._log: Any = structlog.get_logger("statements")
+        self._observe = observe
 
     def watch(self, metric: Metric, *, planning: bool = False) -> Watch:
         """Watch a metric's statement while it is planned or run. The metric need not be stored."""
@@ -76,7 +76,7 @@ class Suspensions:
             raise MetricSuspended(message, headers=_RETRY)
 
     async def _lingered(self, key: Suspended, metric_id: UUID) -> None:
-        """Count a lingering statement here and in the catalogue, and log it for the operator."""
+        """Count a lingering statement here and in the catalogue, and tell the operator."""
         self._unwritten[key] += 1
         times = self._unwritten[key]
         try:
@@ -91,9 +91,9 @@ class Suspensions:
         name = None if metric_id == DRAFT else str(metric_id)
         doing = "planned" if key.planning else "run"
         if times < TIMES:
-            self._log.warning("statement lingers", metric=name, while_=doing, times=times)
+            self._observe(MetricLingered(name, doing, times))
         else:
-            self._log.error("metric suspended", metric=name, while_=doing, times=times, release=_RELEASE)
+            self._observe(StatementSuspended(name, doing, times, _RELEASE))
 
     def _written(self, key: Suspended) -> None:
         self._unwritten[key] -= 1

@@ -139,6 +139,50 @@ class CallersShed(Struct, frozen=True, gc=False):
     waiting: int
 
 
+class StatementLingers(Struct, frozen=True, gc=False):
+    """A statement runs on although it was cancelled. `lingering` such statements run now.
+
+    `replaced` of their connections were replaced, of `replaceable`.
+    """
+
+    backend: int | str
+    lingering: int
+    replaced: int
+    replaceable: int
+
+
+class MetricLingered(Struct, frozen=True, gc=False):
+    """A metric's SQL could not be stopped while it was `planned` or `run`. `metric` is None for a draft."""
+
+    metric: str | None
+    doing: Literal["planned", "run"]
+    times: int
+
+
+class StatementSuspended(Struct, frozen=True, gc=False):
+    """A metric's SQL lingered so often that it is run no more. `release` says what ends that."""
+
+    metric: str | None
+    doing: Literal["planned", "run"]
+    times: int
+    release: str
+
+
+class KeysNotFetched(Struct, frozen=True, gc=False):
+    """The signing keys of an issuer could not be fetched. `known` keys of earlier fetches stay in use."""
+
+    reason: str
+    known: int
+
+
+class IdleConnectionsClosed(Struct, frozen=True, gc=False):
+    """The connection guard closed idle connections. The address `most_from` had `held`, the most of all."""
+
+    number: int
+    most_from: str
+    held: int
+
+
 class ImportDone(Struct, frozen=True, gc=False):
     """An import ended. `status` is that of its report, or the code of the problem that refused the file."""
 
@@ -178,6 +222,11 @@ Event = (
     | BreakerOpened
     | BreakerClosed
     | CallersShed
+    | StatementLingers
+    | MetricLingered
+    | StatementSuspended
+    | KeysNotFetched
+    | IdleConnectionsClosed
     | ImportDone
     | AlertChanged
     | MessageTried

@@ -18,12 +18,17 @@ from service.observe.events import (
     ConnectionRestored,
     Event,
     HitsServed,
+    IdleConnectionsClosed,
     ImportDone,
+    KeysNotFetched,
     MessageTried,
+    MetricLingered,
     QueryRun,
     RequestDone,
     ResultRefreshed,
     ResultServed,
+    StatementLingers,
+    StatementSuspended,
     WorkerLost,
     WorkerStarted,
 )
@@ -35,6 +40,11 @@ UNKNOWN_ROUTE: Final = "unknown"
 
 UNCOUNTED: Final[Mapping[type[Event], str]] = {
     ChangeHeard: "each worker hears each change, so a sum would be of no use; Postgres counts them",
+    StatementLingers: "the health check `statements` shows how many linger",
+    MetricLingered: "the health check `statements` shows how many linger",
+    StatementSuspended: "the health check `metrics` shows how many are suspended",
+    KeysNotFetched: "callers who are refused for it are counted with the authentication failures",
+    IdleConnectionsClosed: "a thread tells of it, and counters belong to the event loop",
 }
 """The events without a metric, and why."""
 

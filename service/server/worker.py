@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Thread
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 from granian import _signals
 
-from service.app import create_app, drain, layered, lifecycle_of
+from service.app import base_of, create_app, drain, layered
 from service.environment import load
 from service.errors import Stop
-from service.http.connections import App, Client, ConnectionGuard, Message, Receive, Scope, Send
+from service.http.asgi import App, Message, Receive, Scope, Send
+from service.http.connections import Client, ConnectionGuard
 from service.http.lifecycle import Lifecycle
 from service.observe.counters import SharedCounters
 from service.observe.log import set_up_logs
@@ -45,11 +46,12 @@ def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
         counters = None if place.page is None else SharedCounters(place.counters)
         counted = None if counters is None else Prometheus(counters, place.page or 0)
         routed = create_app(settings, counted)
-        app = cast("App", layered(routed, running))
+        app = layered(routed, running)
     except Stop as stop:
         sys.stderr.write(f"tally: {stop}\n")
         sys.exit(STOPPED)
-    guard = ConnectionGuard(settings.server, place.connections, running)
+    base = base_of(routed)
+    guard = ConnectionGuard(settings.server, place.connections, running, base.observe)
 
     def stop_streams() -> None:
         """End the live streams, for whose end the server waits, and cut off clients that do not read."""
@@ -60,9 +62,8 @@ def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
 
         asyncio.get_running_loop().call_later(min(CUT_AFTER_S, settings.server.grace_s / 2), cut)
 
-    lifecycle = lifecycle_of(routed)
     stays = partial(place.stays.__getitem__, place.slot)
-    _on_stop(_Stop(lifecycle, listener, stop_streams, stays, settings.server.drain_s))
+    _on_stop(_Stop(base.lifecycle, listener, stop_streams, stays, settings.server.drain_s))
     # The cache holds many small objects and hardly any cycles. A full collection would stop every caller for
     # tens of milliseconds. The objects built so far live forever, so collections skip them.
     gc.freeze()
@@ -78,7 +79,7 @@ def build(place: Place, sockets: Sequence[socket.socket], index: int) -> App:
         # The server takes connections once the startup has returned to it, and only then the loop runs on.
         asyncio.get_running_loop().call_later(FIRST_BEAT_S, beat)
 
-    return _LifespanWatcher(app, started, lifecycle)
+    return _LifespanWatcher(app, started, base.lifecycle)
 
 
 class _Stop:

@@ -8,6 +8,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.auth.keys import Keys, oidc_trust, read_jwks
 from service.errors import IssuerUnavailable, UpstreamFailed
+from service.observe.events import Event, KeysNotFetched
 
 FIRST, SECOND = (
     RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key(), as_dict=True) | {"kid": kid}
@@ -57,6 +58,7 @@ class Server:
         self.open = asyncio.Event()
         self.open.set()
         self.down = False
+        self.observed: list[Event] = []
 
     async def __call__(self):
         self.asked += 1
@@ -66,7 +68,7 @@ class Server:
         return {"keys": list(self.keys)}
 
     def watched(self):
-        return Keys(self, now=lambda: self.clock)
+        return Keys(self, now=lambda: self.clock, observe=self.observed.append)
 
 
 async def test_keys_are_fetched_once_for_many_who_wait():
@@ -127,6 +129,7 @@ async def test_known_keys_go_on_while_the_issuer_is_down():
     assert await keys.find("first")
     assert await keys.find("second") is None
     assert await keys.find("first")
+    assert server.observed == [KeysNotFetched(str(UpstreamFailed()), 1)]
     server.down, server.keys = False, (SECOND,)
     server.clock += 6
     assert await keys.find("second")

@@ -5,7 +5,7 @@ It answers before the framework, because errors of the protocol have a form of t
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Final
 
 from msgspec import Raw
 
@@ -38,6 +38,7 @@ from service.http.asgi import (
     App,
     Headers,
     Receive,
+    Refuse,
     Scope,
     Send,
     field_of,
@@ -76,7 +77,7 @@ class McpEndpoint:
         app: App,
         gate: Gate,
         mcp: Callable[[], Mcp],
-        refuse: Callable[[Any, Any, Problem], Awaitable[None]],
+        refuse: Refuse,
     ) -> None:
         self._app = app
         self._gate = gate
@@ -184,4 +185,4 @@ async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send) -> N
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
-    await RepresentationMiddleware(cast("App", respond))(scope, receive, send)
+    await RepresentationMiddleware(respond)(scope, receive, send)

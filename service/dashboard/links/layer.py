@@ -5,12 +5,12 @@ that names other parameters, or other values, is refused: its answer would not b
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from service.dashboard.links import Links, OpenLink
 from service.errors import FieldError, InvalidInput, MethodNotAllowed, NotFound, Problem
-from service.http.asgi import SAFE_METHODS, App, Receive, Scope, Send, query_pairs
+from service.http.asgi import SAFE_METHODS, App, Receive, Refuse, Scope, Send, query_pairs
 from service.http.ids import parse_uuid
 from service.metrics.models import Metric
 from service.metrics.result_endpoint import ANSWER_PARAMETERS
@@ -23,9 +23,7 @@ IDS: Final = "ids"
 class LinkRoutes:
     """ASGI layer: turns requests below a link into requests of the API. Others go to `app`."""
 
-    def __init__(
-        self, app: App, links: Callable[[], Links], refuse: Callable[[Any, Any, Problem], Awaitable[None]]
-    ) -> None:
+    def __init__(self, app: App, links: Callable[[], Links], refuse: Refuse) -> None:
         self._app = app
         self._links = links
         self._refuse = refuse
