@@ -17,8 +17,8 @@ from typing import Any, Final
 import asyncpg
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
-from service.database.driver import terminate_idle
-from service.database.gateway import LOST_CONNECTION, Pool, raise_if_cancelled
+from service.database.driver import Pool, terminate_idle
+from service.database.gateway import LOST_CONNECTION, raise_if_cancelled
 from service.errors import DatabaseUnavailable
 from service.observe.events import BreakerClosed, BreakerOpened, Observe, ignore
 from service.postgres_url import hosts, parameters

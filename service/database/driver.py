@@ -9,12 +9,19 @@ statements), tests/db/test_listen.py (notifications) and tests/db/test_driver.py
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 from asyncpg.protocol.protocol import BUILTIN_TYPE_OID_MAP
 
-from service.database.gateway import RawConnection
+if TYPE_CHECKING:  # generic for the type checker only
+    RawConnection = asyncpg.Connection[asyncpg.Record]
+    Connection = RawConnection | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    RawConnection = Connection = asyncpg.Connection
+    Pool = asyncpg.Pool
 
 BUILTIN_TYPES: Final[dict[int, str]] = BUILTIN_TYPE_OID_MAP
 """Names of Postgres's built-in types by oid."""
@@ -103,6 +110,17 @@ class ListenConnection(asyncpg.Connection):
         """The file descriptor of the socket."""
         connection: Any = self
         return int(connection._transport.get_extra_info("socket").fileno())  # noqa: SLF001
+
+
+def give_place_back(released: Any) -> None:
+    """Give the pool the place of a connection back that was closed while it was lent; after its release.
+
+    A session that Postgres ends between two statements is closed by the driver at the next one, without
+    a word to the pool, which would keep the place for ever.
+    """
+    connection: Any = getattr(released, "_con", None)  # None if the pool knows
+    if connection is not None and connection.is_closed():
+        connection._cleanup()  # noqa: SLF001 (what the driver does for any other loss)
 
 
 def terminate_idle(pool: Any) -> None:

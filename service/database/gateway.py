@@ -12,23 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
-from asyncpg.pool import PoolConnectionProxy
 from msgspec import Struct
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
+from service.database.driver import Connection, Pool, RawConnection, give_place_back
 from service.database.queries import Command, Statement
 from service.errors import Busy, Conflict, DatabaseUnavailable, InvalidInput, Problem
 
 if TYPE_CHECKING:
     from service.database.breaker import Breaker  # which stands above this module
-
-if TYPE_CHECKING:  # generic for the type checker only
-    RawConnection = asyncpg.Connection[asyncpg.Record]
-    Connection = RawConnection | PoolConnectionProxy[asyncpg.Record]
-    Pool = asyncpg.Pool[asyncpg.Record]
-else:
-    RawConnection = Connection = asyncpg.Connection
-    Pool = asyncpg.Pool
 
 Row = TypeVar("Row", bound=Struct)
 Record = Sequence[Any]
@@ -161,7 +153,7 @@ class Database(Verbs):
             self._breaker.check()
         try:
             with translated():
-                async with lend(self._pool, timeout_s=CONNECT_TIMEOUT_S) as connection:
+                async with acquire(self._pool, timeout_s=CONNECT_TIMEOUT_S) as connection:
                     if not self._pooled:
                         yield connection
                         return
@@ -254,8 +246,8 @@ async def refuse_lost(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def lend(pool: Pool, *, timeout_s: float) -> AsyncGenerator[Any]:
-    """Lend a connection of a pool, and give its place back also if it is lost meanwhile."""
+async def acquire(pool: Pool, *, timeout_s: float) -> AsyncGenerator[Any]:
+    """A connection of a pool. The pool gets its place back also if it is lost meanwhile."""
     # Not the pool's own timeout, which is `asyncio.wait_for`: before Python 3.12 it can lose a cancellation.
     async with asyncio.timeout(timeout_s):
         connection: Any = await pool.acquire()
@@ -266,17 +258,6 @@ async def lend(pool: Pool, *, timeout_s: float) -> AsyncGenerator[Any]:
             await pool.release(connection, timeout=timeout_s)
         finally:
             give_place_back(connection)
-
-
-def give_place_back(released: Any) -> None:
-    """Give the pool the place of a connection back that was closed while it was lent; after its release.
-
-    A session that Postgres ends between two statements is closed by the driver at the next one, without
-    a word to the pool, which would keep the place for ever.
-    """
-    connection: Any = getattr(released, "_con", None)  # None if the pool knows
-    if connection is not None and connection.is_closed():
-        connection._cleanup()  # noqa: SLF001 (what the driver does for any other loss)
 
 
 async def use_json(connection: Connection) -> None:
@@ -302,11 +283,14 @@ def _affected(status: str) -> int:
 def translated() -> Generator[None]:
     """Translate the driver's errors into `Problem`s; programming errors pass through unchanged."""
     try:
-        with _translated():
-            yield
-    except Problem as problem:
-        raise_if_cancelled(problem)
-        raise
+        yield
+    except Exception as error:
+        problem = error if isinstance(error, Problem) else _problem_of(error)
+        if problem is not None:
+            raise_if_cancelled(error)
+        if problem is None or problem is error:
+            raise
+        raise problem from error
 
 
 def raise_if_cancelled(error: Exception) -> None:
@@ -320,35 +304,43 @@ def raise_if_cancelled(error: Exception) -> None:
         raise asyncio.CancelledError from error
 
 
-@contextmanager
-def _translated() -> Generator[None]:
-    try:
-        yield
-    except asyncpg.LockNotAvailableError as error:
-        raise Busy("Others work on the same tables right now.", headers={"Retry-After": "5"}) from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnavailable(f"The role of DATABASE_URL lacks a right: {error}") from error
-    except (asyncpg.RaiseError, asyncpg.AssertError) as error:  # a user's trigger refuses or fails
-        raise Conflict(str(error)) from error
-    except asyncpg.CharacterNotInRepertoireError as error:
-        raise InvalidInput("Postgres stores no NUL characters: remove them.") from error
-    except NOT_MIGRATED as error:
-        raise DatabaseUnavailable("The database lacks migrations: run `tally migrate`.") from error
-    except EXHAUSTED as error:
-        raise DatabaseUnavailable(
-            "The database has no disk or memory left.", headers={"Retry-After": "30"}
-        ) from error
-    except TAKES_NO_WRITES as error:
-        raise DatabaseUnavailable(
-            "The database takes no writes: it is a standby, or set to read only.",
-            headers={"Retry-After": "2"},
-        ) from error
-    except REFUSED_LOGIN as error:
-        raise DatabaseUnavailable(
-            "The database refuses the service's login.", headers={"Retry-After": "10"}
-        ) from error
-    except LOST_CONNECTION as error:
-        raise DatabaseUnavailable(headers={"Retry-After": "2"}) from error
+def _problem_of(error: Exception) -> Problem | None:
+    for kinds, problem, detail, retry_s in _PROBLEMS:
+        if isinstance(error, kinds):
+            return problem(detail.format(error), headers={"Retry-After": str(retry_s)} if retry_s else None)
+    return None
+
+
+_Kinds = type[Exception] | tuple[type[Exception], ...]
+
+_PROBLEMS: Final[Sequence[tuple[_Kinds, type[Problem], str, int]]] = (
+    (asyncpg.LockNotAvailableError, Busy, "Others work on the same tables right now.", 5),
+    (
+        asyncpg.InsufficientPrivilegeError,
+        DatabaseUnavailable,
+        "The role of DATABASE_URL lacks a right: {}",
+        0,
+    ),
+    # A user's trigger refuses or fails.
+    ((asyncpg.RaiseError, asyncpg.AssertError), Conflict, "{}", 0),
+    (
+        asyncpg.CharacterNotInRepertoireError,
+        InvalidInput,
+        "Postgres stores no NUL characters: remove them.",
+        0,
+    ),
+    (NOT_MIGRATED, DatabaseUnavailable, "The database lacks migrations: run `tally migrate`.", 0),
+    (EXHAUSTED, DatabaseUnavailable, "The database has no disk or memory left.", 30),
+    (
+        TAKES_NO_WRITES,
+        DatabaseUnavailable,
+        "The database takes no writes: it is a standby, or set to read only.",
+        2,
+    ),
+    (REFUSED_LOGIN, DatabaseUnavailable, "The database refuses the service's login.", 10),
+    (LOST_CONNECTION, DatabaseUnavailable, "", 2),
+)
+"""For each kind of error its problem, the detail and after how many seconds to retry. The first that fits."""
 
 
 @contextmanager

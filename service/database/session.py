@@ -7,14 +7,8 @@ import asyncpg
 
 from service.database.breaker import Breaker
 from service.database.connect import asyncpg_arguments
-from service.database.gateway import (
-    LOST_CONNECTION,
-    Connection,
-    RawConnection,
-    Verbs,
-    translated,
-    use_json,
-)
+from service.database.driver import Connection, RawConnection
+from service.database.gateway import LOST_CONNECTION, Verbs, translated, use_json
 from service.errors import DatabaseUnavailable
 
 CLOSE_WAIT_S = 1.0

@@ -11,6 +11,7 @@ import pytest
 
 from service.database.queries import Statement
 from service.metrics import suspensions
+from service.observe.events import Event, MetricLingered, StatementLingers, StatementSuspended
 from tests.conftest import everybody, serving, store_metric, visible
 from tests.waiting import until
 
@@ -54,16 +55,21 @@ BUSY = Statement(
 
 
 @pytest.fixture
+def observed() -> list[Event]:
+    return []
+
+
+@pytest.fixture
 async def limits(addresses, tmp_path):
     short = msgspec.structs.replace(addresses, statement_timeout_ms=100, reader_pool_size=PLACES)
     return everybody(short, tmp_path)
 
 
 @pytest.fixture
-async def client(limits, clone):
+async def client(limits, clone, observed):
     owner = await asyncpg.connect(limits.database.url)
     await owner.execute(SET_UP)
-    async with serving(limits) as opened:
+    async with serving(limits, observed.append) as opened:
         yield opened
         await owner.execute("UPDATE data.gate SET open = true")
 
@@ -92,7 +98,7 @@ async def suspend(client: httpx.AsyncClient, metric: str) -> None:
     await until(is_suspended)
 
 
-async def test_what_lingers_twice_is_set_aside_and_others_go_on(client, clone, make_metric):
+async def test_what_lingers_twice_is_set_aside_and_others_go_on(client, observed, make_metric):
     metric, good = await make_metric(LINGERS), await make_metric("SELECT 1 AS n")
     assert await ask(client, metric, 1) == (200, None)
     assert await ask(client, metric) == (504, "query-timeout")
@@ -106,6 +112,12 @@ async def test_what_lingers_twice_is_set_aside_and_others_go_on(client, clone, m
     assert checks["metrics"] == "1 suspended"
     audited = (await client.get(f"/api/v1/audit?target={metric}")).json()["items"]
     assert [entry["action"] for entry in audited] == ["metrics.suspend"]
+    told = [each for each in observed if isinstance(each, MetricLingered | StatementSuspended)]
+    assert [(type(each), each.metric, each.doing, each.times) for each in told] == [
+        (MetricLingered, metric, "run", 1),
+        (StatementSuspended, metric, "run", 2),
+    ]
+    assert {each.replaceable for each in observed if isinstance(each, StatementLingers)} == {PLACES}
 
 
 async def test_it_is_known_by_its_text_on_every_worker_and_after_a_restart(

@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 import asyncpg
-import structlog
 from msgspec import Struct
 
-from service.database.gateway import LOST_CONNECTION, Pool, give_place_back, lend
+from service.database.driver import Pool, give_place_back
+from service.database.gateway import LOST_CONNECTION, acquire
 from service.database.queries import Statement
 from service.database.stored_sql.admission import Admission
 from service.database.stored_sql.connection import SQL, ByteCap
@@ -25,7 +25,7 @@ from service.database.stored_sql.problems import problem_of
 from service.database.stored_sql.waiters import Place
 from service.errors import Busy, DatabaseUnavailable, Problem
 from service.http.current_caller import current_caller
-from service.observe.events import CallersShed, Observe, ignore
+from service.observe.events import CallersShed, Observe, StatementLingers, ignore
 from service.settings import Database as DatabaseSettings
 
 # A call ends at the latest this long (their sum) after the statement's own timeout.
@@ -101,7 +101,7 @@ class ConnectionLimiter:
     ) -> None:
         """`replaceable` slots may be replaced while statements linger; by default all of them.
 
-        `observe` gets `CallersShed`. For `sheds` see `Admission`.
+        `observe` gets `CallersShed` and `StatementLingers`. For `sheds` see `Admission`.
         """
         self._replaceable = slots if replaceable is None else replaceable
         self._pool = pool
@@ -115,7 +115,6 @@ class ConnectionLimiter:
         self._look: asyncio.TimerHandle | None = None
         self._lingering: set[asyncio.Task[None]] = set()
         self._replaced = 0
-        self._log: Any = structlog.get_logger("statements")
         self._idle: list[Any] = []
         self._pool_generation = 0
 
@@ -267,13 +266,9 @@ class ConnectionLimiter:
         return await self._is_running(backend, CUT_S) is True
 
     async def _report(self, backend: tuple[int, str | None], watch: Watch | None) -> None:
-        self._log.warning(
-            "statement heeds no cancellation",
-            backend=backend[1] or backend[0],
-            lingering=len(self._lingering),
-            replaced=self._replaced,
-            replaceable=self._replaceable,
-        )
+        lingering = len(self._lingering)
+        name = backend[1] or backend[0]
+        self._observe(StatementLingers(name, lingering, self._replaced, self._replaceable))
         if watch is not None:
             await watch.lingered()
 
@@ -287,7 +282,7 @@ class ConnectionLimiter:
 
     async def _ask(self, statement: Statement[_Backend], backend: tuple[int, str | None]) -> bool | None:
         """Ask about a backend, on a connection that takes no slot."""
-        async with lend(self._pool, timeout_s=QUEUE_WAIT_S) as connection:
+        async with acquire(self._pool, timeout_s=QUEUE_WAIT_S) as connection:
             return await connection.fetchval(statement.sql, *backend)
 
     async def _wait_for_slot(self, place: Place) -> Any:

@@ -25,7 +25,8 @@ import asyncpg
 from msgspec import Struct
 
 from service.database.breaker import Breaker
-from service.database.gateway import Pool, PoolUsage
+from service.database.driver import Pool
+from service.database.gateway import PoolUsage
 from service.database.snapshots import Seen, parse_snapshot
 from service.database.stored_sql.connection import (
     SQL,

@@ -7,7 +7,8 @@ import asyncpg
 
 from service.database.breaker import Breaker
 from service.database.connect import asyncpg_arguments
-from service.database.gateway import Pool, refuse_lost
+from service.database.driver import Pool
+from service.database.gateway import refuse_lost
 from service.database.stored_sql.connection import RESET, STATEMENTS, UNLOCK, ReaderConnection
 from service.database.stored_sql.limiter import GRACE_S
 from service.settings import Database as DatabaseSettings

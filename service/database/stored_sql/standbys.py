@@ -14,7 +14,8 @@ from typing import Final, Literal
 import asyncpg
 from msgspec import Struct
 
-from service.database.gateway import LOST_CONNECTION, Pool
+from service.database.driver import Pool
+from service.database.gateway import LOST_CONNECTION
 from service.database.snapshots import Lineage, Requirement, Seen, Snapshot
 from service.database.stored_sql.connection import SQL, ReaderConnection
 from service.database.stored_sql.limiter import ConnectionLimiter
