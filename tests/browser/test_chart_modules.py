@@ -71,6 +71,14 @@ async def test_numbers_are_kept_as_they_were_written(page, reads_source):
     assert (number, kind) == (9007199254740992, "number")
 
 
+async def test_numbers_are_written_as_they_were_read(page):
+    script = """async (text) => {
+      const { parseExact } = await import('/charts/values.js');
+      return JSON.stringify(parseExact(text));
+    }"""
+    assert await page.evaluate(script, EXACT.replace(" ", "")) == EXACT.replace(" ", "")
+
+
 @pytest.mark.parametrize(
     ("low", "high", "options", "values"),
     [

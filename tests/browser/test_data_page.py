@@ -53,6 +53,21 @@ async def test_a_file_is_tried_imported_and_mended_and_the_number_changes(visit,
     await tab.shows(page.locator("#runs"), "new ones.csv")
 
 
+async def test_numbers_are_shown_and_loaded_with_all_their_digits(visit, api):
+    tab = await visit("/data", wait=False)
+    text = '[{"id": "exact", "date": "2025-06-33", "obsolescence": 12345678901234567890.125}]'
+    await choose(tab, "metric_records", "exact.json", text)
+    await tab.page.locator("#report").get_by_role("button", name="Import").click()
+    row = tab.page.get_by_role("form", name="metric_records, exact.json, line 1")
+    assert await row.get_by_label("obsolescence", exact=True).input_value() == "12345678901234567890.125"
+    await row.get_by_label("date", exact=True).fill("2025-06-03")
+    await row.get_by_role("button", name="Save and load").click()
+    await row.wait_for(state="detached")
+    sql = "SELECT obsolescence::text AS stored FROM metrics WHERE id = 'exact'"
+    preview = await api.post("/metrics/preview", json={"sql": sql})
+    assert preview.json()["records"] == [{"stored": "12345678901234567890.125"}]
+
+
 async def test_a_file_that_cannot_be_read_says_why_and_changes_nothing(visit, api):
     tab = await visit("/data", wait=False)
     runs = len((await api.get("/imports?limit=500")).json()["items"])

@@ -1,4 +1,5 @@
 import { api, sentence } from './api.js';
+import { Exact } from './charts/values.js';
 import { announce, el } from './dom.js';
 import { page } from './page.js';
 
@@ -128,7 +129,7 @@ function spellings(name, contract) {
 }
 
 /** @param {any} value */
-const shown = (value) => (value == null ? '' : typeof value === 'object' ? JSON.stringify(value) : `${value}`);
+const shown = (value) => (value == null ? '' : typeof value === 'object' && !(value instanceof Exact) ? JSON.stringify(value) : `${value}`);
 
 /** @param {Row} row @param {string} name @param {any} value */
 function cell(row, name, value) {

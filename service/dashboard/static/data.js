@@ -1,4 +1,5 @@
 import { api, sentence } from './api.js';
+import { parseExact } from './charts/values.js';
 import { announce, el } from './dom.js';
 import { columnOf, keptRow } from './data-rows.js';
 import { page } from './page.js';
@@ -71,7 +72,7 @@ async function loadRows(more = false) {
 	if (filter.dataset) query.set('dataset', filter.dataset);
 	if (filter.reason) query.set('reason', filter.reason);
 	if (more && cursor) query.set('cursor', cursor);
-	const found = await api(`${page.api}/quarantine?${query}`);
+	const found = await api(`${page.api}/quarantine?${query}`, { read: parseExact });
 	if (turn !== asked) return; // another filter was chosen meanwhile
 	rows = more ? [...rows, ...found.items] : found.items;
 	cursor = found.next_cursor;

@@ -132,6 +132,6 @@ function parametersIn(rows) {
 
 /** @param {string} text @param {string} type @param {boolean} array */
 function valueOf(text, type, array) {
-	if (array || ((type === 'integer' || type === 'number') && String(Number(text)) === text)) return JSON.parse(text);
+	if (array || ((type === 'integer' || type === 'number') && String(Number(text)) === text)) return parseExact(text);
 	return type === 'boolean' ? text === 'true' : text;
 }

@@ -28,7 +28,7 @@ export class Exact {
 	}
 
 	toJSON() {
-		return Number(this.text);
+		return /** @type {any} */ (JSON).rawJSON?.(this.text) ?? Number(this.text);
 	}
 }
 
