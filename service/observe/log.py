@@ -1,7 +1,6 @@
 """Structured logs. Each line carries the id of the request that caused it."""
 
 import asyncio
-import atexit
 import json
 import logging
 import sys
@@ -11,6 +10,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cached_property
 from math import inf
+from multiprocessing.util import Finalize
 from threading import Lock
 from typing import Any, Final, TextIO, cast
 
@@ -83,6 +83,8 @@ def set_up_logs(settings: Logs) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    # `atexit` would do nothing in a worker, a process that multiprocessing has forked.
+    Finalize(None, standard_error.release, exitpriority=0)
 
 
 class _StandardError:
@@ -149,7 +151,6 @@ class _RequestLogger(structlog.BoundLoggerBase):
 
 
 standard_error: Final = _StandardError()
-atexit.register(standard_error.release)
 
 
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -269,12 +269,13 @@ def test_a_logger_writes_to_standard_error_as_it_is(monkeypatch: pytest.MonkeyPa
 
 REQUESTS = """
 import asyncio
+import multiprocessing
 from service.observe.events import BreakerClosed, RequestDone
 from service.observe.log import EventLog, set_up_logs
 from service.settings import Logs
 
 def tell(observe, number):
-    observe(RequestDone("GET", f"/{number}", "", 200, 1, 0.001))
+    observe(RequestDone("GET", f"/{{number}}", "", 200, 1, 0.001))
 
 async def serve(observe):
     for number in range(100):
@@ -282,18 +283,28 @@ async def serve(observe):
     observe(BreakerClosed("primary", 1.0, 1))
     tell(observe, 100)
 
-set_up_logs(Logs(format="json"))
-observe = EventLog()
-asyncio.run(serve(observe))
-tell(observe, 101)
+def work():
+    set_up_logs(Logs(format="json"))
+    observe = EventLog()
+    asyncio.run(serve(observe))
+
+if {forked}:
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    worker.join()
+else:
+    work()
 """
 
 
-def test_lines_of_requests_are_written_together_in_order_and_none_is_lost():
-    done = subprocess.run([sys.executable, "-c", REQUESTS], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("forked", [False, True])
+def test_lines_of_requests_are_in_order_and_none_is_lost_at_the_end(forked: bool):
+    """Workers are forked, and such a process ends without calling what `atexit` holds."""
+    program = REQUESTS.format(forked=forked)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     shown = [line.get("path", line["event"]) for line in lines]
-    expected = [f"/{number}" for number in range(102)]
+    expected = [f"/{number}" for number in range(101)]
     assert shown == [*expected[:100], "server can be reached again", *expected[100:]]
 
 
