@@ -178,7 +178,7 @@ class Gate:
             return None
 
     async def admit(self, scope: Any) -> Principal | None:
-        """The caller, whom the work of this request is for from now on.
+        """Authenticate the caller, for whom the work of this request is from now on.
 
         Raises `BadRequest`, `Unauthorized`, `Forbidden` and the problems of its token.
         """
@@ -231,8 +231,8 @@ class Gate:
     async def session(self, scope: Any) -> Principal | None:
         """The caller whose session's cookie a request of our own pages shows.
 
-        A browser says which page sent a request. A cookie that comes with a request of another site is none.
-        A change has to come from our own page by what the browser says. Raises `Forbidden` otherwise.
+        The browser says which page sent a request. The cookie of a request that another site sent is ignored.
+        Raises `Forbidden` for a change that our own page has not sent.
         """
         cookies = field_of(scope, b"cookie") if self._sessions is not None else b""
         if not cookies or is_foreign(scope, host_of(scope), self._own_origin):

@@ -1,4 +1,4 @@
-"""What decides about callers, remembered for a short time: sessions and links."""
+"""Sessions and links, which decide about callers, remembered for a short time."""
 
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -27,7 +27,7 @@ class Remembered(Generic[Key, Value]):
         return value if read_at is not None and self._now() - read_at <= TRUSTED_S else None
 
     async def find(self, key: Key, read: Callable[[], Awaitable[Value | None]]) -> Value | None:
-        """The value, read if it needs to be. That there is none is not remembered."""
+        """The value, read if it needs to be. A missing value is not remembered."""
         if (value := self.lookup(key)) is not None:
             return value
         began, generation = self._now(), self._generation
@@ -48,6 +48,6 @@ class Remembered(Generic[Key, Value]):
         self._values.pop(key, None)
 
     def forget(self) -> None:
-        """Read all values anew, because one has ended somewhere. Values that are being read are not kept."""
+        """Forget all values, because one has ended somewhere. Values that are being read are not kept."""
         self._generation += 1
         self._values.clear()

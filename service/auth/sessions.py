@@ -93,7 +93,7 @@ class Sessions:
         self._name = cookie.name.encode() + b"="
 
     def value_in(self, cookies: bytes) -> bytes | None:
-        """The session's value among the cookies of a request. Two such cookies are none: one is not ours."""
+        """The session's value among the cookies of a request. Two of them are ignored: one is not ours."""
         if self._name not in cookies:
             return None
         found = self._pattern.findall(cookies)

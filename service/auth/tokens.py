@@ -98,7 +98,7 @@ class Claims(Struct, frozen=True):
 
 
 class Parsed(Struct, frozen=True):
-    """A token taken apart, nothing in it believed yet; `payload` are its claims as they were written."""
+    """The parts of a token, none of them verified yet. `payload` has the claims as they were written."""
 
     header: Header
     claims: Claims
@@ -108,17 +108,17 @@ class Parsed(Struct, frozen=True):
 
 
 def is_subject(text: str) -> bool:
-    """Whether nothing in it can hide or bend what a log, a terminal or an audit shows of it."""
+    """Whether logs, terminals and the audit can show it: short, and without invisible characters."""
     return 0 < len(text) <= SUBJECT_LENGTH and text.isprintable() and text.strip() == text
 
 
 def is_own_subject(text: str) -> bool:
-    """Whether we may give this name: a bar is what tells the subjects of an external issuer from ours."""
+    """Whether we may give this name. Only subjects of external issuers have a bar (`|`)."""
     return is_subject(text) and "|" not in text
 
 
 def granted(scopes: Iterable[str]) -> frozenset[str]:
-    """The scopes of ours among these, `api/backend_access` spelled out."""
+    """Our scopes among these. `api/backend_access` stands for all of them but `admin`."""
     named = set(scopes)
     if BACKEND in named:
         named.update(scope for scope in SCOPES if scope != "admin")
@@ -126,7 +126,7 @@ def granted(scopes: Iterable[str]) -> frozenset[str]:
 
 
 def parse(token: bytes) -> Parsed:
-    """Take a compact JWS apart, strictly: one spelling per token, no name twice, the types RFC 7519 says."""
+    """Parse a compact JWS strictly: one spelling per token, no repeated names, the types of RFC 7519."""
     match = _COMPACT.fullmatch(token)
     if match is None:
         raise InvalidToken("The token is not a signed JWT.")
@@ -162,7 +162,7 @@ def _reason(error: Exception) -> str:
 
 
 def _base64(part: bytes) -> bytes:
-    """In its only spelling, else two texts would be one token."""
+    """Decode the only spelling of some bytes: two texts must not be one token."""
     try:
         return base64url.decode(part)
     except ValueError:
@@ -214,7 +214,7 @@ def check_claims(claims: Claims, audiences: frozenset[str], now: float) -> None:
 
 
 def _subject(sub: str, trust: Trust) -> str:
-    """Who is meant by a `sub` of this issuer, different from whoever any other issuer means by it."""
+    """The subject of a `sub` of this issuer. The same `sub` of another issuer is another subject."""
     if trust.is_external:
         return f"{trust.issuer}|{sub}"
     if not is_own_subject(sub):
@@ -228,7 +228,7 @@ class Remembered(Struct, frozen=True):
 
 
 class Tokens:
-    """The way in for bearer tokens: `lookup` for those seen before, `verify` for any."""
+    """Finds the callers of bearer tokens: `lookup` knows tokens verified before, `verify` takes any."""
 
     def __init__(self, trusted: Iterable[Trust], *, now: Callable[[], float] = time) -> None:
         self._trusted = {trust.issuer: trust for trust in trusted}
@@ -246,7 +246,7 @@ class Tokens:
         return found.principal
 
     async def verify(self, token: bytes) -> Principal:
-        """Raises `InvalidToken` (401) with the reason, `IssuerUnavailable` when its keys cannot be had."""
+        """Raises `InvalidToken` (401) with the reason, `IssuerUnavailable` if its keys cannot be fetched."""
         principal = self.lookup(token)
         if principal is not None:
             return principal

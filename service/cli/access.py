@@ -11,9 +11,9 @@ from service.errors import Stop
 
 
 @click.command(cls=Command)
-@click.option("--scope", cls=SeveralValues, help="Scopes (default: api/backend_access).")
+@click.option("--scope", cls=SeveralValues, help="Scopes. [default: api/backend_access]")
 @click.option("--subject", default="cli", show_default=True, help="Who the token is for.")
-@click.option("--ttl", type=int, help="Seconds that the token is valid (default: an hour).")
+@click.option("--ttl", type=int, help="Seconds that the token is valid. [default: an hour]")
 def token(scope: tuple[str, ...], subject: str, ttl: int | None) -> None:
     """Print a bearer token for local work."""
     from service.auth.clients import parse_scopes
@@ -24,9 +24,9 @@ def token(scope: tuple[str, ...], subject: str, ttl: int | None) -> None:
     settings = started()
     ttl = TTL_S if ttl is None else ttl
     if not 0 < ttl <= TTL_LIMIT_S:
-        raise Stop(f"--ttl is 1 to {TTL_LIMIT_S} seconds", exit_code=2)
+        raise Stop(f"--ttl must be 1 to {TTL_LIMIT_S} seconds", exit_code=2)
     if not is_own_subject(subject):
-        raise Stop(f"--subject is {SUBJECT_IS}, and without |", exit_code=2)
+        raise Stop(f"--subject must be {SUBJECT_IS}, and without |", exit_code=2)
     scopes = parse_scopes(" ".join(scope or [BACKEND]), "--scope")
     issuer = Issuer(settings.public_url, KeyFile(settings.database.data_dir))
     print(issuer.sign(subject, scopes, ttl))
@@ -58,7 +58,7 @@ def _chosen_secret() -> str:
 
     secret = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if len(secret) < CHOSEN_LENGTH:
-        raise Stop(f"a chosen secret has at least {CHOSEN_LENGTH} characters", exit_code=2)
+        raise Stop(f"a chosen secret needs at least {CHOSEN_LENGTH} characters", exit_code=2)
     return secret
 
 
@@ -78,7 +78,7 @@ def list_clients(*, as_csv: bool) -> None:
 @click.argument("client_id", metavar="ID")
 @click.option("--chosen", is_flag=True, help="Read the secret from standard input.")
 def renew_client(client_id: str, *, chosen: bool) -> None:
-    """Replace a client's secret and print the new one; the old one works no more."""
+    """Replace a client's secret and print the new one; the old one no longer works."""
     from service.auth import clients
     from service.cli.opened import with_database
 
@@ -106,7 +106,7 @@ def key() -> None:
 
 
 @key.command("rotate")
-@click.option("--overlap", type=int, help="Seconds that the old key verifies (default: a day).")
+@click.option("--overlap", type=int, help="Seconds that the old key verifies. [default: a day]")
 def rotate_key(overlap: int | None) -> None:
     """Sign with a new key from now on."""
     from service.auth.issuer import OVERLAP_S, KeyFile
@@ -114,6 +114,6 @@ def rotate_key(overlap: int | None) -> None:
 
     overlap = OVERLAP_S if overlap is None else overlap
     if overlap < 0:
-        raise Stop("--overlap is not negative", exit_code=2)
+        raise Stop("--overlap must not be negative", exit_code=2)
     fresh = KeyFile(started().database.data_dir).rotate(overlap)
     print(f"{fresh.kid} signs from now on; older keys verify for {overlap} seconds at most")

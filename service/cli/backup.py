@@ -32,6 +32,8 @@ def export_all(file: str | None, *, with_secrets: bool, as_csv: bool) -> None:
     from service.cli.output import lines, show, write
 
     if file is None or file == STANDARD_INPUT:
+        if as_csv:
+            raise Stop("--csv is for the numbers of rows, which are printed with FILE only", exit_code=2)
         with_database(lambda db: export(db, write, with_secrets=with_secrets), quiet=True)
         return
     with _replacing(Path(file)) as write_part:

@@ -78,7 +78,7 @@ def list_history(metric_id: UUID, parameters: tuple[str, ...], *, as_csv: bool) 
     "--file", "source", metavar="FILE", help="Read the SQL from a file, or from - (standard input)."
 )
 @click.option("--prompt", help="A question in plain words; the SQL is written for it.")
-@click.option("--title", help="Its title (default: that of the prompt).")
+@click.option("--title", help="Its title. [default: that of the prompt]")
 @click.option("--dashboard", "dashboards", multiple=True, metavar="ID", help="Put it on a dashboard.")
 def add_metric(
     sql: str | None, source: str | None, prompt: str | None, title: str | None, dashboards: tuple[str, ...]
@@ -125,7 +125,7 @@ def list_dashboards(*, as_csv: bool) -> None:
 
 @dashboard.command("add")
 @click.argument("title")
-@click.option("--id", "dashboard_id", help="Its id in addresses (default: made from the title).")
+@click.option("--id", "dashboard_id", help="Its id in addresses. [default: made from the title]")
 def add_dashboard(title: str, dashboard_id: str | None) -> None:
     """Create an empty dashboard."""
     from service.cli.output import show_object

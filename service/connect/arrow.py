@@ -28,7 +28,7 @@ _VALUES_OF_A_PART: Final = 20_000
 _DIGITS_128: Final = 38
 _DIGITS_256: Final = 76
 _LONGEST_NUMBER: Final = _DIGITS_256 + 3
-"""Characters, with the sign, the point and the nought before it."""
+"""Characters, with the sign, the point and the zero before it."""
 _MICROSECONDS: Final = 1_000_000
 _DAY_US: Final = 86_400 * _MICROSECONDS
 _INT64: Final = 1 << 63
@@ -288,7 +288,7 @@ def _seconds(hour: str | None, minute: str | None, second: str | None) -> int:
 
 
 def _time(text: str) -> int:
-    """Microseconds since midnight. 24:00:00 is none in Arrow."""
+    """Microseconds since midnight. Arrow has no 24:00:00."""
     clock, _, fraction = text.partition(".")
     found = _seconds(*clock.split(":")) * _MICROSECONDS + int(fraction.ljust(6, "0") or 0)
     if found >= _DAY_US:

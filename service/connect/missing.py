@@ -1,4 +1,4 @@
-"""Bring results that scrapes have missed, so that the next ones find them.
+"""Run the results that scrapes have missed, so that the next ones find them.
 
 A scrape runs nothing and waits for nothing. After a start or a redefinition no result is held, though, and
 one that only time bounds ends without a change. What was missed is run behind the scrape, one at a time.
@@ -73,7 +73,7 @@ class MissingResults:
                 missed, _ = self._wanted.popitem(last=False)
                 pause_s = PAUSE_S
                 try:
-                    await self._bring(missed)
+                    await self._run(missed)
                 except Problem:  # its next reader gets the problem
                     pause_s = PAUSE_AFTER_FAILURE_S
                 self._not_before.pop(missed, None)
@@ -82,7 +82,7 @@ class MissingResults:
                     self._not_before.popitem(last=False)
             self._wake.clear()
 
-    async def _bring(self, missed: Missed) -> None:
+    async def _run(self, missed: Missed) -> None:
         metric = self._catalog.get(missed.metric_id)
         accepted = (await self._executor.prepare(metric)).template.accepted
         taken = [(name, value) for name, value in missed.given if name in accepted]

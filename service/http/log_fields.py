@@ -16,7 +16,7 @@ _SECRET_WORDS: Final = (
 )  # fmt: skip
 _SECRET_NAME: Final = re.compile(rf"{'|'.join(_SECRET_WORDS)}|\bkey|api_?key")
 _UNUSUAL: Final = (*_SECRET_WORDS, "key", "%", "+", ".", "&&")
-"""What a short query has none of that needs no closer look."""
+"""A short query without any of these is shown as it is."""
 # A JWT, and whatever looks like one. Each part is read once: the text may be as long as a request's head.
 _TOKEN: Final = re.compile(r"(?<![\w-])[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+")
 _LINK: Final = re.compile(r"(?<=^/s/)[^/]+")

@@ -17,7 +17,7 @@ from service.observe.trace import UNTRACED, Span, Traces
 
 _SERVER_FAULTS: Final = 500
 _UNTRACED: Final = re.compile(r"(?:/api/v1)?/health(?:/|$)|/internal/")
-"""What asks all the time whether the service lives."""
+"""Health checks and scrapes, which come all the time."""
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 

@@ -47,7 +47,7 @@ _COMMENT: Final = b":\n\n"
 
 
 def retry_ms() -> int:
-    """When a client shall come back: at random, so that a restarted service does not meet all at once."""
+    """When a client reconnects: at random, so that not all reach a restarted service at once."""
     return randint(*RETRY_MS)  # noqa: S311 (no secret)
 
 
@@ -262,7 +262,7 @@ class Parts:
     async def open(
         self, template: str, name: str, scope: Scope, credential: Credential | None
     ) -> EventStream | None:
-        """Open the stream of an address. None for a metric that is gone: its client shall not come back."""
+        """Open the stream of an address. None for a deleted metric: its client should not reconnect."""
         pairs = query_pairs(scope["query_string"])
         held = header_of(scope, b"last-event-id") or dict(pairs).get(LAST_EVENT_ID, "")
         given = [pair for pair in pairs if pair[0] not in OWN_PARAMETERS]
@@ -349,7 +349,7 @@ def _ids_of(given: list[tuple[str, str]]) -> list[UUID]:
     """The metrics of `?ids=`, each once."""
     lists = [value for name, value in given if name == "ids"]
     if len(lists) != 1 or not lists[0]:
-        raise InvalidInput(errors=(FieldError("ids", "wanted once: UUIDs of metrics, separated by commas"),))
+        raise InvalidInput(errors=(FieldError("ids", "give it once: UUIDs of metrics, separated by commas"),))
     ids = [*dict.fromkeys(parse_uuid(each.strip()) for each in lists[0].split(","))]
     if len(ids) > MOST_IDS:
         raise InvalidInput(errors=(FieldError("ids", f"at most {MOST_IDS} metrics"),))

@@ -157,7 +157,7 @@ def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
     for name, value in pairs:
         if name in ANSWER_PARAMETERS:
             if name in options or not value:
-                raise InvalidInput(errors=(FieldError(name, "wanted once, and with a value"),))
+                raise InvalidInput(errors=(FieldError(name, "give it once, with a value"),))
             options[name] = value
     if options.get("excel") not in {None, "true", "false"}:
         raise InvalidInput(errors=(FieldError("excel", "true or false"),))

@@ -129,6 +129,10 @@ def test_an_export_that_fails_leaves_the_file_before_it(command: Commanded, comp
             "tally: /nowhere/all.jsonl cannot be written: No such file or directory\n",
         ),
         (
+            ("export", "--csv"),
+            "tally: --csv is for the numbers of rows, which are printed with FILE only\n",
+        ),
+        (
             ("restore", "/nowhere/all.jsonl"),
             "tally: /nowhere/all.jsonl cannot be read: No such file or directory\n",
         ),

@@ -304,20 +304,20 @@ async def test_what_fails_is_not_tried_by_each_scrape(board):
     made = await board("SELECT 1 / count(*) AS n FROM metrics")
     missing = made.client.service.state.services.exporter.missing
     tried = []
-    bring = missing._bring
+    bring = missing._run
 
     async def counted(missed):
         tried.append(missed)
         await bring(missed)
 
-    missing._bring = counted
+    missing._run = counted
     try:
         await made.samples()
         await until(lambda: any(str(each.metric_id) == made.metrics[0] for each in missing._not_before))
         for _ in range(20):
             await made.samples()
     finally:
-        del missing._bring
+        del missing._run
     assert [str(each.metric_id) for each in tried] == made.metrics
     assert not missing._wanted
 
