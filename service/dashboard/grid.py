@@ -33,14 +33,6 @@ class Cell(Struct, frozen=True):
     h: int
     static: bool = False
 
-    def meets(self, other: "Cell") -> bool:
-        return (
-            self.x < other.x + other.w
-            and other.x < self.x + self.w
-            and self.y < other.y + other.h
-            and other.y < self.y + self.h
-        )
-
 
 class Grid(Struct, frozen=True):
     """All tiles at one size."""

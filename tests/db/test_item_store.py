@@ -130,7 +130,7 @@ async def test_a_page_of_large_documents_ends_early_and_the_next_goes_on(tx: Tra
     assert sizes == [9, 9, 2]
 
 
-async def test_every_change_leaves_a_deed_with_the_hashes_of_the_item(tx: Transaction):
+async def test_every_change_is_audited_with_the_hashes_of_the_item(tx: Transaction):
     made = await store.create(tx, NewItem("Buy milk"), ACTOR)
     replaced = await store.replace(tx, made.id, NewItem("Buy oats", "two bags"), ACTOR)
     patched = await store.patch(tx, made.id, ItemPatch(description=None), ACTOR)

@@ -20,7 +20,7 @@ class Audited(msgspec.Struct, frozen=True):
     target: str
 
 
-async def test_a_dashboard_is_created_renamed_and_deleted_and_each_deed_is_audited(client, clone):
+async def test_a_dashboard_is_created_renamed_and_deleted_and_each_change_is_audited(client, clone):
     made = await client.post(DASHBOARDS, json={"title": "Sales & Stöße, Köln"})
     assert made.status_code == 201
     assert made.headers["location"] == f"{DASHBOARDS}/sales-stosse-koln"

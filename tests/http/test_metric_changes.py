@@ -104,7 +104,7 @@ async def counting(client):
 FIVE = {"parameters": {"n": {"type": "integer", "default": 5}}}
 
 
-async def test_what_another_changed_meanwhile_is_judged_too(client, counting, meanwhile):
+async def test_what_another_changed_meanwhile_is_validated_too(client, counting, meanwhile):
     meanwhile.append(lambda: client.patch(counting, json={"sql": "SELECT 2 AS x", "parameters": {}}))
     late = await client.patch(counting, json=FIVE)
     assert (late.status_code, problem(late)["detail"]) == (422, "Parameter n: the SQL has no :n.")

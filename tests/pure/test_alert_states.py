@@ -282,7 +282,7 @@ def test_an_acknowledged_alert_says_no_more_until_it_ends():
 # Late data
 
 
-def test_a_point_is_judged_when_it_has_settled():
+def test_a_point_is_evaluated_when_it_has_settled():
     scene = Scene(settle_s=2 * 86400)
     scene.now = datetime(2025, 6, 2, 12, tzinfo=UTC)
     assert scene.see(scene.daily(5, 500)) == []

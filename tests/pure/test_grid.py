@@ -63,8 +63,12 @@ def test_nothing_overlaps_and_nothing_is_lost(some):
     found = compact(some)
     assert sorted((cell.i, cell.w, cell.h) for cell in found) == sorted((c.i, c.w, c.h) for c in some)
     pairs = [(one, two) for n, one in enumerate(found) for two in found[n + 1 :]]
-    assert not any(one.meets(two) for one, two in pairs)
+    assert not any(_overlap(one, two) for one, two in pairs)
     assert all(cell.y == 0 or any(_touches(cell, other) for other in found) for cell in found)
+
+
+def _overlap(one: Cell, two: Cell) -> bool:
+    return one.x < two.x + two.w and two.x < one.x + one.w and one.y < two.y + two.h and two.y < one.y + one.h
 
 
 def _touches(cell, other):

@@ -46,6 +46,11 @@ class Service(msgspec.Struct):
     fast: httpx.AsyncClient
     slow: httpx.AsyncClient
 
+    @property
+    def hits(self):
+        """How many requests the cache-hit layer has answered."""
+        return self.middleware._answered().total()
+
     def moved(self):
         """Fulfilled when the next change has been heard."""
         return asyncio.ensure_future(self._moved(self.generations()))

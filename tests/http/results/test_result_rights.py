@@ -29,7 +29,7 @@ async def test_rows_of_one_caller_are_never_given_to_another(guarded, opened, to
             assert answer.json()["records"] == [{"name": name}]
 
 
-async def test_the_lane_asks_for_the_same_rights(opened, token, guarded):
+async def test_the_shortcut_asks_for_the_same_rights(opened, token, guarded):
     service = await opened()
     made = await service.post("/metrics", json={"sql": "SELECT 1 AS n"}, headers=token("metrics:write"))
     address = f"/metrics/{made.json()['id']}"

@@ -112,4 +112,4 @@ def test_ten_thousand_metrics_in_rotation_are_answered_from_memory():
             answer = layer(scope, None, None)
             if answer is not None:
                 answer.close()
-    assert (missed, layer.hits) == ([], 30_000)
+    assert (missed, layer._answered().total()) == ([], 30_000)

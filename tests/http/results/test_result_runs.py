@@ -41,7 +41,7 @@ async def test_a_dashboard_is_one_answer_with_one_tag(service, make_metric, owne
     first, second = [await service.fast.get(address) for _ in range(2)]
     assert (status(first), status(second)) == ("tally; fwd=miss", "tally; hit")
     assert first.content == second.content
-    assert service.middleware.hits == 1
+    assert service.hits == 1
     tag = {"if-none-match": second.headers["etag"]}
     assert (await service.fast.get(address, headers=tag)).status_code == 304
     moved = service.moved()
@@ -61,7 +61,7 @@ async def test_a_dashboard_with_a_failing_tile_is_not_kept(service, make_metric)
     for _ in range(2):
         answer = await service.fast.get("/dashboards/default/data")
         assert answer.json()["results"][0]["status"] == 422
-    assert service.middleware.hits == 0
+    assert service.hits == 0
 
 
 async def test_a_batch_shares_what_is_held(service, make_metric):
