@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
-from litestar import Controller, MediaType, Request, Response, get
+from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect
@@ -20,6 +20,7 @@ from service.database.stored_sql.login import ReaderLogin
 from service.http import bodies
 from service.http.asgi import header_of
 from service.http.lifecycle import Lifecycle
+from service.http.requests import Call
 from service.http.scrapes import Scraped
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor
@@ -59,7 +60,7 @@ class HealthController(Controller):
     )
     async def health(
         self,
-        request: Request[Any, Any, Any],
+        request: Call,
         database: NamedDependency[Database],
         reader_login: NamedDependency[ReaderLogin],
         extra_checks: NamedDependency[ExtraChecks],
@@ -79,7 +80,7 @@ class HealthController(Controller):
     )
     async def ready(
         self,
-        request: Request[Any, Any, Any],
+        request: Call,
         database: NamedDependency[Database],
         reader_login: NamedDependency[ReaderLogin],
         extra_checks: NamedDependency[ExtraChecks],
@@ -89,7 +90,7 @@ class HealthController(Controller):
 
     async def _ready(
         self,
-        request: Request[Any, Any, Any],
+        request: Call,
         database: Database,
         reader_login: ReaderLogin,
         extra_checks: ExtraChecks,
@@ -114,7 +115,7 @@ class HealthController(Controller):
 
 @get("/openapi.json", include_in_schema=False, opt=PUBLIC)
 async def openapi_document(
-    request: Request[Any, Any, Any],
+    request: Call,
     catalog: NamedDependency[Catalog],
     executor: NamedDependency[Executor],
     *,
@@ -178,7 +179,7 @@ def docs_asset(name: FromPath[str]) -> Response[bytes]:
 
 
 @get("/internal/prometheus", include_in_schema=False, opt={"scope": "admin", "loopback": True})
-async def prometheus(request: Request[Any, Any, Any], scrape: NamedDependency[Scrape]) -> Response[str]:
+async def prometheus(request: Call, scrape: NamedDependency[Scrape]) -> Response[str]:
     """Metrics of the service itself, for callers on this machine and for those with the scope `admin`."""
     scraped = await scrape(header_of(request.scope, b"accept"))
     return Response(

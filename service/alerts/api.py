@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
@@ -41,6 +41,7 @@ from service.errors import (
 )
 from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import parse_uuid
+from service.http.requests import Call
 
 _METRIC: Final = "c797b618-df12-45f7-bbb2-cc6695a48e46"
 _RULE_ID: Final = "0b7d4f43-6f19-4ef3-8d0e-0a3bd5a6b8f1"
@@ -120,7 +121,6 @@ _WRITE: Final = (NotFound, QueryTimeout, TooLarge, UnsupportedMediaType, Busy, D
 _READ: Final = (NotFound, DatabaseUnavailable)
 LOCATION: Final = ResponseHeader(name="Location", description="the rule's address", documentation_only=True)
 
-Call = Request[Any, Any, Any]
 Db = NamedDependency[Database]
 Checked = NamedDependency[Rules]
 MetricId = Annotated[str | None, QueryParameter(description="only those of this metric")]

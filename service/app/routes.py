@@ -87,31 +87,35 @@ def routed() -> Litestar:
         request_class=ReadRequest,
         request_max_body_size=JSON_BYTES_LIMIT,
         exception_handlers={Exception: answer_problem},
-        openapi_config=OpenAPIConfig(
-            title="Tally",
-            version=__version__,
-            description="Stored SQL as live, cached, safe JSON metrics over Postgres.",
-            openapi_router=Router(
-                "/internal/openapi", route_handlers=[], include_in_schema=False, opt={"scope": "admin"}
-            ),
-            license=License("Apache-2.0", identifier="Apache-2.0"),
-            render_plugins=[JsonRenderPlugin()],
-            tags=[
-                Tag("metrics", "Results and definitions"),
-                Tag("live", "Results that are pushed when they change"),
-                Tag("alerts", "Rules on results, what they find, and who is told"),
-                Tag("dashboards", "Metrics side by side, and where each of them sits"),
-                Tag("links", "Signed addresses that show a dashboard without a token"),
-                Tag("assistants", "Metrics for assistants, by the Model Context Protocol"),
-                Tag("items", "A task list enriched from an external API"),
-                Tag("imports", "Imported files, dataset contracts, quarantined rows"),
-                Tag("tokens", "Tokens and the keys that verify them"),
-                Tag("interactions", "Customer interactions, and statistics of the datasets"),
-                Tag("audit", "All changes, and who made them"),
-                Tag("service", "Health"),
-            ],
-        ),
+        openapi_config=_openapi(),
         debug=False,
         logging_config=None,
     )
     return app
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Tally",
+        version=__version__,
+        description="Stored SQL as live, cached, safe JSON metrics over Postgres.",
+        openapi_router=Router(
+            "/internal/openapi", route_handlers=[], include_in_schema=False, opt={"scope": "admin"}
+        ),
+        license=License("Apache-2.0", identifier="Apache-2.0"),
+        render_plugins=[JsonRenderPlugin()],
+        tags=[
+            Tag("metrics", "Results and definitions"),
+            Tag("live", "Results that are pushed when they change"),
+            Tag("alerts", "Rules on results, what they find, and who is told"),
+            Tag("dashboards", "Metrics side by side, and where each of them sits"),
+            Tag("links", "Signed addresses that show a dashboard without a token"),
+            Tag("assistants", "Metrics for assistants, by the Model Context Protocol"),
+            Tag("items", "A task list enriched from an external API"),
+            Tag("imports", "Imported files, dataset contracts, quarantined rows"),
+            Tag("tokens", "Tokens and the keys that verify them"),
+            Tag("interactions", "Customer interactions, and statistics of the datasets"),
+            Tag("audit", "All changes, and who made them"),
+            Tag("service", "Health"),
+        ],
+    )

@@ -5,7 +5,7 @@ from base64 import b64decode
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from msgspec import Struct
@@ -27,6 +27,7 @@ from service.http.cursors import Cursor, Limit, page_of, read_id_cursor
 from service.http.fields import media_type_of
 from service.http.ids import MAX_ID
 from service.http.problems import note_problem
+from service.http.requests import Call
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_BYTES: Final = 65_536
@@ -57,7 +58,7 @@ class Credentials(Struct, frozen=True):
     secrets: tuple[bytes, ...]
 
 
-def answer_token_problem(request: Request[Any, Any, Any], problem: TokenProblem) -> Response[dict[str, str]]:
+def answer_token_problem(request: Call, problem: TokenProblem) -> Response[dict[str, str]]:
     """Answer a token problem in the format of RFC 6749."""
     note_problem(problem, request.scope)
     return Response(
@@ -85,7 +86,7 @@ class TokenController(Controller):
     )
     async def token(
         self,
-        request: Request[Any, Any, Any],
+        request: Call,
         clients: NamedDependency[Clients],
         issuer: NamedDependency[Issuer],
     ) -> Response[Token]:
@@ -199,7 +200,7 @@ def read_credentials(authorization: str | None, form: dict[str, str]) -> Credent
     return Credentials(unquote_plus(client_id), tuple(dict.fromkeys((secret, decoded))))
 
 
-async def _body(request: Request[Any, Any, Any]) -> bytes:
+async def _body(request: Call) -> bytes:
     body = b""
     async for part in request.stream():
         body += part

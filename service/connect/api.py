@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
@@ -22,11 +22,9 @@ from service.errors import (
 from service.http.asgi import header_of
 from service.http.openapi import FREE, WINDOW, Object, scrape_operation
 from service.http.representation import strong_tag
-from service.http.requests import given_once
+from service.http.requests import Call, given_once
 from service.http.scrapes import prefers_openmetrics, scraped
 from service.metrics.catalog import Catalog
-
-Call = Request[Any, Any, Any]
 
 _EXAMPLE: Final = """\
 # HELP tally_metric_5f3c9c1e_8a55_4a86_9f0e_3b0a4a4d8a11 Alerts by type

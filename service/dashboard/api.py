@@ -3,7 +3,7 @@
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Redirect
@@ -18,11 +18,10 @@ from service.dashboard.pages import HTML, Pages, headers, new_nonce, prefers_htm
 from service.dashboard.sign_in import local_address
 from service.dashboard.view import dashboard_page, form_page, list_dashboards
 from service.http.asgi import header_of
-from service.http.requests import unknown_parameters
+from service.http.requests import Call, unknown_parameters
 from service.metrics.catalog import DEFAULT_DASHBOARD, Catalog
 from service.metrics.result_endpoint import READ
 
-Call = Request[Any, Any, Any]
 PagesOf = NamedDependency[Pages]
 Catalogue = NamedDependency[Catalog]
 

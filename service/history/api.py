@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Controller, MediaType, Request, Response, get
+from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
@@ -16,6 +16,7 @@ from service.http.cursors import Cursor, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID, parse_uuid
 from service.http.openapi import FREE, HEADERS, IF_NONE_MATCH, WINDOW
 from service.http.representation import strong_tag
+from service.http.requests import Call
 
 MAX_PAGE: Final = 50
 OWN: Final = frozenset({"limit", "cursor"})
@@ -105,7 +106,7 @@ class HistoryController(Controller):
     async def history(
         self,
         metric_id: FromPath[str],
-        request: Request[Any, Any, Any],
+        request: Call,
         histories: NamedDependency[Histories],
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="items in a page")] = 10,
         cursor: Cursor = None,

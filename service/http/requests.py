@@ -21,9 +21,11 @@ from service.http import bodies
 _INTEGER: Final = re.compile("-?[0-9]{1,30}")
 _SHOWN: Final = 60  # characters of a wrong value that an error repeats
 T = TypeVar("T")
+Call = Request[Any, Any, Any]
+"""A request as handlers get it."""
 
 
-class ReadRequest(Request[Any, Any, Any]):
+class ReadRequest(Call):
     """Decodes the JSON body once, as the type of the handler's `data`. The framework would round numbers."""
 
     async def json(self) -> Any:
@@ -42,7 +44,7 @@ class Exact(Response[T]):
         )
 
 
-async def refuse_bad_input(request: Request[Any, Any, Any]) -> Response[None] | None:
+async def refuse_bad_input(request: Call) -> Response[None] | None:
     """Validate parameters and body before the framework, whose parser is laxer and has poorer errors.
 
     OPTIONS is answered here: the framework would name the methods of the first handler of a path alone.
@@ -54,14 +56,14 @@ async def refuse_bad_input(request: Request[Any, Any, Any]) -> Response[None] | 
     return None
 
 
-def _allowed(request: Request[Any, Any, Any]) -> str:
+def _allowed(request: Call) -> str:
     path = request.scope["path_template"]
     found = (route for route in request.app.routes if isinstance(route, HTTPRoute))
     methods = {str(method) for route in found if route.path_format == path for method in route.methods}
     return ", ".join(sorted(methods))
 
 
-async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
+async def refuse_bad_body(request: Call) -> None:
     """Raise 415 or 422 if the body is not JSON of the type of the handler's `data`."""
     handler = request.route_handler
     field = handler.parsed_data_field
@@ -77,7 +79,7 @@ async def refuse_bad_body(request: Request[Any, Any, Any]) -> None:
         raise errors.BadRequest("The connection ended within the body.") from None
 
 
-def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+def refuse_unknown_parameters(request: Call) -> None:
     """Raise 422 for a query parameter that is unknown, is no list and given more than once, or no integer."""
     if not request.scope["query_string"]:
         return
@@ -115,7 +117,7 @@ def _takes_integers(handler: Any, name: str) -> bool:
     return int in {field.annotation, *(each.annotation for each in field.inner_types)}
 
 
-def given_once(request: Request[Any, Any, Any]) -> dict[str, str]:
+def given_once(request: Call) -> dict[str, str]:
     """The parameters of metrics in a request. Raises `InvalidInput` for one that is repeated."""
     pairs = list(request.query_params.multi_items())
     given = dict(pairs)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.exceptions import InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
@@ -33,7 +33,7 @@ from service.http.asgi import EVENT_STREAM, header_of, server_sent_event
 from service.http.cursors import Cursor, Limit, page_of, read_cursor, write_cursor
 from service.http.fields import weights
 from service.http.ids import parse_uuid
-from service.http.requests import Exact
+from service.http.requests import Call, Exact
 from service.imports import quarantine
 from service.imports.contracts import Dataset, Reason, find_among
 from service.imports.derived import read_datasets
@@ -62,7 +62,6 @@ _FILE: Final = {
 
 _STREAM_HEADERS: Final = {name.decode(): value.decode() for name, value in EVENT_STREAM}
 
-Call = Request[Any, Any, Any]
 OfDataset = Annotated[str | None, QueryParameter(description="name of a dataset")]
 
 

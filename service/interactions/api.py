@@ -5,7 +5,7 @@ from datetime import date
 from typing import Annotated, Any, Final, cast
 
 import msgspec
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter, QueryParameter
@@ -23,6 +23,7 @@ from service.errors import (
 from service.http.asgi import Scope
 from service.http.cursors import Cursor, read_id_cursor
 from service.http.ids import parse_number
+from service.http.requests import Call
 from service.interactions import store
 from service.interactions.counts import COUNTED, EVERYTHING, Counts
 from service.interactions.models import CustomerAnswer, Dimension, Filters, InteractionPage, Stats, Totals
@@ -45,7 +46,6 @@ STATS_EXAMPLE: Final[dict[str, Any]] = {
 }
 PROBLEMS: Final = (QueryTimeout, DatabaseUnavailable)
 
-Call = Request[Any, Any, Any]
 
 CustomerId = Annotated[
     str, PathParameter(description="a positive integer", schema_extra={"pattern": "^[0-9]*[1-9][0-9]*$"})

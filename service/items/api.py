@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Annotated, Any, Final, TypeVar
 
-from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.datastructures import ResponseHeader
-from litestar.di import NamedDependency, Provide
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from service.audit import Actor
-from service.auth import guards
+from service.auth.guards import actor
 from service.database.gateway import Database
 from service.errors import (
     DatabaseUnavailable,
@@ -28,6 +27,7 @@ from service.errors import (
 from service.http.cursors import Cursor, Limit, read_id_cursor, write_cursor
 from service.http.ids import MAX_ID, parse_number
 from service.http.preconditions import IfMatch, read_if_match
+from service.http.requests import Call
 from service.items import store
 from service.items.enrich import POSTS, POSTS_FRESH_S, POSTS_STALE_IF_ERROR_S, ExternalApi
 from service.items.models import TITLE_LENGTH, Item, ItemPage, ItemPatch, NewItem, Post, SummarisedItem
@@ -83,14 +83,9 @@ Part = Annotated[
 ]
 
 
-def actor_of(request: Request[Any, Any, Any]) -> Actor:
-    return guards.actor(request.scope)
-
-
 class ItemsController(Controller):
     path = "/items"
     tags = ("items",)
-    dependencies = {"actor": Provide(actor_of, sync_to_thread=False)}  # noqa: RUF012 (Litestar's way)
 
     @post(
         "/",
@@ -102,11 +97,10 @@ class ItemsController(Controller):
     async def create(
         self,
         data: JSONBody[NewItem],
-        request: Request[Any, Any, Any],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
     ) -> Response[Item]:
-        item = await store.create(database, data, actor)
+        item = await store.create(database, data, actor(request.scope))
         return _answer(item, Location=f"{request.scope['path'].rstrip('/')}/{item.id}")
 
     @get("/", operation_id="listItems", summary="Items, newest first, paged", opt=_LIST)
@@ -146,12 +140,12 @@ class ItemsController(Controller):
         item_id: FromPath[str],
         data: JSONBody[NewItem],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
         if_match: IfMatch = None,
     ) -> Response[Item]:
         """Replaces title and description. External data and summary stay."""
         state, number = read_if_match(if_match), parse_number(item_id, smallest=0)
-        return _answer(await store.replace(database, number, data, actor, state))
+        return _answer(await store.replace(database, number, data, actor(request.scope), state))
 
     @patch(
         "/{item_id:str}",
@@ -165,22 +159,24 @@ class ItemsController(Controller):
         item_id: FromPath[str],
         data: JSONBody[ItemPatch],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
         if_match: IfMatch = None,
     ) -> Response[Item]:
         """Changes only the fields in the body."""
         state, number = read_if_match(if_match), parse_number(item_id, smallest=0)
-        return _answer(await store.patch(database, number, data, actor, state))
+        return _answer(await store.patch(database, number, data, actor(request.scope), state))
 
     @delete("/{item_id:str}", operation_id="deleteItem", summary="Delete an item", opt=_DELETE)
     async def remove(
         self,
         item_id: FromPath[str],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
         if_match: IfMatch = None,
     ) -> None:
-        await store.delete(database, parse_number(item_id, smallest=0), actor, read_if_match(if_match))
+        await store.delete(
+            database, parse_number(item_id, smallest=0), actor(request.scope), read_if_match(if_match)
+        )
 
     @post(
         "/{item_id:str}/enrich",
@@ -193,12 +189,11 @@ class ItemsController(Controller):
     async def enrich(
         self,
         item_id: FromPath[str],
-        request: Request[Any, Any, Any],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
         external_api: NamedDependency[ExternalApi],
     ) -> Response[Item]:
-        work = external_api.enrich(database, parse_number(item_id, smallest=0), actor)
+        work = external_api.enrich(database, parse_number(item_id, smallest=0), actor(request.scope))
         return _answer(await _unless_disconnected(request, work))
 
     @post(
@@ -212,12 +207,11 @@ class ItemsController(Controller):
     async def summarise(
         self,
         item_id: FromPath[str],
-        request: Request[Any, Any, Any],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
         summariser: NamedDependency[Summariser],
     ) -> Response[SummarisedItem]:
-        work = summarise(database, summariser, parse_number(item_id, smallest=0), actor)
+        work = summarise(database, summariser, parse_number(item_id, smallest=0), actor(request.scope))
         item = await _unless_disconnected(request, work)
         return Response(SummarisedItem.of(item, summariser.name), headers={"ETag": store.tag(item)})
 
@@ -225,7 +219,6 @@ class ItemsController(Controller):
 class ExternalController(Controller):
     path = "/external"
     tags = ("items",)
-    dependencies = {"actor": Provide(actor_of, sync_to_thread=False)}  # noqa: RUF012 (Litestar's way)
 
     @get(
         "/fetch-data/{item_id:str}",
@@ -238,10 +231,10 @@ class ExternalController(Controller):
         self,
         item_id: FromPath[str],
         database: NamedDependency[Database],
-        actor: NamedDependency[Actor],
+        request: Call,
         external_api: NamedDependency[ExternalApi],
     ) -> Response[Item]:
-        item = await external_api.enrich(database, parse_number(item_id, smallest=0), actor)
+        item = await external_api.enrich(database, parse_number(item_id, smallest=0), actor(request.scope))
         return _answer(item, **{"Cache-Control": "no-store"})
 
     @get("/posts", operation_id="listPosts", summary="Posts of the external API", opt=_POSTS)
@@ -261,7 +254,7 @@ class ExternalController(Controller):
         return Response(posts.items, headers=headers)
 
 
-async def _unless_disconnected(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+async def _unless_disconnected(request: Call, work: Coroutine[Any, Any, T]) -> T:
     """Do `work`, and cancel it when the client disconnects.
 
     `DisconnectMiddleware` cancels reads only, because a change may be half done. This one is a transaction.
@@ -279,7 +272,7 @@ async def _unless_disconnected(request: Request[Any, Any, Any], work: Coroutine[
         await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def _disconnected(request: Request[Any, Any, Any]) -> None:
+async def _disconnected(request: Call) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
@@ -21,6 +21,7 @@ from service.errors import (
     TooManyStreams,
 )
 from service.http.openapi import FREE, WINDOW, Object, query
+from service.http.requests import Call
 
 _EVENTS: Final = """event: result
 id: "0f3c0f3c0f3c0f3c0f3c0f3c0f3c0f3c"
@@ -128,8 +129,6 @@ class LiveController(Controller):
         description=f"It holds for {TICKET_S} s. What it opens lasts as long as the token of this request.",
         opt={"problems": ()},
     )
-    async def ticket(
-        self, request: Request[Any, Any, Any], live_rights: NamedDependency[LiveRights]
-    ) -> Response[Ticket]:
+    async def ticket(self, request: Call, live_rights: NamedDependency[LiveRights]) -> Response[Ticket]:
         signed = live_rights.ticket(caller(request.scope), request.headers.get("authorization", ""))
         return Response(Ticket(signed, TICKET_S), status_code=201, headers={"Cache-Control": "no-store"})

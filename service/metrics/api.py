@@ -3,7 +3,7 @@
 from typing import Any, Final, cast
 from uuid import UUID
 
-from litestar import Controller, MediaType, Request, Response, delete, get, patch, post
+from litestar import Controller, MediaType, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
@@ -29,7 +29,7 @@ from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import not_a_uuid, parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
 from service.http.preconditions import IfMatch, read_if_match
-from service.http.requests import Exact
+from service.http.requests import Call, Exact
 from service.metrics.batch import Batcher, Caller, Tiles
 from service.metrics.catalog import Catalog
 from service.metrics.execute import Executor, QueryPlan
@@ -69,8 +69,6 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 _RESULT: Final = result_operation(*WINDOW, FREE, formats=True)
-
-Call = Request[Any, Any, Any]
 
 
 Catalogue = NamedDependency[Catalog]

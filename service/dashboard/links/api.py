@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.types import ControllerRouterHandler
@@ -14,8 +14,8 @@ from service.dashboard.view import link_page
 from service.errors import DatabaseUnavailable, NotFound, TooLarge, UnsupportedMediaType
 from service.http.cursors import Cursor, Limit, page_of, read_id_cursor
 from service.http.ids import MAX_ID, parse_number
+from service.http.requests import Call
 
-Call = Request[Any, Any, Any]
 Made = NamedDependency[Links]
 
 EXAMPLE: Final[dict[str, Any]] = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, cast
 
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
@@ -23,8 +23,8 @@ from service.dashboard.sign_in import (
 )
 from service.errors import TokenProblem
 from service.http.asgi import field_of
+from service.http.requests import Call
 
-Call = Request[Any, Any, Any]
 Parts = NamedDependency[SignIn]
 Following = Annotated[str | None, QueryParameter(name="next", description="where to go afterwards")]
 

@@ -1,8 +1,8 @@
 """Dashboards over HTTP."""
 
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from litestar import Controller, Request, Response, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
@@ -21,7 +21,7 @@ from service.http.asgi import Scope
 from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import parse_uuid
 from service.http.openapi import FREE, WINDOW, result_operation
-from service.http.requests import given_once
+from service.http.requests import Call, given_once
 from service.metrics import dashboards
 from service.metrics.batch import Batcher, DashboardData
 from service.metrics.catalog import Catalog
@@ -41,7 +41,6 @@ WRITE_PROBLEMS: Final = (TooLarge, UnsupportedMediaType, DatabaseUnavailable)
 
 _DATA: Final = result_operation(*WINDOW, FREE, formats=False)
 
-Call = Request[Any, Any, Any]
 Catalogue = NamedDependency[Catalog]
 Db = NamedDependency[Database]
 
