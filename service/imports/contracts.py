@@ -4,6 +4,8 @@ Contracts come from code (`datasets.py`) or from the catalogue of Postgres (`der
 this module sees only these Structs.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -121,13 +123,23 @@ class Dataset(Struct, frozen=True, kw_only=True):
 
     @property
     def headings(self) -> dict[str, DatasetColumn]:
-        """The column of each accepted heading. Headings are folded."""
-        return {heading: column for column in self.columns for heading in column.headings}
+        """The column of each accepted heading. Headings are folded; one of several columns is left out."""
+        counts = Counter(heading for column in self.columns for heading in column.headings)
+        return {
+            heading: column for column in self.columns for heading in column.headings if counts[heading] == 1
+        }
+
+    @property
+    def column_of(self) -> Callable[[str], DatasetColumn | None]:
+        """Finds the column of a heading: by its exact name first, as columns may differ in case alone."""
+        exact, folded = {column.name: column for column in self.columns}, self.headings
+        return lambda heading: exact.get(heading.strip()) or folded.get(fold(heading))
 
 
 def fold(heading: str) -> str:
-    """Fold a heading, sheet name or file name for comparison."""
-    return "".join(part for part in heading.casefold() if part.isalnum())
+    """Fold a heading, sheet name or file name for comparison: to its letters and digits, if it has any."""
+    folded = heading.casefold()
+    return "".join(part for part in folded if part.isalnum()) or folded.strip()
 
 
 def find_among(datasets: tuple[Dataset, ...], name: str) -> Dataset | None:

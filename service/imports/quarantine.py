@@ -14,7 +14,7 @@ from service.database.gateway import Database, Transaction
 from service.errors import Conflict, FieldError, InvalidInput, NotFound
 from service.http.bodies import encode
 from service.http.csv_cells import quoted
-from service.imports.contracts import Dataset, Reason, find_among, fold
+from service.imports.contracts import Dataset, Reason, find_among
 from service.imports.derived import read_datasets
 from service.imports.plan import SQL, plan_return
 from service.imports.readers.tables import Shaper, guarded, read_exact
@@ -259,12 +259,12 @@ async def _open_row(tx: Transaction, row_id: UUID) -> QuarantinedRow:
 
 
 def _mended(dataset: Dataset, before: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    known = dataset.headings
-    named = {known[folded].name for folded in map(fold, given) if folded in known}
+    column_of = dataset.column_of
+    named = {column.name for column in map(column_of, given) if column}
     unchanged = {
         heading: value
         for heading, value in before.items()
-        if (column := known.get(fold(heading))) and column.name not in named
+        if (column := column_of(heading)) and column.name not in named
     }
     return {**unchanged, **given}
 

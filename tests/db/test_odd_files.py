@@ -4,14 +4,18 @@ import msgspec
 import pytest
 
 from service.imports import quarantine
+from service.imports.contracts import find_among
+from service.imports.derived import read_datasets
 from service.imports.run.turns import Turns
 from tests.db.test_derived_datasets import ACTOR, Shop, bare, counts  # noqa: F401 (a fixture)
 
 TABLE = """
+CREATE DOMAIN public.realm AS text;
 CREATE TABLE public.odd (
     id integer PRIMARY KEY, note text, at timestamptz, at_second timestamptz(0), hour time, hour_zoned timetz,
     second time(0), pause interval, amounts numeric(10,2)[], shares real[], moments timestamp(0)[],
-    number numeric, whole smallint, body jsonb
+    number numeric, whole smallint, body jsonb, letter "char", short name,
+    place public.realm
 );
 CREATE TABLE public.free (note text, number integer DEFAULT 7)
 """
@@ -101,6 +105,8 @@ async def test_a_number_of_more_digits_than_postgres_takes_keeps_its_row_alone(o
         ("amounts", "[1.005]"),
         ("shares", "{0.5,16777217}"),
         ("moments", '{"2019-10-04 09:00:00.5"}'),
+        ("letter", "ab"),
+        ("short", "x" * 70),
     ],
 )
 async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, cell: str):
@@ -124,6 +130,8 @@ async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, 
         ("pause", "1.5 days 00:00:00.123456", "1 day 12:00:00.123456"),
         ("amounts", "[1.10, 2]", "{1.10,2.00}"),
         ("shares", "{0.5,null}", "{0.5,NULL}"),
+        ("letter", "a", "a"),
+        ("place", "north", "north"),
     ],
 )
 async def test_a_value_that_the_type_keeps_is_stored(odd: Shop, column: str, cell: str, stored: str):
@@ -165,3 +173,40 @@ async def test_numbers_keep_their_digits_when_their_row_is_fixed(odd: Shop):
     assert await odd.ask("SELECT id, number::text, body::text, whole, note FROM public.odd") == [
         (1, "0.12345678901234567890123", '{"a": [1.10, 12345678901234567890.5], "a ": null}', -5, "a")
     ]
+
+
+@pytest.fixture
+async def alike(odd: Shop) -> Shop:
+    await odd.run(
+        'CREATE TABLE public.alike (id int PRIMARY KEY, "Rate" text, rate text, "%" text, "#" text,'
+        " reason text, message text)"
+    )
+    await odd.add("public.alike")
+    return odd
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("id,Rate,rate,%,#\n1,a,b,c,d\n", "file.csv"),
+        ("id,%,rate,#,Rate\n1,c,b,d,a\n", "file.csv"),
+        ('[{"id": 1, "rate": "b", "#": "d", "Rate": "a", "%": "c"}]', "file.json"),
+    ],
+)
+async def test_columns_that_differ_in_case_or_signs_are_told_apart(alike: Shop, text: str, source: str):
+    assert (await alike.put("alike", text, source)).inserted == 1
+    assert await alike.ask('SELECT "Rate", rate, "%", "#" FROM public.alike') == [("a", "b", "c", "d")]
+
+
+@pytest.mark.parametrize("heading", ["RATE", "§", "~"])
+async def test_a_heading_of_several_columns_or_of_none_is_not_guessed(alike: Shop, heading: str):
+    assert (await alike.put("alike", f"id,{heading}\n1,a\n")).reasons == {"unknown-column": 1}
+
+
+async def test_an_export_brings_back_columns_that_are_named_as_its_own(alike: Shop):
+    await alike.put("alike", "id,reason,message\nx,=why,what\n")
+    dataset = find_among(await read_datasets(alike.tx), "alike")
+    assert dataset
+    exported = b"".join([line async for line in quarantine.export(alike.tx, dataset)]).decode()
+    assert (await alike.put("alike", exported.replace("x,", "1,", 1))).inserted == 1
+    assert await alike.ask("SELECT id, reason, message FROM public.alike") == [(1, "=why", "what")]

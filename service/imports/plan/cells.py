@@ -42,8 +42,8 @@ EXACT: dict[Kind, str] = {
     "zoned-clock": "timetz",
 }  # fmt: skip
 """The type that keeps every value of a kind, within microseconds."""
-ROUNDING = re.compile(r"interval|real|double precision|(?:numeric|timestamp|time)(?=\()")
-"""Types that round and are of no kind in EXACT: of intervals, and of the elements of arrays."""
+ROUNDING = re.compile(r'(?:interval|real|double precision|name)\b|(?:numeric|timestamp|time)(?=\()|"char"')
+"""Types that round or cut and are of no kind in EXACT: such columns, or the elements of arrays."""
 FINE = "'[.,][0-9]{6}0*[1-9]'"
 """A fraction of a second with digits beyond microseconds, which no type keeps."""
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
@@ -177,6 +177,8 @@ def _exact(column: DatasetColumn) -> str | None:
     ends = "[]" if column.kind == "array" else ""
     if found[0] in {"real", "double precision"}:
         return f"numeric{ends}"
+    if found[0] in {"name", '"char"'}:
+        return f"text{ends}"
     return f"interval{ends}" if found[0] == "interval" else re.sub(r"\(.*?\)", "", column.type)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import InvalidInput
-from service.imports.contracts import Dataset, fold
+from service.imports.contracts import Dataset
 from service.imports.readers.records import Records, Row
 from service.imports.readers.tables import Doubtful, Table, grid_table
 
@@ -72,7 +72,7 @@ def _matches(rows: Iterator[tuple[int, Row]], dataset: Dataset) -> int:
         _, row = next(rows, (0, list[str]()))
     except InvalidInput:
         return 0
-    return 0 if isinstance(row, Doubtful) else sum(fold(heading) in dataset.headings for heading in row)
+    return 0 if isinstance(row, Doubtful) else sum(map(bool, map(dataset.column_of, row)))
 
 
 def _trailing(rows: Iterator[Row], width: int) -> bool:

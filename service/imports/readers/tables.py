@@ -78,7 +78,7 @@ def grid_table(
 ) -> Table:
     headings = [heading.strip() or f"column {number}" for number, heading in enumerate(found, 1)]
     check_headings(source, dataset, headings)
-    known = [dataset.headings.get(fold(heading)) for heading in headings]
+    known = list(map(dataset.column_of, headings))
     names = [column.name for column in known if column]
     if len(set(names)) == len(headings) and not has_nul:
         records = _plain(rows, headings, dataset, tuple(names))
@@ -160,7 +160,7 @@ class Shaper:
     def __init__(self, dataset: Dataset, columns: tuple[str, ...]) -> None:
         self._dataset = dataset
         self._place = {name: number for number, name in enumerate(columns)}
-        self._headings = dataset.headings
+        self._column_of = dataset.column_of
         self._may_be_empty = not any(column.needs_value for column in dataset.columns)
         self.seen: set[str] = set()
         """Columns that any row had."""
@@ -173,11 +173,11 @@ class Shaper:
         raw: str | None = None,
     ) -> Record:
         """`problem` is a problem found before. `raw` is the row's JSON text, if it has one."""
-        returned, pairs = _returned(pairs)
+        returned, pairs = self._returned(pairs)
         cells: list[str | None] = [None] * len(self._place)
         has_column = False
         for name, value in pairs:
-            column = self._headings.get(fold(name))
+            column = self._column_of(name)
             text, wrong = _text(value)
             if column and wrong == "wrong-type" and column.kind in NESTED:
                 text, wrong = exact_json(value), None
@@ -197,13 +197,34 @@ class Shaper:
         whole = raw if raw is not None and _fits_jsonb(raw) else _raw(pairs)
         return (line, returned, whole, reason, message, *cells)
 
+    def _returned(self, pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str, Any]]]:
+        """Split an exported row into its id and its cells, without the `'` that guarded formulas.
+
+        The export explains a row behind its id. Columns of the same names stand before it.
+        """
+        names = [fold(name) for name, _ in pairs]
+        if RETURNED not in names:
+            return None, pairs
+        place = names.index(RETURNED)
+        own = [
+            (name, value)
+            for at, (name, value) in enumerate(pairs)
+            if names[at] != RETURNED
+            and not (names[at] in EXPLAINED and (at > place or self._column_of(name) is None))
+        ]
+        if returned := (_text(pairs[place][1])[0] or "").strip():
+            return returned, [
+                (name, unguarded(value) if isinstance(value, str) else value) for name, value in own
+            ]
+        return None, own
+
     def _apart(self, pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         """Give repeated names a number that no column has: Postgres keeps one value of a name."""
         found: dict[str, Any] = {}
         turns: dict[str, int] = {}
         for name, value in pairs:
             own = name
-            while (own in found and found[own] != value) or (own != name and fold(own) in self._headings):
+            while (own in found and found[own] != value) or (own != name and self._column_of(own)):
                 turns[name] = turns.get(name, 1) + 1
                 own = f"{name} ({turns[name]})"
             found[own] = value
@@ -228,19 +249,6 @@ def _disputed(
     if before and text and before != text:
         return "conflict", f'{column.name}: given twice, as "{before[:60]}" and "{text[:60]}"'
     return None
-
-
-def _returned(pairs: list[tuple[str, Any]]) -> tuple[str | None, list[tuple[str, Any]]]:
-    """Split an exported quarantined row into its id and its cells, without the `'` that guarded formulas."""
-    ids = [value for name, value in pairs if fold(name) == RETURNED]
-    if not ids:
-        return None, pairs
-    own = [(name, value) for name, value in pairs if fold(name) not in {RETURNED, *EXPLAINED}]
-    if returned := (_text(ids[0])[0] or "").strip():
-        return returned, [
-            (name, unguarded(value) if isinstance(value, str) else value) for name, value in own
-        ]
-    return None, own
 
 
 def guarded(cell: str) -> str:

@@ -47,7 +47,7 @@ async def open_sheet(
         path,
         bytes_limit,
         dataset=fold(dataset.name),
-        headings={heading: _use(column) for heading, column in dataset.headings.items()},
+        headings={heading: _use(column) for column in dataset.columns for heading in column.headings},
         needed=tuple(tuple(column.headings) for column in dataset.columns if column.needs_heading),
     )
     with tempfile.TemporaryFile() as answer:
