@@ -1,15 +1,15 @@
 """Dashboards over the real service, and tabs that watch what they ask, say and log."""
 
 import re
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import httpx
 import pytest
 from msgspec import Struct, field
-from playwright.async_api import BrowserContext, Page, Request
+from playwright.async_api import Page, Request
 
-from tests.processes import serving_seeds
+from tests.browser.conftest import Tabs
 from tests.waiting import until
 
 DAILY = (
@@ -60,12 +60,6 @@ class Tab(Struct, eq=False):
         await until(found)
 
 
-@pytest.fixture(scope="module")
-def address() -> Generator[str]:
-    with serving_seeds() as found:
-        yield found
-
-
 @pytest.fixture
 async def api(address: str) -> AsyncGenerator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=f"{address}/api/v1") as client:
@@ -92,25 +86,31 @@ def make_board(api: httpx.AsyncClient):
 
 
 @pytest.fixture
-async def visit(context: BrowserContext, address: str):
+async def visit(tabs: Tabs, address: str):
     """Open an address of the service. At the end: no console message, and no request to anybody else."""
-    tabs: list[Tab] = []
+    opened: list[tuple[Tab, dict[str, Callable[[Any], None]]]] = []
 
-    async def opened(path: str, *, width: int = 1280, height: int = 900, wait: bool = True) -> Tab:
-        page = await context.new_page()
+    async def visited(path: str, *, width: int = 1280, height: int = 900, wait: bool = True) -> Tab:
+        page = await tabs.open()
         await page.set_viewport_size({"width": width, "height": height})
         tab = Tab(page)
-        tabs.append(tab)
-        page.on("console", lambda message: tab.said.append(message.text))
-        page.on("pageerror", lambda error: tab.said.append(str(error)))
-        page.on("request", lambda request: tab.requests.append(request))  # noqa: PLW0108 (Playwright marks it)
+        heard: dict[str, Callable[[Any], None]] = {
+            "console": lambda message: tab.said.append(message.text),
+            "pageerror": lambda error: tab.said.append(str(error)),
+            "request": lambda request: tab.requests.append(request),  # noqa: PLW0108 (Playwright marks it)
+        }
+        opened.append((tab, heard))
+        for event, take in heard.items():
+            page.on(event, take)  # type: ignore[call-overload]
         await page.goto(f"{address}{path}")
         if wait:
             await tab.settled()
         return tab
 
-    yield opened
-    for tab in tabs:
+    yield visited
+    for tab, heard in opened:
+        for event, take in heard.items():
+            tab.page.remove_listener(event, take)
         assert not [text for text in tab.said if not EXPECTED.search(text)]
         foreign = [url for url in tab.asked("") if not url.startswith((address, "data:", "blob:"))]
         assert not foreign

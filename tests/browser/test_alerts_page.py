@@ -4,10 +4,10 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from tests.browser.dashboards import COUNT, DAILY, Tab, address, api, make_board, visit
+from tests.browser.dashboards import COUNT, DAILY, Tab, api, make_board, visit
 from tests.waiting import until
 
-__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+__all__ = ["api", "make_board", "visit"]  # fixtures
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 RUN = """async () => {

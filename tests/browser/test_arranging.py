@@ -3,10 +3,10 @@
 import pytest
 from playwright.async_api import Browser
 
-from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, Tab, address, api, make_board, visit
+from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, Tab, api, make_board, visit
 from tests.waiting import until
 
-__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+__all__ = ["api", "make_board", "visit"]  # fixtures
 
 ALL = (DAILY, BY_TYPE, COUNT)
 

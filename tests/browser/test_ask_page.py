@@ -1,9 +1,9 @@
 """The page Ask: a question becomes SQL and a chart, and goes to a dashboard; a refusal shows what works."""
 
-from tests.browser.dashboards import address, api, visit
+from tests.browser.dashboards import api, visit
 from tests.waiting import until
 
-__all__ = ["address", "api", "visit"]  # fixtures
+__all__ = ["api", "visit"]  # fixtures
 
 
 async def ask(visit, question: str, **options):
@@ -24,6 +24,7 @@ async def test_an_answer_is_understood_shown_and_added_as_it_was_shown(visit, ap
     assert sql.startswith("SELECT")
     assert await answer.locator(".plot").is_visible()
     await answer.get_by_label("Title").fill("Who they are")
+    await answer.get_by_label("Dashboard").select_option("default")
     await answer.get_by_role("button", name="Add to the dashboard").click()
     await tab.shows(answer, "Added to")
     metrics = (await api.get("/dashboards/default")).json()["items"]

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, address, api, make_board, visit
+from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, api, make_board, visit
 from tests.waiting import until
 
-__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+__all__ = ["api", "make_board", "visit"]  # fixtures
 
 
 COUNTED = """
@@ -311,6 +311,7 @@ async def test_a_page_fits_its_width(visit, make_board, width):
         assert await tab.tile(metric).locator(".tile-title").evaluate(wide)
 
 
+@pytest.mark.usefixtures("context")
 async def test_the_age_of_a_tile_is_told_and_grows(visit, make_board):
     board, [metric] = await make_board(COUNT)
     tab = await visit(f"/d/{board}", wait=False)

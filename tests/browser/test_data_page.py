@@ -3,10 +3,10 @@
 import csv
 import io
 
-from tests.browser.dashboards import COUNT, address, api, make_board, visit
+from tests.browser.dashboards import COUNT, api, make_board, visit
 from tests.waiting import until
 
-__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+__all__ = ["api", "make_board", "visit"]  # fixtures
 
 
 def file(name: str, text: str) -> dict:

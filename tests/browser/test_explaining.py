@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tests.browser.dashboards import BY_TYPE, DAILY, address, api, make_board, visit
+from tests.browser.dashboards import BY_TYPE, DAILY, api, make_board, visit
 
-__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+__all__ = ["api", "make_board", "visit"]  # fixtures
 
 KIND = "SELECT count(*) AS n FROM metrics WHERE alert_type = :kind"
 DECLARED = {"kind": {"type": "text", "default": "Warning"}}

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.browser.dashboards import address, api, make_board, visit
+from tests.browser.dashboards import api, make_board, visit
 from tests.browser.test_accessibility import axe, findings
 from tests.waiting import until
 
-__all__ = ["address", "api", "axe", "make_board", "visit"]  # fixtures
+__all__ = ["api", "axe", "make_board", "visit"]  # fixtures
 
 TYPES = "SELECT type, count(*) AS customers FROM customers GROUP BY type ORDER BY type"
 ROWS = "customer_id,occupation,type\n{first},Nurse,HCP\n{second},Nurse,HCP\n"

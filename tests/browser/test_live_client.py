@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Page
 
+from tests.browser.conftest import Tabs
 from tests.browser.stub import CLIENT, Stub, tag
 from tests.waiting import until
 
@@ -30,11 +31,11 @@ async def stub() -> AsyncGenerator[Stub]:
 
 
 @pytest.fixture
-def tab(context: BrowserContext, stub: Stub):
+def tab(tabs: Tabs, stub: Stub):
     """Open a tab that watches metrics."""
 
     async def opened(*metrics: str, parameters: dict[str, Any] | None = None, **options: Any) -> Page:
-        page = await context.new_page()
+        page = await tabs.open()
         await page.goto(stub.url)
         await page.evaluate("options => { begin(options) }", {**QUICK, **options})
         for metric in metrics:
@@ -66,13 +67,13 @@ def test_the_client_is_small():
     assert CLIENT.stat().st_size < 8 << 10
 
 
-async def test_the_example_of_its_readme_shows_rows(stub, context):
+async def test_the_example_of_its_readme_shows_rows(stub, tabs):
     example = re.search(r"```js\n(.*?)```", CLIENT.with_name("README.md").read_text(), re.DOTALL)
     assert example
     metric = re.search(r"[0-9a-f-]{36}", example[1])
     assert metric
     stub.metrics[metric[0]] = 7
-    page = await context.new_page()
+    page = await tabs.open()
     await page.goto(stub.url)
     script = example[1].replace("./tally-live.js", "/tally-live.js")
     await page.set_content(f'<p id="state"></p><p id="rows"></p><script type="module">{script}</script>')

@@ -11,10 +11,11 @@ import asyncpg
 import httpx
 import pytest
 from msgspec import Struct
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Page
 
 from service.auth.issuer import Issuer, KeyFile
 from service.settings import Database
+from tests.browser.conftest import Tabs
 from tests.browser.proxy import Proxy
 from tests.browser.test_live_client import HIDE, QUICK, shows, told
 from tests.processes import free_port, start, until_ready
@@ -98,11 +99,11 @@ async def site(serve: Callable[..., Awaitable[Site]]) -> Site:
 
 
 @pytest.fixture
-def tab(context: BrowserContext):
+def tab(tabs: Tabs):
     """Open a tab that watches metrics of a site."""
 
     async def opened(site: Site, *metrics: str, parameters: Any = FROM, **options: Any) -> Page:
-        page = await context.new_page()
+        page = await tabs.open()
         await page.goto(site.proxy.url)
         await page.evaluate("options => { begin(options) }", {**QUICK, **options})
         for metric in metrics:
@@ -233,6 +234,7 @@ async def test_texts_with_line_separators_and_exact_numbers_arrive_as_they_are(s
     assert [each[0] for each in await told(page, metric.upper())] == ["live", "live"]
 
 
+@pytest.mark.usefixtures("context")
 async def test_a_token_that_ends_is_renewed_and_a_page_without_one_is_told(serve, tab, tmp_path):
     site = await serve(AUTH="on", LIVE_HEARTBEAT_S=0.5)
     issuer = Issuer(f"http://127.0.0.1:{site.port}", KeyFile(tmp_path))

