@@ -210,3 +210,25 @@ async def test_an_export_brings_back_columns_that_are_named_as_its_own(alike: Sh
     exported = b"".join([line async for line in quarantine.export(alike.tx, dataset)]).decode()
     assert (await alike.put("alike", exported.replace("x,", "1,", 1))).inserted == 1
     assert await alike.ask("SELECT id, reason, message FROM public.alike") == [(1, "=why", "what")]
+
+
+@pytest.mark.parametrize(
+    ("type_", "stored", "written"),
+    [
+        ("integer", "7", ["7", "007", "+7", "7.0", " 7 "]),
+        ("date", "2019-10-04", ["2019-10-04", "04/10/2019", "4.10.2019", "43742"]),
+        ("timestamp", "2019-10-04 09:00", ["2019-10-04T09:00", "04/10/2019 09:00", "43742.375"]),
+        ("numeric", "1.50", ["1.5", "1.500", "15e-1"]),
+        ("uuid", "c797b618-df12-45f7-bbb2-cc6695a48e46", ["C797B618DF1245F7BBB2CC6695A48E46"]),
+        ("text", "\u00e9", ["e\u0301", "\u200b\u00e9"]),
+        ("boolean", "true", ["yes", "1"]),
+    ],
+)
+async def test_a_broken_row_is_no_gone_row_however_its_key_is_written(odd: Shop, type_, stored, written):
+    await odd.run(f"CREATE TABLE public.kept (key {type_} PRIMARY KEY, n integer)")
+    await odd.run(f"INSERT INTO public.kept VALUES ('{stored}', 1)")
+    await odd.add("public.kept", mirror=True)
+    for cell in written:
+        report = await odd.put("kept", f"key,n\n{cell},x\n", mirror=True)
+        assert (report.quarantined, report.gone) == (1, 0), cell
+    assert (await odd.put("kept", "key,n\n,x\n", mirror=True)).gone == 1

@@ -121,6 +121,25 @@ def check(dataset: Dataset) -> str:
     ) AS told"""
 
 
+def read_keys(dataset: Dataset) -> str:
+    """The keys of the rows with a problem, as far as each of their cells can be read."""
+    columns = [column for column in dataset.columns if column.key]
+    cleaned = ", ".join(f"{_cleaned(column)} AS {column.cell}" for column in columns)
+    shaped = ", ".join(f"{_shaped(column)} AS {column.cell}" for column in columns)
+    typed = ", ".join(
+        f"CASE WHEN {_valid(column, column.cell)} THEN {_value(column)} END AS {column.cell}"
+        for column in columns
+    )
+    return f"""SELECT {typed}
+    FROM (
+      SELECT {shaped}
+      FROM (
+        SELECT {cleaned} FROM {LANDED}
+        WHERE nth IN (SELECT nth FROM {CHECKED} WHERE problem IS NOT NULL) OFFSET 0
+      ) AS cleaned OFFSET 0
+    ) AS shaped"""
+
+
 def explain(dataset: Dataset) -> str:
     """Set reason and message of each row with a problem number of `check`."""
     problems = _problems(dataset)
@@ -316,6 +335,11 @@ def _shaped(column: DatasetColumn) -> str:
 
 
 def _typed(column: DatasetColumn) -> str:
+    return f"CASE WHEN problem IS NULL THEN {_value(column)} END"
+
+
+def _value(column: DatasetColumn) -> str:
+    """The value of a valid cell."""
     cell = column.cell
     match column.kind:
         case "flag":
@@ -328,4 +352,4 @@ def _typed(column: DatasetColumn) -> str:
             value = f"{cell}::{column.type}"
     if column.default is not None and not column.declared:
         value = f"coalesce({value}, {column.default})"
-    return f"CASE WHEN problem IS NULL THEN {value} END"
+    return value

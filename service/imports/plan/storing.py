@@ -3,7 +3,7 @@
 
 from service.database.queries import literal, quoted
 from service.imports.contracts import Dataset
-from service.imports.plan.cells import CHECKED, LANDED
+from service.imports.plan.cells import CHECKED, read_keys
 from service.imports.plan.rules import key_equals_stored
 
 FACTS = "pg_temp.facts"
@@ -77,12 +77,10 @@ def mark_gone(dataset: Dataset) -> str:
         return f"""UPDATE {dataset.target} AS t SET gone_at = now()
         WHERE t.gone_at IS NULL AND t.content_hash IS NOT NULL
           AND NOT EXISTS (SELECT FROM {FACTS} AS f WHERE {SAME_FACT})"""
-    as_text = " AND ".join(f"btrim(l.{dataset.cells[name]}) = t.{quoted(name)}::text" for name in dataset.key)
     return f"""UPDATE {dataset.target} AS t SET gone_at = now()
     WHERE t.gone_at IS NULL
       AND NOT EXISTS (SELECT FROM {CHECKED} AS c WHERE c.problem IS NULL AND {key_equals_stored(dataset)})
-      AND NOT EXISTS (SELECT FROM {CHECKED} AS c JOIN {LANDED} AS l ON l.nth = c.nth
-        WHERE c.problem IS NOT NULL AND {as_text})"""
+      AND NOT EXISTS (SELECT FROM ({read_keys(dataset)}) AS c WHERE {key_equals_stored(dataset)})"""
 
 
 def touch(dataset: Dataset) -> str:
