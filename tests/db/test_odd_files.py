@@ -65,6 +65,12 @@ async def test_a_line_that_is_no_object_waits_alone(odd: Shop):
     ]
 
 
+@pytest.mark.parametrize("source", ["request", "file.json"])
+async def test_a_json_text_sequence_is_read(odd: Shop, source: str):
+    report = await odd.put("odd", '\x1e{"id": 1}\n\x1e{"id": 2}\n', source)
+    assert counts(report) == (2, 2, 0, 0, 0)
+
+
 async def test_headings_that_are_all_unknown_are_told_by_their_rows(odd: Shop):
     report = await odd.put("free", "a,b\n1,2\n,\n")
     assert (report.inserted, report.reasons) == (0, {"missing-value": 1, "unknown-column": 1})

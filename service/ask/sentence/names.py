@@ -301,8 +301,6 @@ class Names:
             reading.dimensions = [Dimension(reading.subjects[-1])]
             reading.subjects = reading.subjects[:-1]
 
-    # asking words
-
 
 def _numeric(mention: Mention) -> bool:
     best = mention.meanings[0]

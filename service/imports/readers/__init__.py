@@ -118,7 +118,7 @@ def _format(source: str, head: bytes) -> Format:
         return "xlsx"
     if head.startswith(b"\xd0\xcf\x11\xe0") or suffix in {".xls", ".xlsb", ".ods"}:
         raise InvalidInput(f"{source}: this kind of workbook is not read; save it as .xlsx or CSV")
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\v\f\x1e")[:1]
     if suffix in {".json", ".jsonl", ".ndjson"} or (
         suffix not in {".csv", ".tsv"} and start in b"[{" and start
     ):

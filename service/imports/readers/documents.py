@@ -20,7 +20,8 @@ VALUES = 200_000
 """Values that one element may have. A long element is counted before it is decoded."""
 PARTS = ("items", "layouts")
 """Keys of an object that may hold rows. An object without these keys is a row."""
-SPACE = re.compile(r"[ \t\r\n]*")
+SPACE = re.compile(r"[ \t\r\n\x1e]*")
+"""Between values. U+001E begins each record of `application/json-seq` (RFC 7464)."""
 BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|([\]}])', re.DOTALL)
 
 STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|([\[{])|([\]}])|(,)', re.DOTALL)
