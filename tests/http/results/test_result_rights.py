@@ -38,6 +38,8 @@ async def test_the_shortcut_asks_for_the_same_rights(opened, token, guarded):
         assert (await service.get(address, headers=reads)).status_code == 200
     assert (await service.get(address)).status_code == 401
     assert (await service.get(address, headers={"Authorization": "Bearer x"})).status_code == 401
-    assert (await service.get(address, headers=token("items:read"))).status_code == 403
+    other = token("items:read")
+    for _ in range(3):  # the shortcut knows a token once the endpoint has verified it
+        assert (await service.get(address, headers=other)).status_code == 403
     twice = [*reads.items(), *reads.items()]
     assert (await service.get(address, headers=twice)).status_code == 400
