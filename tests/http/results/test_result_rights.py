@@ -41,5 +41,6 @@ async def test_the_shortcut_asks_for_the_same_rights(opened, token, guarded):
     other = token("items:read")
     for _ in range(3):  # the shortcut knows a token once the endpoint has verified it
         assert (await service.get(address, headers=other)).status_code == 403
+    assert (await service.get(address, headers=reads | {"Host": "evil@127.0.0.1"})).status_code == 400
     twice = [*reads.items(), *reads.items()]
     assert (await service.get(address, headers=twice)).status_code == 400
