@@ -302,6 +302,16 @@ async def test_an_expired_link_is_gone(client, settings, shop):
         assert (await client.get(f"/s/{past}{path}")).status_code == 410
 
 
+async def test_a_token_of_our_key_opens_no_other_dashboard_than_its_link(client, settings, shop):
+    """As after a restore of another database, whose links have the same numbers."""
+    address, link = await made(client)
+    signer = Signer(settings.database.data_dir / "links.key")
+    own = signer.read(address.removeprefix("/s/"))
+    other = signer.sign(Claims(link["id"], "default", {}, own.expires))
+    assert (await client.get(f"{address}/data")).status_code == 200
+    assert (await client.get(f"/s/{other}/data")).status_code == 410
+
+
 async def test_the_links_of_a_deleted_dashboard_are_gone(client, shop):
     address, _ = await made(client)
     assert (await client.delete("/dashboards/sales")).status_code == 204
