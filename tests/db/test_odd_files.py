@@ -238,3 +238,9 @@ async def test_a_broken_row_is_no_gone_row_however_its_key_is_written(odd: Shop,
         report = await odd.put("kept", f"key,n\n{cell},x\n", mirror=True)
         assert (report.quarantined, report.gone) == (1, 0), cell
     assert (await odd.put("kept", "key,n\n,x\n", mirror=True)).gone == 1
+
+
+async def test_a_row_of_other_fields_than_the_heading_says_how_many(alike: Shop):
+    await alike.put("alike", "id,reason\nx\ny,a,b\n")
+    says = await alike.ask('SELECT message FROM quarantine."row" ORDER BY line')
+    assert [message for (message,) in says] == ["1 field, the heading has 2", "3 fields, the heading has 2"]

@@ -151,7 +151,8 @@ def _shaped(line: int, row: list[str] | Doubtful, headings: list[str], shape: "S
     ]
     if len(row) == len(headings):
         return shape(line, pairs)
-    return shape(line, pairs, ("field-count", f"{len(row)} fields, the heading has {len(headings)}"))
+    counted = "1 field" if len(row) == 1 else f"{len(row)} fields"
+    return shape(line, pairs, ("field-count", f"{counted}, the heading has {len(headings)}"))
 
 
 class Shaper:
