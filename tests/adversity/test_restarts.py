@@ -8,11 +8,16 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from select import select
 from typing import Self
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -25,17 +30,53 @@ from tests.nginx import Nginx
 from tests.processes import free_port, readiness, start, until_ready
 from tests.waiting import eventually
 
+Request = tuple[str, str, object]
+"""Method, path, and what is sent as JSON."""
+
+
+class Caller:
+    """Asks on a new connection or on a kept one, as clients of HTTP do, and costs little."""
+
+    def __init__(self, address: str, *, keep: bool, trust: ssl.SSLContext | None):
+        self._address = urlsplit(address).netloc
+        self._trust = trust
+        self._keep = keep
+        self._connection: HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: object) -> tuple[int, str]:
+        if (opened := self._connection) and (not opened.sock or select([opened.sock], [], [], 0)[0]):
+            self.close()  # the server has closed it
+        if not (opened := self._connection):
+            opened = self._connection = (
+                HTTPSConnection(self._address, timeout=60, context=self._trust)
+                if self._trust
+                else HTTPConnection(self._address, timeout=60)
+            )
+        sent = None if body is None else msgspec.json.encode(body)
+        opened.request(method, path, sent, {"Content-Type": "application/json"} if sent else {})
+        answer = opened.getresponse()
+        text = answer.read().decode()
+        if not self._keep:
+            self.close()
+        return answer.status, text
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
 
 class Load:
-    """Callers who ask without a pause, each on a new connection or on a kept one; what went wrong."""
+    """Callers who ask again and again, each on a new connection or on a kept one; what went wrong."""
 
-    def __init__(self, address: str, *requests: tuple[str, str, object], trust: ssl.SSLContext | bool = True):
-        self._trust = trust
+    def __init__(self, address: str, *requests: Request, trust: ssl.SSLContext | None = None):
         self.wrong: list[str] = []
         self.answered = 0
         self._stop = threading.Event()
-        asks = [(kept, request) for request in requests for kept in (True, False)]
-        self._threads = [threading.Thread(target=self._ask, args=(address, *each)) for each in asks]
+        asks = [
+            (Caller(address, keep=kept, trust=trust), each) for each in requests for kept in (True, False)
+        ]
+        self._threads = [threading.Thread(target=self._ask, args=each) for each in asks]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -52,20 +93,21 @@ class Load:
         goal = self.answered + number
         eventually(lambda: self.answered >= goal)
 
-    def _ask(self, address: str, kept: bool, request: tuple[str, str, object]) -> None:
+    def _ask(self, caller: Caller, request: Request) -> None:
         method, path, body = request
-        limits = httpx.Limits(max_keepalive_connections=1 if kept else 0)
-        with httpx.Client(base_url=address, timeout=60, limits=limits, verify=self._trust) as client:
-            while not self._stop.is_set():
-                try:
-                    answer = client.request(method, path, json=body)
-                    if answer.status_code != 200:
-                        self.wrong.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
-                except httpx.HTTPError as error:
-                    self.wrong.append(f"{method} {path}: {error!r}, kept={kept}")
-                self.answered += 1
+        while not self._stop.wait(PAUSE_S):
+            try:
+                status, text = caller.ask(method, path, body)
+                if status != HTTPStatus.OK:
+                    self.wrong.append(f"{method} {path}: {status} {text[:200]}")
+            except (OSError, HTTPException) as error:
+                self.wrong.append(f"{method} {path}: {error!r}")
+                caller.close()
+            self.answered += 1
+        caller.close()
 
 
+PAUSE_S = 0.005
 LIST = ("GET", "/api/v1/metrics", None)
 LIVE = ("GET", "/health/live", None)
 BATCH = ("POST", "/api/v1/metrics/batch", {"metrics": [{"id": str(uuid4()), "parameters": {}}]})

@@ -170,8 +170,9 @@ def test_a_commit_that_is_not_there_is_named(repository: Path):
         pass
 
 
-def test_both_run_side_by_side_for_real(tmp_path: Path):
+def test_both_run_side_by_side_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The commit of this tree against the tree: any speed is enough."""
+    monkeypatch.setattr(gate, "SECONDS", 0.2)
     file = tmp_path / "history.jsonl"
     gate.main(["--against", "HEAD", "--rounds", "1", "--bound", "0.001", "--history", str(file)])
     (line,) = history.read(file)
