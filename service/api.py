@@ -14,12 +14,8 @@ from msgspec import Struct
 from service import errors
 from service.auth.guards import page_headers, require
 from service.auth.tokens import Principal
-from service.database.gateway import Database
-from service.database.migrate import pending
-from service.database.stored_sql.login import ReaderLogin
 from service.http import bodies
 from service.http.asgi import header_of
-from service.http.lifecycle import Lifecycle
 from service.http.requests import Call
 from service.http.scrapes import Scraped
 from service.metrics.catalog import Catalog
@@ -43,8 +39,8 @@ class Health(Struct, frozen=True):
 Scrape = Callable[[str], Awaitable[Scraped]]
 """Gives the metrics of the service in the format that an `Accept` asks for."""
 
-ExtraChecks = Callable[[], dict[str, str]]
-"""Returns further checks for the operator. They do not affect readiness."""
+CheckHealth = Callable[[], Awaitable[Health]]
+"""Runs all checks. The status is `ok` if the service is ready."""
 
 
 class HealthController(Controller):
@@ -58,15 +54,8 @@ class HealthController(Controller):
         summary="Readiness with the result of each check",
         opt={"operation": _UNREADY},
     )
-    async def health(
-        self,
-        request: Call,
-        database: NamedDependency[Database],
-        reader_login: NamedDependency[ReaderLogin],
-        extra_checks: NamedDependency[ExtraChecks],
-        lifecycle: NamedDependency[Lifecycle],
-    ) -> Response[Health]:
-        return await self._ready(request, database, reader_login, extra_checks, lifecycle)
+    async def health(self, request: Call, check_health: NamedDependency[CheckHealth]) -> Response[Health]:
+        return _shown(await check_health(), request)
 
     @get("/live", operation_id="getLiveness", summary="Liveness of the process", sync_to_thread=False)
     def live(self) -> Health:
@@ -78,39 +67,18 @@ class HealthController(Controller):
         summary="Readiness: migrated, and stored SQL can run",
         opt={"operation": _UNREADY},
     )
-    async def ready(
-        self,
-        request: Call,
-        database: NamedDependency[Database],
-        reader_login: NamedDependency[ReaderLogin],
-        extra_checks: NamedDependency[ExtraChecks],
-        lifecycle: NamedDependency[Lifecycle],
-    ) -> Response[Health]:
-        return await self._ready(request, database, reader_login, extra_checks, lifecycle)
+    async def ready(self, request: Call, check_health: NamedDependency[CheckHealth]) -> Response[Health]:
+        return _shown(await check_health(), request)
 
-    async def _ready(
-        self,
-        request: Call,
-        database: Database,
-        reader_login: ReaderLogin,
-        extra_checks: ExtraChecks,
-        lifecycle: Lifecycle,
-    ) -> Response[Health]:
-        try:
-            missing = await pending(database)
-            checks = {"database": "ok", "migrations": f"missing: {', '.join(missing)}" if missing else "ok"}
-        except errors.DatabaseUnavailable:
-            checks = {"database": "unreachable", "migrations": "unknown"}
-        checks["reader"] = await reader_login.state()
-        if lifecycle.is_stopping:
-            checks["serving"] = "stopping: send requests elsewhere"
-        ready = all(check == "ok" for check in checks.values())
-        checks |= extra_checks()
-        principal: Principal | None = request.scope["state"].get("principal")
-        if principal is None or "admin" not in principal.scopes:  # others learn nothing of what is behind
-            checks = {name: check if check == "ok" else "failed" for name, check in checks.items()}
-        health = Health("ok" if ready else "unavailable", checks)
-        return Response(health, status_code=200 if ready else 503)
+
+def _shown(health: Health, request: Call) -> Response[Health]:
+    """Only administrators see details: others learn nothing of what is behind the service."""
+    status_code = 200 if health.status == "ok" else 503
+    principal: Principal | None = request.scope["state"].get("principal")
+    if principal is None or "admin" not in principal.scopes:
+        checks = {name: check if check == "ok" else "failed" for name, check in health.checks.items()}
+        health = Health(health.status, checks)
+    return Response(health, status_code=status_code)
 
 
 @get("/openapi.json", include_in_schema=False, opt=PUBLIC)

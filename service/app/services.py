@@ -1,6 +1,5 @@
 """The parts of the service, and how they are built on top of one another."""
 
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
@@ -9,8 +8,9 @@ from msgspec import Struct
 
 from service import __version__
 from service.alerts.rules import Rules
-from service.api import ExtraChecks, Scrape
+from service.api import CheckHealth, Scrape
 from service.app.alerting import Alerting, Outlets, alerting
+from service.app.health import Checks
 from service.app.monitor import Monitor
 from service.ask.generate import PromptCompiler
 from service.ask.knowledge import SchemaCache
@@ -38,7 +38,6 @@ from service.database.session import Session
 from service.database.stored_sql.limiter import QUEUE_WAIT_S
 from service.database.stored_sql.login import ReaderLogin
 from service.database.stored_sql.reader import Reader
-from service.errors import DatabaseUnavailable
 from service.history.histories import Histories
 from service.history.recorder import Recorder
 from service.http.lifecycle import Lifecycle
@@ -116,8 +115,7 @@ class Services(Struct, frozen=True):
     importing: Importing
     counts: Counts
     reader_login: ReaderLogin
-    lifecycle: Lifecycle
-    extra_checks: ExtraChecks
+    check_health: CheckHealth
     live_rights: LiveRights
     streams: Parts
     pages: Pages
@@ -200,6 +198,8 @@ def connect(
         base.tokens if settings.auth.mode == "on" else None,
         partial(_holds, base.sessions, links),
     )
+    login = ReaderLogin(config.reader_url or "", config.data_schemas, base.observe, base.reader_server)
+    checks = Checks(database, reader, login, base.listener, base.sharing, suspensions, base.lifecycle)
     alerts = alerting(settings, database, metrics, executor, results, outlets=outlets, observe=base.observe)
     return Services(
         database=database,
@@ -235,11 +235,8 @@ def connect(
             reader=parameters(config.reader_url or "").get("user", ""),
         ),
         counts=Counts(database, results, result_service, settings.results.stale_for_s),
-        reader_login=ReaderLogin(
-            config.reader_url or "", config.data_schemas, base.observe, base.reader_server
-        ),
-        lifecycle=base.lifecycle,
-        extra_checks=partial(_extra_checks, base, reader, suspensions),
+        reader_login=login,
+        check_health=checks.run,
         live_rights=rights,
         streams=Parts(hub, rights, metrics, partial(check_names, metrics, executor), base.gate.take_metric),
         pages=base.pages,
@@ -285,23 +282,3 @@ def share_key(settings: Settings) -> bytes:
 async def _holds(sessions: Sessions, links: Links, session: str) -> bool:
     """Whether a session or a signed link, by the `session` of its principal, has not ended."""
     return await (links if session.startswith(SESSION) else sessions).holds(session)
-
-
-def _extra_checks(base: Base, reader: Reader, suspensions: Suspensions) -> dict[str, str]:
-    """Checks that do not affect readiness: results are right without announcements, but run more often."""
-    heard = base.listener.connected.is_set()
-    checks = {"listening": "ok" if heard else "no announcements: each result is run again"}
-    if base.sharing is not None:
-        checks["sharing"] = base.sharing.state
-    if states := reader.standbys.states:
-        apart = [f"{where}: {state}" for where, state in states.items() if state != "ok"]
-        checks["standbys"] = "; ".join(apart) or "ok"
-    lingering, replaced = reader.lingering
-    if lingering:
-        checks["statements"] = (
-            f"{lingering} went on past their cancellation, {replaced} of their places replaced"
-        )
-    with suppress(DatabaseUnavailable):  # the catalogue has not been loaded
-        if suspended := len(suspensions):
-            checks["metrics"] = f"{suspended} suspended"
-    return checks
