@@ -4,6 +4,7 @@ yoyo's own lock is a row that outlives a killed process. An advisory lock ends w
 starting instances migrate once and a killed instance blocks no other.
 """
 
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -17,7 +18,7 @@ from service import bundled
 from service.database.gateway import Database
 from service.database.plain import select
 from service.database.preflight import NoLogin, log_in, reader_roles, refuse_same_role, refuse_unfit
-from service.database.queries import Statement
+from service.database.queries import SqlFile
 from service.database.rights import (
     CREATED_SCHEMA,
     grant,
@@ -52,10 +53,9 @@ class Found(Struct, frozen=True):
     found: bool
 
 
-_HAS_MIGRATIONS: Final = Statement(
-    "has_migrations", "SELECT to_regclass('app._yoyo_migration') IS NOT NULL AS found", Found
-)
-_LIST_APPLIED: Final = Statement("list_applied", "SELECT migration_id FROM app._yoyo_migration", Applied)
+_SQL: Final = SqlFile(Path(__file__).with_name("queries.sql"))
+_HAS_MIGRATIONS: Final = _SQL.rows("has_migrations", Found)
+_LIST_APPLIED: Final = _SQL.rows("list_applied", Applied)
 
 
 async def pending(database: Database) -> list[str]:

@@ -127,3 +127,9 @@ SELECT secret FROM app.incarnation
 SELECT system_identifier AS system,
        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer AS timeline
 FROM pg_control_system()
+
+-- name: has_migrations
+SELECT to_regclass('app._yoyo_migration') IS NOT NULL AS found
+
+-- name: list_applied
+SELECT migration_id FROM app._yoyo_migration
