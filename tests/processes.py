@@ -1,6 +1,7 @@
 """Tally as a user runs it: in processes of their own, from the environment."""
 
 import atexit
+import fcntl
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 import httpx
 
@@ -106,14 +108,26 @@ def seeded() -> Generator[Path]:
 
 @cache
 def _company() -> Path:
-    """The one that all others of this process are copies of."""
-    folder = ExitStack()
-    atexit.register(folder.close)
-    made = folder.enter_context(open_folder())
+    """The one that all others are copies of; the first worker of a run that needs it makes it for all."""
+    if not (folder := os.environ.get("TALLY_TEST_FOLDER")):
+        own = ExitStack()
+        atexit.register(own.close)
+        return _made(own.enter_context(open_folder()) / "company")
+    with (Path(folder) / "company.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        company = Path(folder) / "company"
+        return company if company.exists() else _made(company)
+
+
+def _made(company: Path) -> Path:
+    """Under another name until it is whole."""
+    half = company.with_name(f"company-{uuid4().hex}")
+    half.mkdir()
+    half.chmod(0o755)
     for command in ("migrate", "seed"):
-        done = tally(command, DATA_DIR=made)
+        done = tally(command, DATA_DIR=half)
         assert done.returncode == 0, done.stderr
-    return made
+    return half.rename(company)
 
 
 @contextmanager
