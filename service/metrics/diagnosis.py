@@ -1,4 +1,4 @@
-"""Ask Postgres for the types of a statement's parameters, and show where in the stored SQL an error is."""
+"""Ask Postgres for the types of a statement's parameters, and which part or value an error is about."""
 
 import re
 from collections.abc import Callable, Generator
@@ -7,8 +7,8 @@ from typing import Final
 
 from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Reader
-from service.errors import FieldError, Problem, QueryFailed, SqlRefused
-from service.sql.parameters import Template
+from service.errors import FieldError, InvalidInput, Problem, QueryFailed, SqlRefused
+from service.sql.parameters import BoundStatement, Template
 from service.sql.validation import UnknownCall, Unread, foreign
 
 _SYNTAX_ERROR: Final = "42601"
@@ -67,6 +67,36 @@ async def _by_place(template: Template, reader: Reader, watch: Watch | None) -> 
     return None
 
 
+async def explain_run(
+    problem: QueryFailed, template: Template, bound: BoundStatement, reader: Reader, head: int
+) -> None:
+    """Add the place in the stored SQL to the failure of a run. `head` is the length of the SQL before it.
+
+    Raises `InvalidInput` instead if a value is to blame.
+    """
+    await _refuse_wrong(template, bound, reader)
+
+    def place(position: int) -> int | None:
+        own = position - head
+        inside = 0 < own <= len(bound.sql)
+        return template.stored_position(own, bound.windows) if inside else None
+
+    _put_place(problem, template.sql, place)
+
+
+async def _refuse_wrong(template: Template, bound: BoundStatement, reader: Reader) -> None:
+    """Raise `InvalidInput` that names each value that Postgres cannot read, if there is any."""
+    wrong: list[FieldError] = []
+    for name, expected, sql, value in template.value_trials(bound):
+        try:
+            await reader.run(sql, [value])
+        except QueryFailed as problem:
+            if "position" not in problem.members:  # with a position, the cast is wrong, not the value
+                wrong.append(FieldError(name, f"{name} must be {expected}: {problem.errors[0].message}"))
+    if wrong:
+        raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
+
+
 async def explained(
     gap: Unread | UnknownCall, template: Template, reader: Reader, watch: Watch | None = None
 ) -> Problem:
@@ -97,11 +127,11 @@ def placed(sql: str, place: Place) -> Generator[None]:
     try:
         yield
     except QueryFailed as problem:
-        put_place(problem, sql, place)
+        _put_place(problem, sql, place)
         raise
 
 
-def put_place(problem: QueryFailed, sql: str, place: Place) -> None:
+def _put_place(problem: QueryFailed, sql: str, place: Place) -> None:
     """Add line and column to a failure, and advice if the SQL uses parameter syntax of another tool."""
     position = problem.members.pop("position", None)
     stored = None if position is None else place(position)

@@ -16,9 +16,9 @@ from service.database.stored_sql.describing import Description
 from service.database.stored_sql.limiter import Watch
 from service.database.stored_sql.reader import Reader, Rows
 from service.database.stored_sql.sessions import NO_CLAIMS
-from service.errors import FieldError, InvalidInput, Problem, QueryFailed
+from service.errors import Problem, QueryFailed
 from service.metrics.catalog import Catalog
-from service.metrics.diagnosis import explained, placed, put_place, with_types
+from service.metrics.diagnosis import explain_run, explained, placed, with_types
 from service.metrics.file_names import disposition
 from service.metrics.formats import (
     CSV,
@@ -33,7 +33,6 @@ from service.metrics.formats import (
 from service.metrics.models import Metric
 from service.metrics.planning import Planning
 from service.metrics.plans import (
-    MetricRequest,
     QueryPlan,
     ResultKey,
     fingerprint_of,
@@ -44,7 +43,7 @@ from service.metrics.suspensions import Suspensions
 from service.observe.events import Observe, QueryRun
 from service.observe.trace import UNTRACED, Traces
 from service.results.changes import Changes, Dependencies
-from service.results.requests import REFRESH_EVERY_S, Computed, Share
+from service.results.requests import REFRESH_EVERY_S, CacheRequest, Computed, Share
 from service.results.single_flight import SingleFlight
 from service.settings import Settings
 from service.sql.parameters import BoundStatement, Template, declarations
@@ -58,6 +57,28 @@ _NO_LONGER_VALID: Final = "42"
 _PLAN_BYTES: Final = 64 << 20
 # If the window is not on a date column, the windowed SQL fails to prepare: the metric has no window then.
 _NO_DATE: Final = "Its window is not on a date or timestamp column, so it is not adjustable"
+
+
+class MetricRequest(CacheRequest, frozen=True, kw_only=True, gc=False):
+    """A lookup of a metric's result. `claims` is set only if the rows depend on them.
+
+    `generation` is the executor's when it was planned, `parsed_s` what reading its parameters took.
+    """
+
+    executor: "Executor"
+    plan: QueryPlan
+    bound: BoundStatement
+    form: Format
+    excel: bool
+    claims: str | None
+    generation: int
+    parsed_s: float
+
+    def run(self, *, afresh: bool) -> Awaitable[Computed]:
+        return self.executor.run(self, afresh=afresh)
+
+    def refuse(self) -> None:
+        self.executor.refuse(self.owner)
 
 
 def _nothing(_metric: UUID) -> bool:
@@ -372,7 +393,7 @@ class Executor:
         try:
             rows = await self._rows(plan, bound, claims, afresh=afresh)
         except QueryFailed as problem:
-            await self._explain(problem, plan, bound)
+            await explain_run(problem, plan.template, bound, self._reader, len(plan.description.head))
             if not problem.members["sqlstate"].startswith(_NO_LONGER_VALID):
                 raise
         if rows is None or not plan.description.fits(rows.shape):
@@ -382,7 +403,7 @@ class Executor:
             try:
                 rows = await self._rows(plan, bound, claims, afresh=True)
             except QueryFailed as problem:
-                await self._explain(problem, plan, bound)
+                await explain_run(problem, plan.template, bound, self._reader, len(plan.description.head))
                 raise
         outcome = Outcome(
             metric=plan.metric,
@@ -412,30 +433,6 @@ class Executor:
             comment=self._traces.comment(),
             needs=None if afresh else partial(self._changes.requirement, plan.dependencies),
         )
-
-    async def _explain(self, problem: QueryFailed, plan: QueryPlan, bound: BoundStatement) -> None:
-        """Add the place in the stored SQL. Raises `InvalidInput` instead if a value is to blame."""
-        await self._refuse_wrong(plan.template, bound)
-        head = len(plan.description.head)
-
-        def place(position: int) -> int | None:
-            own = position - head
-            inside = 0 < own <= len(bound.sql)
-            return plan.template.stored_position(own, bound.windows) if inside else None
-
-        put_place(problem, plan.template.sql, place)
-
-    async def _refuse_wrong(self, template: Template, bound: BoundStatement) -> None:
-        """Raise `InvalidInput` that names each value that Postgres cannot read, if there is any."""
-        wrong: list[FieldError] = []
-        for name, expected, sql, value in template.value_trials(bound):
-            try:
-                await self._reader.run(sql, [value])
-            except QueryFailed as problem:
-                if "position" not in problem.members:  # with a position, the cast is wrong, not the value
-                    wrong.append(FieldError(name, f"{name} must be {expected}: {problem.errors[0].message}"))
-        if wrong:
-            raise InvalidInput(f"{wrong[0].message}.", errors=tuple(wrong))
 
 
 def _disposition(outcome: Outcome) -> str:

@@ -1,9 +1,8 @@
 """A metric that is ready to run, and what a run tells of itself."""
 
-from collections.abc import Awaitable, Hashable
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -13,8 +12,7 @@ from service.database.stored_sql.limiter import Watch
 from service.metrics.formats import Format, RecordMaker
 from service.metrics.models import Definition, Metric
 from service.results.changes import Dependencies
-from service.results.requests import CacheRequest, Computed
-from service.sql.parameters import BoundStatement, Template
+from service.sql.parameters import Template
 
 # Approximate memory of a query plan. In a plan with many columns, the columns take most of it.
 _PLAN_BYTES_EACH: Final = 16 << 10
@@ -75,36 +73,6 @@ class ResultKey(NamedTuple):
     form: Format
     excel: bool
     claims: str | None
-
-
-class Executor(Protocol):
-    """Runs requests: see `metrics/execute.py`."""
-
-    def run(self, request: "MetricRequest", *, afresh: bool) -> Awaitable[Computed]: ...
-
-    def refuse(self, metric_id: Hashable) -> None: ...
-
-
-class MetricRequest(CacheRequest, frozen=True, kw_only=True, gc=False):
-    """A lookup of a metric's result. `claims` is set only if the rows depend on them.
-
-    `generation` is the executor's when it was planned, `parsed_s` what reading its parameters took.
-    """
-
-    executor: Executor
-    plan: QueryPlan
-    bound: BoundStatement
-    form: Format
-    excel: bool
-    claims: str | None
-    generation: int
-    parsed_s: float
-
-    def run(self, *, afresh: bool) -> Awaitable[Computed]:
-        return self.executor.run(self, afresh=afresh)
-
-    def refuse(self) -> None:
-        self.executor.refuse(self.owner)
 
 
 def timings(parse_s: float, wait_s: float, run_s: float, encode_s: float) -> str:

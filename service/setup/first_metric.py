@@ -22,6 +22,7 @@ from service.metrics.execute import Executor
 from service.metrics.models import DashboardPlace, NewMetric
 from service.metrics.store import Editor, Written
 from service.metrics.suspensions import Suspensions
+from service.observe.events import ignore
 from service.results.changes import Changes
 from service.results.freshness import Generations
 from service.settings import Settings
@@ -137,7 +138,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Editor]:
             clock=time.monotonic,
             changes=followed,
             suspensions=Suspensions(database, catalog),
-            observe=lambda _event: None,
+            observe=ignore,
         )
         yield Editor(database, catalog, executor, _write_nothing)
         await executor.close()

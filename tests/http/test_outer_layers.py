@@ -12,7 +12,7 @@ from service.app import configured, layered, routed
 from service.auth.tokens import EVERYONE
 from service.http.problems import ErrorMiddleware
 from service.http.request_log import RequestLog
-from service.observe.log import EventLog, set_up_logs, standard_error
+from service.observe.log import EventLog, current_request_id, set_up_logs, standard_error
 from service.settings import Logs
 from tests.conftest import store_metric
 from tests.waiting import until
@@ -72,6 +72,7 @@ async def answered(scope, receive, send):
 async def test_a_line_tells_who_asked_for_what_and_how_it_was_answered(lines):
     async with asking(RequestLog(answered, EventLog())) as client:
         await client.get(f"/metrics?ticket=abc&q={'x' * 300}")
+    assert current_request_id.get() is None  # the task may go on, as that of an event stream does
     (line,) = lines()
     fields = ["timestamp", "level", "event", "method", "path", "query", "status", "ms", "bytes", "cache"]
     assert list(line) == [*fields, "caller", "address", "request_id"]
