@@ -3,6 +3,8 @@
 import csv
 import io
 
+from playwright.async_api import Route
+
 from tests.browser.dashboards import COUNT, api, make_board, visit
 from tests.waiting import until
 
@@ -127,6 +129,24 @@ async def test_the_quarantine_is_shown_by_reason_and_column_and_exported(visit, 
     path = await (await waiting.value).path()
     found = list(csv.DictReader(io.StringIO(path.read_text())))
     assert {row["quarantine_id"] for row in found} == {row["id"] for row in everything}
+
+
+async def test_rows_of_the_filter_before_do_not_come_back(visit, api):
+    body = "customer_id,occupation,type\nnobody,x,Manufacturer\n"
+    await api.post("/imports/customers", content=body, headers={"Content-Type": "text/csv"})
+    tab = await visit("/data", wait=False)
+    held: list[Route] = []
+    await tab.page.route("**/api/v1/datasets/customers", lambda route: held.append(route))  # noqa: PLW0108 (Playwright marks it)
+    await tab.page.reload()
+    await until(lambda: held)  # all rows are there, and wait for the columns of some
+    which = tab.page.get_by_role("group", name="Quarantine").get_by_label("Dataset")
+    await which.select_option("external_interactions")
+    await tab.page.locator("#rows form").first.wait_for()
+    async with tab.page.expect_response("**/api/v1/datasets/customers"):
+        await held[0].continue_()
+    await tab.page.evaluate("() => new Promise((done) => setTimeout(done, 0))")
+    names = await tab.page.locator("#rows form").evaluate_all("rows => rows.map((each) => each.ariaLabel)")
+    assert {name.split(",")[0] for name in names} == {"external_interactions"}
 
 
 async def test_a_row_is_discarded_by_two_clicks(visit, api):

@@ -21,6 +21,7 @@ let cursor = null;
 /** @type {Map<string, Promise<any>>} */
 const contracts = new Map();
 let asked = 0;
+let drawn = 0;
 let wanted = /^#run-([\w-]+)$/.exec(location.hash)?.[1]; // the run that a link names
 
 /** A part of the page that cannot be had says so in its place. @param {HTMLElement} host @param {() => Promise<void>} deed */
@@ -85,7 +86,9 @@ async function showRows() {
 	out.href = `${page.api}/quarantine/export?dataset=${encodeURIComponent(filter.dataset)}`;
 	showFilters();
 	const shown = rows.filter(({ message }) => !filter.column || columnOf(message) === filter.column);
+	const turn = ++drawn;
 	const known = await Promise.all(shown.map(({ dataset }) => contractOf(dataset)));
+	if (turn !== drawn) return; // rows of another filter came meanwhile
 	const gone = (/** @type {Row} */ row) => () => {
 		rows = rows.filter(({ id }) => id !== row.id);
 		showFilters();
