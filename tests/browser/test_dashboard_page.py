@@ -199,6 +199,8 @@ async def test_a_tile_without_rows_says_of_which_period(visit, make_board):
     assert await tab.tile(metric).get_attribute("data-state") == "empty"
     note = tab.tile(metric).locator(".tile-note")
     assert await note.inner_text() == "No rows\n\nNothing was found from 1999-01-01 to 1999-12-31."
+    await note.focus()  # in a low tile it scrolls, also by keyboard
+    assert await note.evaluate("note => note === document.activeElement")
 
 
 async def test_a_query_that_fails_says_why_and_what_to_do(visit, api, make_board):

@@ -169,6 +169,9 @@ export class Tile {
 		if (this.note.textContent !== text) this.note.replaceChildren(...note);
 		this.note.hidden = !note.length;
 		this.note.classList.toggle('whole', this.host.hidden);
+		// In a low tile it scrolls, for which the keyboard needs something that takes the focus.
+		if (this.host.hidden && !this.note.querySelector('button, a')) this.note.tabIndex = 0;
+		else this.note.removeAttribute('tabindex');
 	}
 
 	/** Its age grows while nothing happens. */
