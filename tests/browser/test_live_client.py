@@ -219,7 +219,11 @@ async def test_hidden_tabs_hold_no_stream(stub, tab):
     await first.evaluate(HIDE, False)
     await shows(first, A, "live", 2)
     assert await told(second, A) == [("live", 1), ("stale", 1)]
-    assert len(stub.asked("metrics")) - polls <= 1
+    # It may ask once more with the new ETag, if the stream tells of it only then.
+    new = [
+        each for each in stub.asked("metrics")[polls:] if tag(2) not in each.headers.get("if-none-match", "")
+    ]
+    assert len(new) <= 1
 
 
 async def test_a_restart_is_survived_with_what_is_held(stub, tab):
