@@ -41,7 +41,7 @@ from service.errors import (
 )
 from service.http.cursors import Cursor, Limit, page_of, read_cursor
 from service.http.ids import parse_uuid
-from service.http.requests import Call
+from service.http.requests import Call, Exact
 
 _METRIC: Final = "c797b618-df12-45f7-bbb2-cc6695a48e46"
 _RULE_ID: Final = "0b7d4f43-6f19-4ef3-8d0e-0a3bd5a6b8f1"
@@ -133,6 +133,7 @@ def _uuid(text: str | None) -> UUID | None:
 class AlertsController(Controller):
     path = "/alerts"
     tags = ("alerts",)
+    response_class = Exact
     opt = {"scope": "alerts:read"}  # noqa: RUF012 (Litestar's way)
 
     @post(
@@ -152,7 +153,7 @@ class AlertsController(Controller):
     ) -> Response[RuleMade]:
         made = await alert_rules.create(data, actor(request.scope))
         headers = {"Location": f"/api/v1/alerts/rules/{made.id}", "Cache-Control": "no-store"}
-        return Response(made, status_code=201, headers=headers)
+        return Exact(made, status_code=201, headers=headers)
 
     @get(
         "/rules",

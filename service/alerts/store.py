@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any, Final
@@ -108,8 +109,8 @@ _EVALUATED: Final = frozenset(Definition.__struct_fields__) - {"webhook_url", "e
 
 
 def definition_of(rule: Definition) -> dict[str, Any]:
-    """The fields of a definition as JSON has them."""
-    fields: dict[str, Any] = msgspec.to_builtins(rule)
+    """The fields of a definition as JSON has them. Numbers of parameters keep their digits."""
+    fields: dict[str, Any] = msgspec.to_builtins(rule, builtin_types=(Decimal,))
     return {name: fields[name] for name in Definition.__struct_fields__}
 
 

@@ -61,6 +61,19 @@ async def test_a_rule_is_created_read_changed_listed_and_deleted(client, metric)
     assert actions == ["alert_rules.delete", "alert_rules.change", "alert_rules.create"]
 
 
+async def test_numbers_of_parameters_stay_numbers_with_all_digits(client, shared_service):
+    (metric_id,) = await shared_service.store(f"SELECT * FROM ({SQL}) AS t WHERE :x::numeric > 0")
+    sent = '{"x":12345678901234567890.125}'
+    given = msgspec.json.encode(body(metric_id, parameters=msgspec.Raw(sent.encode())))
+    made = await client.post(
+        "/api/v1/alerts/rules", content=given, headers={"Content-Type": "application/json"}
+    )
+    assert f'"parameters":{sent}' in made.text
+    path = made.headers["location"]
+    assert f'"parameters":{sent}' in (await client.get(path)).text
+    assert f'"parameters":{sent}' in (await client.patch(path, json={"name": "Other"})).text
+
+
 async def test_the_first_webhook_of_a_rule_gets_a_secret(client, metric):
     rule = (await post(client, metric)).json()
     assert rule["webhook_secret"] is None
