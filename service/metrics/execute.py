@@ -287,7 +287,7 @@ class Executor:
             stale_for_s=_given(metric.stale_for_s, self._settings.stale_for_s),
             shared=not plan.description.per_caller,
             refresh_every_s=REFRESH_EVERY_S if metric.refresh_every_s is None else metric.refresh_every_s,
-            share=None if self._share_key is None else self._share(plan, key[:-1]),
+            share=self._share(plan, key),
             executor=self,
             plan=plan,
             bound=bound,
@@ -298,12 +298,12 @@ class Executor:
             parsed_s=time.perf_counter() - started,
         )
 
-    def _share(self, plan: QueryPlan, key: tuple[Any, ...]) -> Share | None:
+    def _share(self, plan: QueryPlan, key: ResultKey) -> Share | None:
         """How nodes share the result. One that depends on claims stays on its node."""
-        if plan.description.per_caller:
+        if self._share_key is None or plan.description.per_caller:
             return None
         digest = partial(self._changes.digest, plan.dependencies.watched)
-        return Share(msgspec.msgpack.encode((self._share_key, *key)), digest)
+        return Share(msgspec.msgpack.encode((self._share_key, *key[:-1])), digest)
 
     async def first_rows(self, plan: QueryPlan, rows: int) -> bytes:
         """Run a metric that is not stored, with defaults and no claims. Return up to `rows` rows as JSON."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from math import inf
 from multiprocessing.util import Finalize
-from threading import Lock
+from threading import RLock
 from typing import Any, Final, TextIO, cast
 
 import msgspec
@@ -94,13 +94,14 @@ class _StandardError:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()  # a finalizer may log in the middle of a line
         self._gathered: list[str] = []
         self._characters = 0
 
     def write(self, text: str) -> int:
-        self.release()
-        return self.put(text)
+        with self._lock:
+            self.release()
+            return self.put(text)
 
     def put(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -128,10 +129,8 @@ class _StandardError:
         """Write the lines that are held back."""
         if self._gathered:
             with self._lock:
-                text = "".join(self._gathered)
-                self._gathered.clear()
-                self._characters = 0
-            self.put(text)
+                gathered, self._gathered, self._characters = self._gathered, [], 0
+                self.put("".join(gathered))
 
 
 class _RequestLogger(structlog.BoundLoggerBase):
