@@ -5,11 +5,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from service.database.gateway import Database, Transaction
 from service.database.queries import SqlFile
+from service.http import bodies
 from service.http.ids import MAX_ID
 
 
@@ -58,7 +58,7 @@ async def record(
 
 def digest(thing: Any) -> str:
     """SHA-256 of a thing's JSON, keys in order: for `before_hash`, `after_hash` and versions."""
-    return sha256(msgspec.json.encode(thing, order="deterministic")).hexdigest()
+    return sha256(bodies.encode_key(thing)).hexdigest()
 
 
 async def page(

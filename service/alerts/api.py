@@ -133,7 +133,6 @@ def _uuid(text: str | None) -> UUID | None:
 class AlertsController(Controller):
     path = "/alerts"
     tags = ("alerts",)
-    response_class = Exact
     opt = {"scope": "alerts:read"}  # noqa: RUF012 (Litestar's way)
 
     @post(

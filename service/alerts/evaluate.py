@@ -33,6 +33,7 @@ from service.alerts.states import Seen, Transition, transitions
 from service.alerts.store import ALERTS_TABLE, RULES_TABLE, SQL, RuleRow
 from service.database.gateway import Database, Transaction
 from service.errors import DatabaseUnavailable, InvalidInput, Problem
+from service.http import bodies
 from service.observe.events import AlertChanged, Observe, ignore
 from service.results.cache import SERVER_FAULTS, CacheRequest, Results
 from service.results.feed import Subscription
@@ -133,7 +134,7 @@ class Evaluator:
         wanted: dict[tuple[UUID, bytes], Topic] = {}
         for row in rows:
             parameters: dict[str, Any] = row.definition.get("parameters", {})
-            key = (row.metric_id, msgspec.json.encode(parameters, order="sorted"))
+            key = (row.metric_id, bodies.encode_key(parameters))
             topic = wanted.setdefault(key, Topic(row.metric_id, parameters, {}))
             topic.rules[row.id] = row
         for key, topic in [*self._topics.items()]:

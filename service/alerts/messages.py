@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from service.alerts.models import Alert, Rule, State
+from service.http import bodies
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 (how a secret begins)
 TEXT_LENGTH: Final = 1000
@@ -45,7 +46,7 @@ def messages(rule: Rule, alert: Alert, state: State, now: datetime, page: str) -
         "rule": {"id": rule.id, "name": rule.name, "kind": rule.kind, "column": rule.column},
         "url": page,
     }
-    encoded = msgspec.json.encode(body).decode()
+    encoded = bodies.encode(body).decode()
     targets = [("webhook", rule.webhook_url)] if rule.webhook_url else []
     if rule.email:
         targets.append(("email", ",".join(rule.email)))

@@ -3,7 +3,6 @@
 from typing import Final
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from service import audit
@@ -44,6 +43,6 @@ async def add_sample(database: Database, actor: Actor) -> bool:
         definition = definition_of(RULE)
         await tx.write(_ADD_RULE, RULE_ID, METRIC_ID, "Interactions per channel", definition)
         await audit.record(tx, actor, "metrics.create", str(METRIC_ID))
-        after = audit.digest(msgspec.to_builtins(definition))
+        after = audit.digest(definition)
         await audit.record(tx, actor, "alert_rules.create", str(RULE_ID), after=after)
     return True

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, tzinfo
+from decimal import Decimal
 from hashlib import sha256
 from math import inf, isfinite, nan
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,7 @@ TIMES: Final = frozenset(
 )
 _DAY_S: Final = 86_400
 _KEY_LENGTH: Final = 200
+_DIGITS: Final = 1000
 _FILLED: Final = 10_000
 _LENGTHS: Final = {4: "-01-01", 7: "-01"}  # a year, a month
 
@@ -91,8 +93,17 @@ def shape_of(rule: Definition, columns: Sequence[ResultColumn]) -> Shape:
 
 def key_of(labels: dict[str, Any]) -> str:
     """A text that tells a series from the others of its rule."""
-    text = json.dumps(labels, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(labels, sort_keys=True, ensure_ascii=False, default=_canonical)
     return text if len(text) <= _KEY_LENGTH else sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """Equal numbers give equal texts: a stored label has another notation than that of a result."""
+    if not isinstance(value, Decimal) or abs(value.adjusted()) > _DIGITS:
+        return str(value)
+    text = format(value, "f")
+    whole, _, fraction = text.partition(".")
+    return text.rstrip("0") if fraction.strip("0") else int(whole)
 
 
 def read_table(

@@ -23,7 +23,7 @@ from service.dashboard.links import api as links
 from service.dashboard.sign_in import api as sign_in
 from service.history.api import HistoryController
 from service.http.problems import answer_problem
-from service.http.requests import ReadRequest, refuse_bad_input
+from service.http.requests import Exact, ReadRequest, refuse_bad_input
 from service.imports.api import DatasetsController, ImportsController, QuarantineController
 from service.interactions.api import InteractionsController, StatsController
 from service.items.api import ExternalController, ItemsController
@@ -85,6 +85,7 @@ def routed() -> Litestar:
         lifespan=[opened],
         before_request=refuse_bad_input,
         request_class=ReadRequest,
+        response_class=Exact,
         request_max_body_size=JSON_BYTES_LIMIT,
         exception_handlers={Exception: answer_problem},
         openapi_config=_openapi(),

@@ -26,6 +26,7 @@ from service.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from service.http import bodies
 from service.metrics.execute import Executor, QueryPlan
 from service.metrics.models import Metric, NewMetric
 from service.metrics.store import Written, drafted
@@ -199,6 +200,6 @@ def _rewritten(sql: str) -> str:
 
 def _metric(sql: str, title: str, window: Mode, declared: Mapping[str, Declared] = {}) -> Metric:
     title = "".join(each for each in " ".join(title.split()) if each.isprintable())[:TITLE_LENGTH_LIMIT]
-    parameters = {name: Raw(msgspec.json.encode(item)) for name, item in declared.items()}
+    parameters = {name: Raw(bodies.encode(item)) for name, item in declared.items()}
     shown = title[:1].upper() + title[1:]
     return drafted(NewMetric(sql=sql, title=shown, parameters=parameters, window=window))

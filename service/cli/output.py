@@ -4,15 +4,19 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import click
-import msgspec
 from msgspec import Raw
+
+from service.http import bodies
 
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 
-_EXACT: Final = msgspec.json.Decoder(float_hook=str)  # numbers are shown as they were written
+
+def _decoded(document: bytes | Raw) -> Any:
+    """JSON whose numbers are shown as they were written."""
+    return bodies.decode_exact(bytes(document), Raw)
 
 
 def on_terminal() -> bool:
@@ -22,7 +26,7 @@ def on_terminal() -> bool:
 
 def lines(found: Iterable[object]) -> list[Raw]:
     """Each value as JSON, for `show`."""
-    return [Raw(msgspec.json.encode(each)) for each in found]
+    return [Raw(bodies.encode(each)) for each in found]
 
 
 def show(rows: Sequence[Raw], *columns: str, as_csv: bool) -> None:
@@ -41,7 +45,7 @@ def show_object(document: bytes) -> None:
     if not on_terminal():
         write(document.rstrip(b"\n") + b"\n")
         return
-    members: dict[str, Any] = _EXACT.decode(document)
+    members: dict[str, Any] = _decoded(document)
     width = max(map(len, members), default=0)
     for name, value in members.items():
         first, *others = _text(value).splitlines() or [""]
@@ -81,7 +85,7 @@ def write(content: bytes) -> None:
 
 def show_answer(document: bytes, *, as_csv: bool) -> None:
     """Print the answer of a prompt: its SQL and rows on a terminal, else all of it as a line, or CSV."""
-    answer: dict[str, Any] = _EXACT.decode(document)
+    answer: dict[str, Any] = _decoded(document)
     if as_csv:
         write_csv(*_records(answer))
     elif on_terminal():
@@ -94,7 +98,7 @@ def show_answer(document: bytes, *, as_csv: bool) -> None:
 
 def results_table(document: bytes) -> None:
     """Print the records of a result as a table."""
-    result: dict[str, Any] = _EXACT.decode(document)
+    result: dict[str, Any] = _decoded(document)
     show_table(*_records(result))
     if result.get("truncated"):
         sys.stderr.write(f"tally: only the first {len(result['records'])} rows (ROW_LIMIT)\n")
@@ -106,7 +110,7 @@ def show_history(items: Sequence[Raw], *, as_csv: bool) -> None:
         show(items, as_csv=False)
         return
     columns = ("as_of", "rows", "added", "removed", "changed", "causes")
-    rows = [_history_cells(_EXACT.decode(item)) for item in items]
+    rows = [_history_cells(_decoded(item)) for item in items]
     if as_csv:
         write_csv(columns, rows)
     else:
@@ -152,7 +156,7 @@ def _records(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _cells(row: Raw, columns: Sequence[str]) -> list[str]:
-    found: dict[str, Any] = _EXACT.decode(row)
+    found: dict[str, Any] = _decoded(row)
     return [_text(found.get(name)) for name in columns]
 
 
@@ -161,7 +165,7 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, list) and all(isinstance(each, str) for each in cast("list[object]", value)):
         return " ".join(cast("list[str]", value))
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else bodies.encode(value).decode()
 
 
 def _shown(text: str) -> str:

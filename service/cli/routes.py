@@ -15,6 +15,7 @@ from service.database.gateway import open_database
 from service.database.migrate import pending
 from service.database.preflight import check_service
 from service.errors import InvalidInput, Stop
+from service.http import bodies
 from service.settings import Auth
 
 T = TypeVar("T")
@@ -96,7 +97,7 @@ class Api:
 
         Raises `Stop` for a problem: status 1 if the service failed, 2 if it refused the input.
         """
-        content = b"" if body is None else msgspec.json.encode(body)
+        content = b"" if body is None else bodies.encode(body)
         given = {name: value for name, value in (query or {}).items() if value is not None}
         headers = {"host": "localhost", "accept": accept}
         if content:

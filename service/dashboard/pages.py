@@ -8,7 +8,6 @@ from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Final
 
-import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
@@ -16,6 +15,7 @@ from msgspec import Struct
 from service.auth.tokens import Principal
 from service.dashboard.assets import FOLDER, Assets
 from service.errors import Problem
+from service.http import bodies
 from service.http.fields import media_weight, weights
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -133,7 +133,7 @@ def prefers_html(accept: str) -> bool:
 
 def _data(value: Any) -> Markup:
     """A value as JSON within a script element, which no text in it can end."""
-    text = msgspec.json.encode(value).decode()
+    text = bodies.encode(value).decode()
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 

@@ -7,17 +7,16 @@ Stored SQL never runs here: `reader` has its own role and its own pool.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import asyncpg
-import msgspec
 from msgspec import Struct
 
 from service.database.connect import CONNECT_TIMEOUT_S, asyncpg_arguments, cause
 from service.database.driver import Connection, Pool, RawConnection, give_place_back
 from service.database.queries import Command, Statement
 from service.errors import Busy, Conflict, DatabaseUnavailable, InvalidInput, Problem
+from service.http import bodies
 
 if TYPE_CHECKING:
     from service.database.breaker import Breaker  # which stands above this module
@@ -29,8 +28,6 @@ OWNER_POOL_SIZE: Final = 8
 WRITE_TIMEOUT_S: Final = 30
 CLOSE_WAIT_S: Final = 5
 STREAMED_ROWS: Final = 50
-_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
-_DECODER: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 # Raised by asyncpg when the server is unreachable, shutting down or not accepting connections.
 LOST_CONNECTION: Final = (
@@ -266,12 +263,12 @@ async def use_json(connection: Connection) -> None:
         "jsonb",
         schema="pg_catalog",
         encoder=_to_json,
-        decoder=_DECODER.decode,
+        decoder=bodies.decode_exact,
     )
 
 
 def _to_json(value: Any) -> str:
-    return _ENCODER.encode(value).decode()
+    return bodies.encode(value).decode()
 
 
 def _affected(status: str) -> int:

@@ -1,7 +1,8 @@
 """Decode JSON from callers, and encode what they get. An error names the field and the allowed values."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from msgspec import inspect
 from service.errors import FieldError, InvalidInput
 
 _NAMED_FIELD: Final = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_INTEGER_DIGITS: Final = 4000
 _STEP: Final = re.compile(r"\[[^\]]*\]|\.([^.\[]+)")
 
 
@@ -31,6 +33,22 @@ def exact(number: str) -> Decimal:
         return Decimal(number)
     except InvalidOperation:
         raise ValueError("Number out of range") from None
+
+
+def decode_exact(text: bytes | str, number: Callable[[str], Any] = exact) -> Any:
+    """Decode JSON of our own or of Postgres, which may hold integers of any length.
+
+    Numbers with a fraction or an exponent, and integers that Python does not read, become `number`s. Raises
+    `msgspec.DecodeError`, and `ValueError` behind such an integer.
+    """
+    try:
+        return msgspec.json.Decoder(float_hook=number).decode(text)
+    except msgspec.ValidationError:
+
+        def whole(digits: str) -> Any:
+            return int(digits) if len(digits) <= _INTEGER_DIGITS else number(digits)
+
+        return json.loads(text, parse_float=number, parse_int=whole)
 
 
 def decode(text: bytes | msgspec.Raw, kind: Any, *, within: str = "") -> Any:

@@ -39,9 +39,9 @@ class Exact(Response[T]):
     """A JSON response that writes Decimals as numbers with all their digits. The framework writes texts."""
 
     def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
-        return (
-            bodies.encode(content) if content is not None else super().render(content, media_type, enc_hook)
-        )
+        if content is None or isinstance(content, bytes) or not media_type.partition(";")[0].endswith("json"):
+            return super().render(content, media_type, enc_hook)
+        return bodies.encode(content)
 
 
 async def refuse_bad_input(request: Call) -> Response[None] | None:

@@ -33,7 +33,7 @@ from service.http.asgi import EVENT_STREAM, header_of, server_sent_event
 from service.http.cursors import Cursor, Limit, page_of, read_cursor, write_cursor
 from service.http.fields import weights
 from service.http.ids import parse_uuid
-from service.http.requests import Call, Exact
+from service.http.requests import Call
 from service.imports import quarantine
 from service.imports.contracts import Dataset, Reason, find_among
 from service.imports.derived import read_datasets
@@ -215,7 +215,6 @@ class ImportsController(Controller):
 class QuarantineController(Controller):
     path = "/quarantine"
     tags = ("imports",)
-    response_class = Exact
     opt = {"scope": "imports:write"}  # noqa: RUF012 (Litestar's way)
 
     @get(

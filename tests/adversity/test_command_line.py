@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import psycopg
 import pytest
 
@@ -173,6 +174,15 @@ def test_a_history_is_told_in_words(capfdbinary):
         ("4", "1", "0", "2")
     }
     assert (first["added"], first["causes"]) == ("", "")
+
+
+def test_numbers_are_shown_as_they_were_written(capfdbinary):
+    from service.cli.output import show
+
+    row = b'{"a":[1.50,-0.0],"b":{"n":1e+400},"c":%s,"d":0.10}' % (b"1" * 5000)
+    show([msgspec.Raw(row)], "a", "b", "c", "d", as_csv=True)
+    _, shown = csv.reader(io.StringIO(capfdbinary.readouterr().out.decode()))
+    assert shown == ["[1.50,-0.0]", '{"n":1e+400}', "1" * 5000, "0.10"]
 
 
 def test_a_metric_without_a_history_lists_none(run: Run):

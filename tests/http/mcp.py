@@ -37,6 +37,11 @@ class Assistant:
         own = headers_of(said) if self.modern and isinstance(said, dict) else {}
         return await self.client.post("/mcp", json=said, headers=self.headers | own | headers)
 
+    async def send_text(self, text):
+        """Send a message that is JSON already."""
+        own = headers_of(json.loads(text)) | {"Content-Type": "application/json"}
+        return await self.client.post("/mcp", content=text, headers=self.headers | own)
+
     async def ask(self, method, params=None, **headers):
         """The result of a call that succeeds."""
         answer = await self.send(message(method, params, modern=self.modern), **headers)

@@ -263,3 +263,43 @@ async def agrees(client, truth, channels):
     listed = await alerts(client, limit=500)
     found = {(each["series"]["channel"], each["point"]) for each in listed if each["state"] == "resolved"}
     return found == expected and all(each["state"] in {"resolved", "withdrawn"} for each in listed)
+
+
+async def test_series_told_apart_by_numbers_keep_digits_and_alerts(settings, clone, daily):
+    digits = [b'{"rate":0.1000000000000000000000001}', b'{"rate":0.1000000000000000000000002}']
+    sql = "SELECT day, 0.1 + length(channel) * 1e-25::numeric AS rate, n FROM daily ORDER BY day, channel"
+    async with receiving() as receiver, serving(settings) as client:
+        metric = await store_metric(clone, sql)
+        await visible(client, metric)
+        await daily(("2025-06-01", "A", 500), ("2025-06-01", "BB", 500))
+        await create(client, metric, by=["rate"], webhook_url=receiver.url)
+        await in_state(client, "firing", 2)
+        await daily(("2025-06-02", "A", 5), ("2025-06-02", "BB", 5))
+        await in_state(client, "resolved", 2)
+        assert len(await alerts(client)) == 2
+        listed = (await client.get("/api/v1/alerts")).content
+        await until(lambda: len(receiver.requests) == 4)
+    for series in digits:
+        assert series in listed
+        assert sum(series in each.body for each in receiver.requests) == 2
+
+
+async def test_integers_of_thousands_of_digits_are_evaluated(settings, clone, daily):
+    sql = "SELECT day, trunc(10::numeric ^ 5000) AS large, n FROM daily"
+    async with serving(settings) as client:
+        metric = await store_metric(clone, sql)
+        await visible(client, metric)
+        await daily(("2025-06-01", "A", 500))
+        trial = {"metric_id": metric, "column": "n", "kind": "threshold", "above": 100, "by": ["large"]}
+        previewed = await client.post("/api/v1/alerts/rules/preview", json=trial)
+        assert f'"large":{10**4000}'[:1000] in previewed.text
+        rule = await create(client, metric, by=["large"])
+        await until(lambda: one_alert(client, b'"large":1' + b"0" * 5000 + b"}"))
+        bands = await client.get(f"/api/v1/alerts/rules/{rule['id']}/bands")
+        assert bands.status_code == 200
+
+
+async def one_alert(client, text):
+    answer = await client.get("/api/v1/alerts")
+    assert answer.status_code == 200
+    return text in answer.content

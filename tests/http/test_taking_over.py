@@ -9,6 +9,7 @@ import pytest
 from service.audit import CLI
 from service.database.queries import Statement
 from service.metrics.exchange import READERS
+from service.metrics.exchange.files import decoded
 from service.metrics.exchange.plan import Node
 from service.metrics.exchange.take import Options, Outcome, Taker
 
@@ -101,6 +102,19 @@ async def test_types_and_defaults_are_those_of_redash_and_of_the_columns(client,
     since = await parameters_of(client, found["Facts since: Flagged parts"].id)
     assert (since["since"]["type"], since["since"]["default"]) == ("timestamp", "2025-01-01T00:00:00.000000")
     assert (since["lag"]["type"], since["lag"]["default"]) == ("number", 0)
+
+
+async def test_defaults_keep_their_digits(client, taking):
+    text = (EXPORTS / "redash-dashboard.json").read_text()
+    lag = text.index('"name": "lag"')
+    text = text[:lag] + text[lag:].replace('"value": 0', '"value": 1234567890.12345678901234567890125', 1)
+    document = decoded(text.encode(), "board.json").value
+    for state in ("added", "unchanged"):
+        _, found = await taking("redash", document)
+        facts = found["Facts since: Flagged parts"]
+        assert facts.state == state
+    definition = await client.get(f"/api/v1/metrics/{facts.id}/definition")
+    assert '"default":1234567890.12345678901234567890125' in definition.text
 
 
 async def test_places_charts_and_descriptions_come_along(client, taking):

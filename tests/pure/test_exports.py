@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from service.metrics.exchange.files import decoded
 from service.metrics.exchange.plan import TILES_LIMIT, Grid, Node, Place, looks_like
 
 EXPORTS = Path(__file__).parents[1] / "exports"
-ODD: tuple[Any, ...] = (None, [], {}, "x", "{{ x", -1, 1e300, True, [None], {"a": {"b": []}})
+ODD: tuple[Any, ...] = (
+    *(None, [], {}, "x", "{{ x", -1, 1e300, True, [None], {"a": {"b": []}}),
+    *(Decimal("1E+999999999"), Decimal("-1E-999999999"), 10**3999),
+)
 
 
 def test_places_keep_touching():
@@ -136,3 +140,24 @@ def test_bad_files_are_one_sentence(content: bytes, why: str):
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_marks_of_encodings_are_read(coding: str):
     assert decoded('{"name": "café"}'.encode(coding), "board.json")["name"].text == "café"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("0.123456789012345678901234567890", "0.12345678901234567890123456789"),
+        ("12345678901234567890.5", "12345678901234567890.5"),
+        ("1" * 5000, "1" * 5000),
+        ("5.0", "5"),
+        ("-3e2", "-300"),
+        ("1e999999999", "1E+999999999"),
+    ],
+)
+def test_numbers_keep_their_digits(number: str, text: str):
+    assert decoded(f'{{"id": {number}}}'.encode(), "board.json")["id"].text == text
+
+
+def test_numbers_that_cannot_be_read_are_one_sentence():
+    for content in (b"1e9999999999999999999", b"[%s, x]" % (b"1" * 5000)):
+        with pytest.raises(Stop, match="is not JSON"):
+            decoded(content, "board.json")

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Final, cast
 import msgspec
 
 from service.errors import Stop
+from service.http import bodies
 from service.metrics.exchange.plan import DEPTH_LIMIT, Node
 
 BYTES_LIMIT: Final = 16 << 20
@@ -40,10 +41,10 @@ def decoded(content: bytes, file: str) -> Node:
     if not text.strip():
         raise Stop(f"{file} is empty", exit_code=2)
     try:
-        found = Node(msgspec.json.decode(text))
+        found = Node(bodies.decode_exact(text))
     except RecursionError:
         raise Stop(f"{file} is nested too deep", exit_code=2) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         why = str(error).removeprefix("JSON is malformed: ")
         raise Stop(f"{file} is not JSON, or not all of it: {why}", exit_code=2) from None
     _check_depth(found, file)

@@ -1,6 +1,7 @@
 """What a file of another tool asks for, the same for all tools: metrics, places, and what is left out."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ TILES_LIMIT: Final = 1000
 TITLE_LIMIT: Final = 255
 NUL: Final = "\0"
 DEPTH_LIMIT: Final = 100
+_DIGITS: Final = 1000
 
 ParameterKind = Literal["text", "number", "date", "timestamp"]
 
@@ -124,15 +126,18 @@ class Node:
         """A string, or a number as text; else empty."""
         if isinstance(self.value, str):
             return self.value
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float | Decimal):
             return ""
-        whole = isinstance(self.value, float) and self.value.is_integer()
-        return str(int(self.value) if whole else self.value)
+        exact = self.value if isinstance(self.value, Decimal) else Decimal(str(self.value))
+        if not exact.is_finite() or abs(exact.adjusted()) > _DIGITS:
+            return str(exact)
+        text = format(exact, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
 
     @property
     def number(self) -> int:
         """A number as an integer of a reasonable size; else 0."""
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float | Decimal):
             return 0
         return int(max(-1e6, min(1e6, self.value)))
 

@@ -11,6 +11,7 @@ from service.audit import Actor
 from service.database.gateway import Database
 from service.database.queries import SqlFile
 from service.errors import DatabaseUnavailable, FieldError, InvalidInput, Problem
+from service.http import bodies
 from service.http.preconditions import ANY_STATE
 from service.metrics.catalog import Catalog, Dashboard
 from service.metrics.dashboards import change_tile, create_dashboard, put_layouts
@@ -243,7 +244,7 @@ class Taker:
 
 
 def _new(query: Query, declared: _Declared) -> NewMetric:
-    parameters = {name: Raw(msgspec.json.encode(each)) for name, each in declared.items()}
+    parameters = {name: Raw(bodies.encode(each)) for name, each in declared.items()}
     return NewMetric(sql=query.commented, title=query.title, parameters=parameters)
 
 
@@ -308,4 +309,4 @@ def _bottom(board: Dashboard | None) -> int:
 
 
 def _decoded(declared: Declarations) -> dict[str, Any]:
-    return {name: msgspec.json.decode(each) for name, each in declared.items()}
+    return {name: bodies.decode_exact(bytes(each)) for name, each in declared.items()}
