@@ -18,7 +18,7 @@ Kind = Literal[
 ]  # fmt: skip
 Reason = Literal[
     "field-count", "missing-value", "wrong-type", "out-of-range", "unknown-column", "duplicate",
-    "conflict", "orphan", "encoding", "too-large", "sql-refused",
+    "conflict", "orphan", "encoding", "too-large", "sql-refused", "cell-error",
 ]  # fmt: skip
 
 

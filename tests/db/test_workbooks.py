@@ -14,10 +14,12 @@ from service import process as launcher
 from service.audit import Actor
 from service.database.gateway import Transaction
 from service.errors import InvalidInput, TooLarge
+from service.imports import quarantine
 from service.imports.datasets import find
 from service.imports.readers import Upload, inspect, opened, workbooks
 from service.imports.readers.workbooks import sheet_names
 from service.imports.run.imports import Options, import_file
+from service.imports.run.turns import Turns
 from tests.waiting import until
 from tests.workbook import cells, packed, parts, workbook
 
@@ -69,12 +71,15 @@ READ: list[tuple[str, bytes, list[tuple]]] = [
     ("an inline string in the place of a value", sheet(row('<c r="B2" t="inlineStr"><v>x</v></c>')), [(2, "", "x", "")]),
     ("escaped characters", sheet(row('<c r="B2" t="s"><v>0</v></c>', '<c r="C2" t="str"><v>_x005F_x0041_ _x0000_</v></c>'), shared=("a_x000A_b",)), [(2, "", "a\nb", "_x0041_ _x0000_")]),
     ("shared and array formulas", sheet(row('<c r="A2"><f t="shared" ref="A2:A3" si="0">1</f><v>1</v></c>', '<c r="B2" t="str"><f t="array" ref="B2">x</f><v>x</v></c>', '<c r="C2" t="str"><f>""</f></c>') + '<row r="3"><c r="A3"><f t="shared" si="0"/><v>2</v></c></row>'), [(2, "1", "x", ""), (3, "2", "", "")]),
-    ("truth and errors", sheet(row('<c r="A2" t="e"><v>#N/A</v></c>', '<c r="B2" t="b"><v>1</v></c>', '<c r="C2" t="b"><v>0</v></c>')), [(2, "", "true", "false")]),
+    ("truth and errors", sheet(row('<c r="A2" t="e"><v>#N/A</v></c>', '<c r="B2" t="b"><v>1</v></c>', '<c r="C2" t="b"><v>0</v></c>')), [(2, "#N/A", "true", "false")]),
     ("written dates", sheet(row('<c r="B2" t="d"><v>2019-10-04T09:00:00.500</v></c>')), [(2, "", "2019-10-04 09:00:00.500000", "")]),
-    ("formats", workbook({"customers": cells([HEADINGS, [(7, 0), (43742, 1), (43742.5, 2)], [(8, 0), (7, 0), (1.25, 3)], [(9, 9), (7, 4), (7, 5)]])}, formats=("000", 14, "dd/mm/yyyy hh:mm", "[h]:mm", '"K-"00', "#,##0")), [(2, "7", "2019-10-04", "2019-10-04 12:00:00"), (3, "8", "007", "1 day, 6:00:00"), (4, "9", "K-07", "7")]),
+    ("formats", workbook({"customers": cells([HEADINGS, [(7, 0), (43742, 1), (43742.5, 2)], [(8, 0), (7, 0), (1.25, 3)], [(9, 9), (7, 4), (7, 5)]])}, formats=("000", 14, "dd/mm/yyyy hh:mm", "[h]:mm", '"K-"00', "#,##0")), [(2, "7", "2019-10-04", "2019-10-04 12:00:00"), (3, "8", "007", "30:00"), (4, "9", "K-07", "7")]),
+    ("durations", workbook({"customers": cells([HEADINGS, [1, (-0.5, 0), (1.5, 1)], [2, (-1.2503472222222222, 0), (0.0625, 2)], [3, (0.0625, 3), (-0.0001, 4)], [4, (2, 5), (1.000005, 6)], [5, (1, 7), (0, 0)], [6, (-0.00000000001, 0), (1e9, 0)]])}, formats=("[h]:mm", "[hh]:mm:ss", "[mm]:ss", "[m]", "[h]:mm;@", '[h]"h "mm', 46, "[s].00")), [(2, "1", "-12:00", "36:00:00"), (3, "2", "-30:00:30", "90:00"), (4, "3", "90", "-0:00:08.64"), (5, "4", "48:00:00", "24:00:00.432"), (6, "5", "86400", "0:00"), (7, "6", "0:00", "1000000000")]),
     ("colours of formats", workbook({"customers": cells([HEADINGS, [1, (7, 0), (7, 1)], [2, (7, 2), (7, 3)]])}, formats=("[Red]000", "00[color 5]0;[Blue]-0", "[>5]000;00", '[Magenta]"K-"00')), [(2, "1", "007", "007"), (3, "2", "7", "K-07")]),
     ("hidden behind blanks and styles", sheet('<row r="2"><c r="A2" s="0"/><c r="XFD2" s="0"/></row><row r="3"><c r="A3"><v>1</v></c><c r="XFD3" t="str"><v> </v></c></row>'), [(3, "1", "", "")]),
     ("merged downwards, told at the end", workbook({"customers": cells([HEADINGS, [1, "a", "b"], [2, None, None], [3, None, "c"], [4, None, None]], merged="B2:C4")}), [(2, "1", "a", "b"), (3, "2", "a", ""), (4, "3", "a", "c"), (5, "4", "", "")]),
+    ("errors that belong to nobody", workbook({"customers": cells([[*HEADINGS, ("#REF!",), "other"], [1, "a", "b", None, ("#N/A",)], [None, None, None, None, ("#N/A",)]])}), [(2, "1", "a", "b")]),
+    ("an error merged downwards", workbook({"customers": cells([HEADINGS, [1, ("#N/A",), "b"], [2, None, "c"]], merged="B2:B3")}), [(2, "1", "#N/A", "b"), (3, "2", "#N/A", "c")]),
     ("the last row", sheet('<row r="1048576"><c r="A1048576"><v>1</v></c></row>'), [(1048576, "1", "", "")]),
     ("another sheet that is chart-like", packed({**parts({"customers": cells([HEADINGS, [1, "a", "b"]])}), "xl/worksheets/sheet9.xml": "<broken"}), [(2, "1", "a", "b")]),
 ]  # fmt: skip
@@ -252,3 +257,31 @@ async def test_the_reader_gets_no_secret(write, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ValueError, match="truncated"):
         await sheet_names(write(workbook({})).path, "book", bytes_limit=LIMIT)
     assert "secret" not in seen.read_text()
+
+
+async def test_a_row_with_an_error_waits_until_each_error_is_mended(tx: Transaction, write):
+    found = find("customers")
+    assert found
+    rows_given = [[1, "a", "b"], [2, ("#N/A",), ("#DIV/0!",)], [("#REF!",), "a", "b", ("#NUM!",)], [4, "#N/A", "\\u0000"]]
+    given = write(workbook({"customers": cells([HEADINGS, *rows_given])}))
+    report = await import_file(tx, given, found, OPTIONS)
+    assert (report.rows_read, report.inserted, report.reasons) == (4, 2, {"cell-error": 2})
+    first, second = (await quarantine.rows(tx, dataset="customers", reason="cell-error", status="open", after=None, limit=9)).rows
+    assert first.raw == {"customer_id": "2", "occupation": "#N/A", "type": "#DIV/0!"}
+    says = "is an error of the spreadsheet, not a value"
+    assert first.message == f'occupation: "#N/A" {says}; type: "#DIV/0!" {says}'
+    assert second.message == f'customer_id: "#REF!" {says}; column 4: "#NUM!" {says}'
+
+    async def fix(**raw: str) -> None:
+        await quarantine.fix(tx, first.id, raw, OPTIONS.validate_sql, OPTIONS.actor, turns=Turns())  # type: ignore[arg-type]
+
+    with pytest.raises(InvalidInput, match="cell-error.*#DIV/0!"):
+        async with tx.transaction():
+            await fix(occupation="a")
+    exported = b"".join([line async for line in quarantine.export(tx, found)]).decode()
+    for text, left in ((exported, 2), (exported.replace("#N/A,", "a,"), 2), (exported.replace("#N/A,#DIV/0!", "a,b"), 1)):
+        upload = Upload(given.path.with_suffix(".csv"), "mended.csv")
+        upload.path.write_text(text)
+        await import_file(tx, upload, found, OPTIONS)
+        assert [row.number for row in await tx.read(quarantine.COUNT_OPEN)] == [left]
+    assert (await quarantine.one(tx, first.id)).status == "loaded"

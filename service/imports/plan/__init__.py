@@ -100,6 +100,7 @@ def plan_return(dataset: Dataset) -> ImportPlan:
         dataset.name,
         (
             *_checks(dataset),
+            _step("refuse_errors", keeping.refuse_errors(dataset)),
             *_rules(dataset, None, returns=True),
             *_store(dataset, None),
             *_keep_returned(dataset),
@@ -120,6 +121,7 @@ def _refuse_returned(dataset: Dataset) -> Iterator[Step]:
     """Refuse rows that name a quarantined row which they may not close."""
     yield Step(REFUSE_CLOSED, (dataset.name, not dataset.key))
     yield _step("refuse_unmended", keeping.refuse_unmended(dataset))
+    yield _step("refuse_errors", keeping.refuse_errors(dataset))
 
 
 def _rules(

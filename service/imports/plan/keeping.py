@@ -52,6 +52,21 @@ def refuse_unmended(dataset: Dataset) -> str:
       AND q.reason IN ({SHAPE_REASONS}) AND {same}"""
 
 
+def refuse_errors(dataset: Dataset) -> str:
+    """Refuse rows that return with the spreadsheet's error where they had it. A text column would take it."""
+    same = " OR ".join(
+        f"l.{column.cell} LIKE '#%' AND l.{column.cell} = q.cells ->> {literal(column.name)}"
+        for column in dataset.columns
+    )
+    return f"""UPDATE {CHECKED} AS c
+    SET problem = {GIVEN}, reason = q.reason, message = q.message
+    FROM {LANDED} AS l
+    JOIN quarantine.row AS q
+      ON q.dataset = {literal(dataset.name)} AND q.id::text = lower(l.quarantine_id)
+    WHERE c.nth = l.nth AND c.quarantine_id IS NOT NULL AND q.status = 'open'
+      AND q.reason = 'cell-error' AND ({same})"""
+
+
 def close_equal(dataset: Dataset) -> str:
     """Close open quarantined rows of this source whose equals are valid now. Parameter: source."""
     return f"""UPDATE quarantine.row AS q SET status = 'loaded', closed_at = now()

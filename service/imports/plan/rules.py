@@ -12,7 +12,7 @@ from service.imports.plan.cells import CHECKED, GIVEN, LANDED, trimmed
 
 SHOWN = 60
 NUMBER_BYTES = 200
-OF_THE_SHAPE: tuple[Reason, ...] = ("field-count", "unknown-column", "encoding", "conflict")
+OF_THE_SHAPE: tuple[Reason, ...] = ("field-count", "unknown-column", "encoding", "conflict", "cell-error")
 
 
 def key_equals_stored(dataset: Dataset) -> str:

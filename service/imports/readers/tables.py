@@ -6,7 +6,7 @@ A record is `(line, quarantine_id, raw, reason, message, *cells)`, the cells in 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from msgspec import Struct
@@ -48,7 +48,7 @@ class Number(str):
 
 
 class Doubtful(Struct, frozen=True):
-    """An ambiguous row: its text, the reason, and its cells if they could be split."""
+    """An ambiguous row: its text if cells do not tell it, the reason, and the cells that could be split."""
 
     text: str
     problem: Problem
@@ -143,16 +143,19 @@ def _plain(
 
 def _shaped(line: int, row: list[str] | Doubtful, headings: list[str], shape: "Shaper") -> Record:
     if isinstance(row, Doubtful):
-        cells = zip(headings, row.cells, strict=False)
-        return shape(line, [*cells, (OWN_TEXT, row.text)], row.problem)
-    pairs: list[tuple[str, Any]] = list(zip(headings, row, strict=False))
-    pairs += [
-        (f"column {number}", cell) for number, cell in enumerate(row[len(headings) :], len(headings) + 1)
-    ]
+        own = [(OWN_TEXT, row.text)] if row.text else []
+        return shape(line, [*_paired(headings, row.cells), *own], row.problem)
+    pairs = _paired(headings, row)
     if len(row) == len(headings):
         return shape(line, pairs)
     counted = "1 field" if len(row) == 1 else f"{len(row)} fields"
     return shape(line, pairs, ("field-count", f"{counted}, the heading has {len(headings)}"))
+
+
+def _paired(headings: list[str], row: Sequence[str]) -> list[tuple[str, Any]]:
+    """Name the cells. Those beyond the headings are named by their number."""
+    beyond = enumerate(row[len(headings) :], len(headings) + 1)
+    return [*zip(headings, row, strict=False), *((f"column {number}", cell) for number, cell in beyond)]
 
 
 class Shaper:

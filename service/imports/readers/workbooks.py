@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from service.errors import InvalidInput, TooLarge
 from service.imports.contracts import Dataset, DatasetColumn, fold
-from service.imports.xlsx.job import REFUSED, Found, Job, Refusal, Use
+from service.imports.readers.tables import Doubtful
+from service.imports.xlsx.job import ERROR_MARK, REFUSED, Found, Job, Refusal, Use
 from service.process import start_process
 
 READER: Final = "service.imports.xlsx.process"
@@ -25,12 +26,14 @@ MEMORY_MB: Final = 128
 CPU_S: Final = 30
 MB_A_SECOND: Final = 4
 ROW: Final = msgspec.json.Decoder(tuple[int, list[str]])
+_MARK: Final = rb"\u0000"  # as JSON writes it
+_IS_ERROR: Final = "is an error of the spreadsheet, not a value"
 USES: Final[dict[str, Use]] = {"text": "text", "sql": "text", "moment": "date", "month": "date"}
 
 
 class Sheet(Struct, frozen=True):
     headings: list[str]
-    rows: Iterator[tuple[int, list[str]]]
+    rows: Iterator[tuple[int, list[str] | Doubtful]]
     notes: tuple[str, ...]
 
 
@@ -53,7 +56,28 @@ async def open_sheet(
     with tempfile.TemporaryFile() as answer:
         async with readers:
             found = await _read(job, answer, source)
-        yield Sheet(found.headings, map(ROW.decode, answer), (f"sheet {found.sheet}",))
+        yield Sheet(found.headings, _rows(answer, found.headings, dataset), (f"sheet {found.sheet}",))
+
+
+def _rows(
+    answer: IO[bytes], headings: list[str], dataset: Dataset
+) -> Iterator[tuple[int, list[str] | Doubtful]]:
+    """A row with an error in a cell is doubtful: the cell has no value that could be stored."""
+    for line in answer:
+        number, cells = ROW.decode(line)
+        found = [at for at, cell in enumerate(cells) if cell.startswith(ERROR_MARK)] if _MARK in line else ()
+        if not found:
+            yield number, cells
+            continue
+        cells = [cell.removeprefix(ERROR_MARK) for cell in cells]
+        told = "; ".join(f'{_name(headings, at, dataset)}: "{cells[at]}" {_IS_ERROR}' for at in found)
+        yield number, Doubtful("", ("cell-error", told), tuple(cells))
+
+
+def _name(headings: list[str], at: int, dataset: Dataset) -> str:
+    heading = headings[at] if at < len(headings) else ""
+    column = dataset.column_of(heading)
+    return column.name if column else heading or f"column {at + 1}"
 
 
 async def sheet_names(path: Path, source: str, *, bytes_limit: int) -> list[str]:

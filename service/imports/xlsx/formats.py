@@ -18,20 +18,23 @@ FREE: Final = frozenset("-()+: $!^&'~{}<>=")
 
 class Format(Struct, frozen=True):
     """How a number is shown. `pad` is a pattern of digit places and literal texts, if the format pads.
-    `pads_zero` is false if zero has its own format.
+    `pads_zero` is false if zero has its own format. `shows` are the units of a duration, such as `hm`.
     """
 
     kind: Literal["number", "moment", "elapsed"] = "number"
     pad: tuple[tuple[bool, str], ...] = ()
     pads_zero: bool = True
+    shows: str = ""
 
 
 PLAIN: Final = Format()
 MOMENT: Final = Format("moment")
 LENGTH: Final = Format("elapsed")
+UNITS: Final = re.compile(r"\[(h+|m+|s+)\](?::(mm))?(?::(ss))?(?:\.0+)?(?:;.*)?", re.IGNORECASE | re.DOTALL)
+"""The plain formats of durations. Others are read too, but not written as the sheet shows them."""
 BUILT_IN: Final = {
     **{str(number): MOMENT for number in (*range(14, 23), *range(27, 37), 45, 47, *range(50, 59))},
-    "46": LENGTH,
+    "46": Format("elapsed", shows="hms"),
 }
 
 
@@ -48,7 +51,7 @@ def read_format(code: str) -> Format:
         if symbol.lower() in DATE_LETTERS:
             return MOMENT
         if bracket and ELAPSED.fullmatch(bracket):
-            return LENGTH
+            return _elapsed(code)
         if COLOUR.fullmatch(bracket):
             continue
         if symbol in DIGITS or symbol in FREE:
@@ -59,6 +62,13 @@ def read_format(code: str) -> Format:
             pattern.append((False, quoted or escaped or (" " if space else currency(bracket))))
     zeros = sum(digit and symbol == "0" for digit, symbol in pattern)
     return Format(pad=tuple(pattern), pads_zero=pads_zero) if pads and zeros >= PADDING_ZEROS else PLAIN
+
+
+def _elapsed(code: str) -> Format:
+    """The units follow each other: `[h]:mm`, `[mm]:ss`, `[h]:mm:ss`."""
+    found = UNITS.fullmatch(code)
+    shows = "" if found is None else "".join(each[0].lower() for each in found.groups("") if each)
+    return Format("elapsed", shows=shows) if shows in "hms" else LENGTH
 
 
 def currency(bracket: str) -> str:

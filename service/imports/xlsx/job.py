@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+ERROR_MARK: Final = "\0"
+"""Begins the text of a cell that holds an error, such as `#N/A`. No text of a workbook has it."""
 REFUSED: Final = 3
 COLUMNS: Final = 1000
 

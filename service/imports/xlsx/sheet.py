@@ -9,7 +9,7 @@ from msgspec import Struct
 from service.errors import InvalidInput, TooLarge
 from service.imports.xlsx import markup
 from service.imports.xlsx.formats import PLAIN, Format, padded
-from service.imports.xlsx.job import COLUMNS, Use
+from service.imports.xlsx.job import COLUMNS, ERROR_MARK, Use
 from service.imports.xlsx.markup import Attributes
 from service.imports.xlsx.parts import TEXT_CHARACTERS, Strings, Words, too_long, unescape
 from service.imports.xlsx.values import SERIAL, elapsed_text, iso_text, moment_text, number_text
@@ -21,6 +21,7 @@ CELLS: Final = 12_000_000
 MERGES: Final = 100_000
 ROW_CHARACTERS: Final = 16 << 20
 NUMBER_CHARACTERS: Final = 100
+ERROR_CHARACTERS: Final = 40
 LETTERS: Final = 26
 PLACE: Final = re.compile(r"\$?([A-Za-z]{1,3})\$?([0-9]{1,7})")
 NAMES: Final = markup.names("c", "v", "t", "f", "is", "row", "rPh", "mergeCell")
@@ -30,7 +31,6 @@ WRITTEN: Final[dict[str, Callable[[str], str]]] = {
     "inlineStr": unescape,
     "b": lambda value: TRUTH.get(value.strip(), value),
     "d": iso_text,
-    "e": lambda _: "",
 }
 """Converts the value of a cell by its type, except numbers and shared strings."""
 
@@ -179,9 +179,17 @@ class SheetReader:
             return self._number_text(value) if value else self._empty()
         if kind == "s" and value:
             return self._shared(value)
+        if kind == "e":
+            return self._error(value)
         if len(value) > TEXT_CHARACTERS:
             raise too_long()
         return (kind == "inlineStr" and self._words.take()) or WRITTEN.get(kind, str)(value)
+
+    def _error(self, value: str) -> str:
+        """An error in the heading, or in a column that is not imported, holds nothing."""
+        if self._uses is None or self._use(self._column) == "none":
+            return ""
+        return f"{ERROR_MARK}#{value.strip().removeprefix('#')[:ERROR_CHARACTERS]}"
 
     def _empty(self) -> str:
         if self._formula and self._use(self._column) != "none":
@@ -199,7 +207,7 @@ class SheetReader:
         if form.kind == "moment":
             return moment_text(value, from_1904=self._source.from_1904)
         if form.kind == "elapsed":
-            return elapsed_text(value)
+            return elapsed_text(value, form.shows if self._use(self._column) == "text" else "")
         text = number_text(value)
         return padded(text, form) if self._use(self._column) == "text" else text
 

@@ -19,6 +19,7 @@ LAST: Final = {False: 2_958_466, True: 2_957_004}
 MISSING_DAY: Final = 60
 """29 February 1900, which does not exist. Earlier days count from one day later."""
 DAY_MS: Final = 86_400_000
+UNIT_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -65,11 +66,24 @@ def moment_text(text: str, *, from_1904: bool) -> str:
     return moment.time().isoformat() if serial < 1 else _written(moment)
 
 
-def elapsed_text(text: str) -> str:
+def elapsed_text(text: str, shows: str) -> str:
+    """Write a duration in days as `h:mm:ss`, or as the sheet shows it by the units of `shows` (`hm`, `ms`).
+
+    Units that would lose a part of the duration are not followed.
+    """
     text = number_text(text)
     if not NUMBER.fullmatch(text) or abs(float(text)) > LAST[False]:
         return text
-    return str(timedelta(milliseconds=round(float(text) * DAY_MS)))
+    left = abs(round(float(text) * DAY_MS))
+    for units in (shows, "hms"):
+        found, rest = list[str](), left
+        for unit in units:
+            number, rest = divmod(rest, UNIT_MS[unit])
+            found.append(f"{number:02}" if found else str(number))
+        if found and (not rest or units == "hms"):
+            break
+    fraction = f".{rest:03}".rstrip("0") if rest else ""
+    return f"{'-' if left and float(text) < 0 else ''}{':'.join(found)}{fraction}"
 
 
 def iso_text(text: str) -> str:
