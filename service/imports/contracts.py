@@ -29,6 +29,7 @@ class DatasetColumn(Struct, frozen=True, kw_only=True):
     is its SQL type, `default` an SQL expression. `refers_to` names the dataset that must hold the value.
     `declared` types are those of a user's table: Postgres itself has the last word on each value, by
     `pg_input_is_valid` for types that are `known` to report errors, else by a function that catches them.
+    `base` is the type below domains, named as in `pg_type`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class DatasetColumn(Struct, frozen=True, kw_only=True):
     nullable: bool = True
     known: bool = True
     comparable: bool = True
+    base: str = ""
 
     @property
     def headings(self) -> frozenset[str]:

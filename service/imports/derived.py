@@ -213,6 +213,7 @@ def _columns(
             nullable=not column.required,
             known=column.known,
             comparable=column.comparable,
+            base=column.base,
         )
 
 

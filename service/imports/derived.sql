@@ -81,7 +81,8 @@ SELECT d.name, d.table_schema, d.table_name, c.relkind::text AS kind, obj_descri
     SELECT jsonb_agg(jsonb_build_object(
       'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
       'base', b.typname, 'category', b.typcategory,
-      'known', bn.nspname = 'pg_catalog' AND NOT p.is_domain OR b.typtype = 'e' AND NOT p.is_domain,
+      -- These types raise errors: xml in a server that was built without it, others for every value.
+      'known', bn.nspname = 'pg_catalog' AND NOT p.is_domain AND b.typname !~ '^_?(xml|aclitem|pg_[^l])' OR b.typtype = 'e' AND NOT p.is_domain,
       'domain', p.is_domain,
       'required', a.attnotnull OR p.required,
       'default', coalesce(pg_get_expr(f.adbin, f.adrelid), t.typdefault),

@@ -11,11 +11,13 @@ from tests.db.test_derived_datasets import ACTOR, Shop, bare, counts  # noqa: F4
 
 TABLE = """
 CREATE DOMAIN public.realm AS text;
+CREATE DOMAIN public.nap AS interval;
 CREATE TABLE public.odd (
     id integer PRIMARY KEY, note text, at timestamptz, at_second timestamptz(0), hour time, hour_zoned timetz,
     second time(0), pause interval, amounts numeric(10,2)[], shares real[], moments timestamp(0)[],
     number numeric, whole smallint, body jsonb, letter "char", short name,
-    place public.realm
+    place public.realm, price money, prices money[], spot point, ring polygon, paper xml, papers xml[],
+    hours time[], days date[], stay tsrange, ref oid, bodies jsonb[], nap public.nap
 );
 CREATE TABLE public.free (note text, number integer DEFAULT 7)
 """
@@ -113,6 +115,20 @@ async def test_a_number_of_more_digits_than_postgres_takes_keeps_its_row_alone(o
         ("moments", '{"2019-10-04 09:00:00.5"}'),
         ("letter", "ab"),
         ("short", "x" * 70),
+        ("price", "1.005"),
+        ("price", "($1,234.567)"),
+        ("prices", "{1.00,0.001}"),
+        ("spot", "(0.12345678901234567890,1)"),
+        ("ring", "((0,0),(1,1),(12345678901234567,1))"),
+        ("hours", "{09:00,09:00:00.1234567}"),
+        ("hours", "{now}"),
+        ("days", "[today]"),
+        ("stay", "[2019-10-04 09:00:00.1234567,)"),
+        ("stay", "[2019-10-04,Tomorrow)"),
+        ("ref", "-1"),
+        ("body", '{"a": 1, "b": {"c": 1, "c": 2}}'),
+        ("bodies", '["{}", "{\\"a\\": 1, \\"a\\": 2}"]'),
+        ("nap", "0.1234567 seconds"),
     ],
 )
 async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, cell: str):
@@ -138,11 +154,31 @@ async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, 
         ("shares", "{0.5,null}", "{0.5,NULL}"),
         ("letter", "a", "a"),
         ("place", "north", "north"),
+        ("price", "1234.5", "$1,234.50"),
+        ("price", "-$0.10", "-$0.10"),
+        ("price", "100", "$100.00"),
+        ("prices", "[1, 2.50]", "{$1.00,$2.50}"),
+        ("spot", "1.5, -2e3", "(1.5,-2000)"),
+        ("hours", "{09:00:00.123456}", "{09:00:00.123456}"),
+        ("stay", "[2019-10-04,)", '["2019-10-04 00:00:00",)'),
+        ("ref", "7", "7"),
+        ("bodies", '[{"a": 1.10}, null]', '{"{\\"a\\": 1.10}",NULL}'),
+        ("nap", "1 hour", "01:00:00"),
     ],
 )
 async def test_a_value_that_the_type_keeps_is_stored(odd: Shop, column: str, cell: str, stored: str):
-    await odd.put("odd", f'id,{column}\n1,"{cell}"\n')
+    quoted = cell.replace('"', '""')
+    await odd.put("odd", f'id,{column}\n1,"{quoted}"\n')
     assert await odd.ask(f"SELECT {column}::text FROM public.odd") == [(stored,)]
+
+
+@pytest.mark.parametrize(("column", "cell"), [("paper", "<a"), ("papers", "{<a}")])
+async def test_a_type_that_the_server_was_built_without_keeps_rows_back(odd: Shop, column: str, cell: str):
+    report = await odd.put("odd", f"id,note,{column}\n1,a,{cell}\n2,b,\n")
+    assert counts(report) == (2, 1, 0, 0, 1)
+    ((_, reason, message),) = await odd.kept()
+    assert reason == "wrong-type"
+    assert message.startswith(f'{column}: "{cell}" is refused: ')
 
 
 @pytest.mark.parametrize(

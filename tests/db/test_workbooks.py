@@ -262,11 +262,20 @@ async def test_the_reader_gets_no_secret(write, monkeypatch: pytest.MonkeyPatch,
 async def test_a_row_with_an_error_waits_until_each_error_is_mended(tx: Transaction, write):
     found = find("customers")
     assert found
-    rows_given = [[1, "a", "b"], [2, ("#N/A",), ("#DIV/0!",)], [("#REF!",), "a", "b", ("#NUM!",)], [4, "#N/A", "\\u0000"]]
+    rows_given = [
+        [1, "a", "b"],
+        [2, ("#N/A",), ("#DIV/0!",)],
+        [("#REF!",), "a", "b", ("#NUM!",)],
+        [4, "#N/A", "\\u0000"],
+    ]
     given = write(workbook({"customers": cells([HEADINGS, *rows_given])}))
     report = await import_file(tx, given, found, OPTIONS)
     assert (report.rows_read, report.inserted, report.reasons) == (4, 2, {"cell-error": 2})
-    first, second = (await quarantine.rows(tx, dataset="customers", reason="cell-error", status="open", after=None, limit=9)).rows
+    first, second = (
+        await quarantine.rows(
+            tx, dataset="customers", reason="cell-error", status="open", after=None, limit=9
+        )
+    ).rows
     assert first.raw == {"customer_id": "2", "occupation": "#N/A", "type": "#DIV/0!"}
     says = "is an error of the spreadsheet, not a value"
     assert first.message == f'occupation: "#N/A" {says}; type: "#DIV/0!" {says}'
@@ -275,11 +284,15 @@ async def test_a_row_with_an_error_waits_until_each_error_is_mended(tx: Transact
     async def fix(**raw: str) -> None:
         await quarantine.fix(tx, first.id, raw, OPTIONS.validate_sql, OPTIONS.actor, turns=Turns())  # type: ignore[arg-type]
 
-    with pytest.raises(InvalidInput, match="cell-error.*#DIV/0!"):
+    with pytest.raises(InvalidInput, match=r"cell-error.*#DIV/0!"):
         async with tx.transaction():
             await fix(occupation="a")
     exported = b"".join([line async for line in quarantine.export(tx, found)]).decode()
-    for text, left in ((exported, 2), (exported.replace("#N/A,", "a,"), 2), (exported.replace("#N/A,#DIV/0!", "a,b"), 1)):
+    for text, left in (
+        (exported, 2),
+        (exported.replace("#N/A,", "a,"), 2),
+        (exported.replace("#N/A,#DIV/0!", "a,b"), 1),
+    ):
         upload = Upload(given.path.with_suffix(".csv"), "mended.csv")
         upload.path.write_text(text)
         await import_file(tx, upload, found, OPTIONS)

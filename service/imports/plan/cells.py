@@ -9,12 +9,12 @@ The temporary tables have fixed names, since one transaction runs one plan at a 
 position (`c1`, `c2`, ...), so that they never collide with the tables' own columns.
 """
 
-import re
 from itertools import product
 
 from service.database.queries import literal
 from service.imports.characters import ASCII_SPACES, IGNORABLE, UNSEEN_AT_ENDS, WIDE_SPACES
 from service.imports.contracts import Dataset, DatasetColumn, Kind, Reason
+from service.imports.plan.changed import changes
 
 LANDED = "pg_temp.landed"
 CHECKED = "pg_temp.checked"
@@ -37,15 +37,6 @@ FALSE = ("false", "f", "no", "n", "0")
 AS_WRITTEN: tuple[Kind, ...] = ("text", "json", "array", "other")
 UNSHAPED: tuple[Kind, ...] = ("json", "array", "other", "instant", "clock", "zoned-clock")
 """Kinds whose value is first looked into by Postgres itself."""
-EXACT: dict[Kind, str] = {
-    "number": "numeric", "moment": "timestamp", "instant": "timestamptz", "clock": "time",
-    "zoned-clock": "timetz",
-}  # fmt: skip
-"""The type that keeps every value of a kind, within microseconds."""
-ROUNDING = re.compile(r'(?:interval|real|double precision|name)\b|(?:numeric|timestamp|time)(?=\()|"char"')
-"""Types that round or cut and are of no kind in EXACT: such columns, or the elements of arrays."""
-FINE = "'[.,][0-9]{6}0*[1-9]'"
-"""A fraction of a second with digits beyond microseconds, which no type keeps."""
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
 """Replaces each digit by 0 and each separator of a date by `-`."""
 
@@ -177,28 +168,9 @@ def _rules(column: DatasetColumn, cell: str) -> list[Rule]:
     if column.declared and not (column.known and (column.kind in {"text", "uuid"} or column.choices)):
         reason: Reason = "wrong-type" if column.kind in UNSHAPED else "out-of-range"
         rules.append((f"NOT {_valid(column, cell)}", reason, None))
-    if column.declared and (exact := _exact(column)):
-        # Postgres would round the value, and the file would not say what is stored.
-        rounded = f"{cell}::{column.type}::{exact} <> {cell}::{exact}"
-        if exact.startswith(("time", "interval")):
-            rounded = f"{cell} ~ {FINE} OR {rounded}"
-        rules.append((rounded, "out-of-range", f"has more digits than {column.type} keeps"))
+    if column.declared:
+        rules += changes(column, cell)
     return rules
-
-
-def _exact(column: DatasetColumn) -> str | None:
-    """The type that holds the column's values before they are rounded. None if nothing rounds them."""
-    if column.kind in EXACT:
-        return EXACT[column.kind]
-    found = ROUNDING.match(column.type)
-    if found is None:
-        return None
-    ends = "[]" if column.kind == "array" else ""
-    if found[0] in {"real", "double precision"}:
-        return f"numeric{ends}"
-    if found[0] in {"name", '"char"'}:
-        return f"text{ends}"
-    return f"interval{ends}" if found[0] == "interval" else re.sub(r"\(.*?\)", "", column.type)
 
 
 def _valid(column: DatasetColumn, cell: str) -> str:
