@@ -83,3 +83,28 @@ async def test_the_parameter_of_a_caller(client, shared_service, number):
     ]
     for result in found:
         assert result["parameters"]["x"] == result["records"][0]["x"] == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("0.123456789012345678901234567890", "0.123456789012345678901234567890"),
+        ("9007199254740995", "9007199254740995"),
+        ("1e400", "1" + "0" * 400),
+        ("5.0", "5"),
+        ("1e-7", "0.0000001"),
+    ],
+)
+async def test_the_parameter_of_a_link(client, number, text):
+    board = (await client.post("/dashboards", json={"title": f"A number {text[:40]}"})).json()["id"]
+    body = {"sql": SQL, "dashboards": [{"id": board}]}
+    assert (await client.post("/api/v1/metrics", json=body)).status_code == 201
+    path = f"/api/v1/dashboards/{board}/links"
+    made = await client.post(path, content=f'{{"parameters":{{"x":{number}}}}}', headers=JSON)
+    assert made.json()["parameters"] == {"x": text}
+    assert (await client.get(path)).json()["items"] == [made.json()]
+    address = made.json()["url"].partition("8000")[2]
+    (tile,) = read((await client.get(f"{address}/data")).text)["results"]
+    assert tile["result"]["parameters"]["x"] == Decimal(number)
+    huge = await client.post(path, content='{"parameters":{"x":1e999999999}}', headers=JSON)
+    assert huge.status_code == 422

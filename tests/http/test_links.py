@@ -353,6 +353,9 @@ async def test_links_are_listed_newest_first_and_paged(client, shop):
         ({"nothing": 1}, "nothing"),
         ({"parameters": {f"p{n}": "x" * 1000 for n in range(4)}}, "parameters"),
         ({"parameters": {"kind": "😀" * 1000}}, "parameters"),
+        ({"parameters": {"kind": "x" * 1001}}, "parameters.kind"),
+        ({"parameters": {"kind": 10**1000}}, "parameters.kind"),
+        ({"parameters": {"kind": [1]}}, "parameters.kind"),
     ],
 )
 async def test_a_link_that_makes_no_sense_is_refused(client, shop, body, field):
@@ -367,7 +370,6 @@ async def test_numbers_and_truth_are_fixed_as_they_stand_in_an_address(client, s
     for number, text in ((7, "7"), (-0.5, "-0.5"), (2**53, "9007199254740992"), ("007", "007")):
         answer = await client.post(LINKS, json={"parameters": {"kind": number}})
         assert answer.json()["parameters"] == {"kind": text}
-    assert (await client.post(LINKS, json={"parameters": {"kind": 2**53 + 2}})).status_code == 422
     assert (await client.post("/api/v1/dashboards/nothing/links", json={})).status_code == 404
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic, time
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -43,15 +44,21 @@ _LATEST: Final = 9_999_999_999
 
 _HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]"
 Origin = Annotated[str, Meta(pattern=rf"^https?://({_HOST})(:[0-9]{{1,5}})?\Z", max_length=260)]
-Number = Annotated[float, Meta(ge=-(2**53), le=2**53, description="larger ones as text, which stays exact")]
-Value = Annotated[str, Meta(max_length=1000)] | Number | bool
+LONGEST_VALUE: Final = 1000
+_VALUE: Final = {
+    "anyOf": [{"type": "string", "maxLength": LONGEST_VALUE}, {"type": "number"}, {"type": "boolean"}]
+}
 Name = Annotated[str, Meta(min_length=1, max_length=63)]
+
+
+_PARAMETERS: Final = Meta(max_length=50, extra_json_schema={"extra": {"additionalProperties": _VALUE}})
 
 
 class NewLink(Struct, frozen=True, forbid_unknown_fields=True):
     """`parameters` are those of the metrics, fixed for ever. `embed`: origins that may frame the page."""
 
-    parameters: Annotated[dict[Name, Value], Meta(max_length=50)] = {}
+    # A type that says more would make doubles of numbers, and so lose digits.
+    parameters: Annotated[dict[Name, Any], _PARAMETERS] = {}
     expires_in: Annotated[int, Meta(ge=60, le=LONGEST_S)] = DEFAULT_S
     embed: Annotated[list[Origin], Meta(max_length=20)] = []
 
@@ -134,7 +141,7 @@ class Links:
     async def create(self, dashboard_id: str, new: NewLink, actor: Actor) -> Link:
         """Raises `NotFound`, and `InvalidInput` for parameters that no metric of the dashboard takes."""
         dashboard = self._catalog.dashboard(dashboard_id)
-        parameters = {name: _text(value) for name, value in new.parameters.items()}
+        parameters = {name: _text(name, value) for name, value in new.parameters.items()}
         self._check_length(dashboard, parameters)
         await self._check(dashboard, parameters)
         stored = msgspec.json.encode(parameters, order="deterministic").decode()
@@ -253,8 +260,24 @@ class Links:
         )
 
 
-def _text(value: Value) -> str:
-    """A value as it stands in a query string."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _text(name: str, value: object) -> str:
+    """A value as it stands in a query string, with all its digits. Raises `InvalidInput`."""
+    text = ""
+    match value:
+        case str():
+            text = value
+        case bool():
+            text = "true" if value else "false"
+        case int():
+            text = str(value)
+        case Decimal():
+            is_plain = abs(value.adjusted()) < LONGEST_VALUE
+            text = format(value, "f") if is_plain else str(value)
+            text = text.removesuffix(".0")
+        case _:
+            wrong = "is no text, number or boolean"
+            raise InvalidInput(errors=(FieldError(f"parameters.{name}", wrong),))
+    if len(text) > LONGEST_VALUE:
+        wrong = f"has more than {LONGEST_VALUE} characters"
+        raise InvalidInput(errors=(FieldError(f"parameters.{name}", wrong),))
+    return text
