@@ -383,17 +383,19 @@ class _Acquired:
         if watch is not None:
             watch.check()
         place = self._place = Place(current_caller.get(), None if watch is None else watch.metric)
-        connection = self._connection = self._limiter.take_idle(place)
-        if connection is not None:
-            self._cap = connection.cap
-            return connection
-        connection = self._connection = await self._limiter.take(place)
-        self._cap = connection.cap
+        connection = self._limiter.take_idle(place)
+        if connection is None:
+            connection = await self._waited_for(place, watch)
+        self._connection, self._cap = connection, connection.cap
+        return connection
+
+    async def _waited_for(self, place: Place, watch: Watch | None) -> Any:
+        connection = await self._limiter.take(place)
         if watch is not None:
             try:  # the metric may have been suspended while this caller waited in the queue
                 watch.check()
             except BaseException:
-                self._cap.stop()
+                connection.cap.stop()
                 await self._limiter.release(connection, place)
                 raise
         return connection
