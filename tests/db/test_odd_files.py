@@ -17,7 +17,7 @@ CREATE TABLE public.odd (
     second time(0), pause interval, amounts numeric(10,2)[], shares real[], moments timestamp(0)[],
     number numeric, whole smallint, body jsonb, letter "char", short name,
     place public.realm, price money, prices money[], spot point, ring polygon, paper xml, papers xml[],
-    hours time[], days date[], stay tsrange, ref oid, bodies jsonb[], nap public.nap
+    hours time[], days date[], stay tsrange, ref oid, bodies jsonb[], texts text[], nap public.nap
 );
 CREATE TABLE public.free (note text, number integer DEFAULT 7)
 """
@@ -117,7 +117,15 @@ async def test_a_number_of_more_digits_than_postgres_takes_keeps_its_row_alone(o
         ("short", "x" * 70),
         ("price", "1.005"),
         ("price", "($1,234.567)"),
+        ("price", "1,5"),
+        ("price", "1,234"),
+        ("price", "1,23.50"),
+        ("price", "$12,34"),
         ("prices", "{1.00,0.001}"),
+        ("prices", '{"1,5"}'),
+        ("at", "2019-03-31 02:30 Europe/Berlin"),
+        ("at", "2019-10-27 02:30 Europe/Berlin"),
+        ("at", "05/04/2026 01:45:00 Australia/Lord_Howe"),
         ("spot", "(0.12345678901234567890,1)"),
         ("ring", "((0,0),(1,1),(12345678901234567,1))"),
         ("hours", "{09:00,09:00:00.1234567}"),
@@ -155,6 +163,17 @@ async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, 
         ("letter", "a", "a"),
         ("place", "north", "north"),
         ("price", "1234.5", "$1,234.50"),
+        ("price", "$1,234,567.5", "$1,234,567.50"),
+        ("price", "1,234,567", "$1,234,567.00"),
+        ("price", "(.5)", "-$0.50"),
+        ("at", "2019-10-27 01:59 Europe/Berlin", "2019-10-26 23:59:00+00"),
+        ("at", "2019-03-31T03:00:00Europe/Berlin", "2019-03-31 01:00:00+00"),
+        ("at", "2019-03-31 02:30+01", "2019-03-31 01:30:00+00"),
+        (
+            "texts",
+            '[{"a": 1.50, "a": 2}, 1e400, 1.10, null]',
+            '{"{\\"a\\": 1.50, \\"a\\": 2}",1e400,1.10,NULL}',
+        ),
         ("price", "-$0.10", "-$0.10"),
         ("price", "100", "$100.00"),
         ("prices", "[1, 2.50]", "{$1.00,$2.50}"),

@@ -294,7 +294,7 @@ def _shaped(column: DatasetColumn) -> str:
         case "moment" | "day":
             return f"CASE {serial} ELSE {cell} END"
         case "array":
-            items = f"jsonb_array_elements_text({cell}::jsonb) AS item(value)"
+            items = f"json_array_elements_text({cell}::json) AS item(value)"
             return f"""CASE WHEN {cell} LIKE '[%' AND pg_input_is_valid({cell}, 'jsonb')
             THEN (SELECT coalesce(array_agg(item.value)::text, '{{}}') FROM {items}) ELSE {cell} END"""
         case "month":

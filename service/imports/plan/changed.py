@@ -1,4 +1,7 @@
+# ruff: noqa: S608 (types and cells are our own texts)
 """Values that a column's type takes, and would change: the file would not say what is stored."""
+
+from collections.abc import Callable
 
 from service.imports.contracts import DatasetColumn, Kind, Reason
 
@@ -24,6 +27,8 @@ NOW = "'(now|today|tomorrow|yesterday)'"
 SHAPES = {"point", "line", "lseg", "box", "path", "polygon", "circle"}
 """Types of doubles."""
 UNSIGNED = {"oid", "xid", "xid8", "cid"}
+ZONE = r"' ?([A-Za-z_]+/[A-Za-z0-9_/+-]+)$'"
+SHIFTS = ("1 hour", "-1 hour", "30 minutes", "-30 minutes", "2 hours", "-2 hours")
 NUMBERS = r"'[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?'"
 
 
@@ -33,13 +38,26 @@ def changes(column: DatasetColumn, cell: str) -> list[Change]:
     found: list[Change] = []
     if base in MOMENTS:
         found.append((f"{cell} ~* {NOW}", "wrong-type", "is another time on another day"))
+    if base == "timestamptz" and not is_array:
+        found.append(
+            (_of_two_hours(cell), "wrong-type", "is passed over or comes twice there: the clocks are changed")
+        )
+    if base == "money":
+        test = _each(_of_another_amount, cell, is_array=is_array)
+        found.append(
+            (
+                test,
+                "out-of-range",
+                f"may be another amount than {column.type} makes of it: write it as 1234.50",
+            )
+        )
     if test := _rounded(column, base, cell):
         found.append((test, "out-of-range", f"has more digits than {column.type} keeps"))
     if base in UNSIGNED:
         says = f"is below 0, which {column.type} takes for another number"
         found.append((f"{cell} LIKE '%-%'", "out-of-range", says))
     if base == "jsonb":
-        repeated = _each("NOT ({0} IS JSON WITH UNIQUE KEYS)", cell, is_array=is_array)
+        repeated = _each("NOT ({} IS JSON WITH UNIQUE KEYS)".format, cell, is_array=is_array)
         found.append((repeated, "conflict", f"has a key twice, of which {column.type} keeps one"))
     return found
 
@@ -51,8 +69,6 @@ def _rounded(column: DatasetColumn, base: str, cell: str) -> str:
         return _of_doubles(cell)
     if base in RANGES:
         return f"{cell} ~ {FINE}"
-    if base == "money":
-        return _each(_of_cents("{0}"), cell, is_array=is_array)
     exact = EXACT.get(column.kind) or KEEPING.get(base)
     if exact is None:
         return ""
@@ -68,14 +84,33 @@ def _of_doubles(cell: str) -> str:
     )
 
 
-def _of_cents(value: str) -> str:
-    """Compare digits, for signs and separators are those of `lc_monetary`."""
-    digits = "btrim(regexp_replace({0}, '[^0-9]+', '', 'g'), '0')"
-    return f"{digits.format(value)} <> {digits.format(f'{value}::money::text')}"
+def _of_another_amount(value: str) -> str:
+    """Postgres ignores all separators that are not the decimal sign of `lc_monetary`: `1,5` may become 15."""
+    digits = f"regexp_replace({value}, '[^0-9.,]+', '', 'g')"
+    return rf"""(
+      SELECT abs({value}::money::numeric) IS DISTINCT FROM CASE
+        WHEN d ~ '^([0-9]+\.?[0-9]*|\.[0-9]+)$' THEN d::numeric
+        WHEN d ~ '^([0-9]+,[0-9]{{1,2}}|[0-9]{{4,}},[0-9]*)$' THEN replace(d, ',', '.')::numeric
+        WHEN d ~ '^[0-9]{{1,3}}((,[0-9]{{3}})+\.[0-9]+|(,[0-9]{{3}}){{2,}})$'
+          THEN replace(d, ',', '')::numeric
+        WHEN d ~ '^[0-9]{{1,3}}((\.[0-9]{{3}})+,[0-9]+|(\.[0-9]{{3}}){{2,}})$'
+          THEN translate(d, ',.', '.')::numeric
+      END
+      FROM (SELECT {digits} AS d) AS written
+    )"""
 
 
-def _each(test: str, cell: str, *, is_array: bool) -> str:
+def _of_two_hours(cell: str) -> str:
+    """Whether a named zone passes over the local time, or passes it twice, when its clocks are changed."""
+    local = f"regexp_replace({cell}, {ZONE}, '')::timestamp"
+    there = f"AT TIME ZONE substring({cell} FROM {ZONE})"
+    meant = f"{cell}::timestamptz"
+    twice = " OR ".join(f"({meant} + interval '{shift}') {there} = {local}" for shift in SHIFTS)
+    return f"{cell} ~ {ZONE} AND ({meant} {there} <> {local} OR {twice})"
+
+
+def _each(test: Callable[[str], str], cell: str, *, is_array: bool) -> str:
     """Whether the test holds for the cell, or for an element of an array."""
     if not is_array:
-        return test.format(cell)
-    return f"EXISTS (SELECT FROM unnest({cell}::text[]) AS e(value) WHERE {test.format('e.value')})"
+        return test(cell)
+    return f"EXISTS (SELECT FROM unnest({cell}::text[]) AS e(value) WHERE {test('e.value')})"
