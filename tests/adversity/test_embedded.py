@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -114,7 +115,7 @@ def test_a_statement_that_wants_too_much_memory_fails_alone(data_dir, bomb):
         assert ask(server.owner_url, "SELECT 1") == 1
 
 
-def test_psql_needs_the_password(data_dir):
+def test_psql_needs_the_password_which_is_quick_to_check_and_long(data_dir):
     with running(data_dir, durable=False) as server:
         psql = [server.bin_dir / "psql", "-w", "-Atc", "SELECT current_user"]
         assert subprocess.check_output([*psql, server.owner_url], text=True) == "tally_owner\n"
@@ -122,6 +123,11 @@ def test_psql_needs_the_password(data_dir):
         without = f"postgresql://tally_owner@127.0.0.1:{server.port}/tally"
         refused = subprocess.run([*psql, without], capture_output=True, text=True, check=False)
         assert "no password supplied" in refused.stderr
+        stored = "SELECT array_agg(rolpassword) FROM pg_authid WHERE rolcanlogin"
+        passwords = ask(server.owner_url, stored)
+        # one round, and passwords too long to be guessed
+        assert [each.split(":")[0] for each in passwords] == ["SCRAM-SHA-256$1"] * 2
+        assert all(len(urlsplit(url).password) >= 32 for url in (server.owner_url, server.reader_url))
     assert (data_dir / "postgres.json").stat().st_mode & 0o777 == 0o600
 
 

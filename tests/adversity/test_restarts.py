@@ -107,7 +107,7 @@ class Load:
         caller.close()
 
 
-PAUSE_S = 0.005
+PAUSE_S = 0.02
 LIST = ("GET", "/api/v1/metrics", None)
 LIVE = ("GET", "/health/live", None)
 BATCH = ("POST", "/api/v1/metrics/batch", {"metrics": [{"id": str(uuid4()), "parameters": {}}]})

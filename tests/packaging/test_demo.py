@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -133,20 +132,6 @@ def test_a_kept_folder_keeps_what_was_made(installed: Path, temporary: Path):
     assert commands_with(str(kept)) == []
 
 
-def test_a_second_demo_takes_another_port(installed: Path, temporary: Path):
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            other.bind(("127.0.0.1", 8000))
-            other.listen()
-        except OSError:
-            pass  # somebody else has it, which is as good
-        with demo(installed / "tally", cwd=temporary, temporary=temporary) as running:
-            home = address_of(running)
-            assert not home.endswith(":8000")
-            assert httpx.get(home + ALERTS).status_code == 200
-
-
 def test_it_ends_with_sigterm_too(installed: Path, temporary: Path):
     with demo(installed / "tally", cwd=temporary, temporary=temporary) as running:
         address_of(running)
@@ -156,7 +141,9 @@ def test_it_ends_with_sigterm_too(installed: Path, temporary: Path):
     assert list(temporary.glob("tally-demo-*")) == []
 
 
-def test_the_next_demo_removes_what_a_killed_one_left(installed: Path, temporary: Path):
+def test_the_next_demo_removes_what_a_killed_one_left_and_takes_another_port_than_one_that_lives(
+    installed: Path, temporary: Path
+):
     with demo(installed / "tally", cwd=temporary, temporary=temporary) as running:
         address_of(running)
         (left,) = temporary.glob("tally-demo-*")
@@ -168,7 +155,8 @@ def test_the_next_demo_removes_what_a_killed_one_left(installed: Path, temporary
         assert commands_with(str(left)) == []
         assert not left.exists()
         with demo(installed / "tally", cwd=temporary, temporary=temporary) as third:
-            address_of(third)
+            assert (other := address_of(third)) != home
+            assert httpx.get(other + ALERTS).status_code == 200
             assert httpx.get(home + ALERTS).status_code == 200  # which lives
             assert len(list(temporary.glob("tally-demo-*"))) == 2
     assert commands_with(str(temporary)) == []
