@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.loopback import NO_CERTIFICATES
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def start(output: IO[str] | int = subprocess.PIPE, **variables: object) -> subpr
 def readiness(port: int) -> httpx.Response | None:
     """What the service says of itself; None while nothing listens."""
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready")
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready", verify=NO_CERTIFICATES)
     except httpx.TransportError:
         return None
 

@@ -1,6 +1,6 @@
 """A real Chromium, for what no other client shows: tabs, locks, a network that comes and goes."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
 import pytest
 from msgspec import Struct, field
@@ -49,17 +49,21 @@ class Tabs(Struct, eq=False):
             if page not in kept + self.free:
                 await page.close()
         for page in kept:
-            await page.evaluate(FORGET)
             await page.unroute_all()
             await page.emulate_media(media="null")
-            await page.goto("about:blank")
+            await page.evaluate(FORGET)
+            await page.wait_for_url("about:blank")
         await self.context.clear_cookies()
         self.free = self.context.pages
         self.used = []
 
 
 MOST_TABS = 2
-FORGET = "() => { try { localStorage.clear(); sessionStorage.clear(); } catch { /* a page without */ } }"
+FORGET = """() => {
+  try { localStorage.clear(); sessionStorage.clear(); } catch { /* a page without */ }
+  location.href = 'about:blank';
+}"""
+"""The page itself leaves: after a `goto` the next page of its site would get a new process."""
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +88,17 @@ async def tabs(request: pytest.FixtureRequest, browser: Browser, kept: list[Tabs
     finally:
         if opened not in kept:
             await opened.context.close()
+
+
+@pytest.fixture
+async def online(tabs: Tabs) -> AsyncGenerator[Callable[[bool], Awaitable[None]]]:
+    """Take the network from all tabs, and give it back."""
+
+    async def switch(there: bool) -> None:
+        await tabs.context.set_offline(not there)
+
+    yield switch
+    await switch(True)
 
 
 @pytest.fixture

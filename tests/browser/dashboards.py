@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import pytest
 from msgspec import Struct, field
-from playwright.async_api import Page, Request
+from playwright.async_api import Page, Request, ViewportSize
 
 from tests.browser.conftest import Tabs
+from tests.loopback import calling
 from tests.waiting import until
 
 DAILY = (
@@ -21,6 +22,8 @@ BY_TYPE = (
     "WHERE alert_type IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
 )
 COUNT = "SELECT count(*) AS customers FROM customers"
+
+SETTLED = "body:has(.tile):not(:has(.tile[aria-busy]))"
 
 
 class Tab(Struct, eq=False):
@@ -38,12 +41,7 @@ class Tab(Struct, eq=False):
 
     async def settled(self) -> None:
         """Wait until every tile has its numbers, or says why not."""
-
-        async def done() -> bool:
-            tiles = self.page.locator(".tile")
-            return await tiles.count() > 0 and await self.page.locator(".tile[aria-busy]").count() == 0
-
-        await until(done)
+        await self.page.wait_for_selector(SETTLED, state="attached")
 
     async def menu(self, metric: str, item: str) -> None:
         await self.tile(metric).get_by_role("button", name="More of").click()
@@ -62,7 +60,7 @@ class Tab(Struct, eq=False):
 
 @pytest.fixture
 async def api(address: str) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"{address}/api/v1") as client:
+    async with calling(f"{address}/api/v1") as client:
         yield client
 
 
@@ -92,7 +90,8 @@ async def visit(tabs: Tabs, address: str):
 
     async def visited(path: str, *, width: int = 1280, height: int = 900, wait: bool = True) -> Tab:
         page = await tabs.open()
-        await page.set_viewport_size({"width": width, "height": height})
+        if page.viewport_size != (size := ViewportSize(width=width, height=height)):
+            await page.set_viewport_size(size)
         tab = Tab(page)
         heard: dict[str, Callable[[Any], None]] = {
             "console": lambda message: tab.said.append(message.text),

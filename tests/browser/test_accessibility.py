@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
 
 from tests.browser.dashboards import BY_TYPE, DAILY, Tab, api, make_board, visit
 from tests.programs import from_npm
@@ -94,4 +95,4 @@ async def test_a_menu_is_used_by_the_keyboard_alone(visit, make_board):
         assert await tab.page.evaluate("() => document.activeElement.textContent") == name
     await tab.page.keyboard.press("Escape")
     assert await opener.evaluate("each => each === document.activeElement")
-    assert await opener.get_attribute("aria-expanded") == "false"
+    await expect(opener).to_have_attribute("aria-expanded", "false")  # a task of its own says so

@@ -218,17 +218,17 @@ async def test_a_query_that_fails_says_why_and_what_to_do(visit, api, make_board
     await tab.shows(tile.locator(".headline"), "7")
 
 
-async def test_a_lost_network_leaves_the_numbers_and_says_since_when(visit, context, make_board):
+async def test_a_lost_network_leaves_the_numbers_and_says_since_when(visit, online, make_board):
     board, [metric] = await make_board(COUNT)
     tab = await visit(f"/d/{board}")
     badge, tile = tab.page.locator("#live"), tab.tile(metric)
     await tab.shows(badge, "Live")
     number = await tile.locator(".headline").text_content()
-    await context.set_offline(True)
+    await online(False)
     await tab.shows(badge, "Offline since")
     await tab.shows(tile.locator(".tile-note"), "the service cannot be reached. These are the last numbers.")
     assert await tile.locator(".headline").text_content() == number
-    await context.set_offline(False)
+    await online(True)
     await tab.shows(badge, "Live")
     await until(lambda: tile.locator(".tile-note").is_hidden())
 

@@ -338,13 +338,13 @@ async def test_what_an_older_leader_says_late_counts_no_more(stub, tab):
     assert await told(page, A) == [("live", 1), ("live", 2)]
 
 
-async def test_offline_and_back(stub, tab, context):
+async def test_offline_and_back(stub, tab, online):
     page = await tab(A)
     await shows(page, A, "live", 1)
-    await context.set_offline(True)
+    await online(False)
     await shows(page, A, "offline", 1)
     stub.metrics[A] = 2
-    await context.set_offline(False)
+    await online(True)
     await shows(page, A, "live", 2)
 
 

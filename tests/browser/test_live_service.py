@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.settings import Database
 from tests.browser.conftest import Tabs
 from tests.browser.proxy import Proxy
 from tests.browser.test_live_client import HIDE, QUICK, shows, told
+from tests.loopback import calling
 from tests.processes import free_port, start, until_ready
 from tests.waiting import until
 
@@ -31,6 +33,7 @@ class Site(Struct):
     proxy: Proxy
     port: int
     owner: asyncpg.Connection
+    client: httpx.AsyncClient
     variables: dict[str, object]
     process: subprocess.Popen[str]
 
@@ -47,10 +50,7 @@ class Site(Struct):
         await self.owner.execute(sql, number)
 
     async def metric(self, sql: str = COUNT) -> str:
-        async with httpx.AsyncClient(timeout=60) as client:
-            return (
-                (await client.post(f"{self.api}/metrics", json={"sql": sql})).raise_for_status().json()["id"]
-            )
+        return (await self.client.post("/metrics", json={"sql": sql})).raise_for_status().json()["id"]
 
     async def stop(self, by: int = signal.SIGTERM) -> None:
         self.process.send_signal(by)
@@ -61,41 +61,48 @@ class Site(Struct):
         await asyncio.to_thread(until_ready, self.port)
 
 
-@pytest.fixture
-async def serve(addresses: Database, tmp_path: Path) -> AsyncGenerator[Callable[..., Awaitable[Site]]]:
-    """Start a service, with settings, and its proxy."""
-    sites: list[Site] = []
-
-    async def started(**variables: object) -> Site:
-        port = free_port()
-        proxy = Proxy(port)
-        variables = {
-            "DATABASE_URL": addresses.url,
-            "READER_DATABASE_URL": addresses.reader_url,
-            "DATA_DIR": tmp_path,
-            "PORT": port,
-            "CORS_ORIGINS": proxy.url,
-            "LOG_LEVEL": "error",
-            **variables,
-        }
-        owner = await asyncpg.connect(addresses.url)
-        site = Site(proxy, port, owner, variables, start(**variables))
-        sites.append(site)
+@asynccontextmanager
+async def serving(addresses: Database, folder: Path, **variables: object) -> AsyncGenerator[Site]:
+    """A service with settings; its proxy is not started."""
+    port = free_port()
+    proxy = Proxy(port)
+    variables = {
+        "DATABASE_URL": addresses.url,
+        "READER_DATABASE_URL": addresses.reader_url,
+        "DATA_DIR": folder,
+        "PORT": port,
+        "CORS_ORIGINS": proxy.url,
+        "LOG_LEVEL": "error",
+        **variables,
+    }
+    owner = await asyncpg.connect(addresses.url)
+    async with calling(f"http://127.0.0.1:{port}/api/v1", timeout=60) as client:
+        site = Site(proxy, port, owner, client, variables, start(**variables))
         await asyncio.to_thread(until_ready, port)
-        await proxy.start()
-        return site
-
-    yield started
-    for site in sites:
-        await site.proxy.stop()
+        yield site
         if site.process.poll() is None:
             await site.stop()
-        await site.owner.close()
+    await owner.close()
+
+
+@pytest.fixture(scope="module")
+async def served(
+    shared_addresses: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Site]:
+    async with serving(shared_addresses, tmp_path_factory.mktemp("served")) as site:
+        yield site
 
 
 @pytest.fixture
-async def site(serve: Callable[..., Awaitable[Site]]) -> Site:
-    return await serve()
+async def site(served: Site) -> AsyncGenerator[Site]:
+    """The service of this module, which runs and has no customers, behind a proxy of this test's own."""
+    if served.process.poll() is not None:
+        await served.begin()
+    await served.owner.execute("DELETE FROM data.customers")
+    served.proxy = Proxy(served.port, served.proxy.port)
+    await served.proxy.start()
+    yield served
+    await served.proxy.stop()
 
 
 @pytest.fixture
@@ -120,10 +127,7 @@ async def test_two_tabs_of_one_stream_show_an_import_and_a_write_without_a_reloa
         await shows(page, metric, "live", 0)
     assert len(site.proxy.streams) == 1
     rows = "Customer_Id,occupation,type\n501,Cook,Gold\n502,Smith,Gold\n"
-    async with httpx.AsyncClient(timeout=60) as client:
-        report = await client.post(
-            f"{site.api}/imports/customers", content=rows, headers={"Content-Type": "text/csv"}
-        )
+    report = await site.client.post("/imports/customers", content=rows, headers={"Content-Type": "text/csv"})
     assert report.json()["inserted"] == 2, report.text
     for page in pages:
         await shows(page, metric, "live", 2)
@@ -198,27 +202,30 @@ async def test_a_proxy_that_is_killed_or_keeps_answers_back_is_survived(site, ta
     await shows(page, metric, "live", 2)
 
 
-async def test_a_browser_that_was_offline_shows_the_newest_number(site, tab, context):
+async def test_a_browser_that_was_offline_shows_the_newest_number(site, tab, online):
     metric = await site.metric()
     page = await tab(site, metric)
     await shows(page, metric, "live", 0)
-    await context.set_offline(True)
+    await online(False)
     await shows(page, metric, "offline", 0)
     await site.write(4)
-    await context.set_offline(False)
+    await online(True)
     await shows(page, metric, "live", 4)
+
+
+ALL_SHOW = """([metrics, value]) => metrics.map((id) => last(id)).every(
+  (told) => told?.state === 'live' && told.result.records[0].n === value)"""
 
 
 async def test_more_metrics_than_a_stream_takes_are_live_over_few_streams(site, tab):
     metrics = [await site.metric(f"{COUNT} AND {number} = {number}") for number in range(130)]
     page = await tab(site, poll=60_000)
     await page.evaluate("ids => ids.forEach((id) => watch(id, { above: 0 }))", metrics)
+    for value in range(2):
+        await site.write(value)
+        await until(lambda value=value: page.evaluate(ALL_SHOW, [metrics, value]))
+        assert len(site.proxy.streams) == 2
     for metric in metrics:
-        await shows(page, metric, "live", 0)
-    assert len(site.proxy.streams) == 2
-    await site.write()
-    for metric in metrics:
-        await shows(page, metric, "live", 1)
         assert await told(page, metric) == [("live", 0), ("live", 1)]
 
 
@@ -234,9 +241,18 @@ async def test_texts_with_line_separators_and_exact_numbers_arrive_as_they_are(s
     assert [each[0] for each in await told(page, metric.upper())] == ["live", "live"]
 
 
+@pytest.fixture
+async def guarded(addresses: Database, tmp_path: Path) -> AsyncGenerator[Site]:
+    """A service that asks for tokens."""
+    async with serving(addresses, tmp_path, AUTH="on", LIVE_HEARTBEAT_S=0.5) as site:
+        await site.proxy.start()
+        yield site
+        await site.proxy.stop()
+
+
 @pytest.mark.usefixtures("context")
-async def test_a_token_that_ends_is_renewed_and_a_page_without_one_is_told(serve, tab, tmp_path):
-    site = await serve(AUTH="on", LIVE_HEARTBEAT_S=0.5)
+async def test_a_token_that_ends_is_renewed_and_a_page_without_one_is_told(guarded, tab, tmp_path):
+    site = guarded
     issuer = Issuer(f"http://127.0.0.1:{site.port}", KeyFile(tmp_path))
     given: list[int] = []
 
@@ -245,10 +261,8 @@ async def test_a_token_that_ends_is_renewed_and_a_page_without_one_is_told(serve
         return issuer.sign("ann", ["metrics:read"], given[-1])
 
     writer = {"Authorization": f"Bearer {issuer.sign('bob', ['metrics:write'], 600)}"}
-    async with httpx.AsyncClient(timeout=60, headers=writer) as client:
-        metric = (
-            (await client.post(f"{site.api}/metrics", json={"sql": COUNT})).raise_for_status().json()["id"]
-        )
+    site.client.headers.update(writer)
+    metric = await site.metric()
     page = await tab(site)
     await page.context.expose_function("newToken", token)
     await page.evaluate(

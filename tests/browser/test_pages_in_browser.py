@@ -12,6 +12,7 @@ from playwright.async_api import expect
 from tests.browser.conftest import Tabs
 from tests.browser.dashboards import Tab, visit
 from tests.browser.test_accessibility import THEMES, axe, findings_of_themes
+from tests.loopback import calling
 from tests.processes import free_port, serving_seeds
 from tests.waiting import until
 
@@ -33,7 +34,7 @@ def address() -> Generator[str]:
 
 @pytest.fixture
 async def api(address: str) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with calling(address) as client:
         credentials = ("editor", SECRETS["editor"])
         answer = await client.post(
             "/oauth2/token", data={"grant_type": "client_credentials"}, auth=credentials
@@ -221,32 +222,57 @@ async def test_a_theme_is_kept(visit):
     assert await tab.page.evaluate("document.documentElement.dataset.theme ?? 'auto'") == "auto"
 
 
+FITS = """themes => themes.filter((theme) => {
+  document.documentElement.dataset.theme = theme;
+  return document.documentElement.scrollWidth > innerWidth;
+})"""
+FEWER = """() => {
+  const seen = {};
+  for (const form of document.querySelectorAll('.kept')) {
+    const dataset = form.querySelector('strong').textContent;
+    seen[dataset] = (seen[dataset] ?? 0) + 1;
+    if (seen[dataset] > 2) form.remove();
+  }
+}"""
+"""Forms for rows of one dataset are alike: that all fit is seen at once, but axe takes a second for fifty."""
+
+
 async def check(tab: Tab, axe: str) -> None:
     """No serious finding and nothing to scroll sideways, at each width and in each theme."""
     for width in WIDTHS:
         await tab.page.set_viewport_size({"width": width, "height": 900})
+        assert await tab.page.evaluate(FITS, THEMES) == [], (tab.page.url, width)
+    await tab.page.evaluate(FEWER)
+    for width in WIDTHS:
+        await tab.page.set_viewport_size({"width": width, "height": 900})
         assert await findings_of_themes(tab, axe) == {}, (tab.page.url, width)
-        for theme in THEMES:
-            await tab.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-            fits = await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            assert fits, (tab.page.url, width, theme)
 
 
-async def test_no_page_for_everybody_has_a_serious_finding(visit, api, axe):
+async def test_no_page_for_everybody_has_a_serious_finding(visit, address, api, axe):
     answer = await api.post("/api/v1/dashboards/default/links", json={})
     link = urlsplit(answer.json()["url"]).path
-    for path in ("/sign-in", "/problems/sql-refused", "/nothing", link, f"{link}?kiosk", "/s/x.y"):
-        await check(await visit(path, wait=path.startswith(link)), axe)
+    tab = await visit("/sign-in", wait=False)
+    await check(tab, axe)
+    for path in ("/problems/sql-refused", "/nothing", link, f"{link}?kiosk", "/s/x.y"):
+        await tab.page.goto(f"{address}{path}")
+        if path.startswith(link):
+            await tab.settled()
+        await check(tab, axe)
 
 
-async def test_no_page_for_who_is_signed_in_has_a_serious_finding(sign_in, visit, axe):
+async def test_no_page_for_who_is_signed_in_has_a_serious_finding(sign_in, address, axe):
     tab = await sign_in()
     addresses = await tab.page.locator(".nav a").evaluate_all("links => links.map(each => each.pathname)")
     assert {"/", "/ask", "/data"} <= set(addresses)
     for path in ("/d", *addresses):
-        page = await visit(path, wait=path == "/")
-        await page.page.wait_for_load_state("networkidle")
-        await check(page, axe)
+        await tab.page.goto(f"{address}{path}")
+        if path == "/":
+            await tab.settled()  # it holds a stream
+        else:
+            await tab.page.wait_for_load_state("networkidle")
+        await check(tab, axe)
+    await tab.page.goto(address)
+    await tab.settled()
     await tab.page.get_by_role("button", name="Share", exact=True).click()
     await tab.page.get_by_role("button", name="Make a link").click()
     await expect(tab.page.get_by_text("The link is ready.")).to_be_visible()
