@@ -1,6 +1,7 @@
 """Both clients made anew in a folder of their own, and a service in a process of its own that they call."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -53,27 +54,41 @@ def tally_client(sdk):
         sys.path.remove(str(sdk / "python"))
 
 
-def type_check_python(sdk, *folders):
-    """What basedpyright has against the client, or against programs that use it; nothing if all is well."""
+def type_check_python(sdk, folder):
+    """What basedpyright has against the client and programs that use it: messages by the file's name."""
     config = {
-        "include": [str(each) for each in folders or (sdk / "python" / "tally_client",)],
-        "extraPaths": [str(sdk / "python"), *map(str, folders)],
+        "include": [str(sdk / "python" / "tally_client"), str(folder)],
+        "extraPaths": [str(sdk / "python"), str(folder)],
         "typeCheckingMode": "standard",
         "pythonVersion": "3.11",
     }
     path = sdk.parent / "pyright.json"
     path.write_text(json.dumps(config))
-    command = [sys.executable, "-m", "basedpyright", "--project", str(path), "--pythonpath", sys.executable]
+    options = ("--outputjson", "--project", str(path), "--pythonpath", sys.executable)
+    command = [sys.executable, "-m", "basedpyright", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 and "0 errors" in done.stdout else done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["summary"]["filesAnalyzed"] == sum(
+        1 for each in config["include"] for _ in Path(each).rglob("*.py")
+    )
+    found = {}
+    for each in report["generalDiagnostics"]:
+        found.setdefault(Path(each["file"]).name, []).append(each["message"])
+    return found
 
 
 def type_check_typescript(sdk):
-    """What tsc has against the programs in the folder of the clients."""
+    """What tsc has against the programs in the folder of the clients: messages by the file's name."""
     for name in ("tsconfig.json", "node.d.ts", "tour.mts"):
         shutil.copy(Path(__file__).with_name(name), sdk)
-    done = _node(from_npm("typescript/bin/tsc"), "--project", str(sdk / "tsconfig.json"))
-    return done.stdout + done.stderr if done.returncode else ""
+    options = ("--pretty", "false", "--project", str(sdk / "tsconfig.json"))
+    done = _node(from_npm("typescript/bin/tsc"), *options)
+    found = {}
+    for line in re.findall(r"^\S.*", done.stdout, re.MULTILINE):  # lines with a margin say more of it
+        name, _, message = line.partition("(")
+        found.setdefault(Path(name).name, []).append(message)
+    assert (done.returncode != 0) == bool(found), done.stdout + done.stderr
+    return found
 
 
 def run_node(program, *arguments):

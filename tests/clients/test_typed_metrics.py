@@ -69,19 +69,31 @@ def use(client: Client) -> None:
 """
 
 
-def test_python_rows_have_the_types_that_the_module_says(sdk, made, client, token_of, tmp_path):
-    status, text, error = written(sdk, client.address, token_of)
+@pytest.fixture(scope="module")
+def programs(sdk, made, address, token_of, tmp_path_factory):
+    """The folder of a program that takes the types for what they are, and of one that does not."""
+    folder = tmp_path_factory.mktemp("programs")
+    status, text, error = written(sdk, address, token_of)
     assert (status, error) == (0, "")
-    (tmp_path / "metrics_of_test.py").write_text(text)
-    (tmp_path / "use.py").write_text(USE_PYTHON)
-    assert type_check_python(sdk, tmp_path) == ""
-    (tmp_path / "use.py").write_text(USE_PYTHON.replace('row["half"], float', 'row["half"], Decimal'))
-    assert "assert_type" in type_check_python(sdk, tmp_path)
-    sys.path.insert(0, str(tmp_path))
+    (folder / "metrics_of_test.py").write_text(text)
+    (folder / "use.py").write_text(USE_PYTHON)
+    (folder / "wrong.py").write_text(USE_PYTHON.replace('row["half"], float', 'row["half"], Decimal'))
+    return folder
+
+
+def test_the_python_client_and_its_rows_have_the_types_that_they_say(sdk, programs):
+    found = type_check_python(sdk, programs)
+    assert found.keys() == {"wrong.py"}, found
+    [message] = found["wrong.py"]
+    assert "assert_type" in message
+
+
+def test_python_rows_are_what_their_types_say(made, client, programs):
+    sys.path.insert(0, str(programs))
     try:
         metrics = import_module("metrics_of_test")
     finally:
-        sys.path.remove(str(tmp_path))
+        sys.path.remove(str(programs))
     [row] = metrics.class_.get(client).records
     assert row == {
         "class": 1,
@@ -130,19 +142,21 @@ console.log('well');
 """
 
 
-def test_typescript_rows_have_the_types_that_the_module_says(sdk, address, made, token_of):
+def test_the_typescript_client_and_its_rows_have_the_types_that_they_say(sdk, address, made, token_of):
     status, text, error = written(sdk, address, token_of, "--typescript", "--package", "./js/tally-client.js")
     assert (status, error) == (0, "")
     (sdk / "metrics.mts").write_text(text)
     (sdk / "use.mts").write_text(USE_TYPESCRIPT)
+    (sdk / "wrong.mts").write_text(USE_TYPESCRIPT.replace("half: number", "half: string"))
     try:
-        assert type_check_typescript(sdk) == ""
+        found = type_check_typescript(sdk)
         assert run_node(sdk / "use.mts", address, token_of) == "well\n"
-        (sdk / "use.mts").write_text(USE_TYPESCRIPT.replace("half: number", "half: string"))
-        assert "use.mts" in type_check_typescript(sdk)
     finally:
-        (sdk / "metrics.mts").unlink()
-        (sdk / "use.mts").unlink()
+        for name in ("metrics.mts", "use.mts", "wrong.mts"):
+            (sdk / name).unlink()
+    assert found.keys() == {"wrong.mts"}, found
+    [message] = found["wrong.mts"]
+    assert "'number | null' is not assignable to type 'string | null'" in message
 
 
 def test_who_may_not_read_metrics_is_told_so(sdk, address):
