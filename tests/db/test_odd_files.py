@@ -17,7 +17,8 @@ CREATE TABLE public.odd (
     second time(0), pause interval, amounts numeric(10,2)[], shares real[], moments timestamp(0)[],
     number numeric, whole smallint, body jsonb, letter "char", short name,
     place public.realm, price money, prices money[], spot point, ring polygon, paper xml, papers xml[],
-    hours time[], days date[], stay tsrange, ref oid, bodies jsonb[], texts text[], nap public.nap
+    hours time[], days date[], stay tsrange, ref oid, bodies jsonb[], texts text[], pauses interval[],
+    nap public.nap
 );
 CREATE TABLE public.free (note text, number integer DEFAULT 7)
 """
@@ -137,6 +138,18 @@ async def test_a_number_of_more_digits_than_postgres_takes_keeps_its_row_alone(o
         ("body", '{"a": 1, "b": {"c": 1, "c": 2}}'),
         ("bodies", '["{}", "{\\"a\\": 1, \\"a\\": 2}"]'),
         ("nap", "0.1234567 seconds"),
+        ("nap", "90"),
+        ("pause", "1,5 hours"),
+        ("pause", "-1.5"),
+        ("pause", "5 min 3"),
+        ("pauses", "{1 hour,90}"),
+        ("hour", "12:30.5"),
+        ("hour", "1234.5"),
+        ("hour", "12:"),
+        ("hour_zoned", "12:30.5+02"),
+        ("at", "2019-10-04 12:30.5"),
+        ("at", "2019-10-04 1234.5Z"),
+        ("at", "2019-10-04 12:30:00,5"),
     ],
 )
 async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, cell: str):
@@ -183,6 +196,15 @@ async def test_a_value_that_the_type_would_change_waits(odd: Shop, column: str, 
         ("ref", "7", "7"),
         ("bodies", '[{"a": 1.10}, null]', '{"{\\"a\\": 1.10}",NULL}'),
         ("nap", "1 hour", "01:00:00"),
+        ("nap", "0", "00:00:00"),
+        ("pause", "-1 day, 12:00:00", "-1 days +12:00:00"),
+        ("pause", "P0001-02-03T04:05:06", "1 year 2 mons 3 days 04:05:06"),
+        ("pause", "2 1:30", "2 days 01:30:00"),
+        ("pauses", "{1 hour,90s}", "{01:00:00,00:01:30}"),
+        ("hour", "123456.7", "12:34:56.7"),
+        ("hour_zoned", "12:30:15.5 PM +02", "12:30:15.5+02"),
+        ("at", "2019-10-04 1230+0200", "2019-10-04 10:30:00+00"),
+        ("at", "2019-10-04 12:30 PM UTC", "2019-10-04 12:30:00+00"),
     ],
 )
 async def test_a_value_that_the_type_keeps_is_stored(odd: Shop, column: str, cell: str, stored: str):

@@ -96,8 +96,9 @@ def test_a_day_number_is_a_date_of_its_epoch(*, serial: str, from_1904: bool, to
 
 
 def test_lengths_of_time_and_written_moments():
-    assert elapsed_text("1.25") == "1 day, 6:00:00"
-    assert elapsed_text("1e300") == "1e300"
+    assert elapsed_text("1.25", "") == "30:00:00"
+    assert elapsed_text("-1.25", "hm") == "-30:00"
+    assert elapsed_text("1e300", "hm") == "1e300"
     assert iso_text("2019-10-04T09:00:00") == "2019-10-04 09:00:00"
     assert iso_text("2019-10-04") == "2019-10-04"
     assert iso_text("2019-10-04T09:00:00Z") == "2019-10-04T09:00:00Z"

@@ -40,10 +40,13 @@ UNSHAPED: tuple[Kind, ...] = ("json", "array", "other", "instant", "clock", "zon
 SHAPE = "translate({0}, '123456789./T', '000000000-- ')"
 """Replaces each digit by 0 and each separator of a date by `-`."""
 
-INSTANT = r"'^([0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4})([T ].*)?$'"
+_DATE = "([0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4})"
+_TIME = r"([0-9]{1,2}:[0-9]{1,2}(:[0-9]{1,2}(\.[0-9]+)?)?|[0-9]{4}|[0-9]{6}(\.[0-9]+)?)"
+"""Only seconds have a fraction: Postgres would read `12:30.5` as 12 minutes and 30.5 seconds."""
+INSTANT = f"'^{_DATE}([T ]{_TIME}([^0-9.:,].*)?)?$'"
 """A date with a year of four digits, then perhaps a time and a zone. No word such as `tomorrow`."""
-CLOCK = "'^[0-9.:]+( ?[AaPp][Mm])?$'"
-ZONED_CLOCK = "'^[0-9.:]+( ?[AaPp][Mm])?( ?([+-][0-9:]+|[A-Za-z][A-Za-z0-9_/+-]*))?$'"
+CLOCK = f"'^{_TIME}( ?[AaPp][Mm])?$'"
+ZONED_CLOCK = f"'^{_TIME}( ?[AaPp][Mm])?( ?([+-][0-9:]+|[A-Za-z][A-Za-z0-9_/+-]*))?$'"
 """Postgres would drop a date, and the zone where the type has none."""
 
 Rule = tuple[str, Reason, str | None]

@@ -42,6 +42,9 @@ def changes(column: DatasetColumn, cell: str) -> list[Change]:
         found.append(
             (_of_two_hours(cell), "wrong-type", "is passed over or comes twice there: the clocks are changed")
         )
+    if base == "interval":
+        test = _each(_of_no_unit, cell, is_array=is_array)
+        found.append((test, "wrong-type", "is no clear duration: write 1.5 hours or 01:30:00"))
     if base == "money":
         test = _each(_of_another_amount, cell, is_array=is_array)
         found.append(
@@ -98,6 +101,12 @@ def _of_another_amount(value: str) -> str:
       END
       FROM (SELECT {digits} AS d) AS written
     )"""
+
+
+def _of_no_unit(value: str) -> str:
+    """Postgres reads a number without a unit as seconds, or as days before a comma (`1,5 hours`)."""
+    bare = r"'(^|[[:alpha:]] ?)[+-]?[0-9]*\.?[0-9]+\.?$'"
+    return f"({value} ~ '[0-9],[0-9]' OR ({value} ~ {bare} AND {value} ~ '[1-9]'))"
 
 
 def _of_two_hours(cell: str) -> str:

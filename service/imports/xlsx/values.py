@@ -63,7 +63,7 @@ def moment_text(text: str, *, from_1904: bool) -> str:
     if not from_1904 and 0 < days < MISSING_DAY:
         days += 1
     moment = (EPOCH_1904 if from_1904 else EPOCH_1900) + timedelta(days, milliseconds=milliseconds)
-    return moment.time().isoformat() if serial < 1 else _written(moment)
+    return moment.time().isoformat() if days < 1 else _written(moment)
 
 
 def elapsed_text(text: str, shows: str) -> str:
