@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -11,7 +10,7 @@ from msgspec import Struct
 
 from service.alerts.episodes import Assessment, assess, bands, overdue_at
 from service.alerts.models import Bands, Definition, Found, Rule, RulePreview
-from service.alerts.series import NotSeries, Shape, Table, read_table, read_time, shape_of, today
+from service.alerts.series import NotSeries, Shape, Table, read_number, read_table, read_time, shape_of, today
 from service.alerts.states import Gap, Seen
 from service.alerts.store import RuleRow
 from service.database.stored_sql.describing import ResultColumn
@@ -30,7 +29,7 @@ class Document(Struct, frozen=True):
     as_of: str
 
 
-_DOCUMENT: Final = msgspec.json.Decoder(Document, float_hook=Decimal)
+_DOCUMENT: Final = msgspec.json.Decoder(Document, float_hook=read_number)
 
 
 class Reviewed(NamedTuple):
@@ -50,7 +49,7 @@ def read_document(body: bytes) -> Document:
     try:
         return _DOCUMENT.decode(body)
     except msgspec.ValidationError:  # an integer of thousands of digits
-        return msgspec.convert(bodies.decode_exact(body), Document)
+        return msgspec.convert(bodies.decode_exact(body, read_number), Document)
 
 
 def table_of(rule: Definition, document: Document, zone: tzinfo) -> tuple[Shape, Table]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, tzinfo
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from math import inf, isfinite, nan
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from service.alerts.detect import usual_step_s
 from service.alerts.models import Definition
 from service.database.stored_sql.describing import NUMBER_TYPES, ResultColumn
 from service.errors import FieldError, InvalidInput
+from service.http import bodies
 
 TIMES: Final = frozenset(
     {"date", "timestamp", "timestamptz", "timestamp without time zone", "timestamp with time zone"}
@@ -21,6 +22,7 @@ TIMES: Final = frozenset(
 _DAY_S: Final = 86_400
 _KEY_LENGTH: Final = 200
 _DIGITS: Final = 1000
+_SCALE: Final = 16_000
 _FILLED: Final = 10_000
 _LENGTHS: Final = {4: "-01-01", 7: "-01"}  # a year, a month
 
@@ -97,6 +99,24 @@ def key_of(labels: dict[str, Any]) -> str:
     return text if len(text) <= _KEY_LENGTH else sha256(text.encode()).hexdigest()
 
 
+def read_number(text: str) -> Decimal | str:
+    """A number of a result, exactly. One that Postgres could not store in a label stays text."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return text
+    exponent = number.as_tuple().exponent
+    fits = isinstance(exponent, int) and exponent >= -_SCALE and number.adjusted() < _SCALE
+    return number if fits else text
+
+
+def _series_label(value: Any) -> Any:
+    """What tells a series apart. Lists and objects are written as JSON, of which Postgres stores less."""
+    if isinstance(value, list | dict):
+        return bodies.encode(value).decode()
+    return value.replace("\0", "\u2400") if isinstance(value, str) else value
+
+
 def _canonical(value: Any) -> Any:
     """Equal numbers give equal texts: a stored label has another notation than that of a result."""
     if not isinstance(value, Decimal) or abs(value.adjusted()) > _DIGITS:
@@ -112,7 +132,7 @@ def read_table(
     """Read all series. `zero`: a missing point is 0. Raises `NotSeries`."""
     found: dict[str, Series] = {}
     for record in records:
-        labels = {name: record.get(name) for name in shape.by}
+        labels = {name: _series_label(record.get(name)) for name in shape.by}
         key = key_of(labels)
         series = found.setdefault(key, Series(key, labels, []))
         label = as_of if shape.at is None else str(record.get(shape.at))

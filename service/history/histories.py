@@ -3,7 +3,6 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from decimal import Decimal
 from itertools import islice
 from typing import Any, Final
 from uuid import UUID
@@ -55,7 +54,7 @@ TOO_LONG: Final = "A number has too many digits to be compared."
 
 _COLUMNS: Final = msgspec.json.Decoder(list[ResultColumn])
 _CAUSES: Final = msgspec.json.Decoder(tuple[Cause, ...])
-_RECORDS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_RECORDS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=bodies.exact)
 
 
 class Histories:

@@ -299,6 +299,28 @@ async def test_integers_of_thousands_of_digits_are_evaluated(settings, clone, da
         assert bands.status_code == 200
 
 
+async def test_labels_of_json_are_kept_whatever_they_hold(settings, clone, daily):
+    sql = (
+        'SELECT day, n, \'{"a": [1.50, 1e9999999999999999999], "b": "x\\u0000"}\'::json AS nested,'
+        " '\"y\\u0000\"'::json AS word, '1e999999'::json AS huge, '2.50'::json AS number FROM daily"
+    )
+    async with serving(settings) as client:
+        metric = await store_metric(clone, sql)
+        await visible(client, metric)
+        await daily(("2025-06-01", "A", 500))
+        await create(client, metric)
+        (alert,) = await in_state(client, "firing")
+        assert alert["series"] == {
+            "nested": '{"a":[1.50,"1e9999999999999999999"],"b":"x\\u0000"}',
+            "word": "y\u2400",
+            "huge": "1e999999",
+            "number": 2.5,
+        }
+        await daily(("2025-06-02", "A", 5))
+        await in_state(client, "resolved")
+        assert len(await alerts(client)) == 1
+
+
 async def one_alert(client, text):
     answer = await client.get("/api/v1/alerts")
     assert answer.status_code == 200

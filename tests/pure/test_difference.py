@@ -4,11 +4,13 @@ from collections import Counter
 from decimal import Context, Decimal
 
 import msgspec
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.database.stored_sql.describing import ResultColumn
 from service.history.difference import Nested, Table, cell, difference, shown, subtracted
+from service.history.histories import compared
 
 TYPES = ["text", "date", "bigint", "numeric", "double precision", "boolean", "jsonb"]
 TEXTS = st.sampled_from(["a", "b", "c", ""])
@@ -158,3 +160,13 @@ def test_the_largest_and_the_smallest_number_differ_exactly():
     largest, smallest = Decimal("9" * 131_072), Decimal(1).scaleb(-16_383)
     delta = subtracted(smallest, largest)
     assert Context(prec=200_000).add(delta, smallest) == largest
+
+
+def test_a_number_beyond_all_exponents_is_told_as_too_long():
+    def stored(records: bytes) -> tuple[bytes, int]:
+        content = b'[{"name":"n","type":"json"}]\n' + records
+        return zstandard.ZstdCompressor().compress(content), len(content)
+
+    one, huge = stored(b'[{"n":1}]'), stored(b'[{"n":1e9999999999999999999}]')
+    assert compared(one, huge) == b""
+    assert b'"added":[{"n":1E+999999999}]' in compared(one, stored(b'[{"n":1e999999999}]'))
