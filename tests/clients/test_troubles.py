@@ -265,6 +265,9 @@ def test_a_number_goes_back_as_it_came(tally_client):
     )
     assert exact.loads(b"9" * 5000).exact() == Decimal("9" * 5000)
     assert isinstance(exact.loads(b"0.5"), float)
+    beyond = b'{"columns":[{"name":"j","type":"json"}],"records":[{"j":[1e9999999999999999999, 1.50]}]}'
+    huge, plain = exact.loads(beyond)["records"][0]["j"]
+    assert (huge.text, str(plain)) == ("1e9999999999999999999", "1.50")
     with pytest.raises(ValueError, match="no number NaN"):
         exact.dumps(Decimal("NaN"))
     with pytest.raises(TypeError, match="object cannot be written"):

@@ -7,7 +7,7 @@ and the records of a result become what the types of its columns ask for.
 import json
 import secrets
 from datetime import date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Self, cast
 from uuid import UUID
 
@@ -87,7 +87,10 @@ def typed(value: Any, kind: str) -> Any:
     if base in FLOATS:
         return float(value)
     if isinstance(value, JsonNumber):
-        return value.exact()
+        try:
+            return value.exact()
+        except InvalidOperation:  # an exponent that no Decimal has
+            return value
     return Decimal(value) if base == "numeric" else value
 
 
