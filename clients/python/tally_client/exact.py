@@ -87,11 +87,15 @@ def typed(value: Any, kind: str) -> Any:
     if base in FLOATS:
         return float(value)
     if isinstance(value, JsonNumber):
-        try:
-            return value.exact()
-        except InvalidOperation:  # an exponent that no Decimal has
-            return value
+        return _decimal(value)
     return Decimal(value) if base == "numeric" else value
+
+
+def _decimal(number: JsonNumber) -> Decimal | JsonNumber:
+    try:
+        return number.exact()
+    except InvalidOperation:  # an exponent that no Decimal has
+        return number
 
 
 def _decimals(part: Any) -> Any:
