@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import pytest
 
 PACKAGES: Final = {
-    "chromium": "chromium",
+    "chromium-headless-shell": "chromium-headless-shell",
     "nginx": "nginx-light",
     "promtool": "prometheus",
     "redis-cli": "redis-tools",
