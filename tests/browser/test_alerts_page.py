@@ -85,3 +85,16 @@ async def test_the_page_is_html_and_the_list_is_below_the_api(api, address):
     page = await api.get(f"{address}/alerts")
     assert page.headers["content-type"].startswith("text/html")
     assert "items" in (await api.get("/alerts")).json()
+
+
+async def test_series_told_apart_by_numbers_are_shown_with_all_digits(visit, api, make_board):
+    rates = ["0.12345678901234567891", "0.12345678901234567892"]
+    values = ", ".join(f"({rate}::numeric, 5)" for rate in rates)
+    _, (metric,) = await make_board(f"SELECT rate, customers FROM (VALUES {values}) AS t (rate, customers)")
+    body = {"name": "Rates", "metric_id": metric, "column": "customers", "kind": "threshold"}
+    assert (await api.post("/alerts/rules", json=body | {"above": 1, "by": ["rate"]})).status_code == 201
+    tab: Tab = await visit("/alerts", wait=False)
+    for rate in rates:
+        row = tab.page.locator("[data-alert]").filter(has_text=f"rate {rate}")
+        await row.get_by_role("button", name="Chart").click(timeout=30_000)
+        await expect(tab.page.locator("#chart figcaption")).to_have_text([f"Rates: rate {rate}"])

@@ -29,6 +29,18 @@ async def test_a_metric_shows_how_it_is_computed(visit, make_board):
     await shown.wait_for(state="detached")
 
 
+async def test_a_default_is_shown_with_all_its_digits(visit, api, make_board):
+    board, [metric] = await make_board("SELECT 1 AS n")
+    body = '{"sql":"SELECT :x AS x","parameters":{"x":{"type":"number","default":0.12345678901234567891}}}'
+    headers = {"Content-Type": "application/json"}
+    assert (await api.patch(f"/metrics/{metric}", content=body, headers=headers)).status_code == 200
+    tab = await visit(f"/d/{board}")
+    await tab.menu(metric, "How this is computed")
+    shown = tab.page.get_by_role("dialog")
+    await tab.shows(shown, "Last change")
+    assert "x\tnumber\t0.12345678901234567891\t0.12345678901234567891" in await shown.inner_text()
+
+
 async def test_a_metric_without_the_period_says_why(visit, make_board):
     board, [metric] = await make_board(BY_TYPE)
     tab = await visit(f"/d/{board}?day_range=30")

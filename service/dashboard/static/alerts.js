@@ -1,5 +1,6 @@
 import { bandChart, number } from './alerts_chart.js';
 import { api, sentence } from './api.js';
+import { parseExact } from './charts/values.js';
 import { announce, el } from './dom.js';
 
 /** @typedef {{ id: string, rule_id: string, rule_name: string, series: Record<string, unknown>, point: string, last_point: string, value: number | null, expected: number | null, state: string, acknowledged_by: string | null }} Alert */
@@ -19,7 +20,7 @@ let shown = '';
 /** @param {string[]} states @param {number} limit @returns {Promise<Alert[]>} */
 async function list(states, limit) {
 	const query = new URLSearchParams([...states.map((each) => ['state', each]), ['limit', `${limit}`]]);
-	return (await api(`${BASE}?${query}`)).items;
+	return (await api(`${BASE}?${query}`, { read })).items;
 }
 
 /** Read everything again. What has not changed stays as it is, so that nothing moves under a pointer. */
@@ -121,7 +122,7 @@ async function draw(rule, name, series) {
 	const chart = place('chart');
 	chart.hidden = false;
 	try {
-		const bands = await api(`${BASE}/rules/${rule}/bands`);
+		const bands = await api(`${BASE}/rules/${rule}/bands`, { read });
 		const wanted = series && seriesText(series);
 		const own = bands.series.filter((/** @type {any} */ each) => wanted === null || seriesText(each.series) === wanted).slice(0, 8);
 		const charts = own.map((/** @type {any} */ each) => bandChart([name, seriesText(each.series)].filter(Boolean).join(': '), each.points));
@@ -130,6 +131,13 @@ async function draw(rule, name, series) {
 		chart.replaceChildren(el('h2', {}, 'Chart'), el('p', {}, sentence(problem)));
 	}
 	chart.scrollIntoView({ block: 'nearest' });
+}
+
+/** JSON in which only the numbers that tell series apart keep all their digits. @param {string} text */
+function read(text) {
+	const [found, exact] = [JSON.parse(text), parseExact(text)];
+	for (const name of ['items', 'series']) found[name]?.forEach((/** @type {any} */ each, /** @type {number} */ at) => (each.series = exact[name][at].series));
+	return found;
 }
 
 /** @param {Record<string, unknown>} series */

@@ -1,5 +1,5 @@
 import { api, sentence } from './api.js';
-import { cellText } from './charts/values.js';
+import { cellText, parseExact } from './charts/values.js';
 import { announce, dialog, el } from './dom.js';
 import { may, page } from './page.js';
 import { ago, clock } from './times.js';
@@ -17,7 +17,7 @@ export const metricUrl = (id) => `${page.api}/metrics/${id}`;
  */
 export async function define(id) {
 	let etag = '';
-	const definition = await api(`${metricUrl(id)}/definition`, { seen: (answer) => (etag = answer.headers.get('etag') ?? '') });
+	const definition = await api(`${metricUrl(id)}/definition`, { read: parseExact, seen: (answer) => (etag = answer.headers.get('etag') ?? '') });
 	return { definition, etag };
 }
 
