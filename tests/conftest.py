@@ -246,15 +246,22 @@ async def client(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def serving(settings: Settings, observe: Observe | None = None) -> AsyncGenerator[httpx.AsyncClient]:
-    """Run the service in this process; its lifespan begins and ends in one task, as with a real server."""
+    """Run the service in this process, and speak HTTP with it."""
+    async with opened_app(settings, observe) as app:
+        transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as opened:
+            opened.service = app  # type: ignore[attr-defined]
+            yield opened
+
+
+@asynccontextmanager
+async def opened_app(settings: Settings, observe: Observe | None = None) -> AsyncGenerator[Litestar]:
+    """The routes of a service that runs; its lifespan begins and ends in one task, as with a real server."""
     set_up_logs(Logs(level="error"))
     app = configured(IDLE.pop() if IDLE else routed(), settings, observe)
     try:
         async with held(app.lifespan()):
-            transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as opened:
-                opened.service = app  # type: ignore[attr-defined]
-                yield opened
+            yield app
     finally:
         IDLE.append(app)
 

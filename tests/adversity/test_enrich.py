@@ -9,7 +9,7 @@ import httpx
 import pytest
 from litestar.types import Message
 
-from service.app import create_app, layered
+from service.app import layered
 from service.audit import Actor
 from service.database.gateway import Database, Transaction, open_database
 from service.database.queries import Statement
@@ -31,7 +31,7 @@ from tests.adversity.misbehaving import (
     hang,
     hundred_megabytes,
 )
-from tests.conftest import held, serving
+from tests.conftest import opened_app, serving
 from tests.db.test_item_store import EVENTS, Line
 
 API = "/api/v1"
@@ -175,8 +175,8 @@ async def test_no_database_connection_is_held_while_the_outside_is_waited_for(
 async def test_when_the_caller_leaves_the_outside_is_hung_up_on(addresses: DatabaseSettings):
     async with Misbehaving(hang) as outside:
         outbound = OutboundSettings(timeout_s=300, external_api_url=outside.url)
-        app = create_app(Settings(database=addresses, auth=Auth(mode="off"), outbound=outbound))
-        async with held(app.lifespan()), open_database(addresses.url or "") as database:
+        settings = Settings(database=addresses, auth=Auth(mode="off"), outbound=outbound)
+        async with opened_app(settings) as app, open_database(addresses.url or "") as database:
             item = await store.create(database, NewItem("x"), Actor("robin", None))
             sent: list[Message] = []
             body_read = False

@@ -3,9 +3,8 @@
 import httpx
 import msgspec
 
-from service.app import create_app, layered
 from service.settings import Settings
-from tests.conftest import held, serving
+from tests.conftest import serving
 
 
 async def test_a_migrated_service_is_ready_at_both_addresses(client: httpx.AsyncClient):
@@ -46,11 +45,8 @@ async def test_details_are_for_the_scope_admin_alone(guarded: Settings, token):
 
 
 async def test_without_announcements_it_stays_ready_and_says_so(settings: Settings):
-    app = create_app(settings)
-    async with held(app.lifespan()):
-        app.state.base.listener.connected.clear()
-        transport = httpx.ASGITransport(app=layered(app))  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
-            answer = await client.get("/health/ready")
+    async with serving(settings) as client:
+        client.service.state.base.listener.connected.clear()  # type: ignore[attr-defined]
+        answer = await client.get("/health/ready")
     assert answer.status_code == 200
     assert answer.json()["checks"]["listening"].startswith("no announcements")

@@ -10,17 +10,14 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import msgspec
 import pytest
 
-from service.app import create_app, layered
 from service.database.gateway import open_database
 from service.database.stored_sql import login
-from service.observe.log import set_up_logs
 from service.results import changes
-from service.settings import Auth, Logs, Settings
-from tests.conftest import _admin, _cloned, held, store_metric, visible
+from service.settings import Auth, Settings
+from tests.conftest import _admin, _cloned, held, serving, store_metric, visible
 from tests.http.redefinitions import CASES
 from tests.waiting import until
 
@@ -71,17 +68,13 @@ async def opened(server, template):
             addresses, reader_url=urlunsplit(parts._replace(netloc=netloc)), data_schemas=("early", "data")
         )
         names = {"reader": reader, "parent": parts.username, "database": parts.path[1:]}
-        set_up_logs(Logs(level="critical"))
-        app = create_app(Settings(database=own, auth=Auth(mode="off")))
-        transport = httpx.ASGITransport(app=layered(app), raise_app_exceptions=False)
         async with open_database(addresses.url) as database:
             owner = await asyncpg.connect(addresses.url)
             await owner.execute("CREATE SCHEMA early; GRANT USAGE ON SCHEMA early TO PUBLIC")
-            async with (
-                held(app.lifespan()),
-                httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client,
-            ):
-                yield SimpleNamespace(app=app, client=client, database=database, owner=owner, names=names)
+            async with serving(Settings(database=own, auth=Auth(mode="off"))) as client:
+                yield SimpleNamespace(
+                    app=client.service, client=client, database=database, owner=owner, names=names
+                )
             await owner.close()
     await _admin(server, f"DROP ROLE {reader}")
 

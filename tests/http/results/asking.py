@@ -6,11 +6,9 @@ from contextlib import asynccontextmanager
 import httpx
 import msgspec
 
-from service.app import create_app, layered
-from service.observe.log import set_up_logs
+from service.app import layered
 from service.results.cache_hits import CacheHitMiddleware
-from service.settings import Logs
-from tests.conftest import held
+from tests.conftest import opened_app
 from tests.waiting import until
 
 COUNT = "SELECT count(*) AS n FROM metrics"
@@ -27,9 +25,7 @@ def count(answer):
 
 @asynccontextmanager
 async def running(settings):
-    set_up_logs(Logs(level="error"))
-    app = create_app(settings)
-    async with held(app.lifespan()):
+    async with opened_app(settings) as app:
         middleware = layered(app)
         async with calls(middleware) as fast, calls(middleware._app) as slow:
             yield Service(app, middleware, fast, slow)
