@@ -27,8 +27,8 @@ ORDER = (
     "db",
     "pure",
 )
-# These make clients or a wheel for all their files, or start many servers.
-TOGETHER = ("tests/clients/", "tests/cluster/", "tests/packaging/")
+# These make clients or a wheel, start a browser and a service for all their files, or start many servers.
+TOGETHER = ("tests/browser/", "tests/clients/", "tests/cluster/", "tests/packaging/")
 COLLECT = (20_000, 20, 20)
 FOLDER = Path(__file__).parent
 
