@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +36,11 @@ def exact(number: str) -> Decimal:
         raise ValueError("Number out of range") from None
 
 
+@cache
+def _exact_decoder(number: Callable[[str], Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(float_hook=number)
+
+
 def decode_exact(text: bytes | str, number: Callable[[str], Any] = exact) -> Any:
     """Decode JSON of our own or of Postgres, which may hold integers of any length.
 
@@ -42,7 +48,7 @@ def decode_exact(text: bytes | str, number: Callable[[str], Any] = exact) -> Any
     `msgspec.DecodeError`, and `ValueError` behind such an integer.
     """
     try:
-        return msgspec.json.Decoder(float_hook=number).decode(text)
+        return _exact_decoder(number).decode(text)
     except msgspec.ValidationError:
 
         def whole(digits: str) -> Any:
