@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Tabs
-from tests.browser.dashboards import Tab, visit
+from tests.browser.dashboards import BY_TYPE, COUNT, DAILY, Tab, visit
 from tests.browser.test_accessibility import THEMES, axe, findings_of_themes
 from tests.loopback import calling
 from tests.processes import free_port, serving_seeds
@@ -248,15 +248,26 @@ async def check(tab: Tab, axe: str) -> None:
         assert await findings_of_themes(tab, axe) == {}, (tab.page.url, width)
 
 
-async def test_no_page_for_everybody_has_a_serious_finding(visit, address, api, axe):
-    answer = await api.post("/api/v1/dashboards/default/links", json={})
-    link = urlsplit(answer.json()["url"]).path
+@pytest.fixture
+async def link(api) -> AsyncGenerator[str]:
+    """The path of a link to a dashboard that has a tile of each kind."""
+    await api.post("/api/v1/dashboards", json={"id": "kinds", "title": "Kinds"})
+    for sql in (DAILY, BY_TYPE, COUNT, "SELECT 'a' AS x, 'b' AS y"):
+        body = {"sql": sql, "title": "A kind", "dashboards": [{"id": "kinds", "w": 6, "h": 8}]}
+        (await api.post("/api/v1/metrics", json=body)).raise_for_status()
+    answer = await api.post("/api/v1/dashboards/kinds/links", json={})
+    yield urlsplit(answer.raise_for_status().json()["url"]).path
+    await api.delete("/api/v1/dashboards/kinds")
+
+
+async def test_no_page_for_everybody_has_a_serious_finding(visit, address, link, axe):
     tab = await visit("/sign-in", wait=False)
     await check(tab, axe)
     for path in ("/problems/sql-refused", "/nothing", link, f"{link}?kiosk", "/s/x.y"):
         await tab.page.goto(f"{address}{path}")
         if path.startswith(link):
             await tab.settled()
+            await expect(tab.page.locator(".tile")).to_have_count(4)
         await check(tab, axe)
 
 
