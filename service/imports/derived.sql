@@ -81,8 +81,11 @@ SELECT d.name, d.table_schema, d.table_name, c.relkind::text AS kind, obj_descri
     SELECT jsonb_agg(jsonb_build_object(
       'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
       'base', b.typname, 'category', b.typcategory,
-      -- These types raise errors: xml in a server that was built without it, others for every value.
-      'known', bn.nspname = 'pg_catalog' AND NOT p.is_domain AND b.typname !~ '^_?(xml|aclitem|pg_[^l])' OR b.typtype = 'e' AND NOT p.is_domain,
+      -- Other types raise errors for some values: xml, jsonpath, regclass ...
+      'known', NOT p.is_domain AND (b.typtype = 'e' OR bn.nspname = 'pg_catalog' AND b.typname ~ (
+        '^_?(int[248]|numeric|float[48]|bool|text|varchar|bpchar|name|char|date|(time|timestamp)(tz)?|interval|uuid'
+        '|jsonb?|money|bytea|(var)?bit|inet|cidr|macaddr8?|point|line|lseg|box|path|polygon|circle|oid|xid8?'
+        '|(int4|int8|num|ts|tstz|date)(multi)?range)$')),
       'domain', p.is_domain,
       'required', a.attnotnull OR p.required,
       'default', coalesce(pg_get_expr(f.adbin, f.adrelid), t.typdefault),
