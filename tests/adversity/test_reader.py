@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from service.database.stored_sql import limiter
 from service.database.stored_sql.connection import HEAVY_STATEMENT, STATEMENT_BYTES
 from service.database.stored_sql.describing import Description, ResultColumn
 from service.database.stored_sql.reader import Reader, open_reader
@@ -161,12 +162,16 @@ async def test_a_slow_statement_is_cancelled(limits, owner):
         assert await values(reader, "SELECT 1") == [(1,)]
 
 
-# Folded while it is planned, for a second or so, without a look at whether it was cancelled.
-SLOW_TO_PLAN = "SELECT length(translate(repeat('a', 15000), repeat('b', 50000) || 'a', '')) AS n"
+# Folded while it is planned, for some tenths of a second, without a look at whether it was cancelled.
+SLOW_TO_PLAN = "SELECT length(translate(repeat('a', 5000), repeat('b', 50000) || 'a', '')) AS n"
 PLANNING = "EXPLAIN (VERBOSE"
 
 
-async def test_planning_that_heeds_no_cancellation_ends_for_its_callers_and_stops_nobody_else(limits, owner):
+async def test_planning_that_heeds_no_cancellation_ends_for_its_callers_and_stops_nobody_else(
+    limits, owner, monkeypatch
+):
+    monkeypatch.setattr(limiter, "NOTICE_S", 0.05)
+    monkeypatch.setattr(limiter, "LINGER_S", 0.1)
     quick = msgspec.structs.replace(limits, statement_timeout_ms=100)
     async with open_reader(quick.reader_url, quick) as reader:
         asked = [asyncio.create_task(reader.describe(f"{SLOW_TO_PLAN} -- {n}")) for n in range(8)]
