@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ from service.cli import main
 from service.database.embedded import running
 from service.environment import rows
 from tests.adversity.watcher import Watcher, watching
+from tests.conftest import Server, _cloned, held
 from tests.processes import free_port, seeded, start, until_ready
 
 PATIENCE_S = 90
@@ -51,6 +52,31 @@ def attacked() -> Generator[Attacked]:
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+async def port(
+    server: Server, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[int]:
+    """Where a service listens, AUTH=off, for raw sockets of a module. It ends well and logs no failure."""
+    listening = free_port()
+    async with held(_cloned(server, template)) as addresses:
+        service = start(
+            DATABASE_URL=addresses.url,
+            READER_DATABASE_URL=addresses.reader_url,
+            DATA_DIR=tmp_path_factory.mktemp("raw"),
+            PORT=listening,
+            LOG_LEVEL="warning",
+            EXTERNAL_API_URL="http://127.0.0.1:9",
+        )
+        try:
+            until_ready(listening)
+            yield listening
+        finally:
+            service.terminate()
+            printed, _ = service.communicate(timeout=30)
+    assert service.returncode == 0
+    assert "unexpected error" not in printed
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,10 @@ What follows on the connection is read where it begins, or not at all.
 
 import json
 import re
-import signal
 import socket
 from contextlib import suppress
 
 import pytest
-
-from tests.conftest import _cloned, held
-from tests.processes import free_port, start, until_ready
 
 HOST = b"Host: 127.0.0.1\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
@@ -31,28 +27,6 @@ FRAMED = {
 WHOLE = {"chunked, empty", "of a length"}
 """What the server reads with the head. It may close the connection rather than read the rest of others."""
 MISS = b"Cache-Control: no-cache\r\n"
-
-
-@pytest.fixture(scope="module")
-async def port(server, template, tmp_path_factory):
-    """Where the service listens, AUTH=off."""
-    listening = free_port()
-    async with held(_cloned(server, template)) as addresses:
-        service = start(
-            DATABASE_URL=addresses.url,
-            READER_DATABASE_URL=addresses.reader_url,
-            DATA_DIR=tmp_path_factory.mktemp("raw"),
-            PORT=listening,
-            LOG_LEVEL="warning",
-        )
-        try:
-            until_ready(listening)
-            yield listening
-        finally:
-            service.send_signal(signal.SIGTERM)
-            printed, _ = service.communicate(timeout=30)
-    assert service.returncode == 0
-    assert "unexpected error" not in printed
 
 
 class Caller:

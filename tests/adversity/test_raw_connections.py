@@ -3,40 +3,14 @@ protocols. Every request gets its own answer or none, and the service serves the
 """
 
 import re
-import signal
 import socket
 from contextlib import suppress
 
 import pytest
 
-from tests.conftest import _cloned, held
-from tests.processes import free_port, start, until_ready
-
 HOST = b"Host: 127.0.0.1\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\n" + HOST
 ITEM = b'{"title": "a"}'
-
-
-@pytest.fixture(scope="module")
-async def port(server, template, tmp_path_factory):
-    """Where the service listens, AUTH=off."""
-    listening = free_port()
-    async with held(_cloned(server, template)) as addresses:
-        service = start(
-            DATABASE_URL=addresses.url,
-            READER_DATABASE_URL=addresses.reader_url,
-            DATA_DIR=tmp_path_factory.mktemp("raw"),
-            PORT=listening,
-            LOG_LEVEL="warning",
-        )
-        try:
-            until_ready(listening)
-            yield listening
-        finally:
-            service.send_signal(signal.SIGTERM)
-            printed, _ = service.communicate(timeout=30)
-    assert service.returncode == 0
-    assert "unexpected error" not in printed
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (a fixture of another module)
 """Event streams and sockets as no client library opens them: a problem or a close, never a 500."""
 
 import base64
@@ -10,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from tests.adversity.test_raw_requests import METHODS, ask, check, port
+from tests.adversity.test_raw_requests import METHODS, ask, check
 
 UNKNOWN = b"00000000-0000-0000-0000-000000000000"
 PATHS = [

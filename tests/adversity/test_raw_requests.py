@@ -1,16 +1,12 @@
 """Requests as no library writes them, over a raw socket to the service as a process: never a 500."""
 
 import re
-import signal
 import socket
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from tests.conftest import _cloned, held
-from tests.processes import free_port, start, until_ready
 
 PATHS = [
     b"/", b"//", b"/%", b"/%zz", b"/%ff", b"/%00", b"/\xc3\xa9", b"*", b"/health", b"//health//live",
@@ -49,28 +45,6 @@ HOSTS = [
 METHODS = [b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"PATCH", b"DELETE", b"CONNECT", b"TRACE", b"FOO"]
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
-
-
-@pytest.fixture(scope="module")
-async def port(server, template, tmp_path_factory):
-    """Where the service listens, AUTH=off."""
-    listening = free_port()
-    async with held(_cloned(server, template)) as addresses:
-        service = start(
-            DATABASE_URL=addresses.url,
-            READER_DATABASE_URL=addresses.reader_url,
-            DATA_DIR=tmp_path_factory.mktemp("raw"),
-            PORT=listening,
-            LOG_LEVEL="warning",
-            EXTERNAL_API_URL="http://127.0.0.1:9",
-        )
-        try:
-            until_ready(listening)
-            yield listening
-        finally:
-            service.send_signal(signal.SIGTERM)
-            printed, _ = service.communicate(timeout=30)
-    assert "unexpected error" not in printed
 
 
 def send(port, request, *, bodiless=False):

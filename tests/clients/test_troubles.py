@@ -268,6 +268,7 @@ def test_a_number_goes_back_as_it_came(tally_client):
     beyond = b'{"columns":[{"name":"j","type":"json"}],"records":[{"j":[1e9999999999999999999, 1.50]}]}'
     huge, plain = exact.loads(beyond)["records"][0]["j"]
     assert (huge.text, str(plain)) == ("1e9999999999999999999", "1.50")
+    assert exact.dumps([huge, plain]) == b"[1e9999999999999999999, 1.50]"
     with pytest.raises(ValueError, match="no number NaN"):
         exact.dumps(Decimal("NaN"))
     with pytest.raises(TypeError, match="object cannot be written"):

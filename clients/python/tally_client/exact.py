@@ -98,14 +98,15 @@ def _decimal(number: JsonNumber) -> Decimal | JsonNumber:
         return number
 
 
-def _decimals(part: Any) -> Any:
-    """The same with `Decimal` for numbers that were read: a float would be written with fewer digits."""
+def _marked(part: Any, mark: str) -> Any:
+    """The same with the digits of numbers that were read: a float would be written with fewer."""
     if isinstance(part, JsonNumber):
-        return part.exact()
+        number = _decimal(part)
+        return f"{mark}{number if isinstance(number, Decimal) else part.text}"
     if isinstance(part, dict):
-        return {name: _decimals(each) for name, each in cast("dict[Any, Any]", part).items()}
+        return {name: _marked(each, mark) for name, each in cast("dict[Any, Any]", part).items()}
     if isinstance(part, list | tuple):
-        return [_decimals(each) for each in cast("list[Any]", part)]
+        return [_marked(each, mark) for each in cast("list[Any]", part)]
     return part
 
 
@@ -124,7 +125,7 @@ def dumps(value: Any) -> bytes:
             return str(part)
         raise TypeError(f"{type(part).__name__} cannot be written as JSON: {part!r}")
 
-    text = json.dumps(_decimals(value), default=other, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(_marked(value, mark), default=other, allow_nan=False, ensure_ascii=False)
     begin = json.dumps(mark)[:-1]
     first, *rest = text.split(begin)
     return "".join([first, *(each.replace('"', "", 1) for each in rest)]).encode()
